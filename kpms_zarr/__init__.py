@@ -1,0 +1,50 @@
+"""Syllables of behaviour from tracked keypoints, in one shared Zarr store per study."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from kpms_zarr.store.provenance import package_version
+
+if TYPE_CHECKING:
+    from kpms_zarr.compute.config import FitConfig
+    from kpms_zarr.compute.fit import fit
+    from kpms_zarr.compute.pca import pca
+    from kpms_zarr.compute.quality import quality
+    from kpms_zarr.compute.summaries import summary
+    from kpms_zarr.demonstration import demo
+    from kpms_zarr.store.errors import InputError
+    from kpms_zarr.store.info import info
+    from kpms_zarr.store.ingest import ingest
+    from kpms_zarr.store.models import open_labels, open_parameters
+    from kpms_zarr.viz.report import report
+
+__version__ = package_version()
+
+_HOME = {
+    "ingest": "kpms_zarr.store.ingest",
+    "info": "kpms_zarr.store.info",
+    "quality": "kpms_zarr.compute.quality",
+    "pca": "kpms_zarr.compute.pca",
+    "fit": "kpms_zarr.compute.fit",
+    "FitConfig": "kpms_zarr.compute.config",
+    "summary": "kpms_zarr.compute.summaries",
+    "report": "kpms_zarr.viz.report",
+    "demo": "kpms_zarr.demonstration",
+    "open_labels": "kpms_zarr.store.models",
+    "open_parameters": "kpms_zarr.store.models",
+    "InputError": "kpms_zarr.store.errors",
+}
+
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'kpms_zarr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,57 @@
+"""Errors that say what was expected, what was found, where, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with an input.
+
+    Parameters
+    ----------
+    expected, found : str
+        What should have been there, and what is there instead.
+    where : str
+        File, store, group, session or option.
+    fix : str
+        What the person can do about it.
+    """
+
+    expected: str
+    found: str
+    where: str
+    fix: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.where}: expected {self.expected}, found {self.found}.\n  What to do: {self.fix}"
+        )
+
+
+class InputError(ValueError):
+    """An input that cannot be used; nothing was changed.
+
+    Build it from one problem by keyword, or from several with :meth:`of`.
+    """
+
+    def __init__(
+        self,
+        *,
+        expected: str = "",
+        found: str = "",
+        where: str = "",
+        fix: str = "",
+        problems: Iterable[Problem] = (),
+    ) -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems) or (
+            Problem(expected, found, where, fix),
+        )
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    @classmethod
+    def of(cls, problems: Iterable[Problem]) -> InputError:
+        """One error for all the problems of an input."""
+        return cls(problems=problems)

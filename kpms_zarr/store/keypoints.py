@@ -1,0 +1,46 @@
+"""The group of tracked data: created once, grown session by session, a session visible last."""
+
+from __future__ import annotations
+
+import numpy as np
+import zarr
+
+from kpms_zarr.store import layout
+from kpms_zarr.store.provenance import provenance
+from kpms_zarr.store.study import StudySettings
+
+_SESSION_TABLE = ("fps", "individual", "recording", "source", "source_hash", "source_format")
+
+
+def create_keypoints(root: zarr.Group, settings: StudySettings) -> zarr.Group:
+    """Create the group of tracked data, without sessions."""
+    group = root.create_group(layout.KEYPOINTS, attributes=provenance("ingest"))
+    sizes = {
+        "session": 0,
+        "frame": 0,
+        "keypoint": len(settings.keypoints),
+        "space": len(settings.space),
+    }
+    layout.create_arrays(group, "keypoints", sizes)
+    group["keypoint"][:] = np.asarray(settings.keypoints, dtype=object)  # type: ignore[index]
+    group["space"][:] = np.asarray(settings.space, dtype=object)  # type: ignore[index]
+    return group
+
+
+def set_session_count(group: zarr.Group, n_sessions: int, n_frames: int) -> None:
+    """Set both growing dims; shrinking deletes the chunks outside, growing writes none."""
+    for name in ("position", "confidence"):
+        array = group[name]
+        array.resize((n_sessions, n_frames, *array.shape[2:]))  # type: ignore[union-attr]
+    for name in ("session", "n_frames", *_SESSION_TABLE):
+        group[name].resize((n_sessions,))  # type: ignore[union-attr]
+
+
+def write_session_rows(
+    group: zarr.Group, first: int, table: dict[str, list[str]], fps: float
+) -> None:
+    """Write the text columns and the frame rate of sessions from row ``first`` on."""
+    n_rows = len(table["session"])
+    for name, values in table.items():
+        group[name][first : first + n_rows] = np.asarray(values, dtype=object)  # type: ignore[index]
+    group["fps"][first : first + n_rows] = np.full(n_rows, fps)  # type: ignore[index]

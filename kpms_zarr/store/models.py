@@ -1,0 +1,195 @@
+"""Models and their label versions: written once, made current by one small write, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from kpms_zarr.store import access, layout, regions
+from kpms_zarr.store.access import Session, StoreLike
+from kpms_zarr.store.blocks import Block
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.provenance import provenance
+from kpms_zarr.store.study import StudySettings
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A published model.
+
+    Attributes
+    ----------
+    name : str
+    current : str
+        Current label version, such as ``"v1"``.
+    versions : tuple of str
+        All label versions.
+    """
+
+    name: str
+    current: str
+    versions: tuple[str, ...]
+
+
+def list_models(store: StoreLike | zarr.Group) -> tuple[ModelInfo, ...]:
+    """Models with at least one published label version, by name."""
+    root = store if isinstance(store, zarr.Group) else access.open_group(store)
+    group = access.subgroup(root, layout.MODELS)
+    if group is None:
+        return ()
+    found = []
+    for name, _ in sorted(group.groups()):
+        current = current_version(root, name)
+        if current is not None:
+            labels = access.subgroup(root, f"{layout.model_path(name)}/labels")
+            assert labels is not None
+            found.append(ModelInfo(name, current, tuple(sorted(v for v, _ in labels.groups()))))
+    return tuple(found)
+
+
+def current_version(root: zarr.Group, model: str) -> str | None:
+    """The current label version of a model; None when nothing is published."""
+    labels = access.subgroup(root, f"{layout.model_path(model)}/labels")
+    current = None if labels is None else labels.attrs.get("current")
+    return str(current) if current else None
+
+
+def require_model(store: StoreLike, model: str) -> str:
+    """The current version of a model that must exist.
+
+    Raises
+    ------
+    InputError
+        With the names of the models that there are.
+    """
+    root = access.open_group(store)
+    current = current_version(root, model)
+    if current is None:
+        names = ", ".join(info.name for info in list_models(root))
+        raise InputError(
+            expected=f"a fitted model named {model!r}",
+            found=f"the models {names}" if names else "no fitted model",
+            where=str(store),
+            fix=f"fit it with: kpms-zarr fit {store} --model {model}",
+        )
+    return current
+
+
+def open_labels(store: StoreLike, model: str, version: str | None = None) -> xr.Dataset:
+    """Labels of a model, lazily: ``syllable`` (session, frame) and more (see ``schema.LABELS``).
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+        Such as ``"v1"`` (default: the current one).
+    """
+    version = version or require_model(store, model)
+    return access.dataset(store, f"{layout.model_path(model)}/labels/{version}")
+
+
+def open_parameters(store: StoreLike, model: str, version: str | None = None) -> xr.Dataset:
+    """Parameters and traces behind the labels of a model (see ``schema.PARAMETERS``)."""
+    labels = open_labels(store, model, version)
+    path = f"{layout.model_path(model)}/parameters/{labels.attrs['parameters']}"
+    return access.dataset(store, path)
+
+
+class LabelWriter:
+    """Writes one new label version of a model and makes it current.
+
+    Parameters
+    ----------
+    root : zarr.Group
+        The store, writable.
+    model : str
+    sessions : sequence of Session
+        Sessions in the version, in the order of its session dimension.
+    names : tuple of str
+        Per-frame variables to be written.
+    n_latent : int
+        Length of the latent dimension.
+    """
+
+    def __init__(
+        self,
+        root: zarr.Group,
+        model: str,
+        *,
+        sessions: tuple[Session, ...],
+        settings: StudySettings,
+        names: tuple[str, ...] = ("syllable",),
+        n_latent: int = 0,
+        parameters_version: str = "",
+    ) -> None:
+        base = layout.model_path(model)
+        root.require_group(base)
+        self._labels = root.require_group(f"{base}/labels")
+        taken = {name for name, _ in self._labels.groups()}
+        published = {name for name in taken if "provenance" in self._labels[name].attrs}
+        self.version = f"v{1 + max((int(name[1:]) for name in published), default=0)}"
+        self._group = self._labels.create_group(self.version, overwrite=True)
+        self._parameters_version = parameters_version or self.version
+        sizes = {
+            "session": len(sessions),
+            "frame": max(session.n_frames for session in sessions),
+            "space": len(settings.space),
+            "latent": n_latent,
+        }
+        coordinates = ("session", "space", "n_frames", "fps")
+        layout.create_arrays(self._group, "labels", sizes, (*coordinates, *names))
+        self._fill("session", np.asarray([s.name for s in sessions], dtype=object))
+        self._fill("space", np.asarray(settings.space, dtype=object))
+        self._fill("n_frames", np.asarray([s.n_frames for s in sessions]))
+        self._fill("fps", np.asarray([s.fps for s in sessions]))
+        self._n_frames = [s.n_frames for s in sessions]
+
+    def _fill(self, name: str, values: np.ndarray) -> None:
+        self._group[name][...] = values  # type: ignore[index]
+
+    @property
+    def block_frames(self) -> int:
+        """Frames in a block that :meth:`write` accepts."""
+        return int(max(self._group[n].chunks[1] for n in self._group if n in _PER_FRAME))  # type: ignore[union-attr]
+
+    def write(self, block: Block, values: Mapping[str, np.ndarray]) -> None:
+        """Write per-frame variables of one block (block.session = row of this version)."""
+        for name, array in values.items():
+            regions.write(
+                self._group[name],  # type: ignore[arg-type]
+                block,
+                array,
+                n_frames=self._n_frames[block.session],
+            )
+
+    def publish(self, action: str, settings: Mapping[str, Any]) -> str:
+        """Make the version current; from now on it never changes."""
+        self._group.attrs.update(
+            {"parameters": self._parameters_version, **provenance(action, settings)}
+        )
+        self._labels.attrs["current"] = self.version
+        return self.version
+
+
+_PER_FRAME = ("syllable", "latent", "centroid", "heading")
+
+
+def write_parameters(
+    root: zarr.Group,
+    model: str,
+    version: str,
+    values: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> None:
+    """Write the parameters and traces of a version, before its labels are published."""
+    group = root.require_group(f"{layout.model_path(model)}/parameters").create_group(
+        version, overwrite=True
+    )
+    layout.write_values(group, "parameters", values)
+    group.attrs.update(provenance("fit", settings))

@@ -1,0 +1,40 @@
+"""Validated reads and writes of blocks: inside a session, and never half a chunk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import zarr
+
+from kpms_zarr.store.blocks import Block
+
+
+def read(array: zarr.Array[Any], block: Block) -> np.ndarray:
+    """The frames of a block, without the session dimension."""
+    return np.asarray(array[block.session, block.start : block.stop])
+
+
+def write(array: zarr.Array[Any], block: Block, values: np.ndarray, *, n_frames: int) -> None:
+    """Write the frames of a block.
+
+    Parameters
+    ----------
+    array : zarr.Array, (session, frame, ...)
+    block : Block
+    values : ndarray, (frame, ...)
+    n_frames : int
+        Real length of the session: the block must end there or on a chunk edge, so that
+        two writers never share a chunk.
+
+    Raises
+    ------
+    ValueError
+        A programming error: the block is not aligned, or the values do not fit it.
+    """
+    chunk = array.chunks[1]
+    if block.start % chunk or (block.stop % chunk and block.stop != n_frames):
+        raise ValueError(f"{array.path}: {block} is not aligned to chunks of {chunk} frames")
+    if values.shape != (block.n_frames, *array.shape[2:]):
+        raise ValueError(f"{array.path}: {block} cannot hold values of shape {values.shape}")
+    array[block.session, block.start : block.stop] = values.astype(array.dtype, copy=False)

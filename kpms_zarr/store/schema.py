@@ -1,0 +1,260 @@
+"""Every group, dimension and variable of a store, declared once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+FORMAT_VERSION = 1
+"""Version of the layout; a store with a larger one is refused, a smaller one is migrated."""
+
+FRAMES_PER_CHUNK = 16_384
+"""Frames in a chunk of pose-like arrays (measured: see layout.py)."""
+
+LABEL_FRAMES_PER_CHUNK = 65_536
+"""Frames in a chunk of label arrays, a multiple of FRAMES_PER_CHUNK."""
+
+DIMS: dict[str, str] = {
+    "session": "one animal in one recording",
+    "frame": "video frame, counted from the first frame of the session",
+    "keypoint": "tracked body part",
+    "space": "Cartesian axis: x, y[, z]",
+    "component": "principal component of the aligned pose, largest variance first",
+    "latent": "dimension of the latent pose used by a model",
+    "state": "discrete state of a model; state i is syllable i",
+    "state_next": "state at the following frame",
+    "latent_row": "row of a latent x latent matrix",
+    "lagged_latent": "latent dimensions of the previous frames, oldest lag first",
+    "sweep": "one Gibbs iteration, counted from 0",
+}
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One array of a store.
+
+    Attributes
+    ----------
+    name : str
+    dims : tuple of str
+    dtype : str
+        NumPy dtype string, or ``"str"`` for variable-length text.
+    meaning : str
+    units : str
+        "" where the quantity has none.
+    fill : object
+        Value of what was never written (padding of shorter sessions).
+    is_coordinate : bool
+        Whether xarray shows it as a coordinate.
+    optional : bool
+        Whether a group of this kind may lack it.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    meaning: str
+    units: str = ""
+    fill: Any = np.nan
+    is_coordinate: bool = False
+    optional: bool = False
+
+    @property
+    def attrs(self) -> dict[str, str]:
+        """Attributes written beside the array."""
+        attrs = {"long_name": self.meaning}
+        if self.units:
+            attrs["units"] = self.units
+        return attrs
+
+
+def _text(name: str, dims: tuple[str, ...], meaning: str) -> Variable:
+    return Variable(name, dims, "str", meaning, fill="", is_coordinate=True)
+
+
+_S = ("session",)
+_SF = ("session", "frame")
+_SK = ("session", "keypoint")
+
+_SESSION = _text("session", _S, "session name")
+_KEYPOINT = _text("keypoint", ("keypoint",), "keypoint name")
+_SPACE = _text("space", ("space",), "Cartesian axis")
+_N_FRAMES = Variable(
+    "n_frames", _S, "int64", "real length of the session; 0 = does not exist", "frames", 0, True
+)
+_FPS = Variable("fps", _S, "float64", "frame rate of the video", "frames / s", np.nan, True)
+
+KEYPOINTS = (
+    Variable(
+        "position",
+        ("session", "frame", "keypoint", "space"),
+        "float32",
+        "tracked keypoint position; NaN = missing",
+        "units of the tracking file, usually px",
+    ),
+    Variable(
+        "confidence",
+        ("session", "frame", "keypoint"),
+        "float32",
+        "tracker confidence of the keypoint; NaN = not given",
+    ),
+    _SESSION,
+    _KEYPOINT,
+    _SPACE,
+    _N_FRAMES,
+    _FPS,
+    _text("individual", _S, "name of the individual in its file"),
+    _text("recording", _S, "file the session came from, without folder and suffix"),
+    _text("source", _S, "name of the tracking file"),
+    _text("source_hash", _S, "SHA-256 of the tracking file and the individual"),
+    _text("source_format", _S, "format of the tracking file"),
+)
+
+QUALITY = (
+    _SESSION,
+    _KEYPOINT,
+    _N_FRAMES,
+    Variable("missing_fraction", _SK, "float64", "share of frames without a position"),
+    Variable(
+        "low_confidence_fraction",
+        _SK,
+        "float64",
+        "share of the frames with a confidence in which it is below the threshold",
+    ),
+    Variable(
+        "outlier_fraction",
+        _SK,
+        "float64",
+        "share of the frames with a position in which it is an outlier",
+    ),
+    Variable("longest_gap", _SK, "int64", "longest run of missing positions", "frames", 0),
+    Variable(
+        "distance_median",
+        _SK,
+        "float64",
+        "median distance from the middle of the animal",
+        "units of position",
+    ),
+    Variable(
+        "distance_mad",
+        _SK,
+        "float64",
+        "median absolute deviation of that distance",
+        "units of position",
+    ),
+)
+
+PCA = (
+    _KEYPOINT,
+    _SPACE,
+    Variable(
+        "pose_loading",
+        ("component", "keypoint", "space"),
+        "float64",
+        "displacement of the aligned pose for one standard deviation of the component",
+        "units of position",
+    ),
+    Variable(
+        "pose_mean", ("keypoint", "space"), "float64", "mean aligned pose", "units of position"
+    ),
+    Variable(
+        "explained_variance",
+        ("component",),
+        "float64",
+        "variance along the component",
+        "units of position squared",
+    ),
+    Variable("explained_variance_ratio", ("component",), "float64", "share of the total variance"),
+)
+
+PARAMETERS = (
+    _KEYPOINT,
+    _SPACE,
+    Variable(
+        "pose_loading",
+        ("latent", "keypoint", "space"),
+        "float64",
+        "aligned pose = pose_mean + latent @ pose_loading",
+        "units of position",
+    ),
+    Variable(
+        "pose_mean",
+        ("keypoint", "space"),
+        "float64",
+        "aligned pose at latent 0",
+        "units of position",
+    ),
+    Variable(
+        "ar_weight",
+        ("state", "latent", "lagged_latent"),
+        "float64",
+        "autoregressive weights A, oldest lag first",
+    ),
+    Variable("ar_bias", ("state", "latent"), "float64", "autoregressive bias b"),
+    Variable(
+        "ar_covariance", ("state", "latent", "latent_row"), "float64", "innovation covariance Q"
+    ),
+    Variable("state_usage", ("state",), "float64", "global state weights beta of the sticky HDP"),
+    Variable(
+        "transition_probability",
+        ("state", "state_next"),
+        "float64",
+        "transition matrix pi; row = state, column = state at the next frame",
+    ),
+    Variable(
+        "trace_log_likelihood",
+        ("sweep",),
+        "float64",
+        "log p(latent, syllable) per frame",
+        "nat / frame",
+    ),
+    Variable("trace_kappa", ("sweep",), "float64", "stickiness of the transitions"),
+    Variable("trace_median_duration", ("sweep",), "float64", "median syllable duration", "frames"),
+    Variable(
+        "trace_n_used", ("sweep",), "int64", "syllables holding 0.5 % of the frames or more", "", 0
+    ),
+    Variable("trace_usage", ("sweep", "state"), "float64", "share of the frames in each state"),
+    Variable("trace_seconds", ("sweep",), "float64", "wall time of the sweep", "s"),
+)
+
+LABELS = (
+    _SESSION,
+    _SPACE,
+    _N_FRAMES,
+    _FPS,
+    Variable("syllable", _SF, "int16", "syllable of the frame; -1 = none", "", -1),
+    Variable("latent", ("session", "frame", "latent"), "float32", "latent pose"),
+    Variable(
+        "centroid",
+        ("session", "frame", "space"),
+        "float32",
+        "position of the animal",
+        "units of position",
+    ),
+    Variable("heading", _SF, "float32", "direction of the animal about the vertical axis", "rad"),
+)
+
+GROUPS: dict[str, tuple[Variable, ...]] = {
+    "keypoints": KEYPOINTS,
+    "quality": QUALITY,
+    "pca": PCA,
+    "parameters": PARAMETERS,
+    "labels": LABELS,
+}
+"""Kind of group -> its variables."""
+
+
+def variable(kind: str, name: str) -> Variable:
+    """Look up one variable of a kind of group.
+
+    Raises
+    ------
+    KeyError
+        When the registry has no such variable (a programming error).
+    """
+    for entry in GROUPS[kind]:
+        if entry.name == name:
+            return entry
+    raise KeyError(f"{name!r} is not declared for {kind!r} groups in schema.py")

@@ -1,0 +1,141 @@
+"""Settings of a study that all its sessions share: keypoints, heading and skeleton."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import zarr
+
+from kpms_zarr.store import access, layout
+from kpms_zarr.store.access import StoreLike
+from kpms_zarr.store.errors import InputError, Problem
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What the sessions of a store have in common.
+
+    Attributes
+    ----------
+    keypoints : tuple of str
+    space : tuple of str
+    anterior, posterior : tuple of str
+        Keypoints whose means define the heading (posterior -> anterior).
+    skeleton : tuple of (str, str)
+        Bones, for drawing only.
+    """
+
+    keypoints: tuple[str, ...] = ()
+    space: tuple[str, ...] = ()
+    anterior: tuple[str, ...] = ()
+    posterior: tuple[str, ...] = ()
+    skeleton: tuple[tuple[str, str], ...] = ()
+
+
+def read_settings(store: StoreLike | zarr.Group) -> StudySettings:
+    """Settings of an existing store."""
+    root = store if isinstance(store, zarr.Group) else access.open_group(store)
+    group = access.subgroup(root, layout.KEYPOINTS)
+    attrs = dict(root.attrs)
+    names = ("keypoint", "space")
+    keypoints, space = (
+        tuple(str(v) for v in np.asarray(group[n][:])) if group is not None else ()  # type: ignore[index]
+        for n in names
+    )
+    return StudySettings(
+        keypoints,
+        space,
+        tuple(attrs.get("anterior_keypoints", ())),  # type: ignore[arg-type]
+        tuple(attrs.get("posterior_keypoints", ())),  # type: ignore[arg-type]
+        tuple((a, b) for a, b in attrs.get("skeleton", ())),  # type: ignore[union-attr, misc]
+    )
+
+
+def write_settings(root: zarr.Group, settings: StudySettings) -> None:
+    """Write what the user chose into the attributes of the store."""
+    chosen = {
+        "anterior_keypoints": list(settings.anterior),
+        "posterior_keypoints": list(settings.posterior),
+        "skeleton": [list(bone) for bone in settings.skeleton],
+    }
+    if any(root.attrs.get(name) != value for name, value in chosen.items()):
+        root.attrs.update(chosen)
+
+
+def settings_from_names(
+    settings: StudySettings,
+    *,
+    anterior: Sequence[str] | None,
+    posterior: Sequence[str] | None,
+    skeleton: Sequence[tuple[str, str]] | None,
+) -> StudySettings:
+    """Replace what is given, after checking every name against the keypoints.
+
+    Raises
+    ------
+    InputError
+        For names that are not keypoints, with the nearest ones that are.
+    """
+    problems: list[Problem] = []
+    for option, names in (("--anterior", anterior), ("--posterior", posterior)):
+        problems += [
+            _unknown(option, n, settings) for n in names or () if n not in settings.keypoints
+        ]
+    for bone in skeleton or ():
+        problems += [
+            _unknown("--skeleton", n, settings) for n in bone if n not in settings.keypoints
+        ]
+    if set(anterior or settings.anterior) & set(posterior or settings.posterior):
+        problems.append(
+            Problem(
+                "different keypoints at the front and at the rear",
+                f"{', '.join(anterior or settings.anterior)} as anterior and "
+                f"{', '.join(posterior or settings.posterior)} as posterior",
+                "--anterior and --posterior",
+                "name the nose or head as anterior, the tail base or lower spine as posterior",
+            )
+        )
+    if problems:
+        raise InputError.of(problems)
+    given = {"anterior": anterior, "posterior": posterior, "skeleton": skeleton}
+    return replace(settings, **{k: tuple(v) for k, v in given.items() if v})
+
+
+def parse_skeleton(text: str, keypoints: Sequence[str] | None = None) -> list[tuple[str, str]]:
+    """``"a-b,b-c"`` as bones.
+
+    Names may hold "-" themselves when ``keypoints`` tells which names there are.
+
+    Raises
+    ------
+    InputError
+        When a bone is not two names joined by "-".
+    """
+    bones = []
+    for part in text.split(","):
+        cuts = [i for i, char in enumerate(part) if char == "-"]
+        options = [(part[:i].strip(), part[i + 1 :].strip()) for i in cuts]
+        known = [o for o in options if keypoints and o[0] in keypoints and o[1] in keypoints]
+        if not options:
+            raise InputError(
+                expected="bones as two keypoints joined by '-', separated by commas",
+                found=repr(part),
+                where="--skeleton",
+                fix="write for example --skeleton nose-spine1,spine1-spine2",
+            )
+        bones.append((known or options)[0])
+    return bones
+
+
+def _unknown(option: str, name: str, settings: StudySettings) -> Problem:
+    near = difflib.get_close_matches(name, settings.keypoints, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return Problem(
+        f"one of the keypoints {', '.join(settings.keypoints)}",
+        repr(name),
+        option,
+        f"{hint}give names as they are in the file",
+    )
