@@ -44,7 +44,7 @@ def model_path(model: str) -> str:
     """
     if not _MODEL_NAME.fullmatch(model):
         raise InputError(
-            expected="a name of letters, digits, '.', '_' and '-', beginning with a letter or digit",
+            expected="a name of letters, digits, '.', '_' and '-', a letter or digit first",
             found=repr(model),
             where="--model",
             fix="choose another name, such as 'open-field-1'",
@@ -103,7 +103,8 @@ def create_arrays(
         if var.is_coordinate and var.dims != (var.name,):
             coordinates.append(var.name)
     if coordinates:
-        group.attrs["coordinates"] = " ".join(coordinates)
+        earlier = str(group.attrs.get("coordinates", "")).split()
+        group.attrs["coordinates"] = " ".join(dict.fromkeys([*earlier, *coordinates]))
 
 
 def write_values(group: zarr.Group, kind: str, values: Mapping[str, Any]) -> None:

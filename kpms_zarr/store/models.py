@@ -140,7 +140,7 @@ class LabelWriter:
             "session": len(sessions),
             "frame": max(session.n_frames for session in sessions),
             "space": len(settings.space),
-            "latent": n_latent,
+            "latent_dim": n_latent,
         }
         coordinates = ("session", "space", "n_frames", "fps")
         layout.create_arrays(self._group, "labels", sizes, (*coordinates, *names))
@@ -148,6 +148,7 @@ class LabelWriter:
         self._fill("space", np.asarray(settings.space, dtype=object))
         self._fill("n_frames", np.asarray([s.n_frames for s in sessions]))
         self._fill("fps", np.asarray([s.fps for s in sessions]))
+        self.sessions = sessions
         self._n_frames = [s.n_frames for s in sessions]
 
     def _fill(self, name: str, values: np.ndarray) -> None:
@@ -168,8 +169,25 @@ class LabelWriter:
                 n_frames=self._n_frames[block.session],
             )
 
-    def publish(self, action: str, settings: Mapping[str, Any]) -> str:
-        """Make the version current; from now on it never changes."""
+    def publish(
+        self, action: str, settings: Mapping[str, Any], statistics: Mapping[str, Any] | None = None
+    ) -> str:
+        """Make the version current; from now on it never changes.
+
+        Parameters
+        ----------
+        action : str
+        settings : mapping
+            Provenance.
+        statistics : mapping, optional
+            Variables of the version that have no frame dim (``frequency``, ``n_bouts``, ...);
+            scalars become attributes.
+        """
+        if statistics:
+            arrays = {k: v for k, v in statistics.items() if np.ndim(v)}
+            scalars = {k: float(v) for k, v in statistics.items() if not np.ndim(v)}
+            layout.write_values(self._group, "labels", arrays)
+            self._group.attrs.update(scalars)
         self._group.attrs.update(
             {"parameters": self._parameters_version, **provenance(action, settings)}
         )

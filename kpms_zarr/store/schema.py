@@ -22,11 +22,12 @@ DIMS: dict[str, str] = {
     "keypoint": "tracked body part",
     "space": "Cartesian axis: x, y[, z]",
     "component": "principal component of the aligned pose, largest variance first",
-    "latent": "dimension of the latent pose used by a model",
+    "latent_dim": "dimension of the latent pose used by a model",
     "state": "discrete state of a model; state i is syllable i",
     "state_next": "state at the following frame",
-    "latent_row": "row of a latent x latent matrix",
+    "latent_dim_row": "row of a matrix over latent dimensions",
     "lagged_latent": "latent dimensions of the previous frames, oldest lag first",
+    "duration": "bin of bout durations, one frame of the fastest video wide",
     "sweep": "one Gibbs iteration, counted from 0",
 }
 
@@ -174,7 +175,7 @@ PARAMETERS = (
     _SPACE,
     Variable(
         "pose_loading",
-        ("latent", "keypoint", "space"),
+        ("latent_dim", "keypoint", "space"),
         "float64",
         "aligned pose = pose_mean + latent @ pose_loading",
         "units of position",
@@ -188,13 +189,13 @@ PARAMETERS = (
     ),
     Variable(
         "ar_weight",
-        ("state", "latent", "lagged_latent"),
+        ("state", "latent_dim", "lagged_latent"),
         "float64",
         "autoregressive weights A, oldest lag first",
     ),
-    Variable("ar_bias", ("state", "latent"), "float64", "autoregressive bias b"),
+    Variable("ar_bias", ("state", "latent_dim"), "float64", "autoregressive bias b"),
     Variable(
-        "ar_covariance", ("state", "latent", "latent_row"), "float64", "innovation covariance Q"
+        "ar_covariance", ("state", "latent_dim", "latent_dim_row"), "float64", "innovation covariance Q"
     ),
     Variable("state_usage", ("state",), "float64", "global state weights beta of the sticky HDP"),
     Variable(
@@ -225,7 +226,7 @@ LABELS = (
     _N_FRAMES,
     _FPS,
     Variable("syllable", _SF, "int16", "syllable of the frame; -1 = none", "", -1),
-    Variable("latent", ("session", "frame", "latent"), "float32", "latent pose"),
+    Variable("latent", ("session", "frame", "latent_dim"), "float32", "latent pose"),
     Variable(
         "centroid",
         ("session", "frame", "space"),
@@ -234,6 +235,27 @@ LABELS = (
         "units of position",
     ),
     Variable("heading", _SF, "float32", "direction of the animal about the vertical axis", "rad"),
+    Variable("frequency", ("state",), "float64", "share of the labelled frames"),
+    Variable("n_bouts", ("state",), "int64", "runs of the syllable", "", 0),
+    Variable("median_duration", ("state",), "float64", "median bout duration", "ms"),
+    Variable("mean_duration", ("state",), "float64", "mean bout duration", "ms"),
+    Variable(
+        "duration_count",
+        ("state", "duration"),
+        "int64",
+        "bouts of the syllable by duration; the last bin holds all longer ones",
+        "",
+        0,
+    ),
+    Variable("duration", ("duration",), "float64", "bout duration", "ms", np.nan, True),
+    Variable(
+        "transition_count",
+        ("state", "state_next"),
+        "int64",
+        "changes from one syllable to another at consecutive frames",
+        "",
+        0,
+    ),
 )
 
 GROUPS: dict[str, tuple[Variable, ...]] = {

@@ -116,6 +116,9 @@ def _truth(study: SyntheticStudy) -> _Truth:
     base[:, 0] = np.linspace(-40, 40, k)
     base[:, 1] = 8 * np.sin(np.linspace(0, 3, k))
     loading = rng.normal(size=(m, k, d)) * np.array([4, 6, 5])[:d]
+    # The heading is the direction from the rear to the front point, as in the alignment.
+    base[:, 1] -= np.linspace(base[0, 1], base[-1, 1], k)
+    loading[:, [0, -1], 1] = 0
     loading -= loading.mean(1, keepdims=True)
     skew = rng.normal(size=(n, m, m))
     dynamics = 0.88 * np.eye(m) + 0.1 * (skew - skew.transpose(0, 2, 1))

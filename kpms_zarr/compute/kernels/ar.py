@@ -1,0 +1,78 @@
+"""Sums over frames that the dynamics of each state need (model.md 3.3)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kpms_zarr.compute.kernels.hmm import window
+
+
+def feature_pairs(n_latent: int, lags: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the lower triangle over lags * latent + 1 + latent features."""
+    return np.tril_indices(n_latent * lags + 1 + n_latent)
+
+
+def tile_moments(
+    x: jax.Array, z: jax.Array, is_real: jax.Array, weight_bias: jax.Array, lags: int
+) -> jax.Array:
+    """Second moments by state of one tile, with residuals under the given parameters.
+
+    Regressing the residual instead of x removes the cancellation that makes float32 sums of
+    products dangerous (model.md 3.3).
+
+    Parameters
+    ----------
+    x : (frame + lag, latent, segment)
+    z : (frame, segment) int32
+    is_real : (frame, segment) bool
+        False for padding.
+    weight_bias : (state, latent, lag * latent + 1)
+        Current [A b].
+    lags : int
+
+    Returns
+    -------
+    (state, pair)
+        Sums of products of the features [lagged latent, 1, residual], lower triangle
+        (:func:`feature_pairs`); they add up over tiles.
+    """
+    n_states, n_latent, _ = weight_bias.shape
+    n_frames, n_segments = z.shape
+    windows = window(x, lags)
+    one = jnp.ones((n_frames, 1, n_segments), x.dtype)
+    regressor = jnp.concatenate([windows[:, : lags * n_latent], one], axis=1)
+    state = jnp.where(is_real, z, 0)
+    predicted = jnp.sum(weight_bias[state] * regressor.transpose(0, 2, 1)[:, :, None, :], axis=-1)
+    residual = x[lags:] - predicted.transpose(0, 2, 1)
+    features = jnp.concatenate([regressor, residual], axis=1)
+    rows, columns = feature_pairs(n_latent, lags)
+    products = (features[:, rows] * features[:, columns]).transpose(0, 2, 1)
+    # Padding goes to a state of its own that is cut off again.
+    segment_ids = jnp.where(is_real, z, n_states).reshape(-1)
+    total = jax.ops.segment_sum(
+        products.reshape(-1, len(rows)), segment_ids, num_segments=n_states + 1
+    )
+    return total[:n_states]
+
+
+def unpack(
+    moments: np.ndarray, n_latent: int, lags: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Count, S_dd, S_rd, S_rr of every state, from (state, pair) moments in float64.
+
+    Returns
+    -------
+    count : (state,)
+    s_dd : (state, lag * latent + 1, lag * latent + 1)
+    s_rd : (state, latent, lag * latent + 1)
+    s_rr : (state, latent, latent)
+    """
+    n_features = n_latent * lags + 1 + n_latent
+    rows, columns = feature_pairs(n_latent, lags)
+    full = np.zeros((len(moments), n_features, n_features))
+    full[:, rows, columns] = moments
+    full[:, columns, rows] = moments
+    d = n_latent * lags + 1
+    return full[:, d - 1, d - 1], full[:, :d, :d], full[:, d:, :d], full[:, d:, d:]

@@ -1,0 +1,163 @@
+"""Autoregressive dynamics of each state: matrix-normal inverse-Wishart (model.md 3.3)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kpms_zarr.compute.kernels.ar import unpack
+
+
+class DynamicsPrior(NamedTuple):
+    """Hyperparameters of A, b, Q.
+
+    Attributes
+    ----------
+    mean : (latent, lag * latent + 1)
+        M0: identity on the most recent lag.
+    weight_scale : float
+        K0 = weight_scale * I.
+    innovation_scale : float
+        S0 = innovation_scale * I.
+    dof : float
+        nu0 of the inverse-Wishart.
+    """
+
+    mean: np.ndarray
+    weight_scale: float
+    innovation_scale: float
+    dof: float
+
+
+class Dynamics(NamedTuple):
+    """Dynamics of all states.
+
+    Attributes
+    ----------
+    weight_bias : (state, latent, lag * latent + 1)
+        [A b], oldest lag first.
+    covariance : (state, latent, latent)
+        Q.
+    """
+
+    weight_bias: np.ndarray
+    covariance: np.ndarray
+
+
+def prior_mean(n_latent: int, lags: int) -> np.ndarray:
+    """M0: x_t = x_{t-1}."""
+    mean = np.zeros((n_latent, n_latent * lags + 1))
+    mean[:, n_latent * (lags - 1) : n_latent * lags] = np.eye(n_latent)
+    return mean
+
+
+def draw_dynamics(
+    rng: np.random.Generator, moments: np.ndarray, current: np.ndarray, prior: DynamicsPrior
+) -> Dynamics:
+    """Draw the dynamics of all states given their moments.
+
+    Parameters
+    ----------
+    rng : Generator
+    moments : (state, pair)
+        Of residuals under ``current`` (:func:`kernels.ar.tile_moments`).
+    current : (state, latent, lag * latent + 1)
+        P, the [A b] that the residuals were taken under.
+    prior : DynamicsPrior
+
+    Returns
+    -------
+    Dynamics
+    """
+    posterior = posterior_of(moments, current, prior)
+    covariance = draw_inverse_wishart(rng, posterior.scatter, posterior.dof)
+    noise = rng.standard_normal(current.shape)
+    root = np.linalg.cholesky(posterior.precision)
+    # A = mean + chol(Q) noise chol(K)', with K = precision^-1 and chol(K)' = root^-1.
+    spread = np.linalg.solve(root.transpose(0, 2, 1), noise.transpose(0, 2, 1)).transpose(0, 2, 1)
+    weight_bias = current + posterior.mean + np.linalg.cholesky(covariance) @ spread
+    return Dynamics(weight_bias, covariance)
+
+
+class Posterior(NamedTuple):
+    """Conjugate posterior of the dynamics, relative to the current [A b].
+
+    Attributes
+    ----------
+    mean : (state, latent, lag * latent + 1)
+        Mn - P.
+    precision : (state, lag * latent + 1, lag * latent + 1)
+        Kn^-1.
+    scatter : (state, latent, latent)
+        Sn.
+    dof : (state,)
+        nu_n.
+    """
+
+    mean: np.ndarray
+    precision: np.ndarray
+    scatter: np.ndarray
+    dof: np.ndarray
+
+
+def posterior_of(moments: np.ndarray, current: np.ndarray, prior: DynamicsPrior) -> Posterior:
+    """Posterior of [A b] and Q by the formulas of model.md 3.3."""
+    _, n_latent, d = current.shape
+    count, s_dd, s_rd, s_rr = unpack(moments, n_latent, (d - 1) // n_latent)
+    offset = prior.mean - current
+    precision = np.eye(d) / prior.weight_scale + s_dd
+    right = offset / prior.weight_scale + s_rd
+    mean = np.linalg.solve(precision, right.transpose(0, 2, 1)).transpose(0, 2, 1)
+    scatter = (
+        prior.innovation_scale * np.eye(n_latent)
+        + s_rr
+        + offset @ offset.transpose(0, 2, 1) / prior.weight_scale
+        - mean @ right.transpose(0, 2, 1)
+    )
+    return Posterior(
+        mean, precision, (scatter + scatter.transpose(0, 2, 1)) / 2, prior.dof + count
+    )
+
+
+def draw_prior_dynamics(rng: np.random.Generator, n_states: int, prior: DynamicsPrior) -> Dynamics:
+    """Draw the dynamics of all states from the prior."""
+    n_latent, d = prior.mean.shape
+    n_features = d + n_latent
+    empty = np.zeros((n_states, n_features * (n_features + 1) // 2))
+    return draw_dynamics(rng, empty, np.broadcast_to(prior.mean, (n_states, n_latent, d)), prior)
+
+
+def draw_inverse_wishart(
+    rng: np.random.Generator, scale: np.ndarray, dof: np.ndarray
+) -> np.ndarray:
+    """Inverse-Wishart draws, batched, by Bartlett's decomposition.
+
+    Parameters
+    ----------
+    rng : Generator
+    scale : (state, latent, latent)
+    dof : (state,)
+        Larger than latent - 1.
+
+    Returns
+    -------
+    (state, latent, latent)
+    """
+    n_states, m, _ = scale.shape
+    bartlett = np.tril(rng.standard_normal((n_states, m, m)), -1)
+    diagonal = np.sqrt(rng.chisquare(dof[:, None] - np.arange(m)))
+    bartlett[:, np.arange(m), np.arange(m)] = diagonal
+    # B B' ~ Wishart(dof, I), so chol(S) (B B')^-1 chol(S)' ~ IW(dof, S).
+    root = np.linalg.solve(bartlett, np.linalg.cholesky(scale).transpose(0, 2, 1))
+    return root.transpose(0, 2, 1) @ root
+
+
+def log_density(moments: np.ndarray, dynamics: Dynamics) -> float:
+    """Sum over frames of log N(x_t; A xbar + b, Q), from moments of residuals under ``dynamics``."""
+    n_latent, d = dynamics.weight_bias.shape[1:]
+    count, _, _, s_rr = unpack(moments, n_latent, (d - 1) // n_latent)
+    _, log_det = np.linalg.slogdet(dynamics.covariance)
+    mahalanobis = np.trace(np.linalg.solve(dynamics.covariance, s_rr), axis1=1, axis2=2)
+    constant = n_latent * np.log(2 * np.pi) + log_det
+    return float(-0.5 * (count @ constant + mahalanobis.sum()))

@@ -1,0 +1,172 @@
+"""Syllables of segments: forward filter, backward sample (model.md 3.1, 3.8)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+TRANSITION_FLOOR = 1e-30
+"""Smallest transition probability on the device: no filtered vector can sum to zero."""
+
+
+class HmmTables(NamedTuple):
+    """What the syllable kernel needs of the parameters.
+
+    Attributes
+    ----------
+    whiten : (latent * state, (lag + 1) * latent)
+        W_i' [-A_i, I], rows latent-major, W_i the lower Cholesky factor of inv(Q_i).
+    shift : (latent * state, 1)
+        W_i' b_i.
+    log_norm : (state, 1)
+        log det W_i - M/2 log 2 pi.
+    into : (state, state + 1)
+        Column j = pi[j, :]; the last column is uniform: no left neighbour.
+    out_of : (state, state + 1)
+        Column j = pi[:, j]; the last column is 1: no right neighbour.
+    """
+
+    whiten: jax.Array | np.ndarray
+    shift: jax.Array | np.ndarray
+    log_norm: jax.Array | np.ndarray
+    into: jax.Array | np.ndarray
+    out_of: jax.Array | np.ndarray
+
+
+def hmm_tables(
+    weight: np.ndarray, bias: np.ndarray, covariance: np.ndarray, transition: np.ndarray
+) -> HmmTables:
+    """Tables of the kernel, in float64 on the host.
+
+    Parameters
+    ----------
+    weight : (state, latent, lag * latent)
+        Oldest lag first.
+    bias : (state, latent)
+    covariance : (state, latent, latent)
+    transition : (state, state)
+    """
+    n_states, m, _ = weight.shape
+    factor = np.linalg.cholesky(np.linalg.inv(covariance)).transpose(0, 2, 1)
+    whiten = np.concatenate([-factor @ weight, factor], -1)
+    shift = np.einsum("nij,nj->ni", factor, bias)
+    log_norm = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(-1) - m / 2 * np.log(2 * np.pi)
+    floored = np.maximum(transition, TRANSITION_FLOOR)
+    floored = floored / floored.sum(-1, keepdims=True)
+    return HmmTables(
+        whiten.transpose(1, 0, 2).reshape(m * n_states, -1),
+        shift.T.reshape(-1, 1),
+        log_norm[:, None],
+        np.concatenate([floored.T, np.full((n_states, 1), 1 / n_states)], 1),
+        np.concatenate([floored, np.ones((n_states, 1))], 1),
+    )
+
+
+def window(x: jax.Array, lags: int) -> jax.Array:
+    """Stack lags and present: (frame + lag, latent, segment) -> (frame, (lag + 1) latent, ...)."""
+    n_frames = x.shape[0] - lags
+    return jnp.concatenate([x[i : i + n_frames] for i in range(lags + 1)], axis=1)
+
+
+def filter_forward(tables: HmmTables, windows: jax.Array, left: jax.Array) -> jax.Array:
+    """Filtered state probabilities p(z_t | x_0..x_t, z_left).
+
+    The likelihood of a frame is one matrix product inside the scan, so the (frame, state)
+    likelihoods of a tile never exist.
+
+    Parameters
+    ----------
+    tables : HmmTables
+    windows : (frame, (lag + 1) latent, segment)
+    left : (segment,) int32
+        State of the frame before the segment; n_states = none (uniform).
+
+    Returns
+    -------
+    (frame, state, segment)
+    """
+    n_states = tables.log_norm.shape[0]
+    n_latent = tables.shift.shape[0] // n_states
+    step_matrix = tables.into[:, :n_states]
+
+    def step(predicted: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+        r = jnp.matmul(tables.whiten, w, precision=_HIGHEST) - tables.shift
+        square = jnp.sum((r * r).reshape(n_latent, n_states, -1), axis=0)
+        log_likelihood = tables.log_norm - 0.5 * square
+        likelihood = jnp.exp(log_likelihood - jnp.max(log_likelihood, axis=0))
+        joint = predicted * likelihood
+        filtered = joint / jnp.sum(joint, axis=0)
+        return jnp.matmul(step_matrix, filtered, precision=_HIGHEST), filtered
+
+    return jax.lax.scan(step, jnp.asarray(tables.into)[:, left], windows)[1]
+
+
+def sample_backward(
+    tables: HmmTables, filtered: jax.Array, right: jax.Array, length: jax.Array, u: jax.Array
+) -> jax.Array:
+    """One draw of the states of each segment given its filtered probabilities.
+
+    Parameters
+    ----------
+    tables : HmmTables
+    filtered : (frame, state, segment)
+    right : (segment,) int32
+        State of the frame after the segment; n_states = none.
+    length : (segment,) int32
+        Real frames of the segment; beyond it the result repeats ``right``.
+    u : (frame, segment)
+        Uniform numbers in (0, 1].
+
+    Returns
+    -------
+    (frame, segment) int32
+    """
+
+    def step(
+        following: jax.Array, inputs: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        probability, number, t = inputs
+        weight = probability * jnp.asarray(tables.out_of)[:, following]
+        drawn = jnp.where(t < length, inverse_cdf(weight, number), following)
+        return drawn, drawn
+
+    frames = jnp.arange(filtered.shape[0], dtype=jnp.int32)
+    return jax.lax.scan(step, right, (filtered, u, frames), reverse=True)[1]
+
+
+def inverse_cdf(weight: jax.Array, u: jax.Array) -> jax.Array:
+    """First state whose cumulative weight reaches ``u`` times the total.
+
+    The running sum is unrolled in two levels of about sqrt(state) steps: on a CPU four times
+    as fast as a library cumulative sum inside a scan, and non-decreasing in floating point.
+
+    Parameters
+    ----------
+    weight : (state, segment)
+        Not negative; at least one positive.
+    u : (segment,)
+        In (0, 1].
+
+    Returns
+    -------
+    (segment,) int32
+        A state of positive weight.
+    """
+    n_states, n_segments = weight.shape
+    size = max(1, round(n_states**0.5))
+    n_groups = -(-n_states // size)
+    grid = jnp.pad(weight, ((0, n_groups * size - n_states), (0, 0)))
+    grid = grid.reshape(n_groups, size, n_segments)
+    within = [grid[:, 0]]
+    for i in range(1, size):
+        within.append(within[-1] + grid[:, i])
+    before = [jnp.zeros_like(u)]
+    for i in range(n_groups):
+        before.append(before[-1] + within[-1][i])
+    threshold = u * before[-1]
+    below = (jnp.stack(within, 1) + jnp.stack(before[:-1])[:, None]) < threshold
+    return jnp.sum(below.reshape(n_groups * size, n_segments), axis=0, dtype=jnp.int32)

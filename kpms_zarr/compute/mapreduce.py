@@ -1,0 +1,137 @@
+"""Map a function over blocks in parallel and add the results up, always in the same order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
+
+import dask
+import numpy as np
+
+from kpms_zarr.store import access, layout, regions
+from kpms_zarr.store.access import StoreLike
+from kpms_zarr.store.blocks import Block
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_PARTITIONS_PER_WAVE = 64
+
+
+class BlockReader:
+    """Reads blocks of tracked data; travels to other processes as the path of the store.
+
+    Make a new one for each run: open arrays keep the shape that they had when they were opened.
+
+    Parameters
+    ----------
+    store : path or URL
+    """
+
+    def __init__(self, store: StoreLike) -> None:
+        self._store = os.fspath(store)
+        self._arrays: dict[str, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_store": self._store, "_arrays": {}}
+
+    def _array(self, name: str) -> Any:
+        if name not in self._arrays:
+            self._arrays[name] = access.open_group(self._store)[f"{layout.KEYPOINTS}/{name}"]
+        return self._arrays[name]
+
+    def position(self, block: Block) -> np.ndarray:
+        """Positions of a block: (frame, keypoint, space) float32, NaN = missing."""
+        return regions.read(self._array("position"), block)
+
+    def confidence(self, block: Block) -> np.ndarray:
+        """Confidences of a block: (frame, keypoint) float32, NaN = not given."""
+        return regions.read(self._array("confidence"), block)
+
+
+def map_reduce(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    add: Callable[[Result, Result], Result],
+    *,
+    batch: int = 4,
+) -> Result:
+    """Map a function over items with Dask and add up the results.
+
+    Batches of items are folded one after another, the batches of a wave are added as a balanced
+    tree, and the waves are added in order. Which results meet depends on the number of items and
+    ``batch`` alone, so the sum is the same to the bit with any scheduler and any number of
+    workers. Dask never sees more than one wave, so the graph stays small for any number of items.
+
+    Parameters
+    ----------
+    function : callable
+        Result of one item. Picklable (a top-level function, or a partial of one) when a
+        distributed client or the processes scheduler is in use.
+    items : iterable
+        Consumed lazily, one wave at a time.
+    add : callable
+        Associative; must not change its arguments.
+    batch : int
+        Items in a task.
+
+    Returns
+    -------
+    object
+        Sum of the results, in the order of the items.
+
+    Raises
+    ------
+    ValueError
+        When there are no items.
+
+    Notes
+    -----
+    Dask's own configuration decides where the tasks run: threads unless the user has chosen a
+    scheduler or made a distributed client. At most one result per worker and per level of the
+    tree is held at a time.
+    """
+    partitions = _groups(items, batch)
+    total: Result | None = None
+    is_first = True
+    for wave in _groups(partitions, _PARTITIONS_PER_WAVE):
+        result = _compute(function, wave, add)
+        total = result if is_first else add(total, result)  # type: ignore[arg-type]
+        is_first = False
+    if is_first:
+        raise ValueError("map_reduce needs at least one item")
+    return total  # type: ignore[return-value]
+
+
+def _groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while group := list(islice(iterator, size)):
+        yield group
+
+
+def _compute(
+    function: Callable[[Any], Result],
+    wave: list[list[Any]],
+    add: Callable[[Result, Result], Result],
+) -> Result:
+    # one node for the function, so that a large one is sent once to each worker, not per task
+    shared = dask.delayed(function, pure=False, traverse=False)
+    fold = dask.delayed(_fold, pure=False)
+    plus = dask.delayed(add, pure=False)
+    nodes = [fold(shared, partition, add) for partition in wave]
+    while len(nodes) > 1:
+        pairs = [plus(*nodes[i : i + 2]) for i in range(0, len(nodes) - 1, 2)]
+        nodes = pairs + nodes[2 * len(pairs) :]
+    (result,) = dask.compute(nodes[0])
+    return result
+
+
+def _fold(
+    function: Callable[[Any], Result], items: list[Any], add: Callable[[Result, Result], Result]
+) -> Result:
+    total = function(items[0])
+    for item in items[1:]:
+        total = add(total, function(item))
+    return total

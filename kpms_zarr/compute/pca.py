@@ -1,0 +1,343 @@
+"""Principal components of the aligned pose, exact and out of core."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from kpms_zarr.compute.alignment import Aligner, AlignmentSettings
+from kpms_zarr.compute.mapreduce import map_reduce
+from kpms_zarr.store import access, layout
+from kpms_zarr.store.access import StoreLike
+from kpms_zarr.store.blocks import Block, iter_blocks
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.provenance import provenance
+from kpms_zarr.store.schema import variable
+from kpms_zarr.store.study import (
+    StudySettings,
+    read_settings,
+    settings_from_names,
+    write_settings,
+)
+
+MAX_COMPONENTS = 10
+"""Components that a model uses at most unless the user says otherwise."""
+
+_FRAMES_PER_COORDINATE = 10
+_SMALLEST_VARIANCE = 1e-10
+
+
+class Moments(NamedTuple):
+    """Number, mean and scatter of some frames; those of a union follow exactly from the parts.
+
+    Attributes
+    ----------
+    n_frames : int
+    mean : ndarray, (coordinate,)
+    scatter : ndarray, (coordinate, coordinate)
+        Sum of the products of the deviations from the mean.
+    """
+
+    n_frames: int
+    mean: np.ndarray
+    scatter: np.ndarray
+
+
+def of_block(values: np.ndarray) -> Moments:
+    """Moments of frames: (frame, coordinate) float64."""
+    n_frames, size = values.shape
+    if not n_frames:
+        return Moments(0, np.zeros(size), np.zeros((size, size)))
+    mean = values.mean(0)
+    deviation = values - mean
+    return Moments(n_frames, mean, deviation.T @ deviation)
+
+
+def add(a: Moments, b: Moments) -> Moments:
+    """Moments of two sets of frames together (Chan, Golub & LeVeque, 1979)."""
+    n_frames = a.n_frames + b.n_frames
+    share = b.n_frames / max(n_frames, 1)
+    gap = b.mean - a.mean
+    scatter = a.scatter + b.scatter + np.outer(gap, gap) * (a.n_frames * share)
+    return Moments(n_frames, a.mean + gap * share, scatter)
+
+
+class Components(NamedTuple):
+    """Principal components, largest variance first.
+
+    Attributes
+    ----------
+    loading : ndarray, (component, keypoint, space)
+        Displacement for one standard deviation.
+    mean : ndarray, (keypoint, space)
+    variance : ndarray, (component,)
+    """
+
+    loading: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+def finalise(moments: Moments, basis: np.ndarray) -> Components:
+    """Components of the pose from the moments of its centred coordinates.
+
+    Parameters
+    ----------
+    moments : Moments
+        Of the coordinates ``basis' pose``, keypoint by keypoint.
+    basis : ndarray, (keypoint, keypoint - 1)
+        See :func:`centering`.
+
+    Notes
+    -----
+    The largest displacement of every component is positive, so that signs do not depend on the
+    machine.
+    """
+    variance, vectors = np.linalg.eigh(moments.scatter / max(moments.n_frames - 1, 1))
+    order = np.argsort(-variance, kind="stable")
+    variance = np.maximum(variance[order], 0.0)
+    n_points = basis.shape[1]
+    n_space = len(moments.mean) // n_points
+    loading = np.einsum("kj,cjd->ckd", basis, vectors.T[order].reshape(-1, n_points, n_space))
+    flat = loading.reshape(len(loading), -1)
+    largest = np.take_along_axis(flat, np.abs(flat).argmax(1)[:, None], axis=1)
+    loading *= (np.where(largest < 0, -1.0, 1.0) * np.sqrt(variance)[:, None])[..., None]
+    return Components(loading, basis @ moments.mean.reshape(n_points, n_space), variance)
+
+
+def centering(n_keypoints: int) -> np.ndarray:
+    """Orthonormal basis G of the vectors that sum to zero over keypoints (model.md, section 1).
+
+    Parameters
+    ----------
+    n_keypoints : int
+
+    Returns
+    -------
+    ndarray, (keypoint, keypoint - 1)
+        Helmert contrasts: column j compares keypoint j + 1 with the mean of those before it.
+    """
+    columns = np.arange(1, n_keypoints)
+    basis = -np.triu(np.ones((n_keypoints, n_keypoints - 1)))
+    basis[columns, columns - 1] = columns
+    return basis / np.sqrt(columns * (columns + 1.0))
+
+
+# ------------------------------------------------------------------ the public verb
+
+
+def pca(
+    store: StoreLike,
+    *,
+    variance: float = 0.9,
+    anterior: Sequence[str] | None = None,
+    posterior: Sequence[str] | None = None,
+    confidence_threshold: float = 0.5,
+    fix_heading: bool = False,
+) -> xr.Dataset:
+    """Principal components of the aligned pose of all sessions, written to the group ``pca``.
+
+    Parameters
+    ----------
+    store : path or URL
+    variance : float
+        Share of the variance that the latent pose shall hold; it sets ``n_components``.
+    anterior, posterior : sequence of str, optional
+        Keypoints at the front and at the rear of the animal; from now on those of the study.
+    confidence_threshold : float
+        Keypoints with less confidence are interpolated; frames with such keypoints do not count.
+    fix_heading : bool
+        Leave the animal as the camera sees it.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``pose_loading`` (component, keypoint, space), whitened: aligned pose = ``pose_mean`` +
+        latent @ ``pose_loading`` with a latent of unit variance; ``pose_mean`` (keypoint, space);
+        ``explained_variance`` and ``explained_variance_ratio`` (component,). Attributes:
+        ``n_components`` (the fewest that reach ``variance``, at most 10), ``n_frames`` used,
+        ``notes`` and the settings.
+
+    Raises
+    ------
+    InputError
+        For settings out of range, sessions that cannot be aligned, and poses that never change.
+    """
+    where = os.fspath(store)
+    _check_settings(variance, confidence_threshold)
+    before = read_settings(store)
+    study = settings_from_names(before, anterior=anterior, posterior=posterior, skeleton=None)
+    alignment = AlignmentSettings(confidence_threshold, fix_heading)
+    aligner = Aligner.of(store, alignment, study=study)
+    _check_size(study, where)
+    basis = centering(len(study.keypoints))
+    moments, notes = _moments(aligner, basis)
+    components = finalise(moments, basis)
+    if components.variance.sum() <= _SMALLEST_VARIANCE * np.square(components.mean).sum():
+        raise InputError(
+            expected="a pose that changes over time",
+            found="the same aligned pose in all frames",
+            where=where,
+            fix="check that the files hold tracked animals and not one repeated frame",
+        )
+    settings = {
+        "n_components": _n_components(components.variance, variance),
+        "n_frames": moments.n_frames,
+        "variance": variance,
+        **asdict(alignment),
+        "anterior": list(study.anterior),
+        "posterior": list(study.posterior),
+        "keypoints": list(study.keypoints),
+        "sessions": [session.name for session in aligner.sessions],
+        "notes": [*aligner.notes, *notes],
+    }
+    return _write(store, study, components, settings)
+
+
+def _check_settings(variance: float, confidence_threshold: float) -> None:
+    if not 0 < variance <= 1:
+        raise InputError(
+            expected="a share of the variance above 0 and up to 1",
+            found=str(variance),
+            where="--variance",
+            fix="give for example --variance 0.9",
+        )
+    if not np.isfinite(confidence_threshold):
+        raise InputError(
+            expected="a number",
+            found=str(confidence_threshold),
+            where="--confidence-threshold",
+            fix="give for example --confidence-threshold 0.5",
+        )
+
+
+def _check_size(study: StudySettings, where: str) -> None:
+    if len(study.keypoints) < 2:
+        raise InputError(
+            expected="two keypoints or more",
+            found=", ".join(study.keypoints),
+            where=where,
+            fix="make the store from files that track more points of the animal",
+        )
+
+
+def _moments(aligner: Aligner, basis: np.ndarray) -> tuple[Moments, list[str]]:
+    """Moments over the frames without interpolation, or over all when these are too few."""
+    n_coordinates = basis.shape[1] * len(aligner.study.space)
+    needed = _FRAMES_PER_COORDINATE * n_coordinates
+    blocks = partial(iter_blocks, aligner.sessions)
+    moments = map_reduce(partial(_block_moments, aligner, basis, True), blocks(), add)
+    if moments.n_frames >= needed:
+        return moments, []
+    note = (
+        f"only {moments.n_frames} frames have all keypoints with a confidence of "
+        f"{aligner.settings.confidence_threshold:g} or more ({needed} needed): "
+        "all frames used, with low keypoints interpolated"
+    )
+    return map_reduce(partial(_block_moments, aligner, basis, False), blocks(), add), [note]
+
+
+def _block_moments(
+    aligner: Aligner, basis: np.ndarray, confident_only: bool, block: Block
+) -> Moments:
+    aligned = aligner.align(block)
+    pose = aligned.pose[aligned.is_confident] if confident_only else aligned.pose
+    coordinates = basis.T @ pose
+    return of_block(coordinates.reshape(len(pose), -1))
+
+
+def _n_components(variance: np.ndarray, share: float) -> int:
+    reached = np.cumsum(variance) >= share * variance.sum() * (1 - 1e-12)
+    return min(int(reached.argmax()) + 1, MAX_COMPONENTS, _usable(variance))
+
+
+def _usable(variance: np.ndarray) -> int:
+    """Components that are more than rounding noise."""
+    return int((variance > _SMALLEST_VARIANCE * variance.sum()).sum())
+
+
+def _write(
+    store: StoreLike, study: StudySettings, components: Components, settings: dict[str, Any]
+) -> xr.Dataset:
+    values = {
+        "keypoint": np.asarray(study.keypoints, dtype=object),
+        "space": np.asarray(study.space, dtype=object),
+        "pose_loading": components.loading,
+        "pose_mean": components.mean,
+        "explained_variance": components.variance,
+        "explained_variance_ratio": components.variance / components.variance.sum(),
+    }
+    attrs = {**settings, **provenance("pca", settings)}
+    root = access.open_group(store, "r+")
+    write_settings(root, study)
+    group = root.create_group(layout.PCA, overwrite=True)
+    layout.write_values(group, "pca", values)
+    group.attrs.update(attrs)
+    coordinates = {name: values.pop(name).astype(str) for name in ("keypoint", "space")}
+    variables = {
+        name: (variable("pca", name).dims, value, variable("pca", name).attrs)
+        for name, value in values.items()
+    }
+    return xr.Dataset(variables, coordinates, attrs)
+
+
+# ------------------------------------------------------------------ pose -> latent
+
+
+def projection(dataset: xr.Dataset, n_latent: int) -> tuple[np.ndarray, np.ndarray]:
+    """The linear map between latent and pose.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As :func:`pca` returns it, or the group ``pca`` of a store.
+    n_latent : int
+        Components to use.
+
+    Returns
+    -------
+    matrix : ndarray, (latent, keypoint * space) float64
+        ``pose = mean + latent @ matrix``.
+    mean : ndarray, (keypoint * space,) float64
+
+    Raises
+    ------
+    InputError
+        When there are fewer components of non-zero variance.
+    """
+    loading = np.asarray(dataset["pose_loading"].transpose("component", "keypoint", "space"))
+    usable = _usable(np.asarray(dataset["explained_variance"]))
+    if not 1 <= n_latent <= usable:
+        raise InputError(
+            expected=f"between 1 and {usable} latent dimensions, as many as the pose varies in",
+            found=str(n_latent),
+            where="the number of latent dimensions",
+            fix=f"choose {usable} or fewer",
+        )
+    mean = np.asarray(dataset["pose_mean"].transpose("keypoint", "space")).ravel()
+    return loading[:n_latent].reshape(n_latent, -1), mean
+
+
+def latent_of_pose(pose: np.ndarray, dataset: xr.Dataset, n_latent: int) -> np.ndarray:
+    """Latent coordinates of aligned poses: the least-squares solution of ``projection``.
+
+    Parameters
+    ----------
+    pose : ndarray, (frame, keypoint, space)
+    dataset : xarray.Dataset
+        Result of :func:`pca`.
+    n_latent : int
+
+    Returns
+    -------
+    ndarray, (frame, latent) float32
+    """
+    matrix, mean = projection(dataset, n_latent)
+    scores = (pose.reshape(len(pose), -1) - mean) @ np.linalg.pinv(matrix)
+    return scores.astype(np.float32)

@@ -1,0 +1,513 @@
+"""How good the tracking is, keypoint by keypoint: exact statistics, out of core."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from kpms_zarr.compute.mapreduce import BlockReader, map_reduce
+from kpms_zarr.store import access, layout
+from kpms_zarr.store.access import Session, StoreLike
+from kpms_zarr.store.blocks import Block, iter_blocks
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.provenance import provenance
+from kpms_zarr.store.schema import FRAMES_PER_CHUNK, variable
+
+_BLOCKS_PER_GROUP = 64
+_HALF = 1 << 16
+_MANY_MISSING = 0.5
+_NAMES_SHOWN = 5
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+# ------------------------------------------------------------------ statistics that add up
+
+
+class Gaps(NamedTuple):
+    """Runs of missing frames of consecutive frames; adds up across borders.
+
+    Attributes
+    ----------
+    n_frames : int
+    prefix, suffix, longest : ndarray, (keypoint,) int64
+        Missing run at the beginning, at the end, and the longest one anywhere.
+    """
+
+    n_frames: int
+    prefix: np.ndarray
+    suffix: np.ndarray
+    longest: np.ndarray
+
+    @classmethod
+    def of_block(cls, is_missing: np.ndarray) -> Gaps:
+        """Runs of a block: (frame, keypoint) bool."""
+        n_frames = len(is_missing)
+        frame = np.arange(n_frames)[:, None]
+        last_seen = np.maximum.accumulate(np.where(is_missing, -1, frame), axis=0)
+        run = frame - last_seen
+        prefix = np.where(is_missing.all(0), n_frames, (~is_missing).argmax(0))
+        return cls(n_frames, prefix, run[-1], run.max(0))
+
+    def add(self, after: Gaps) -> Gaps:
+        """Runs of these frames and those that follow directly."""
+        whole = self.prefix == self.n_frames
+        whole_after = after.prefix == after.n_frames
+        joined = self.suffix + after.prefix
+        return Gaps(
+            self.n_frames + after.n_frames,
+            np.where(whole, joined, self.prefix),
+            np.where(whole_after, joined, after.suffix),
+            np.maximum(np.maximum(self.longest, after.longest), joined),
+        )
+
+
+class Counts(NamedTuple):
+    """Exact counts of consecutive frames of one session.
+
+    Attributes
+    ----------
+    gaps : Gaps
+    n_present : ndarray, (keypoint,) int64
+        Frames with a position.
+    n_rated, n_low : ndarray, (keypoint,) int64
+        Frames with a confidence, and those in which it is below the threshold.
+    """
+
+    gaps: Gaps
+    n_present: np.ndarray
+    n_rated: np.ndarray
+    n_low: np.ndarray
+
+    @classmethod
+    def of_block(cls, position: np.ndarray, confidence: np.ndarray, threshold: float) -> Counts:
+        """Counts of a block: position (frame, keypoint, space), confidence (frame, keypoint)."""
+        is_present = np.isfinite(position).all(-1)
+        return cls(
+            Gaps.of_block(~is_present),
+            is_present.sum(0),
+            (~np.isnan(confidence)).sum(0),
+            (confidence < threshold).sum(0),
+        )
+
+    def add(self, after: Counts) -> Counts:
+        """Counts of these frames and those that follow directly."""
+        sums = (a + b for a, b in zip(self[1:], after[1:], strict=True))
+        return Counts(self.gaps.add(after.gaps), *sums)
+
+
+class Histogram(NamedTuple):
+    """How often each integer occurs, without the ones that do not.
+
+    Attributes
+    ----------
+    key : ndarray, (entry,) int64
+        Increasing.
+    number : ndarray, (entry,) int64
+    """
+
+    key: np.ndarray
+    number: np.ndarray
+
+    @classmethod
+    def of_block(cls, key: np.ndarray) -> Histogram:
+        """Count integers."""
+        return cls(*np.unique(key, return_counts=True))
+
+    def add(self, other: Histogram) -> Histogram:
+        """Counts of both together."""
+        key = np.concatenate([self.key, other.key])
+        number = np.concatenate([self.number, other.number])
+        order = np.argsort(key, kind="stable")
+        key, number = key[order], number[order]
+        first = np.flatnonzero(np.diff(key, prepend=-1))
+        return Histogram(key[first], np.add.reduceat(number, first) if first.size else number)
+
+
+def distance_from_middle(position: np.ndarray) -> np.ndarray:
+    """Distance of every keypoint from the coordinate-wise median of those in the same frame.
+
+    Parameters
+    ----------
+    position : ndarray, (frame, keypoint, space)
+
+    Returns
+    -------
+    ndarray, (frame, keypoint) float32
+        In units of position; NaN for missing keypoints.
+    """
+    is_present = np.isfinite(position).all(-1)
+    known = np.where(is_present[..., None], position, np.inf)
+    ordered = np.sort(known, axis=1)
+    n_present = np.maximum(is_present.sum(1), 1)
+    frame = np.arange(len(position))
+    low, high = ordered[frame, (n_present - 1) // 2], ordered[frame, n_present // 2]
+    middle = low.astype(np.float64) / 2 + high.astype(np.float64) / 2
+    gap = np.where(is_present[..., None], position, np.nan) - middle[:, None]
+    return np.sqrt(np.einsum("tkd,tkd->tk", gap, gap)).astype(np.float32)
+
+
+# ------------------------------------------------------------------ exact medians, by radix
+
+
+class Pivot(NamedTuple):
+    """Where the two middle order statistics of each keypoint lie.
+
+    Attributes
+    ----------
+    upper : ndarray, (2, keypoint) int64
+        Upper 16 bits of their values.
+    rank : ndarray, (2, keypoint) int64
+        How many values with the same upper bits are smaller or come before.
+    """
+
+    upper: np.ndarray
+    rank: np.ndarray
+
+
+def upper_histogram(values: np.ndarray) -> Histogram:
+    """Count the upper 16 bits of non-negative float32 numbers: (frame, keypoint), NaN left out.
+
+    The bit patterns of non-negative floats are in the order of the floats.
+    """
+    bits, point = _bits(values)
+    return Histogram.of_block(point * _HALF + (bits >> 16))
+
+
+def pivot(histogram: Histogram, n_keypoints: int) -> Pivot:
+    """Find the bins of the middle order statistics."""
+    found = np.full((2, 2, n_keypoints), -1)
+    for point in range(n_keypoints):
+        upper, number = _entries(histogram, point)
+        total = number.sum()
+        for which, rank in enumerate(((total - 1) // 2, total // 2) if total else ()):
+            found[:, which, point] = _select(upper, number, rank)
+    return Pivot(found[0], found[1])
+
+
+def lower_histogram(values: np.ndarray, pivot: Pivot) -> Histogram:
+    """Count the lower 16 bits of the numbers that share their upper bits with the pivot."""
+    bits, point = _bits(values)
+    keys = []
+    for which in range(2):
+        inside = bits >> 16 == pivot.upper[which, point]
+        keys.append((2 * point[inside] + which) * _HALF + (bits[inside] & (_HALF - 1)))
+    return Histogram.of_block(np.concatenate(keys))
+
+
+def median(histogram: Histogram, pivot: Pivot) -> np.ndarray:
+    """Medians (keypoint,) float64 from the lower bits; NaN where there are no numbers."""
+    n_keypoints = pivot.upper.shape[1]
+    middle = np.full((2, n_keypoints), np.nan)
+    for point in np.flatnonzero(pivot.upper[0] >= 0):
+        for which in range(2):
+            entries = _entries(histogram, 2 * int(point) + which)
+            lower, _ = _select(*entries, pivot.rank[which, point])
+            bits = np.uint32(pivot.upper[which, point] << 16 | lower)
+            middle[which, point] = bits.view(np.float32)
+    return middle.mean(0)
+
+
+def _bits(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    frame, point = np.nonzero(~np.isnan(values))
+    kept = np.ascontiguousarray(values[frame, point], dtype=np.float32)
+    return kept.view(np.uint32).astype(np.int64), point
+
+
+def _entries(histogram: Histogram, row: int) -> tuple[np.ndarray, np.ndarray]:
+    cut = slice(*np.searchsorted(histogram.key, (row * _HALF, (row + 1) * _HALF)))
+    return histogram.key[cut] - row * _HALF, histogram.number[cut]
+
+
+def _select(key: np.ndarray, number: np.ndarray, rank: int) -> tuple[int, int]:
+    """The key of the entry at a rank, and the rank inside the entry."""
+    below = np.cumsum(number)
+    at = int(np.searchsorted(below, rank, side="right"))
+    return int(key[at]), int(rank - (below[at] - number[at]))
+
+
+# ------------------------------------------------------------------ passes over sessions
+
+
+def _merge(a: dict[int, tuple[Any, ...]], b: dict[int, tuple[Any, ...]]) -> dict[int, Any]:
+    """Statistics by session: those of ``b`` are of later frames."""
+    both = {
+        session: tuple(x.add(y) for x, y in zip(a[session], b[session], strict=True))
+        for session in a.keys() & b.keys()
+    }
+    return {**a, **b, **both}
+
+
+def _first_pass(reader: BlockReader, threshold: float, block: Block) -> dict[int, Any]:
+    position = reader.position(block)
+    counts = Counts.of_block(position, reader.confidence(block), threshold)
+    return {block.session: (counts, upper_histogram(distance_from_middle(position)))}
+
+
+def _deviation(reader: BlockReader, block: Block, centre: np.ndarray | None) -> np.ndarray:
+    """Distances from the middle, or how far these are from their median."""
+    distance = distance_from_middle(reader.position(block))
+    return distance if centre is None else np.abs(distance - centre).astype(np.float32)
+
+
+def _upper_pass(
+    reader: BlockReader, centre: dict[int, np.ndarray], block: Block
+) -> dict[int, tuple[Histogram]]:
+    values = _deviation(reader, block, centre.get(block.session))
+    return {block.session: (upper_histogram(values),)}
+
+
+def _lower_pass(
+    reader: BlockReader, centre: dict[int, np.ndarray], pivots: dict[int, Pivot], block: Block
+) -> dict[int, tuple[Histogram]]:
+    values = _deviation(reader, block, centre.get(block.session))
+    return {block.session: (lower_histogram(values, pivots[block.session]),)}
+
+
+class _Number(NamedTuple):
+    value: np.ndarray
+
+    def add(self, other: _Number) -> _Number:
+        return _Number(self.value + other.value)
+
+
+def _outlier_pass(
+    reader: BlockReader, limit: dict[int, np.ndarray], block: Block
+) -> dict[int, tuple[_Number]]:
+    distance = _deviation(reader, block, None)
+    return {block.session: (_Number((distance > limit[block.session]).sum(0)),)}
+
+
+def _medians(
+    reader: BlockReader,
+    blocks: list[Block],
+    centre: dict[int, np.ndarray],
+    uppers: dict[int, Histogram],
+    n_keypoints: int,
+) -> dict[int, np.ndarray]:
+    """Finish the medians of some sessions from the histograms of the upper bits."""
+    pivots = {session: pivot(upper, n_keypoints) for session, upper in uppers.items()}
+    lowers = map_reduce(partial(_lower_pass, reader, centre, pivots), blocks, _merge)
+    return {session: median(lower, pivots[session]) for session, (lower,) in lowers.items()}
+
+
+def _of_group(
+    reader: BlockReader, sessions: list[Session], threshold: float, scale: float
+) -> list[dict[str, np.ndarray]]:
+    """Quality of some sessions, one row of every variable for each."""
+    blocks = list(iter_blocks(sessions))
+    first = map_reduce(partial(_first_pass, reader, threshold), blocks, _merge)
+    n_keypoints = len(next(iter(first.values()))[0].n_present)
+    uppers = {session: upper for session, (_, upper) in first.items()}
+    centre = _medians(reader, blocks, {}, uppers, n_keypoints)
+    second = map_reduce(partial(_upper_pass, reader, centre), blocks, _merge)
+    uppers = {session: upper for session, (upper,) in second.items()}
+    mad = _medians(reader, blocks, centre, uppers, n_keypoints)
+    limit = {session: centre[session] + scale * mad[session] for session in centre}
+    outliers = map_reduce(partial(_outlier_pass, reader, limit), blocks, _merge)
+    return [
+        finalise(first[i][0], centre[i], mad[i], outliers[i][0].value)
+        for i in (session.index for session in sessions)
+    ]
+
+
+def finalise(
+    counts: Counts, centre: np.ndarray, mad: np.ndarray, n_outliers: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Variables of one session, each (keypoint,), from its counts."""
+    n_frames = counts.gaps.n_frames
+    return {
+        "missing_fraction": (n_frames - counts.n_present) / n_frames,
+        "low_confidence_fraction": _share(counts.n_low, counts.n_rated),
+        "outlier_fraction": _share(n_outliers, counts.n_present),
+        "longest_gap": counts.gaps.longest,
+        "distance_median": centre,
+        "distance_mad": mad,
+    }
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
+
+
+def _groups(sessions: Iterable[Session]) -> Iterator[list[Session]]:
+    """Consecutive sessions that together have enough blocks to keep the workers busy."""
+    group: list[Session] = []
+    n_blocks = 0
+    for session in sessions:
+        group.append(session)
+        n_blocks += -(-session.n_frames // FRAMES_PER_CHUNK)
+        if n_blocks >= _BLOCKS_PER_GROUP:
+            yield group
+            group, n_blocks = [], 0
+    if group:
+        yield group
+
+
+# ------------------------------------------------------------------ the public verb
+
+
+def quality(
+    store: StoreLike, *, confidence_threshold: float = 0.5, outlier_scale: float = 6.0
+) -> xr.Dataset:
+    """Tracking quality of every keypoint of every session, written to the group ``quality``.
+
+    Parameters
+    ----------
+    store : path or URL
+        One that cannot be written to is only read, and ``attrs["notes"]`` says so.
+    confidence_threshold : float
+    outlier_scale : float
+        A keypoint is an outlier when its distance from the middle of the animal (the
+        coordinate-wise median of the keypoints in the same frame) is more than this many median
+        absolute deviations above its median over the session.
+
+    Returns
+    -------
+    xarray.Dataset
+        Variables of ``schema.QUALITY``, dims (session, keypoint). NaN where there is nothing to
+        count: confidences of a session without them, distances of a keypoint never seen.
+
+    Raises
+    ------
+    InputError
+        For a store without sessions and for settings out of range.
+
+    Notes
+    -----
+    Medians are exact: radix selection on the bit patterns of the distances, 16 bits at a time,
+    in five passes over the data.
+    """
+    _check_settings(confidence_threshold, outlier_scale)
+    root = access.open_group(store)
+    sessions = access.require_sessions(root, os.fspath(store))
+    keypoints = np.asarray(root[f"{layout.KEYPOINTS}/keypoint"][:], dtype=object)  # type: ignore[index]
+    reader = BlockReader(store)
+    rows: list[dict[str, np.ndarray]] = []
+    for group in _groups(sessions):
+        rows += _of_group(reader, group, confidence_threshold, outlier_scale)
+    values: dict[str, Any] = {
+        "session": np.asarray([session.name for session in sessions], dtype=object),
+        "keypoint": keypoints,
+        "n_frames": np.asarray([session.n_frames for session in sessions]),
+        **{name: np.stack([row[name] for row in rows]) for name in rows[0]},
+    }
+    settings = {"confidence_threshold": confidence_threshold, "outlier_scale": outlier_scale}
+    attrs = {**settings, **provenance("quality", settings), "notes": []}
+    if not _write(store, values, attrs):
+        attrs["notes"] = [f"{os.fspath(store)} cannot be written to: the result is not stored"]
+    return _dataset(values, attrs)
+
+
+def _check_settings(confidence_threshold: float, outlier_scale: float) -> None:
+    if not np.isfinite(confidence_threshold):
+        raise InputError(
+            expected="a number",
+            found=str(confidence_threshold),
+            where="--confidence-threshold",
+            fix="give for example --confidence-threshold 0.5",
+        )
+    if not (np.isfinite(outlier_scale) and outlier_scale > 0):
+        raise InputError(
+            expected="a positive number of median absolute deviations",
+            found=str(outlier_scale),
+            where="--outlier-scale",
+            fix="give for example --outlier-scale 6",
+        )
+
+
+def _write(store: StoreLike, values: dict[str, Any], attrs: dict[str, Any]) -> bool:
+    """Write the result; False when the store is read-only."""
+    try:
+        group = access.open_group(store, "r+").create_group(layout.QUALITY, overwrite=True)
+        layout.write_values(group, "quality", values)
+        group.attrs.update(attrs)
+    except NotImplementedError:
+        return False
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
+        return False
+    return True
+
+
+def _dataset(values: dict[str, Any], attrs: dict[str, Any]) -> xr.Dataset:
+    variables: dict[str, Any] = {}
+    coordinates: dict[str, Any] = {}
+    for name, value in values.items():
+        entry = variable("quality", name)
+        array = value.astype(str) if entry.dtype == "str" else value
+        target = coordinates if entry.is_coordinate else variables
+        target[name] = (entry.dims, array, entry.attrs)
+    return xr.Dataset(variables, coordinates, attrs)
+
+
+# ------------------------------------------------------------------ what a person reads
+
+
+def summarise(dataset: xr.Dataset) -> xr.Dataset:
+    """Quality of every keypoint over all sessions.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Result of :func:`quality`.
+
+    Returns
+    -------
+    xarray.Dataset
+        dims (keypoint,): the three fractions, weighted by the frames they were counted in
+        (the confidence by all frames of the sessions that have one); ``longest_gap`` is the
+        longest of any session, in frames.
+    """
+    n_frames = dataset["n_frames"].astype(float)
+    weights = {
+        "missing_fraction": n_frames,
+        "low_confidence_fraction": n_frames,
+        "outlier_fraction": n_frames * (1 - dataset["missing_fraction"]),
+    }
+    pooled = {
+        name: dataset[name].weighted(weight).mean("session") for name, weight in weights.items()
+    }
+    pooled["longest_gap"] = dataset["longest_gap"].max("session")
+    for name, array in pooled.items():
+        array.attrs = dict(dataset[name].attrs)
+    return xr.Dataset(pooled, attrs={"n_frames": int(n_frames.sum())})
+
+
+def warnings_of(dataset: xr.Dataset) -> list[str]:
+    """Keypoints that are missing in more than half of the frames of a session, in plain words.
+
+    Keypoints with the same sessions share one sentence.
+    """
+    is_bad = np.asarray(dataset["missing_fraction"].transpose("session", "keypoint"))
+    is_bad = is_bad > _MANY_MISSING
+    keypoints = np.asarray(dataset["keypoint"]).astype(str)
+    sessions = np.asarray(dataset["session"]).astype(str)
+    together: dict[bytes, list[int]] = {}
+    for point in np.flatnonzero(is_bad.any(0)):
+        together.setdefault(is_bad[:, point].tobytes(), []).append(int(point))
+    kept = ",".join(keypoints[~is_bad.any(0)])
+    drop = (
+        f"if the model can do without, make the store with --keypoints {kept}"
+        if kept
+        else "check these recordings, or leave them out"
+    )
+    return [
+        f"{', '.join(keypoints[points])} missing in more than half of the frames of "
+        f"{_names(sessions[is_bad[:, points[0]]], len(sessions))}: {drop}"
+        for points in together.values()
+    ]
+
+
+def _names(names: np.ndarray, n_sessions: int) -> str:
+    if len(names) == n_sessions > 1:
+        return f"all {n_sessions} sessions"
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    more = len(names) - _NAMES_SHOWN
+    return f"{shown} and {more} more sessions" if more > 0 else shown

@@ -1,0 +1,46 @@
+"""Kappa: fixed, or adapted until the median syllable lasts as long as the user wants."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.summaries import LabelCounts
+
+_ADAPT_SHARE = 0.6
+_GAIN = 6.0
+_DECAY = 0.6
+_RANGE = (1e-2, 1e15)
+
+
+class KappaSchedule:
+    """Robbins-Monro on log kappa for the first 60 % of the sweeps, then constant.
+
+    log kappa grows by gain_i * log(target / median duration), with gains that fall off as
+    (1 + i / 5)^-0.6. The gain is that large because durations answer slowly: they grow with
+    about the sixth root of kappa or less.
+
+    Parameters
+    ----------
+    config : FitConfig
+        ``kappa`` is the starting value, ``target_duration`` (ms) the aim; None keeps kappa.
+    fps : float
+        Frames per second of the study.
+    """
+
+    def __init__(self, config: FitConfig, fps: float) -> None:
+        self.value = float(config.kappa)
+        self.fps = fps
+        self._target = config.target_duration and config.target_duration / 1000 * fps
+        self._n_adaptive = int(_ADAPT_SHARE * config.sweeps)
+        self._step = 0
+
+    def update(self, counts: LabelCounts) -> None:
+        """Move kappa after a sweep, given the labels that it left."""
+        if self._target is None or self._step >= self._n_adaptive:
+            return
+        gain = _GAIN * (1 + self._step / 5) ** -_DECAY
+        error = np.log(self._target / max(0.5, counts.smooth_median_duration))
+        log_kappa = np.log(self.value) + gain * error
+        self.value = float(np.clip(np.exp(log_kappa), *_RANGE))
+        self._step += 1

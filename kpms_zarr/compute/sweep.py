@@ -1,0 +1,230 @@
+"""One Gibbs sweep of the AR stage: a map over tiles and a small reduction on the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kpms_zarr.compute.chain import Chain
+from kpms_zarr.compute.kernels import rng
+from kpms_zarr.compute.kernels.ar import feature_pairs, tile_moments
+from kpms_zarr.compute.kernels.dynamics import Dynamics, log_density
+from kpms_zarr.compute.kernels.hmm import (
+    TRANSITION_FLOOR,
+    HmmTables,
+    filter_forward,
+    hmm_tables,
+    sample_backward,
+    window,
+)
+from kpms_zarr.compute.segments import Tile, TileShape, cut, tiles
+from kpms_zarr.compute.stream import (
+    gather_labels,
+    gather_latent,
+    in_flight,
+    neighbours,
+    pad,
+    scatter_labels,
+)
+from kpms_zarr.compute.summaries import LabelCounts, count_labels
+
+
+class Parameters(NamedTuple):
+    """Everything a sweep is conditioned on.
+
+    Attributes
+    ----------
+    dynamics : Dynamics
+    usage : (state,)
+        Global weights beta.
+    transition : (state, state)
+        pi.
+    """
+
+    dynamics: Dynamics
+    usage: np.ndarray
+    transition: np.ndarray
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What one sweep leaves behind for the next draw of the parameters.
+
+    Attributes
+    ----------
+    moments : ndarray, (state, pair)
+        Of residuals under the parameters of the sweep.
+    counts : LabelCounts
+    log_likelihood : float
+        log p(latent, syllable | parameters), nat per modelled frame.
+    """
+
+    moments: np.ndarray
+    counts: LabelCounts
+    log_likelihood: float
+
+
+@partial(jax.jit, static_argnames=("lags", "n_frames"))
+def sample_tile(
+    tables: HmmTables,
+    weight_bias: jax.Array,
+    x: jax.Array,
+    left: jax.Array,
+    right: jax.Array,
+    length: jax.Array,
+    words: jax.Array,
+    first_frame: jax.Array,
+    seed_words: jax.Array,
+    sweep: jax.Array,
+    *,
+    lags: int,
+    n_frames: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Draw the labels of a tile and add up its moments.
+
+    Parameters
+    ----------
+    x : (segment, lag + frame, latent)
+
+    Returns
+    -------
+    z : (segment, frame) int16
+    moments : (state, pair)
+    """
+    x = x.transpose(1, 2, 0)
+    u = rng.frame_uniforms(
+        seed_words, sweep, rng.SYLLABLE, words, first_frame, n_frames, x.dtype
+    )
+    filtered = filter_forward(tables, window(x, lags), left)
+    z = sample_backward(tables, filtered, right, length, u)
+    is_real = jnp.arange(n_frames)[:, None] < length
+    return z.astype(jnp.int16).T, tile_moments(x, z, is_real, weight_bias, lags)
+
+
+@partial(jax.jit, static_argnames=("lags",))
+def moments_of_tile(
+    weight_bias: jax.Array, x: jax.Array, z: jax.Array, length: jax.Array, *, lags: int
+) -> jax.Array:
+    """Moments of a tile with given labels: x (segment, lag + frame, latent), z (segment, frame)."""
+    is_real = jnp.arange(z.shape[1])[:, None] < length
+    return tile_moments(x.transpose(1, 2, 0), z.T, is_real, weight_bias, lags)
+
+
+class Sampler:
+    """Runs sweeps over a chain.
+
+    Parameters
+    ----------
+    chain : Chain
+    n_states : int
+    segment_frames : int
+    n_in_flight : int
+    seed : int
+    precision : str
+        ``"float32"`` or ``"float64"``.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        *,
+        n_states: int,
+        segment_frames: int,
+        n_in_flight: int,
+        seed: int,
+        precision: str,
+    ) -> None:
+        self.chain = chain
+        self.n_states = n_states
+        self.n_in_flight = n_in_flight
+        self.seed = seed
+        self.dtype = np.dtype(precision)
+        self.shape = TileShape.of(chain.index, segment_frames)
+
+    @property
+    def _is_double(self) -> bool:
+        return self.dtype == np.float64
+
+    def sweep(self, parameters: Parameters, number: int) -> SweepResult:
+        """Draw all labels once, even segments first, then odd ones given the even."""
+        tables = hmm_tables(
+            parameters.dynamics.weight_bias[..., :-1],
+            parameters.dynamics.weight_bias[..., -1],
+            parameters.dynamics.covariance,
+            parameters.transition,
+        )
+        shared = self._on_device((tables, parameters.dynamics.weight_bias))
+        moments = self._no_moments()
+        for segments in cut(self.chain.index, self.shape, self.seed, number):
+            work = tiles(segments, self.shape)
+            update = partial(self._update, shared=shared, number=number)
+            for part in in_flight(update, work, self.n_in_flight, is_double=self._is_double):
+                moments += part
+        return self._result(parameters, moments)
+
+    def measure(self, weight_bias: np.ndarray) -> tuple[np.ndarray, LabelCounts]:
+        """Moments (under ``weight_bias``) and counts of the labels as they are."""
+        shared = self._on_device(weight_bias)
+        moments = self._no_moments()
+        for segments in cut(self.chain.index, self.shape, self.seed, 0):
+            work = tiles(segments, self.shape)
+            update = partial(self._measure, weight_bias=shared)
+            for part in in_flight(update, work, self.n_in_flight, is_double=self._is_double):
+                moments += part
+        return moments, count_labels(self.chain, self.n_states)
+
+    def _on_device(self, values: object) -> object:
+        with jax.enable_x64(self._is_double):
+            cast = jax.tree.map(lambda a: np.asarray(a, self.dtype), values)
+            return jax.device_put(cast)
+
+    def _no_moments(self) -> np.ndarray:
+        rows, _ = feature_pairs(self.chain.latent.shape[1], self.chain.index.lags)
+        return np.zeros((self.n_states, len(rows)))
+
+    def _update(self, tile: Tile, *, shared: tuple, number: int) -> np.ndarray:
+        tables, weight_bias = shared
+        index, shape = self.chain.index, self.shape
+        left, right = neighbours(self.chain, tile, self.n_states)
+        z, moments = sample_tile(
+            tables,
+            weight_bias,
+            gather_latent(self.chain, tile, shape),
+            pad(left, shape, self.n_states),
+            pad(right, shape, self.n_states),
+            pad(tile.length.astype(np.int32), shape, 0),
+            pad(index.words[tile.session], shape, 0),
+            pad(tile.start.astype(np.int32), shape, 0),
+            np.array([self.seed >> 32, self.seed & 0xFFFFFFFF], np.uint32),
+            np.int32(number),
+            lags=index.lags,
+            n_frames=shape.n_frames,
+        )
+        scatter_labels(self.chain, tile, np.asarray(z))
+        return np.asarray(moments, np.float64)
+
+    def _measure(self, tile: Tile, *, weight_bias: jax.Array) -> np.ndarray:
+        chain, shape = self.chain, self.shape
+        moments = moments_of_tile(
+            weight_bias,
+            gather_latent(chain, tile, shape),
+            gather_labels(chain, tile, shape),
+            pad(tile.length.astype(np.int32), shape, 0),
+            lags=chain.index.lags,
+        )
+        return np.asarray(moments, np.float64)
+
+    def _result(self, parameters: Parameters, moments: np.ndarray) -> SweepResult:
+        counts = count_labels(self.chain, self.n_states)
+        n_modelled = max(1, int(self.chain.index.n_modelled.sum()))
+        of_latent = log_density(moments, parameters.dynamics)
+        floored = np.maximum(parameters.transition, TRANSITION_FLOOR)
+        of_labels = float((counts.transitions * np.log(floored)).sum())
+        n_chains = int((self.chain.index.n_modelled > 0).sum())
+        of_labels -= n_chains * np.log(self.n_states)
+        return SweepResult(moments, counts, float((of_latent + of_labels) / n_modelled))

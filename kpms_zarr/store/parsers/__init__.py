@@ -1,0 +1,118 @@
+"""The pose formats that can be read: one module a format, and this registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.parsers import dlc_csv, dlc_h5
+from kpms_zarr.store.parsers.base import FileHeader, Parser, PoseBlock, TrackHeader
+
+__all__ = [
+    "PARSERS",
+    "FileHeader",
+    "Parser",
+    "PoseBlock",
+    "TrackHeader",
+    "formats",
+    "recognise",
+]
+
+# A new format is a module with a PARSER, and one entry here.
+PARSERS: tuple[Parser, ...] = (dlc_csv.PARSER, dlc_h5.PARSER)
+
+
+def formats() -> tuple[str, ...]:
+    """Names of the known formats, as used with ``--format``."""
+    return tuple(parser.name for parser in PARSERS)
+
+
+def recognise(path: str | Path, format: str = "auto") -> tuple[Parser, str]:
+    """Find the parser for a file by its content.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    format : str, default "auto"
+        Name of a format, to be used without looking at the content.
+
+    Returns
+    -------
+    parser : Parser
+    reason : str
+        Why this parser, in one phrase.
+
+    Raises
+    ------
+    InputError
+        Unknown format name; no such file, a folder or an empty file; no format or
+        several formats recognised.
+    """
+    path = Path(path)
+    named = [parser for parser in PARSERS if parser.name == format]
+    if format != "auto" and not named:
+        raise InputError(
+            expected=f"one of {', '.join(('auto', *formats()))}",
+            found=repr(format),
+            where="--format",
+            fix="choose a known format, or leave the option out",
+        )
+    _check_file(path)
+    if named:
+        return named[0], f"asked for with --format {format}"
+    matches = [(parser, why) for parser in PARSERS if (why := parser.sniff(path)) is not None]
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
+        raise _unrecognised(path)
+    raise InputError(
+        expected="content that belongs to one format",
+        found="; ".join(f"{parser.name} ({why})" for parser, why in matches),
+        where=str(path),
+        fix="say which one it is: " + " or ".join(f"--format {p.name}" for p, _ in matches),
+    )
+
+
+def _check_file(path: Path) -> None:
+    found = ""
+    fix = "check the path and the permissions"
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        found = error.strerror or str(error)
+    else:
+        if not path.is_file():
+            found, fix = "a folder or a special file", "name the pose files in it"
+        elif size == 0:
+            found, fix = "an empty file", "copy or export it again, or leave it out"
+    if found:
+        raise InputError(expected="a pose file", found=found, where=str(path), fix=fix)
+
+
+def _unrecognised(path: Path) -> InputError:
+    titles = ", ".join(f"{parser.name} ({parser.title})" for parser in PARSERS)
+    found, fix = _content(path)
+    return InputError(
+        expected=f"a file of a known format: {titles}", found=found, where=str(path), fix=fix
+    )
+
+
+def _content(path: Path) -> tuple[str, str]:
+    """Say what an unrecognised file holds, and what to do about it."""
+    otherwise = "check that this is a pose file; if it is, name its format with --format"
+    try:
+        with path.open("rb") as raw:
+            beginning = raw.read(60)
+        if h5py.is_hdf5(path):
+            with h5py.File(path, "r") as file:
+                keys = ", ".join(str(key) for key in list(file)[:8])
+                return f"HDF5 with {keys or 'nothing in it'}", otherwise
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
+        return f"one that cannot be opened ({error})", "copy or export it again"
+    text = beginning.decode("utf-8", "ignore").splitlines()
+    if text and text[0].isprintable():
+        return f"text beginning with {text[0]!r}", otherwise
+    return "unknown binary content", otherwise

@@ -1,0 +1,243 @@
+"""The words and numbers of a report: what was fitted, on what, and what came out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from kpms_zarr.store import models
+from kpms_zarr.store.access import StoreLike
+from kpms_zarr.store.provenance import package_version
+from kpms_zarr.viz import reading
+from kpms_zarr.viz.colors import syllable_color
+
+_STATISTICS = ("frequency", "n_bouts", "median_duration", "mean_duration")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the table of syllables, as text."""
+
+    label: str
+    color: str
+    share: str
+    bouts: str
+    median: str
+    mean: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Syllables in use and the rare ones, by falling frequency."""
+
+    sentence: str
+    used: tuple[Entry, ...]
+    rare: tuple[Entry, ...]
+    rare_sentence: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything the page says in words; nothing in it is HTML.
+
+    Attributes
+    ----------
+    store, model : str
+        Names, without folders.
+    introduction, snippet, footer : str
+    facts : tuple of (str, str)
+        Name and value.
+    settings : tuple of (str, str)
+    table : Table or None
+    table_note : str
+        Why there is no table.
+    """
+
+    store: str
+    model: str
+    introduction: str
+    facts: tuple[tuple[str, str], ...]
+    settings: tuple[tuple[str, str], ...]
+    table: Table | None
+    table_note: str
+    snippet: str
+    footer: str
+
+
+def facts(store: StoreLike, model: str, version: str) -> Facts:
+    """Collect what a report says about one version of a model.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str
+        Of the labels.
+    """
+    labels = models.open_labels(store, model, version)
+    name = store_name(store)
+    made = dict(labels.attrs.get("provenance", {}))
+    try:
+        reading.require(labels, _STATISTICS, store, "labels")
+        table, note = _table(labels), ""
+    except reading.MissingData as error:
+        table, note = None, why_not(error)
+    numbers = _numbers(labels, table)
+    return Facts(
+        name,
+        model,
+        _introduction(store, name, model, version, labels, numbers, made),
+        tuple(numbers.items()),
+        tuple(_flat(made.get("settings", {}))),
+        table,
+        note,
+        _snippet(name, model, version, labels),
+        f"Written by kpms_zarr {package_version()} from the store {name}, model {model}, "
+        f"labels {version}.",
+    )
+
+
+def store_name(store: StoreLike) -> str:
+    """Name of a store without the folders, the host or the options around it."""
+    text = os.fspath(store).split("?")[0].split("::")[0].replace("\\", "/").rstrip("/")
+    name = text.rsplit("/", 1)[-1]
+    return name if name not in ("", ".", "..") else os.path.basename(os.path.abspath(text))
+
+
+def why_not(error: reading.MissingData) -> str:
+    """One line for a view that cannot be drawn, without the place of the store."""
+    problem = error.problems[0]
+    return f"Left out: this is {problem.found} {problem.expected}. To have it, {problem.fix}."
+
+
+def _numbers(labels: xr.Dataset, table: Table | None) -> dict[str, str]:
+    sessions = reading.label_sessions(labels)
+    hours = sum(session.n_frames / session.fps for session in sessions) / 3600
+    numbers = {
+        "sessions": f"{len(sessions):,}",
+        "hours of video": f"{hours:,.3g}" if hours < 100 else f"{hours:,.0f}",
+        "frames": f"{sum(session.n_frames for session in sessions):,}",
+    }
+    if table is not None:
+        numbers["syllables in use"] = str(len(table.used))
+    if {"duration_count", "duration"} <= set(labels.variables):
+        numbers["median duration"] = f"{_number(reading.overall_median(labels))} ms"
+    return numbers
+
+
+def _introduction(
+    store: StoreLike,
+    name: str,
+    model: str,
+    version: str,
+    labels: xr.Dataset,
+    numbers: Mapping[str, str],
+    made: Mapping[str, Any],
+) -> str:
+    rates = sorted({session.fps for session in reading.label_sessions(labels)})
+    rate = f"{rates[0]:g}" + (f" to {rates[-1]:g}" if len(rates) > 1 else "")
+    text = (
+        f"Model {model} (labels {version}) gives a syllable to every frame of {name}: "
+        f"{_count(numbers['sessions'], 'session')}, {numbers['hours of video']} hours of video "
+        f"({numbers['frames']} frames at {rate} frames per second)"
+        f"{_keypoints(store, model, version)}. "
+    )
+    if "syllables in use" in numbers:
+        text += (
+            f"{_count(numbers['syllables in use'], 'syllable')} hold at least "
+            f"{100 * reading.USED_SHARE:g} % of the frames each"
+        )
+        median = numbers.get("median duration")
+        text += f"; the median bout lasts {median}. " if median else ". "
+    day, by = _date(str(made.get("created", ""))), made.get("created_by")
+    return f"{text}Written{f' on {day}' if day else ''} by {by or 'an unknown program'}."
+
+
+def _keypoints(store: StoreLike, model: str, version: str) -> str:
+    try:
+        data = reading.parameters(store, model, version)
+    except reading.MissingData:
+        return ""
+    if "keypoint" not in data:
+        return ""
+    names = [str(value) for value in data["keypoint"].values]
+    space = f" in {data.sizes['space']} dimensions" if "space" in data.sizes else ""
+    return f", {len(names)} keypoints{space} ({', '.join(names)})"
+
+
+def _table(labels: xr.Dataset) -> Table:
+    frequency = np.nan_to_num(labels["frequency"].values)
+    used = reading.used_states(labels)
+    order = np.argsort(-frequency, kind="stable")
+    rare = [state for state in order if 0 < frequency[state] < reading.USED_SHARE]
+    columns = [labels[name].values for name in _STATISTICS]
+    entries = {
+        int(state): Entry(
+            str(state),
+            syllable_color(int(state)),
+            f"{100 * columns[0][state]:.1f} %",
+            f"{int(columns[1][state]):,}",
+            _number(columns[2][state]),
+            _number(columns[3][state]),
+        )
+        for state in (*used, *rare)
+    }
+    held = 100 * float(frequency[rare].sum())
+    return Table(
+        "The syllables in use, the most frequent first; a bout is an unbroken run of frames with "
+        "one syllable, and each syllable has the same colour everywhere on this page.",
+        tuple(entries[int(state)] for state in used),
+        tuple(entries[int(state)] for state in rare),
+        f"{_count(str(len(rare)), 'rarer syllable')}, {held:.2g} % of the frames together",
+    )
+
+
+def _snippet(name: str, model: str, version: str, labels: xr.Dataset) -> str:
+    session = reading.label_sessions(labels)[0].name
+    group = f"models/{model}/labels/{version}"
+    return (
+        "import xarray as xr\n"
+        f"labels = xr.open_zarr({name!r}, group={group!r}, consolidated=False)\n"
+        f"labels.syllable.sel(session={session!r})[: int(labels.n_frames.sel(session={session!r}))]"
+    )
+
+
+def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Settings as (dotted name, text); folders are cut off what looks like a path."""
+    for name, value in settings.items() if isinstance(settings, Mapping) else ():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple):
+            yield f"{prefix}{name}", ", ".join(_without_folders(item) for item in value)
+        else:
+            yield f"{prefix}{name}", _without_folders(value)
+
+
+def _without_folders(value: Any) -> str:
+    text = str(value)
+    if "://" in text or PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute():
+        return store_name(text)
+    return text
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if np.isfinite(value) else "–"
+
+
+def _count(number: str, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == "1" else "s")
+
+
+def _date(iso: str) -> str:
+    try:
+        moment = datetime.fromisoformat(iso)
+    except ValueError:
+        return ""
+    return f"{moment.day} {moment:%B %Y, %H:%M} {moment.tzname() or ''}".rstrip()

@@ -1,0 +1,369 @@
+"""Views of a fitted model as HoloViews objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import holoviews as hv
+import numpy as np
+import xarray as xr
+from bokeh.models import PrintfTickFormatter
+
+from kpms_zarr.store import models
+from kpms_zarr.store.access import StoreLike
+from kpms_zarr.store.study import read_settings
+from kpms_zarr.viz import reading
+from kpms_zarr.viz.colors import syllable_color
+from kpms_zarr.viz.ethograms import bouts, ethogram
+from kpms_zarr.viz.style import INK, LINE, frame, hover_tool, load, second_axis
+
+__all__ = [
+    "bouts",
+    "durations",
+    "ethogram",
+    "frequencies",
+    "poses",
+    "traces",
+    "transitions",
+]
+
+_MAX_BARS = 150
+_SHOWN_SHARE = 0.99
+_MAX_SWEEPS = 4000
+_MAX_MATRIX = 40
+_POSE_SIZE = 250
+_POSE_COLORS = ("#0072b2", "#7b8794", "#d55e00")
+
+
+def frequencies(store: StoreLike, *, model: str, version: str | None = None) -> hv.Bars:
+    """Share of the frames of each syllable in use, most frequent first.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+
+    Returns
+    -------
+    holoviews.Bars
+        kdim syllable; vdims share (%), bouts, median and mean duration (ms).
+
+    Raises
+    ------
+    InputError
+        For a model that does not exist.
+    MissingData
+        When the version has no statistics.
+    """
+    load()
+    labels = models.open_labels(store, model, version)
+    names = ("frequency", "n_bouts", "median_duration", "mean_duration")
+    reading.require(labels, names, store, "labels")
+    reading.require_bouts(labels, store)
+    used = reading.used_states(labels)
+    columns = [labels[name].values[used] for name in names]
+    table = (
+        used.astype(str),
+        100 * columns[0],
+        *columns[1:],
+        np.asarray([syllable_color(int(state)) for state in used], dtype=object),
+    )
+    hover = hover_tool(
+        [
+            ("syllable", "@syllable"),
+            ("share of the frames", "@share{0.0} %"),
+            ("bouts", "@bouts{0,0}"),
+            ("median duration", "@median{0} ms"),
+            ("mean duration", "@mean{0} ms"),
+        ]
+    )
+    bars = hv.Bars(table, kdims=["syllable"], vdims=["share", "bouts", "median", "mean", "color"])
+    return bars.opts(
+        **frame(
+            320,
+            hover=hover,
+            xgrid=False,
+            color="color",
+            line_color=None,
+            xlabel="syllable",
+            ylabel="share of the frames (%)",
+        )
+    )
+
+
+def durations(store: StoreLike, *, model: str, version: str | None = None) -> hv.Overlay:
+    """Durations of the bouts of all syllables, the median marked.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+
+    Returns
+    -------
+    holoviews.Overlay
+        A Histogram over ms (share of the bouts in %, count), a line and its text. The axis ends
+        where 99 % of the bouts are shown.
+
+    Raises
+    ------
+    InputError
+        For a model that does not exist.
+    MissingData
+        When the version has no statistics.
+    """
+    load()
+    labels = models.open_labels(store, model, version)
+    reading.require(labels, ("duration_count", "duration", "frequency"), store, "labels")
+    reading.require_bouts(labels, store)
+    edges, count, total = _duration_bins(labels)
+    share = 100 * count / max(total, 1)
+    median = reading.overall_median(labels)
+    top = 1.2 * max(share.max(), 1e-9)
+    hover = hover_tool(
+        [
+            ("duration", "@left{0} to @right{0} ms"),
+            ("bouts", "@count{0,0} (@share{0.0} %)"),
+        ]
+    )
+    bars = hv.Histogram((edges, share, count), kdims=["duration"], vdims=["share", "count"]).opts(
+        fill_color="#8fb3d9", line_color="white", line_width=0.5
+    )
+    line = hv.VLine(median).opts(color=INK, line_width=2, line_dash="dashed", default_tools=[])
+    text = hv.Text(median, 0.93 * top, f"  median {median:.0f} ms", halign="left").opts(
+        color=INK, text_font_size="13px", default_tools=[]
+    )
+    style = {
+        **frame(300, hover=hover),
+        "xlim": (max(0.0, float(edges[0])), float(edges[-1])),
+        "ylim": (0, top),
+        "xlabel": "duration of the bout (ms)",
+        "ylabel": "share of the bouts (%)",
+    }
+    return (bars.opts(**style) * line * text).opts(**style, show_legend=False)
+
+
+def traces(store: StoreLike, *, model: str, version: str | None = None) -> hv.Layout:
+    """Course of the fit: log likelihood, median duration, stickiness, syllables in use.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+
+    Returns
+    -------
+    holoviews.Layout
+        Four Curves over sweep, with linked sweep axes; those not stored are left out. Of more
+        than 4,000 sweeps every second, third, ... is shown.
+
+    Raises
+    ------
+    InputError
+        For a model that does not exist.
+    MissingData
+        When the version has no traces.
+    """
+    load()
+    data = reading.parameters(store, model, version)
+    labels = models.open_labels(store, model, version)
+    rates = np.unique([session.fps for session in reading.label_sessions(labels)])
+    wanted = {
+        "trace_log_likelihood": "log likelihood (nat / frame)",
+        "trace_median_duration": "median bout (frames)",
+        "trace_kappa": "stickiness kappa",
+        "trace_n_used": "syllables in use",
+    }
+    names = [name for name in wanted if name in data]
+    reading.require(data, names or ["trace_log_likelihood"], store, "parameters")
+    curves = []
+    for name in names:
+        values, label = data[name].values.astype(float), wanted[name]
+        frame_ms = None
+        if name == "trace_median_duration" and len(rates) == 1:
+            label, frame_ms = "median bout (ms)", 1000 / float(rates[0])
+        curves.append(_trace(name, values, label, frame_ms))
+    return hv.Layout(curves).cols(2)
+
+
+def transitions(store: StoreLike, *, model: str, version: str | None = None) -> hv.HeatMap:
+    """Which syllable follows which, for the syllables in use (at most 40), by frequency.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+
+    Returns
+    -------
+    holoviews.HeatMap
+        kdims next and syllable; vdims share (% of all changes from the syllable, also those to
+        syllables that are not shown) and changes (count).
+
+    Raises
+    ------
+    InputError
+        For a model that does not exist.
+    MissingData
+        When the version has no statistics.
+    """
+    load()
+    labels = models.open_labels(store, model, version)
+    reading.require(labels, ("transition_count", "frequency"), store, "labels")
+    reading.require_bouts(labels, store)
+    used = reading.used_states(labels)[:_MAX_MATRIX]
+    count = labels["transition_count"].values
+    share = 100 * count / np.maximum(count.sum(1, keepdims=True), 1)
+    row, column = (grid.ravel() for grid in np.meshgrid(used, used, indexing="ij"))
+    table = (column.astype(str), row.astype(str), share[row, column], count[row, column])
+    hover = hover_tool(
+        [
+            ("from", "@syllable"),
+            ("to", "@next"),
+            ("share of the changes", "@share{0.0} %"),
+            ("changes", "@changes{0,0}"),
+        ]
+    )
+    heat = hv.HeatMap(table, kdims=["next", "syllable"], vdims=["share", "changes"])
+    return heat.opts(
+        **frame(
+            int(np.clip(130 + 22 * len(used), 300, 760)),
+            hover=hover,
+            cmap=["#ffffff", *hv.plotting.util.process_cmap("Blues", 64)[4:]],
+            clim=(0, max(float(np.max(share[row, column], initial=0)), 1e-9)),
+            line_color="#ffffff",
+            invert_yaxis=True,
+            colorbar=True,
+            clabel="",
+            colorbar_opts={"formatter": PrintfTickFormatter(format="%g %%")},
+            xlabel="next syllable",
+            ylabel="syllable",
+        )
+    )
+
+
+def poses(
+    store: StoreLike, *, model: str, version: str | None = None, max_latent: int = 8
+) -> hv.Layout:
+    """What each latent dimension does to the aligned pose, seen in the first two axes.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+    max_latent : int
+
+    Returns
+    -------
+    holoviews.Layout
+        An Overlay of skeletons at -2, 0 and +2 standard deviations for each dimension.
+
+    Raises
+    ------
+    InputError
+        For a model that does not exist.
+    MissingData
+        When the version has no pose components.
+    """
+    load()
+    data = reading.parameters(store, model, version)
+    reading.require(data, ("pose_loading", "pose_mean", "keypoint"), store, "parameters")
+    names = [str(name) for name in data["keypoint"].values]
+    mean = data["pose_mean"].values[:, :2]
+    loading = data["pose_loading"].values[:max_latent, :, :2]
+    bones = [
+        (names.index(a), names.index(b))
+        for a, b in read_settings(store).skeleton
+        if a in names and b in names
+    ]
+    points = mean + 2 * np.concatenate([loading, -loading])
+    middle = (points.max((0, 1)) + points.min((0, 1))) / 2
+    half = 0.55 * np.maximum(np.ptp(points, axis=(0, 1)), 1e-9)
+    half = np.maximum(half, half[::-1] * np.array([0.7, 0.4]))
+    hover = hover_tool([("keypoint", "@keypoint"), ("standard deviations", "@amount")])
+    style = {
+        "hooks": [*frame(0, xgrid=False, ygrid=False)["hooks"], _size_from_frame],
+        "frame_width": _POSE_SIZE,
+        "frame_height": round(_POSE_SIZE * half[1] / half[0]),
+        "default_tools": [],
+        "toolbar": None,
+        "tools": [hover],
+        "xlim": (middle[0] - half[0], middle[0] + half[0]),
+        "ylim": (middle[1] - half[1], middle[1] + half[1]),
+        "xaxis": None,
+        "yaxis": None,
+        "show_legend": False,
+    }
+    panels = [
+        hv.Overlay(_pose(mean, move, bones, names)).opts(title=f"latent {index}", **style)
+        for index, move in enumerate(loading)
+    ]
+    return hv.Layout(panels).cols(4)
+
+
+def _duration_bins(labels: xr.Dataset) -> tuple[np.ndarray, np.ndarray, int]:
+    """Edges in ms and counts of at most 150 bins that hold 99 % of the bouts, and all bouts."""
+    count = labels["duration_count"].sum("state").values
+    center = labels["duration"].values
+    total = int(count.sum())
+    width = float(center[1] - center[0]) if len(center) > 1 else float(center[0])
+    n_shown = int(np.searchsorted(np.cumsum(count), _SHOWN_SHARE * total)) + 1
+    n_shown = min(max(n_shown, 5), len(center))
+    step = -(-n_shown // _MAX_BARS)
+    n_bars = -(-n_shown // step)
+    padded = np.zeros(n_bars * step, dtype=np.int64)
+    padded[: min(len(count), n_bars * step)] = count[: n_bars * step]
+    edges = center[0] + width * (step * np.arange(n_bars + 1) - 0.5)
+    return edges, padded.reshape(n_bars, step).sum(1), total
+
+
+def _trace(name: str, values: np.ndarray, label: str, frame_ms: float | None) -> hv.Curve:
+    sweep = np.arange(0, len(values), -(-len(values) // _MAX_SWEEPS) or 1)
+    values = values[sweep]
+    columns: tuple[np.ndarray, ...] = (sweep, values)
+    vdims, tooltips = [name], [("sweep", "@sweep"), (label.split(" (")[0], f"@{name}{{0.[000]}}")]
+    if frame_ms is not None:
+        columns, vdims = (sweep, values * frame_ms, values), [*vdims, "frames"]
+        tooltips = [("sweep", "@sweep"), ("median bout", f"@{name}{{0}} ms = @frames frames")]
+    finite = values[np.isfinite(values)]
+    is_wide = finite.size > 0 and finite.min() > 0 and finite.max() / finite.min() > 20
+    style = frame(230, hover=hover_tool(tooltips, mode="vline"))
+    if frame_ms is not None:
+        style["hooks"] = [*style["hooks"], second_axis("frames", scale=frame_ms)]
+    return hv.Curve(columns, kdims=["sweep"], vdims=vdims).opts(
+        **style,
+        color=LINE,
+        line_width=2,
+        interpolation="steps-mid" if name == "trace_n_used" else "linear",
+        logy=bool(is_wide and frame_ms is None),
+        xlabel="sweep",
+        ylabel=label,
+    )
+
+
+def _size_from_frame(plot: Any, _element: Any) -> None:
+    """Hook: HoloViews asks for fixed sizing, to which Bokeh wants outer sizes as well."""
+    plot.state.sizing_mode = None
+
+
+def _pose(
+    mean: np.ndarray, move: np.ndarray, bones: list[tuple[int, int]], names: list[str]
+) -> list[hv.Element]:
+    """Skeletons at minus two, zero and plus two standard deviations of one component."""
+    parts: list[hv.Element] = []
+    for color, amount in zip(_POSE_COLORS, (-2, 0, 2), strict=True):
+        point = mean + amount * move
+        table = (point[:, 0], point[:, 1], names, np.full(len(names), f"{amount:+d}"))
+        lines = [point[list(bone)] for bone in bones]
+        parts += [
+            hv.Path(lines, kdims=["x", "y"]).opts(color=color, line_width=2, default_tools=[]),
+            hv.Points(table, kdims=["x", "y"], vdims=["keypoint", "amount"]).opts(
+                color=color, size=6, default_tools=[]
+            ),
+        ]
+    return parts

@@ -1,0 +1,244 @@
+"""What the views need of a model, read from the store block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from kpms_zarr.store import models
+from kpms_zarr.store.access import Session, StoreLike
+from kpms_zarr.store.blocks import iter_blocks
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.schema import LABEL_FRAMES_PER_CHUNK
+
+USED_SHARE = 0.005
+"""Share of the frames from which on a syllable counts as in use."""
+
+_MARGIN_SECONDS = 60.0
+
+
+class MissingData(InputError):
+    """A version that lacks the variables a view needs; other views still work."""
+
+
+@dataclass(frozen=True)
+class Bouts:
+    """Runs of one syllable in one session.
+
+    Attributes
+    ----------
+    start, stop : ndarray, (bout,) int
+        Frames; ``stop`` is the first frame after the bout.
+    syllable : ndarray, (bout,) int
+        -1 = none.
+    """
+
+    start: np.ndarray
+    stop: np.ndarray
+    syllable: np.ndarray
+
+
+def require(data: xr.Dataset, names: Iterable[str], store: StoreLike, what: str) -> None:
+    """Check that a group has some variables.
+
+    Raises
+    ------
+    MissingData
+        With the names of those that it lacks.
+    """
+    missing = [name for name in names if name not in data.variables]
+    if missing:
+        raise MissingData(
+            expected=", ".join(missing),
+            found=f"a version of the {what} without",
+            where=str(store),
+            fix="fit the model again with this release, which stores them",
+        )
+
+
+def parameters(store: StoreLike, model: str, version: str | None = None) -> xr.Dataset:
+    """Parameters and traces of a model.
+
+    Raises
+    ------
+    MissingData
+        When the version has labels only.
+    """
+    models.require_model(store, model)
+    try:
+        return models.open_parameters(store, model, version)
+    except (KeyError, FileNotFoundError) as error:
+        raise MissingData(
+            expected="parameters and traces",
+            found="a version that has labels only",
+            where=str(store),
+            fix="fit the model again with this release, which stores them",
+        ) from error
+
+
+def label_sessions(
+    labels: xr.Dataset, *, names: Sequence[str] | None = None, limit: int | None = None
+) -> tuple[Session, ...]:
+    """Sessions of a version of labels, in its order.
+
+    Parameters
+    ----------
+    labels : Dataset
+    names : sequence of str, optional
+        Only these, in this order.
+    limit : int, optional
+        At most so many.
+
+    Raises
+    ------
+    InputError
+        For names that are not sessions of the version.
+    """
+    table = zip(
+        labels["session"].values, labels["n_frames"].values, labels["fps"].values, strict=True
+    )
+    found = {
+        str(name): Session(str(name), row, int(n_frames), float(fps))
+        for row, (name, n_frames, fps) in enumerate(table)
+        if n_frames > 0
+    }
+    unknown = [name for name in names or () if name not in found]
+    if unknown:
+        raise InputError(
+            expected=f"names among the labelled sessions, such as {next(iter(found), '-')}",
+            found=", ".join(map(repr, unknown)),
+            where="sessions",
+            fix="list them with open_labels(store, model).session.values",
+        )
+    chosen = tuple(found.values()) if names is None else tuple(found[name] for name in names)
+    if not chosen[:limit]:
+        raise InputError(
+            expected="at least one session to show",
+            found="none",
+            where="sessions",
+            fix="name sessions, or let max_sessions be 1 or more",
+        )
+    return chosen[:limit]
+
+
+def require_bouts(labels: xr.Dataset, store: StoreLike) -> None:
+    """Check that at least one frame has a syllable.
+
+    Raises
+    ------
+    MissingData
+    """
+    if not np.nansum(labels["frequency"].values) > 0:
+        raise MissingData(
+            expected="any syllable",
+            found="a version of the labels without",
+            where=str(store),
+            fix="look at the tracking with kpms-zarr quality and fit again",
+        )
+
+
+def used_states(labels: xr.Dataset) -> np.ndarray:
+    """Syllables in use (at least ``USED_SHARE`` of the frames), most frequent first.
+
+    Parameters
+    ----------
+    labels : Dataset
+        With ``frequency`` (state).
+
+    Returns
+    -------
+    ndarray, (used,) int
+    """
+    frequency = np.nan_to_num(labels["frequency"].values)
+    order = np.argsort(-frequency, kind="stable")
+    return order[frequency[order] >= USED_SHARE]
+
+
+def overall_median(labels: xr.Dataset) -> float:
+    """Median duration of all bouts, in ms; NaN without bouts.
+
+    Parameters
+    ----------
+    labels : Dataset
+        With ``duration_count`` (state, duration) and ``duration`` (duration) in ms, and perhaps
+        the exact value as attribute ``median_duration_overall``.
+    """
+    if "median_duration_overall" in labels.attrs:
+        return float(labels.attrs["median_duration_overall"])
+    count = labels["duration_count"].sum("state").values
+    total = int(count.sum())
+    if total == 0:
+        return float("nan")
+    middle = np.searchsorted(np.cumsum(count), [(total - 1) // 2, total // 2], side="right")
+    return float(labels["duration"].values[middle].mean())
+
+
+def mode_bins(
+    labels: xr.Dataset,
+    session: Session,
+    *,
+    frames_per_bin: float,
+    block_frames: int = LABEL_FRAMES_PER_CHUNK,
+) -> np.ndarray:
+    """Most frequent syllable of each time bin of a session, in one pass over its blocks.
+
+    Labels are names, not amounts: the mean of syllables 2 and 8 is not syllable 5. Ties go to
+    the lower number; -1 is chosen only where it leads.
+
+    Parameters
+    ----------
+    labels : Dataset
+        With ``syllable`` (session, frame).
+    session : Session
+    frames_per_bin : float
+        At least 1; frame ``f`` belongs to bin ``floor(f / frames_per_bin)``.
+    block_frames : int
+        Frames read at once; the result does not depend on it.
+
+    Returns
+    -------
+    ndarray, (bin,) int
+        Bins of the real frames only; the last may be shorter.
+    """
+    n_bins = int((session.n_frames - 1) // frames_per_bin) + 1
+    count = np.zeros((n_bins, 1), dtype=np.int64)
+    for start, block in _blocks(labels, session, block_frames):
+        bins = ((start + np.arange(len(block))) // frames_per_bin).astype(np.int64)
+        first, width = bins[0], int(block.max()) + 2
+        cell = (bins - first) * width + block + 1
+        part = np.bincount(cell, minlength=(bins[-1] - first + 1) * width).reshape(-1, width)
+        if width > count.shape[1]:
+            count = np.pad(count, ((0, 0), (0, width - count.shape[1])))
+        count[first : bins[-1] + 1, :width] += part
+    best = np.roll(count, -1, axis=1).argmax(1)
+    return np.where(best == count.shape[1] - 1, -1, best)
+
+
+def first_bouts(labels: xr.Dataset, session: Session, *, seconds: float) -> Bouts:
+    """Bouts that begin in the first seconds of a session, at full frame resolution.
+
+    Parameters
+    ----------
+    labels : Dataset
+        With ``syllable`` (session, frame).
+    session : Session
+    seconds : float
+        A bout that begins before and ends within a minute after is not cut.
+    """
+    n_frames = min(session.n_frames, int(np.ceil((seconds + _MARGIN_SECONDS) * session.fps)))
+    syllable = labels["syllable"][session.index, :n_frames].values.astype(np.int64)
+    start = np.flatnonzero(np.diff(syllable, prepend=-2))
+    stop = np.append(start[1:], n_frames)
+    keep = start < seconds * session.fps
+    return Bouts(start[keep], stop[keep], syllable[start[keep]])
+
+
+def _blocks(
+    labels: xr.Dataset, session: Session, block_frames: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    for block in iter_blocks([session], block_frames):
+        values = labels["syllable"][block.session, block.start : block.stop].values
+        yield block.start, values.astype(np.int64)

@@ -1,0 +1,143 @@
+"""The look that all views share, and loading the plotting backend once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import holoviews as hv
+from bokeh.models import (
+    Axis,
+    BoxZoomTool,
+    CustomJSHover,
+    HoverTool,
+    LinearAxis,
+    LogAxis,
+    Range1d,
+)
+
+INK = "#1f2933"
+LINE = "#0b5394"
+MUTED = "#52606d"
+_GRID = "#e4e7eb"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def load() -> None:
+    """Load the Bokeh backend of HoloViews, unless it is there already."""
+    if "bokeh" not in hv.Store.renderers:
+        hv.extension("bokeh", logo=False)
+
+
+def frame(
+    height: int,
+    *,
+    hover: HoverTool | None = None,
+    xgrid: bool = True,
+    ygrid: bool = True,
+    **options: Any,
+) -> dict[str, Any]:
+    """Options of a plot as wide as its place, with tools for the time or x axis.
+
+    Parameters
+    ----------
+    height : int
+        In px.
+    hover : HoverTool, optional
+    xgrid, ygrid : bool
+        Whether grid lines are drawn across that axis.
+    **options
+        HoloViews options of the element on top of these.
+    """
+    return {
+        "responsive": True,
+        "height": height,
+        "default_tools": [],
+        "tools": [
+            BoxZoomTool(dimensions="width"),
+            "xpan",
+            "xwheel_zoom",
+            "reset",
+            *([hover] if hover else []),
+        ],
+        "active_tools": ["box_zoom"],
+        "hooks": [partial(_polish, xgrid=xgrid, ygrid=ygrid)],
+        **options,
+    }
+
+
+def second_axis(label: str, *, scale: float) -> Callable[[Any, Any], None]:
+    """Hook: an axis on the right for the same curve in units of ``scale``."""
+
+    def add(plot: Any, _element: Any) -> None:
+        figure = plot.state
+        left = figure.y_range
+        figure.extra_y_ranges = {"second": Range1d(left.start / scale, left.end / scale)}
+        axis = LinearAxis(y_range_name="second", axis_label=label)
+        figure.add_layout(axis, "right")
+        _polish_axis(axis)
+
+    return add
+
+
+def _polish(plot: Any, _element: Any, *, xgrid: bool, ygrid: bool) -> None:
+    """Hook: dark legible text, light grid, no logo, no way to scroll away from the data."""
+    figure = plot.state
+    figure.output_backend = "canvas"
+    figure.toolbar.logo = None
+    figure.outline_line_color = None
+    figure.title.text_font = FONT
+    figure.title.text_font_size = "13px"
+    figure.title.text_color = INK
+    for axis in figure.axis:
+        _polish_axis(axis)
+    figure.grid.grid_line_color = _GRID
+    figure.xgrid.visible, figure.ygrid.visible = xgrid, ygrid
+    if isinstance(figure.x_range, Range1d):
+        figure.x_range.update(bounds=(figure.x_range.start, figure.x_range.end))
+
+
+def _polish_axis(axis: Axis) -> None:
+    axis.axis_label_text_font = axis.major_label_text_font = FONT
+    axis.axis_label_text_font_style = "normal"
+    axis.axis_label_text_font_size = "13px"
+    axis.major_label_text_font_size = "12px"
+    axis.axis_label_text_color = axis.major_label_text_color = INK
+    axis.axis_line_color = axis.major_tick_line_color = MUTED
+    if not isinstance(axis, LogAxis):
+        axis.minor_tick_line_color = None
+
+
+def hover_tool(rows: Sequence[tuple[str, str]], **options: Any) -> HoverTool:
+    """Hover box of names and values, in dark text (Bokeh's own names are too pale to read).
+
+    Parameters
+    ----------
+    rows : sequence of (str, str)
+        Name, and value with Bokeh's ``@column{format}``; the browser escapes what it fills in.
+    **options
+        Of ``bokeh.models.HoverTool``.
+    """
+    cell = f'<td style="text-align:right;color:{MUTED}">{{}}&nbsp;</td><td>{{}}</td>'
+    body = "".join(f"<tr>{cell.format(name, value)}</tr>" for name, value in rows)
+    style = f"font:12px {FONT};color:{INK}".replace('"', "'")
+    return HoverTool(tooltips=f'<table style="{style}">{body}</table>', **options)
+
+
+def syllable_name(code: str = "value") -> CustomJSHover:
+    """Hover text of a label in the browser."""
+    return CustomJSHover(
+        code=f"""
+        const label = {code};
+        return Number.isFinite(label) ? (label < 0 ? "none" : String(label)) : "after the end";
+        """
+    )
+
+
+def short(name: str, length: int = 26) -> str:
+    """A long name with its middle left out, for axes."""
+    if len(name) <= length:
+        return name
+    head = (length - 1) // 2
+    return f"{name[:head]}…{name[head + 1 - length :]}"
