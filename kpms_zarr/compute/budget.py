@@ -6,9 +6,7 @@ from kpms_zarr.compute.kernels.ar import feature_pairs
 from kpms_zarr.compute.segments import TileShape
 
 
-def tile_bytes(
-    shape: TileShape, *, n_states: int, n_latent: int, lags: int, itemsize: int
-) -> int:
+def tile_bytes(shape: TileShape, *, n_states: int, n_latent: int, lags: int, itemsize: int) -> int:
     """Bytes of one tile on the device: input, filtered probabilities, products of features.
 
     Parameters

@@ -129,9 +129,7 @@ def fit(
     pca_module.projection(components, n_latent)  # fails early when there are fewer components
     index = ChainIndex.of(sessions, config.lags)
     _check_length(index, store, tell)
-    with Chain(
-        index, n_latent=n_latent, n_space=len(study.space), dtype=config.precision
-    ) as chain:
+    with Chain(index, n_latent=n_latent, n_space=len(study.space), dtype=config.precision) as chain:
         sampler = _sampler(chain, config)
         tell(_plan(sampler, config))
         _project(chain, store, components, config, tell)
@@ -361,4 +359,3 @@ def _next_parameters(
         TransitionPrior(config.alpha, config.gamma, kappa),
     )
     return Parameters(dynamics, usage, transition)
-

@@ -97,9 +97,7 @@ def sample_tile(
     moments : (state, pair)
     """
     x = x.transpose(1, 2, 0)
-    u = rng.frame_uniforms(
-        seed_words, sweep, rng.SYLLABLE, words, first_frame, n_frames, x.dtype
-    )
+    u = rng.frame_uniforms(seed_words, sweep, rng.SYLLABLE, words, first_frame, n_frames, x.dtype)
     filtered = filter_forward(tables, window(x, lags), left)
     z = sample_backward(tables, filtered, right, length, u)
     is_real = jnp.arange(n_frames)[:, None] < length

@@ -195,7 +195,10 @@ PARAMETERS = (
     ),
     Variable("ar_bias", ("state", "latent_dim"), "float64", "autoregressive bias b"),
     Variable(
-        "ar_covariance", ("state", "latent_dim", "latent_dim_row"), "float64", "innovation covariance Q"
+        "ar_covariance",
+        ("state", "latent_dim", "latent_dim_row"),
+        "float64",
+        "innovation covariance Q",
     ),
     Variable("state_usage", ("state",), "float64", "global state weights beta of the sticky HDP"),
     Variable(

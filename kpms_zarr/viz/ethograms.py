@@ -17,6 +17,7 @@ from kpms_zarr.viz.colors import palette
 from kpms_zarr.viz.style import frame, hover_tool, load, short, syllable_name
 
 _ROW_HEIGHT = 30
+_MIN_HEIGHT = 230  # Less hides tools of the toolbar.
 
 
 def ethogram(
@@ -173,7 +174,7 @@ def _with_rows(
 ) -> hv.Overlay:
     """Session names on the y axis, the first on top, and white lines between the rows."""
     style = {
-        **frame(90 + _ROW_HEIGHT * max(2, len(rows)), hover=hover, ygrid=False),
+        **frame(max(_MIN_HEIGHT, 90 + _ROW_HEIGHT * len(rows)), hover=hover, ygrid=False),
         "yticks": [
             (len(rows) - row - 0.5, short(session.name)) for row, session in enumerate(rows)
         ],

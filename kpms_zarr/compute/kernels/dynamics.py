@@ -115,9 +115,7 @@ def posterior_of(moments: np.ndarray, current: np.ndarray, prior: DynamicsPrior)
         + offset @ offset.transpose(0, 2, 1) / prior.weight_scale
         - mean @ right.transpose(0, 2, 1)
     )
-    return Posterior(
-        mean, precision, (scatter + scatter.transpose(0, 2, 1)) / 2, prior.dof + count
-    )
+    return Posterior(mean, precision, (scatter + scatter.transpose(0, 2, 1)) / 2, prior.dof + count)
 
 
 def draw_prior_dynamics(rng: np.random.Generator, n_states: int, prior: DynamicsPrior) -> Dynamics:

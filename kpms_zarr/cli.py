@@ -1,0 +1,394 @@
+"""The command line: parse, call one public function of the same name, print a table or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import kpms_zarr
+from kpms_zarr import console
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.study import parse_skeleton
+
+_WIDTH = 12
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns
+    -------
+    int
+        0; 2 for a wrong input (one message on standard error); 1 when the machine refused
+        (disk full, no permission); 130 after Ctrl-C.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        result, text = options.run(options)
+    except InputError as error:
+        print(f"kpms-zarr {options.command}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"kpms-zarr {options.command}: the system refused: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nkpms-zarr {options.command}: stopped; nothing was published", file=sys.stderr)
+        return 130
+    print(console.to_json(result) if options.json else text)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="kpms-zarr", description="Syllables of behaviour from tracked keypoints."
+    )
+    top.add_argument("--version", action="version", version=f"kpms-zarr {kpms_zarr.__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_ingest, _info, _quality, _pca, _fit, _summary, _report, _demo):
+        add(commands)
+    return top
+
+
+# ------------------------------------------------------------------ options
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], tuple[object, str]], about: str
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=about,
+        description=about[0].upper() + about[1:] + ".",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument("--json", action="store_true", help="print JSON instead of text")
+    command.set_defaults(run=run)
+    return command
+
+
+def _store(command: argparse.ArgumentParser) -> None:
+    command.add_argument("store", metavar="STORE", help="the Zarr store of the study: path or URL")
+
+
+def _model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", required=True, metavar="NAME", help="name of the model")
+
+
+def names(text: str) -> list[str]:
+    """``a,b,c`` as a list of names."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"expected names separated by commas, found {text!r}")
+    return found
+
+
+def duration(text: str) -> float:
+    """``400ms`` or ``0.4s`` in ms."""
+    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(ms|s)\s*", text)
+    try:
+        return float(match[1]) * (1000 if match[2] == "s" else 1)  # type: ignore[index]
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"expected a duration with its unit, such as 400ms or 0.4s, found {text!r}"
+        ) from None
+
+
+def _heading(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--anterior", type=names, metavar="A", help="keypoints at the front of the animal"
+    )
+    command.add_argument(
+        "--posterior", type=names, metavar="B", help="keypoints at the rear of the animal"
+    )
+
+
+# ------------------------------------------------------------------ commands
+
+
+def _ingest(commands: Any) -> None:
+    command = _command(commands, "ingest", _run_ingest, "add tracking files to a store")
+    _store(command)
+    command.add_argument("files", nargs="+", metavar="FILE_OR_DIR_OR_GLOB", help="tracking files")
+    command.add_argument("--format", default="auto", help="format of the files")
+    command.add_argument("--fps", type=float, default=30.0, help="frame rate, frames per second")
+    command.add_argument(
+        "--keypoints", type=names, metavar="A,B,C", help="take these, in this order (none = all)"
+    )
+    _heading(command)
+    command.add_argument("--skeleton", metavar="A-B,B-C", help="bones, for drawing only")
+
+
+def _run_ingest(options: argparse.Namespace) -> tuple[object, str]:
+    result = kpms_zarr.ingest(
+        options.store,
+        options.files,
+        format=options.format,
+        fps=options.fps,
+        keypoints=options.keypoints,
+        anterior=options.anterior,
+        posterior=options.posterior,
+        skeleton=options.skeleton and parse_skeleton(options.skeleton, options.keypoints),
+    )
+    lines = [f"note: {note}" for note in result.notes]
+    if result.added:
+        lines.append(f"{len(result.added)} sessions added, {result.n_frames:,} frames")
+        lines += [f"  {name}" for name in result.added]
+    if result.known:
+        lines.append(f"{len(result.known)} sessions were there already and were left alone")
+    if result.added:
+        lines.append(f"next: kpms-zarr quality {options.store}")
+    return result, "\n".join(lines)
+
+
+def _info(commands: Any) -> None:
+    _store(_command(commands, "info", _run_info, "show what is inside a store"))
+
+
+def _run_info(options: argparse.Namespace) -> tuple[object, str]:
+    result = kpms_zarr.info(options.store)
+    study = result.settings
+    models = [
+        f"{model.name} (labels {model.current}; versions {', '.join(model.versions)})"
+        for model in result.models
+    ]
+    sizes = ", ".join(f"{k} {console.size(v)}" for k, v in result.bytes_by_group.items())
+    facts = {
+        "store": f"{result.store} (format {result.format_version}, {result.created_by})",
+        "sessions": f"{len(result.sessions)}, {result.n_frames:,} frames, {result.hours:.2f} h",
+        "keypoints": f"{', '.join(study.keypoints) or 'none'} ({len(study.space)}-D)",
+        "heading": f"{', '.join(study.posterior) or '?'} -> {', '.join(study.anterior) or '?'}",
+        "models": "; ".join(models) or f"none; fit one: kpms-zarr fit {options.store} --model NAME",
+        "on disk": f"{console.size(sum(result.bytes_by_group.values()))}: {sizes}",
+    }
+    lines = [f"{name:<{_WIDTH}}{value}" for name, value in facts.items()]
+    rows = [
+        (s.name, f"{s.n_frames:,}", f"{s.fps:g}", f"{s.seconds:.1f}", s.individual or "-", s.source)
+        for s in result.sessions
+    ]
+    header = ("session", "frames", "fps", "seconds", "individual", "file")
+    return result, "\n".join([*lines, "", console.table(header, rows)])
+
+
+def _quality(commands: Any) -> None:
+    command = _command(
+        commands, "quality", _run_quality, "missing, doubtful and outlying keypoints"
+    )
+    _store(command)
+    command.add_argument("--breakdown", action="store_true", help="a row per session and keypoint")
+    command.add_argument(
+        "--confidence-threshold", type=float, default=0.5, help="confidence below it is low"
+    )
+    command.add_argument(
+        "--outlier-scale",
+        type=float,
+        default=6.0,
+        help="outlier: further from the middle of the animal than median + this many median "
+        "absolute deviations",
+    )
+
+
+def _run_quality(options: argparse.Namespace) -> tuple[object, str]:
+    from kpms_zarr.compute.quality import summarise, warnings_of
+
+    result = kpms_zarr.quality(
+        options.store,
+        confidence_threshold=options.confidence_threshold,
+        outlier_scale=options.outlier_scale,
+    )
+    pooled = summarise(result)
+    shares = ("missing_fraction", "low_confidence_fraction", "outlier_fraction")
+    header = ["missing", "low confidence", "outlier", "longest gap (frames)"]
+    rows = []
+    if options.breakdown:
+        header = ["session", "keypoint", *header]
+        for session in result["session"].values:
+            for keypoint in result["keypoint"].values:
+                one = result.sel(session=session, keypoint=keypoint)
+                cells = [console.percent(float(one[name])) for name in shares]
+                rows.append([session, keypoint, *cells, int(one["longest_gap"])])
+    else:
+        header = ["keypoint", *header]
+        for keypoint in pooled["keypoint"].values:
+            one = pooled.sel(keypoint=keypoint)
+            cells = [console.percent(float(one[name])) for name in shares]
+            rows.append([keypoint, *cells, int(one["longest_gap"])])
+    lines = [console.table(header, rows)]
+    lines += [f"warning: {text}" for text in warnings_of(result)]
+    lines += [f"note: {text}" for text in result.attrs.get("notes", ())]
+    return (result if options.breakdown else pooled), "\n".join(lines)
+
+
+def _pca(commands: Any) -> None:
+    command = _command(commands, "pca", _run_pca, "principal components of the aligned pose")
+    _store(command)
+    command.add_argument(
+        "--variance", type=float, default=0.9, help="share of the variance to keep, 0 to 1"
+    )
+    _heading(command)
+    command.add_argument(
+        "--confidence-threshold",
+        type=float,
+        default=0.5,
+        help="keypoints with less confidence are interpolated, and their frames not counted",
+    )
+    command.add_argument(
+        "--fix-heading", action="store_true", help="heading 0 in all frames: do not turn the animal"
+    )
+
+
+def _run_pca(options: argparse.Namespace) -> tuple[object, str]:
+    result = kpms_zarr.pca(
+        options.store,
+        variance=options.variance,
+        anterior=options.anterior,
+        posterior=options.posterior,
+        confidence_threshold=options.confidence_threshold,
+        fix_heading=options.fix_heading,
+    )
+    share = result["explained_variance_ratio"].values
+    total = share.cumsum()
+    used = int(result.attrs["n_components"])
+    rows = [
+        (f"{i + 1}{' *' if i < used else ''}", console.percent(share[i]), console.percent(total[i]))
+        for i in range(min(len(share), max(used + 3, 6)))
+    ]
+    lines = [
+        console.table(("component", "variance", "sum"), rows),
+        f"{used} components (*) hold {console.percent(total[used - 1])} of the variance; "
+        f"kpms-zarr fit uses them (--latent-dim changes that)",
+        f"from {result.attrs['n_frames']:,} frames",
+    ]
+    lines += [f"note: {note}" for note in result.attrs["notes"]]
+    return result, "\n".join(lines)
+
+
+def _fit(commands: Any) -> None:
+    command = _command(commands, "fit", _run_fit, "fit a model and publish a syllable per frame")
+    _store(command)
+    _model(command)
+    command.add_argument("--stage", default="ar", choices=("ar",), help="which model")
+    command.add_argument("--sweeps", type=int, default=50, help="Gibbs iterations")
+    how = command.add_mutually_exclusive_group()
+    how.add_argument(
+        "--kappa", type=float, default=1e6, help="stickiness: larger, longer syllables"
+    )
+    how.add_argument(
+        "--target-duration",
+        type=duration,
+        metavar="400ms",
+        help="adapt kappa until the median syllable lasts this long (ms or s)",
+    )
+    command.add_argument("--n-states", type=int, default=100, help="cap on the number of syllables")
+    command.add_argument(
+        "--latent-dim", type=int, metavar="M", help="components to use (none = those of pca)"
+    )
+    command.add_argument("--lags", type=int, default=3, help="autoregressive order, frames")
+    command.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
+    command.add_argument(
+        "--precision", default="float32", choices=("float32", "float64"), help="on the device"
+    )
+    command.add_argument(
+        "--init", default="kmeans", choices=("kmeans", "prior"), help="where the chain starts"
+    )
+    command.add_argument(
+        "--overwrite", action="store_true", help="publish a new version of an existing model"
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
+    config = kpms_zarr.FitConfig(
+        stage=options.stage,
+        sweeps=options.sweeps,
+        kappa=options.kappa,
+        target_duration=options.target_duration,
+        n_states=options.n_states,
+        latent_dim=options.latent_dim,
+        lags=options.lags,
+        seed=options.seed,
+        precision=options.precision,
+        init=options.init,
+    )
+    callbacks = () if options.quiet else (console.Progress(sys.stderr),)
+    result = kpms_zarr.fit(
+        options.store,
+        model=options.model,
+        config=config,
+        callbacks=callbacks,
+        overwrite=options.overwrite,
+    )
+    text = (
+        f"{result.n_used} syllables in use, median duration {result.median_duration:.0f} ms, "
+        f"{result.n_sweeps} sweeps in {result.seconds:.0f} s (kappa {result.kappa:.3g})\n"
+        f"next: kpms-zarr report {options.store} --model {options.model} --out report.html"
+    )
+    return result, text
+
+
+def _summary(commands: Any) -> None:
+    command = _command(commands, "summary", _run_summary, "table of the syllables of a model")
+    _store(command)
+    _model(command)
+
+
+def _run_summary(options: argparse.Namespace) -> tuple[object, str]:
+    result = kpms_zarr.summary(options.store, model=options.model)
+    return result, _syllables(result)
+
+
+def _syllables(result: Any) -> str:
+    rows = [
+        (
+            int(state),
+            console.percent(float(row["frequency"])),
+            console.milliseconds(float(row["median_duration"])),
+            console.milliseconds(float(row["mean_duration"])),
+            int(row["n_bouts"]),
+        )
+        for state in result["state"].values
+        for row in [result.sel(state=state)]
+    ]
+    header = ("syllable", "frequency", "median (ms)", "mean (ms)", "bouts")
+    last = (
+        f"{result.attrs['n_used']} syllables hold 0.5 % of the frames or more; median duration "
+        f"{console.milliseconds(result.attrs['median_duration_overall'])} ms over all bouts"
+    )
+    return f"{console.table(header, rows)}\n{last}"
+
+
+def _report(commands: Any) -> None:
+    command = _command(commands, "report", _run_report, "write what a model found as one HTML page")
+    _store(command)
+    _model(command)
+    command.add_argument("--out", default="report.html", help="the page to write")
+
+
+def _run_report(options: argparse.Namespace) -> tuple[object, str]:
+    result = kpms_zarr.report(options.store, model=options.model, out=options.out)
+    return result, f"report: {result.path} ({console.size(result.n_bytes)})"
+
+
+def _demo(commands: Any) -> None:
+    command = _command(
+        commands, "demo", _run_demo, "the whole job on simulated tracking files, in about a minute"
+    )
+    command.add_argument(
+        "folder", nargs="?", default="kpms-zarr-demo", metavar="DIR", help="where to put it"
+    )
+
+
+def _run_demo(options: argparse.Namespace) -> tuple[object, str]:
+    result = kpms_zarr.demo(options.folder, callbacks=(console.Progress(sys.stderr),))
+    table = kpms_zarr.summary(result.store, model=result.model)
+    text = (
+        f"{_syllables(table)}\n"
+        f"agreement with the {result.n_true_syllables} simulated syllables: adjusted Rand index "
+        f"{result.adjusted_rand_index:.3f} (1 = the same)\n"
+        f"store:   {result.store}\n"
+        f"report:  {result.report}"
+    )
+    return result, text

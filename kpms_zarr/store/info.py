@@ -1,0 +1,118 @@
+"""What is inside a store."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+import numpy as np
+
+from kpms_zarr.store import access, layout
+from kpms_zarr.store.access import StoreLike
+from kpms_zarr.store.models import ModelInfo, list_models
+from kpms_zarr.store.study import StudySettings, read_settings
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """One session: name, length in frames and in s, frame rate, individual, file and format."""
+
+    name: str
+    n_frames: int
+    fps: float
+    seconds: float
+    individual: str
+    source: str
+    source_format: str
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What :func:`info` found.
+
+    Attributes
+    ----------
+    store : str
+    format_version : int
+    created_by : str
+    n_frames : int
+        Of all sessions.
+    hours : float
+        Of all sessions.
+    settings : StudySettings
+    sessions : tuple of SessionInfo
+    models : tuple of ModelInfo
+    bytes_by_group : dict of str to int
+        Bytes stored, by top-level group.
+    """
+
+    store: str
+    format_version: int
+    created_by: str
+    n_frames: int
+    hours: float
+    settings: StudySettings
+    sessions: tuple[SessionInfo, ...]
+    models: tuple[ModelInfo, ...]
+    bytes_by_group: dict[str, int]
+
+
+def info(store: StoreLike) -> StoreInfo:
+    """Describe a store: sessions, frames, keypoints, models, sizes on disk.
+
+    Parameters
+    ----------
+    store : path or URL
+
+    Raises
+    ------
+    InputError
+        When there is no store.
+    """
+    root = access.open_group(store)
+    found = access.sessions(root)
+    group = access.subgroup(root, layout.KEYPOINTS)
+    columns = ("individual", "source", "source_format")
+    text = {
+        name: np.asarray(group[name][:]) if group is not None else np.zeros(0)  # type: ignore[index]
+        for name in columns
+    }
+    rows = tuple(
+        SessionInfo(
+            session.name,
+            session.n_frames,
+            session.fps,
+            session.n_frames / session.fps,
+            *(str(text[name][session.index]) for name in columns),
+        )
+        for session in found
+    )
+    return StoreInfo(
+        os.fspath(store),
+        int(root.attrs["kpms_zarr_format"]),  # type: ignore[arg-type]
+        str(root.attrs.get("created_by", "")),
+        sum(row.n_frames for row in rows),
+        sum(row.seconds for row in rows) / 3600,
+        read_settings(root),
+        rows,
+        list_models(root),
+        _bytes_by_group(store),
+    )
+
+
+def _bytes_by_group(store: StoreLike) -> dict[str, int]:
+    where = os.fspath(store)
+    sizes: dict[str, int] = {}
+    if access.is_remote(where):
+        fs, base = fsspec.core.url_to_fs(where)
+        files = fs.find(base, detail=True).items()
+        pairs = [(name[len(base) :].strip("/"), int(entry["size"] or 0)) for name, entry in files]
+    else:
+        local = [path for path in Path(where).rglob("*") if path.is_file()]
+        pairs = [(path.relative_to(where).as_posix(), path.stat().st_size) for path in local]
+    for name, size in pairs:
+        top = name.split("/")[0] if "/" in name else "(metadata)"
+        sizes[top] = sizes.get(top, 0) + size
+    return dict(sorted(sizes.items()))
