@@ -333,14 +333,22 @@ def _summary(commands: Any) -> None:
     command = _command(commands, "summary", _run_summary, "table of the syllables of a model")
     _store(command)
     _model(command)
+    command.add_argument(
+        "--all", action="store_true", help="also the syllables with less than 0.5 % of the frames"
+    )
 
 
 def _run_summary(options: argparse.Namespace) -> tuple[object, str]:
     result = kpms_zarr.summary(options.store, model=options.model)
-    return result, _syllables(result)
+    return result, _syllables(result, with_rare=options.all)
 
 
-def _syllables(result: Any) -> str:
+def _syllables(result: Any, *, with_rare: bool = False) -> str:
+    from kpms_zarr.compute.summaries import USED_FRACTION
+
+    is_rare = result["frequency"].values < (0 if with_rare else USED_FRACTION)
+    rare = result.isel(state=is_rare)
+    result = result.isel(state=~is_rare)
     rows = [
         (
             int(state),
@@ -353,11 +361,17 @@ def _syllables(result: Any) -> str:
         for row in [result.sel(state=state)]
     ]
     header = ("syllable", "frequency", "median (ms)", "mean (ms)", "bouts")
-    last = (
+    lines = [console.table(header, rows)]
+    if rare.sizes["state"]:
+        share = console.percent(float(rare["frequency"].sum()))
+        lines.append(
+            f"and {rare.sizes['state']} rarer ones, {share} of the frames together (--all)"
+        )
+    lines.append(
         f"{result.attrs['n_used']} syllables hold 0.5 % of the frames or more; median duration "
         f"{console.milliseconds(result.attrs['median_duration_overall'])} ms over all bouts"
     )
-    return f"{console.table(header, rows)}\n{last}"
+    return "\n".join(lines)
 
 
 def _report(commands: Any) -> None:

@@ -95,7 +95,6 @@ class Progress:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._is_terminal = stream.isatty()
-        self._began = time.monotonic()
         self._last = -math.inf
         self._recent: list[float] = []
 
@@ -120,11 +119,13 @@ class Progress:
         self._stream.flush()
 
     def _sweep(self, event: SweepEnded) -> None:
-        self._recent = [*self._recent[-9:], event.seconds]
-        left = (event.n_sweeps - event.sweep) * float(np.median(self._recent))
+        left = "?"  # the first sweep compiles and tells nothing about the others
+        if event.sweep > 1:
+            self._recent = [*self._recent[-9:], event.seconds]
+            left = _clock((event.n_sweeps - event.sweep) * float(np.median(self._recent)))
         done = round(_BAR * event.sweep / event.n_sweeps)
         text = (
-            f"sweep {event.sweep}/{event.n_sweeps}  {_clock(left)} left  median "
+            f"sweep {event.sweep}/{event.n_sweeps}  {left} left  median "
             f"{event.median_duration:.0f} ms  {event.n_used} syllables in use  "
             f"kappa {event.kappa:.2g}  {event.log_likelihood:.3f} nat/frame"
         )

@@ -249,7 +249,7 @@ def _block_moments(
     aligned = aligner.align(block)
     pose = aligned.pose[aligned.is_confident] if confident_only else aligned.pose
     coordinates = basis.T @ pose
-    return of_block(coordinates.reshape(len(pose), -1))
+    return of_block(coordinates.reshape(len(pose), basis.shape[1] * pose.shape[-1]))
 
 
 def _n_components(variance: np.ndarray, share: float) -> int:

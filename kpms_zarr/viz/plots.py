@@ -285,14 +285,12 @@ def poses(
     middle = (points.max((0, 1)) + points.min((0, 1))) / 2
     half = 0.55 * np.maximum(np.ptp(points, axis=(0, 1)), 1e-9)
     half = np.maximum(half, half[::-1] * np.array([0.7, 0.4]))
-    hover = hover_tool([("keypoint", "@keypoint"), ("standard deviations", "@amount")])
     style = {
         "hooks": [*frame(0, xgrid=False, ygrid=False)["hooks"], _size_from_frame],
         "frame_width": _POSE_SIZE,
         "frame_height": round(_POSE_SIZE * half[1] / half[0]),
         "default_tools": [],
         "toolbar": None,
-        "tools": [hover],
         "xlim": (middle[0] - half[0], middle[0] + half[0]),
         "ylim": (middle[1] - half[1], middle[1] + half[1]),
         "xaxis": None,
@@ -356,6 +354,7 @@ def _pose(
 ) -> list[hv.Element]:
     """Skeletons at minus two, zero and plus two standard deviations of one component."""
     parts: list[hv.Element] = []
+    hover = hover_tool([("keypoint", "@keypoint"), ("standard deviations", "@amount")])
     for color, amount in zip(_POSE_COLORS, (-2, 0, 2), strict=True):
         point = mean + amount * move
         table = (point[:, 0], point[:, 1], names, np.full(len(names), f"{amount:+d}"))
@@ -363,7 +362,7 @@ def _pose(
         parts += [
             hv.Path(lines, kdims=["x", "y"]).opts(color=color, line_width=2, default_tools=[]),
             hv.Points(table, kdims=["x", "y"], vdims=["keypoint", "amount"]).opts(
-                color=color, size=6, default_tools=[]
+                color=color, size=6, default_tools=[], tools=[hover]
             ),
         ]
     return parts

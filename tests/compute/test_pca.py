@@ -219,7 +219,7 @@ def test_pca__never_takes_components_of_rounding_noise(tmp_path):
 
 def test_pca__uses_all_frames_when_too_few_are_confident(small):
     group = access.open_group(small, "r+")["keypoints"]
-    group["confidence"][:, 50:, 2] = 0.1
+    group["confidence"][:, 30:, 2] = 0.1
     found = pca(small)
     assert found.attrs["n_frames"] == 6000
     assert "all frames used" in found.attrs["notes"][0]

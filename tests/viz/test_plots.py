@@ -12,7 +12,7 @@ import holoviews as hv
 import numpy as np
 import pytest
 from bokeh.embed import components
-from bokeh.models import HoverTool
+from bokeh.models import ColumnDataSource, HoverTool
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.models import open_labels
@@ -50,8 +50,8 @@ def test_plots__render_without_complaints(
             figure = hv.render(part, backend="bokeh")
             assert figure.toolbar.logo is None
             components(figure)
-            (hover,) = figure.select(HoverTool)
-            columns = {name for item in figure.renderers for name in item.data_source.data}
+            (hover,) = set(figure.select(HoverTool))
+            columns = {name for source in figure.select(ColumnDataSource) for name in source.data}
             assert set(re.findall(r"@(\w+)", hover.tooltips)) <= columns
     assert caplog.text == ""
 

@@ -1,4 +1,4 @@
-"""Random numbers addressed by (seed, sweep, conditional, session, frame), never by loop position."""
+"""Random numbers addressed by (seed, sweep, conditional, session, frame)."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-
 _USAGE_FLOOR = 1e-100
 """With a very small gamma a weight underflows to 0, which is no concentration."""
 

@@ -1,0 +1,48 @@
+# make demo   the main job on simulated tracking files
+# make test   the tests (fast ones and the reduced slow ones)
+# make lint   ruff and mypy
+# Each target makes the environment it needs; both can be run again, and in any order.
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= demo
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-full test-fast lint format bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/kpms-zarr demo $(DEMO)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q
+
+test-fast: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q -m "not slow"
+
+# Statistical tests at their full length.
+test-full: $(VENV)/.installed-test
+	KPMS_ZARR_FULL=1 $(BIN)/python -m pytest -q
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy kpms_zarr
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python tests/benchmarks/sweep_speed.py
+	$(BIN)/python tests/benchmarks/memory_out_of_core.py
+
+$(VENV)/.installed: pyproject.toml constraints.txt tools/make_env.sh
+	sh tools/make_env.sh "$(PYTHON)" "$(VENV)" .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt tools/make_env.sh
+	sh tools/make_env.sh "$(PYTHON)" "$(VENV)" ".[test]"
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info

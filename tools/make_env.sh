@@ -1,0 +1,41 @@
+#!/bin/sh
+# make_env.sh PYTHON VENV TARGET: make a virtual environment and install TARGET into it, editable.
+# Versions come from constraints.txt where it knows the interpreter, from the ranges elsewhere.
+set -eu
+python=$1
+venv=$2
+target=$3
+
+"$python" - <<'PY' || { echo "kpms_zarr needs Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
+import sys
+sys.exit(sys.version_info < (3, 11))
+PY
+
+constraints=""
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+[ "$version" = 3.11 ] && constraints="-c constraints.txt"
+
+if command -v uv >/dev/null 2>&1; then
+    [ -x "$venv/bin/python" ] || uv venv --quiet --python "$python" "$venv"
+    # shellcheck disable=SC2086
+    exec uv pip install --quiet --python "$venv/bin/python" $constraints -e "$target"
+fi
+
+if [ ! -x "$venv/bin/python" ]; then
+    if "$python" -c 'import ensurepip' 2>/dev/null; then
+        "$python" -m venv "$venv"
+    else
+        "$python" -m venv --without-pip "$venv"
+    fi
+fi
+if "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    pip="$venv/bin/python -m pip"
+elif "$python" -m pip --version >/dev/null 2>&1; then
+    pip="$python -m pip --python $venv/bin/python"
+else
+    rm -rf "$venv"
+    echo "This Python has neither pip nor ensurepip. On Debian: apt install python3-venv" >&2
+    exit 1
+fi
+# shellcheck disable=SC2086
+exec $pip install --quiet --disable-pip-version-check $constraints -e "$target"
