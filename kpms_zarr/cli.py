@@ -11,6 +11,7 @@ from typing import Any
 import kpms_zarr
 from kpms_zarr import console
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.schema import USED_FRACTION
 from kpms_zarr.store.study import parse_skeleton
 
 _WIDTH = 12
@@ -334,7 +335,7 @@ def _summary(commands: Any) -> None:
     _store(command)
     _model(command)
     command.add_argument(
-        "--all", action="store_true", help="also the syllables with less than 0.5 % of the frames"
+        "--all", action="store_true", help="also the syllables with less than 0.5 %% of the frames"
     )
 
 
@@ -344,8 +345,6 @@ def _run_summary(options: argparse.Namespace) -> tuple[object, str]:
 
 
 def _syllables(result: Any, *, with_rare: bool = False) -> str:
-    from kpms_zarr.compute.summaries import USED_FRACTION
-
     is_rare = result["frequency"].values < (0 if with_rare else USED_FRACTION)
     rare = result.isel(state=is_rare)
     result = result.isel(state=~is_rare)

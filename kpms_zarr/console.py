@@ -115,7 +115,8 @@ class Progress:
             self._line(f"labels published: models/{event.model}/labels/{event.version}")
 
     def _line(self, text: str) -> None:
-        self._stream.write(text + "\n")
+        clear = "\r\x1b[2K" if self._is_terminal else ""
+        self._stream.write(f"{clear}{text}\n")
         self._stream.flush()
 
     def _sweep(self, event: SweepEnded) -> None:

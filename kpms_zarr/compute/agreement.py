@@ -6,7 +6,7 @@ import numpy as np
 
 
 def contingency(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Frames by (label of a, label of b); frames that either leaves unlabelled (-1) are left out."""
+    """Frames by (label of a, label of b), without those that either leaves unlabelled (-1)."""
     both = (a >= 0) & (b >= 0)
     a, b = a[both].astype(np.int64), b[both].astype(np.int64)
     width = int(b.max(initial=-1)) + 1

@@ -352,8 +352,8 @@ class Aligner:
     reader: BlockReader
     settings: AlignmentSettings
     study: StudySettings
-    sessions: tuple[Session, ...]
-    sightings: Sightings
+    sessions: tuple[Session, ...] = field(repr=False)
+    sightings: Sightings = field(repr=False)
     notes: tuple[str, ...] = ()
     _earlier: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)
     _later: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)

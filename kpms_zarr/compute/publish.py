@@ -11,7 +11,7 @@ import zarr
 
 from kpms_zarr.compute.chain import Chain
 from kpms_zarr.compute.config import FitConfig
-from kpms_zarr.compute.summaries import label_statistics
+from kpms_zarr.compute.summaries import count_labels, label_statistics
 from kpms_zarr.compute.sweep import Parameters, SweepResult
 from kpms_zarr.store.blocks import Block
 from kpms_zarr.store.models import LabelWriter, write_parameters
@@ -71,7 +71,8 @@ def publish(
     str
         The version, such as ``"v1"``.
     """
-    order = np.argsort(-trace.usage[-1], kind="stable")
+    _label_first_frames(chain)
+    order = np.argsort(-count_labels(chain, config.n_states).frames, kind="stable")
     _renumber(chain, order)
     sessions = tuple(sorted(chain.index.sessions, key=lambda session: session.index))
     settings = {**config.to_dict(), "notes": list(notes)}
@@ -90,16 +91,20 @@ def publish(
     return writer.publish("fit", settings, label_statistics(chain, config.n_states))
 
 
+def _label_first_frames(chain: Chain) -> None:
+    """Give the ``lags`` frames that a session begins with, which have no state, its first label."""
+    lags = chain.index.lags
+    for first in chain.index.first[chain.index.n_modelled > 0]:
+        chain.syllable[first : first + lags] = chain.syllable[first + lags]
+
+
 def _renumber(chain: Chain, order: np.ndarray) -> None:
-    """Give state ``order[i]`` the number i; the first frames of a session the first label."""
+    """Give state ``order[i]`` the number i."""
     # One entry more than states: -1 indexes it and stays -1.
     number = np.full(len(order) + 1, -1, np.int16)
     number[order] = np.arange(len(order), dtype=np.int16)
     for start, stop in chain.index.groups():
         chain.syllable[start:stop] = number[chain.syllable[start:stop]]
-    is_modelled = chain.index.n_modelled > 0
-    for first in chain.index.first[is_modelled]:
-        chain.syllable[first : first + chain.index.lags] = chain.syllable[first + chain.index.lags]
 
 
 def _write_labels(writer: LabelWriter, chain: Chain) -> None:

@@ -9,16 +9,16 @@ from kpms_zarr.compute.summaries import LabelCounts
 
 _ADAPT_SHARE = 0.6
 _GAIN = 6.0
-_DECAY = 0.6
 _RANGE = (1e-2, 1e15)
 
 
 class KappaSchedule:
     """Robbins-Monro on log kappa for the first 60 % of the sweeps, then constant.
 
-    log kappa grows by gain_i * log(target / median duration), with gains that fall off as
-    (1 + i / 5)^-0.6. The gain is that large because durations answer slowly: they grow with
-    about the sixth root of kappa or less.
+    log kappa grows by gain * log(target / median duration). The gain falls off as 1 / (1 + c),
+    c = how often the error has changed its sign (Kesten, Ann. Math. Stat. 29:41, 1958), so that
+    far targets are reached with large steps: durations answer slowly, by a few per cent per
+    doubling of kappa.
 
     Parameters
     ----------
@@ -34,13 +34,16 @@ class KappaSchedule:
         self._target = config.target_duration and config.target_duration / 1000 * fps
         self._n_adaptive = int(_ADAPT_SHARE * config.sweeps)
         self._step = 0
+        self._sign_changes = 0
+        self._last_error = 0.0
 
     def update(self, counts: LabelCounts) -> None:
         """Move kappa after a sweep, given the labels that it left."""
         if self._target is None or self._step >= self._n_adaptive:
             return
-        gain = _GAIN * (1 + self._step / 5) ** -_DECAY
-        error = np.log(self._target / max(0.5, counts.smooth_median_duration))
-        log_kappa = np.log(self.value) + gain * error
+        error = float(np.log(self._target / max(0.5, counts.smooth_median_duration)))
+        self._sign_changes += error * self._last_error < 0
+        self._last_error = error
+        log_kappa = np.log(self.value) + _GAIN / (1 + self._sign_changes) * error
         self.value = float(np.clip(np.exp(log_kappa), *_RANGE))
         self._step += 1

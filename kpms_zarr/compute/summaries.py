@@ -11,9 +11,7 @@ import xarray as xr
 from kpms_zarr.compute.chain import Chain
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.models import open_labels
-
-USED_FRACTION = 0.005
-"""A syllable counts as used when it holds this share of the frames or more."""
+from kpms_zarr.store.schema import USED_FRACTION
 
 _MAX_DURATION_BINS = 300
 
@@ -115,7 +113,7 @@ def label_statistics(chain: Chain, n_states: int) -> dict[str, Any]:
     np.fill_diagonal(moves, 0)
     return {
         "frequency": counts.frames / max(1, counts.frames.sum()),
-        "n_bouts": np.array([table.count.sum() for table in by_state]),
+        "n_bouts": np.array([table.number.sum() for table in by_state]),
         "median_duration": np.array([_median(table) for table in by_state]),
         "mean_duration": np.array([_mean(table) for table in by_state]),
         "duration_count": by_bin,
@@ -130,7 +128,7 @@ class _Bouts(NamedTuple):
 
     syllable: np.ndarray
     duration: np.ndarray
-    count: np.ndarray
+    number: np.ndarray
 
 
 def _select(table: _Bouts, which: np.ndarray) -> _Bouts:
@@ -139,12 +137,12 @@ def _select(table: _Bouts, which: np.ndarray) -> _Bouts:
 
 def _median(table: _Bouts) -> float:
     order = np.argsort(table.duration, kind="stable")
-    return median_of_counts(table.duration[order], table.count[order])
+    return median_of_counts(table.duration[order], table.number[order])
 
 
 def _mean(table: _Bouts) -> float:
-    total = table.count.sum()
-    return float(table.duration @ table.count / total) if total else float("nan")
+    total = table.number.sum()
+    return float(table.duration @ table.number / total) if total else float("nan")
 
 
 def summary(store: StoreLike, *, model: str) -> xr.Dataset:

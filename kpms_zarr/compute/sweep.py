@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -176,7 +176,7 @@ class Sampler:
                 moments += part
         return moments, count_labels(self.chain, self.n_states)
 
-    def _on_device(self, values: object) -> object:
+    def _on_device(self, values: Any) -> Any:
         with jax.enable_x64(self._is_double):
             cast = jax.tree.map(lambda a: np.asarray(a, self.dtype), values)
             return jax.device_put(cast)
@@ -185,7 +185,9 @@ class Sampler:
         rows, _ = feature_pairs(self.chain.latent.shape[1], self.chain.index.lags)
         return np.zeros((self.n_states, len(rows)))
 
-    def _update(self, tile: Tile, *, shared: tuple, number: int) -> np.ndarray:
+    def _update(
+        self, tile: Tile, *, shared: tuple[HmmTables, jax.Array], number: int
+    ) -> np.ndarray:
         tables, weight_bias = shared
         index, shape = self.chain.index, self.shape
         left, right = neighbours(self.chain, tile, self.n_states)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import fsspec
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.errors import GroupNotFoundError
+from zarr.errors import ContainsArrayError, GroupNotFoundError
 
 from kpms_zarr.store import layout
 from kpms_zarr.store.errors import InputError
@@ -20,6 +21,10 @@ from kpms_zarr.store.provenance import package_version, provenance
 from kpms_zarr.store.schema import FORMAT_VERSION
 
 StoreLike = str | os.PathLike[str]
+Group = zarr.Group
+"""An open store or group, for annotations where Zarr itself is not imported."""
+
+_NO_GROUP = (GroupNotFoundError, ContainsArrayError, FileNotFoundError, NotADirectoryError)
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,13 @@ def is_remote(store: StoreLike) -> bool:
 
 def exists(store: StoreLike) -> bool:
     """Whether something with a Zarr group lies at the place."""
+    _check_protocol(os.fspath(store))
     try:
         zarr.open_group(os.fspath(store), mode="r", zarr_format=3)
-    except (GroupNotFoundError, FileNotFoundError, NotADirectoryError):
+    except _NO_GROUP:
         return False
+    except json.JSONDecodeError:
+        return True
     return True
 
 
@@ -65,9 +73,17 @@ def open_group(store: StoreLike, mode: Literal["r", "r+"] = "r") -> zarr.Group:
         When there is no store, it was not written by this package, or by a newer one.
     """
     where = os.fspath(store)
+    _check_protocol(where)
     try:
         root = zarr.open_group(where, mode=mode, zarr_format=3)
-    except (GroupNotFoundError, FileNotFoundError, NotADirectoryError) as error:
+    except json.JSONDecodeError as error:
+        raise InputError(
+            expected="a kpms_zarr store",
+            found=f"a damaged zarr.json ({error})",
+            where=where,
+            fix="copy the store again, or make a new one from the tracking files",
+        ) from error
+    except _NO_GROUP as error:
         raise InputError(
             expected="a kpms_zarr store",
             found="no Zarr group there",
@@ -92,6 +108,20 @@ def open_group(store: StoreLike, mode: Literal["r", "r+"] = "r") -> zarr.Group:
     return root
 
 
+def _check_protocol(where: str) -> None:
+    if not is_remote(where):
+        return
+    try:
+        fsspec.get_filesystem_class(where.split("://")[0])
+    except (ImportError, ValueError) as error:
+        raise InputError(
+            expected="a URL that fsspec can open, such as s3://bucket/study.zarr",
+            found=str(error),
+            where=where,
+            fix="install what it names (for s3: pip install 'kpms_zarr[s3]'), or check the URL",
+        ) from error
+
+
 def create(store: StoreLike) -> zarr.Group:
     """Create an empty store.
 
@@ -102,7 +132,7 @@ def create(store: StoreLike) -> zarr.Group:
     """
     where = os.fspath(store)
     path = Path(where)
-    if not is_remote(where) and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
+    if not is_remote(where) and (path.is_file() or (path.is_dir() and _holds_anything(path))):
         raise InputError(
             expected="a new or empty place for the store",
             found="a file" if path.is_file() else "a folder with other things in it",
@@ -115,6 +145,11 @@ def create(store: StoreLike) -> zarr.Group:
         **provenance("create"),
     }
     return zarr.create_group(where, zarr_format=3, attributes=attrs)
+
+
+def _holds_anything(folder: Path) -> bool:
+    """Whether there is more than the unfinished file of a killed write."""
+    return any(not path.name.endswith(".partial") for path in folder.iterdir())
 
 
 def remove(store: StoreLike) -> None:
@@ -133,6 +168,12 @@ def subgroup(root: zarr.Group, path: str) -> zarr.Group | None:
     return node if isinstance(node, zarr.Group) else None
 
 
+def keypoints_group(root: zarr.Group) -> zarr.Group | None:
+    """The group of tracked data, or None; one that a killed ingest left half made is none."""
+    group = subgroup(root, layout.KEYPOINTS)
+    return group if group is not None and "provenance" in group.attrs else None
+
+
 def dataset(store: StoreLike, group: str, *, chunks: Any = None) -> xr.Dataset:
     """One group as an xarray dataset; lazy arrays, or Dask arrays with ``chunks={}``."""
     return xr.open_zarr(
@@ -143,7 +184,7 @@ def dataset(store: StoreLike, group: str, *, chunks: Any = None) -> xr.Dataset:
 def sessions(store: StoreLike | zarr.Group) -> tuple[Session, ...]:
     """All sessions that are wholly in the store, in the order of the session dimension."""
     root = store if isinstance(store, zarr.Group) else open_group(store)
-    group = subgroup(root, layout.KEYPOINTS)
+    group = keypoints_group(root)
     if group is None:
         return ()
     names = np.asarray(group["session"][:])  # type: ignore[index]

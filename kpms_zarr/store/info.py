@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 
-from kpms_zarr.store import access, layout
+from kpms_zarr.store import access
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.models import ModelInfo, list_models
 from kpms_zarr.store.study import StudySettings, read_settings
@@ -73,7 +73,7 @@ def info(store: StoreLike) -> StoreInfo:
     """
     root = access.open_group(store)
     found = access.sessions(root)
-    group = access.subgroup(root, layout.KEYPOINTS)
+    group = access.keypoints_group(root)
     columns = ("individual", "source", "source_format")
     text = {
         name: np.asarray(group[name][:]) if group is not None else np.zeros(0)  # type: ignore[index]

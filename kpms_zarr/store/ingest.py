@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from kpms_zarr.store import access, layout, regions
+from kpms_zarr.store import access, regions
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.blocks import Block
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.keypoints import create_keypoints, set_session_count, write_session_rows
-from kpms_zarr.store.parsers import PARSERS, recognise
+from kpms_zarr.store.parsers import PARSERS, formats, recognise
 from kpms_zarr.store.parsers.base import FileHeader, Parser, PoseBlock
 from kpms_zarr.store.provenance import provenance
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK
@@ -103,20 +103,24 @@ def ingest(
     InputError
         With every problem found in the files. The store is then as it was.
     """
-    if not (np.isfinite(fps) and fps > 0):
-        raise InputError(
-            expected="a positive number of frames per second",
-            found=str(fps),
-            where="--fps",
-            fix="give the frame rate of the video, such as --fps 30",
-        )
+    problems = _wrong_options(format, fps, keypoints)
+    if problems:
+        raise InputError.of(problems)
     is_new = not access.exists(store)
+    taken = {} if is_new else _sources(store)
+    settings = read_settings(store) if taken else StudySettings()
     notes: list[str] = []
-    settings = StudySettings() if is_new else read_settings(store)
-    planned = _plan(store, _expand(files, format, notes), keypoints, settings, is_new, notes)
-    settings = settings_from_names(
-        planned.settings, anterior=anterior, posterior=posterior, skeleton=skeleton
-    )
+    found = _expand(files, format, notes, problems)
+    planned = _plan(store, found, keypoints, settings, taken, notes, problems)
+    settings = planned.settings
+    try:
+        settings = settings_from_names(
+            settings, anterior=anterior, posterior=posterior, skeleton=skeleton
+        )
+    except InputError as error:
+        problems += error.problems if settings.keypoints else ()
+    if problems:
+        raise InputError.of(dict.fromkeys(problems))
     root = access.create(store) if is_new else access.open_group(store, "r+")
     try:
         added, n_frames = _write(root, planned, settings, fps, notes)
@@ -131,12 +135,44 @@ def ingest(
 # ------------------------------------------------------------------ what to read
 
 
+def _wrong_options(format: str, fps: float, keypoints: Sequence[str] | None) -> list[Problem]:
+    problems = []
+    if not (np.isfinite(fps) and fps > 0):
+        problems.append(
+            Problem(
+                "a positive number of frames per second",
+                str(fps),
+                "--fps",
+                "give the frame rate of the video, such as --fps 30",
+            )
+        )
+    if format not in ("auto", *formats()):
+        problems.append(
+            Problem(
+                f"one of {', '.join(('auto', *formats()))}",
+                repr(format),
+                "--format",
+                "choose a known format, or leave the option out",
+            )
+        )
+    if keypoints and len(set(keypoints)) != len(keypoints):
+        twice = dict.fromkeys(name for name in keypoints if list(keypoints).count(name) > 1)
+        problems.append(
+            Problem(
+                "every keypoint once",
+                f"{', '.join(twice)} more than once",
+                "--keypoints",
+                "name each keypoint once",
+            )
+        )
+    return problems
+
+
 def _expand(
-    files: Iterable[str | Path], format: str, notes: list[str]
+    files: Iterable[str | Path], format: str, notes: list[str], problems: list[Problem]
 ) -> list[tuple[Path, Parser]]:
     """Files behind paths, folders and patterns, with their parsers, sorted by path."""
     found: dict[Path, Parser] = {}
-    problems: list[Problem] = []
     for item in files:
         text = str(item)
         path = Path(text)
@@ -158,8 +194,6 @@ def _expand(
                 problems += error.problems
     if not found and not problems:
         problems.append(_nothing("FILE_OR_DIR_OR_GLOB", "no files named"))
-    if problems:
-        raise InputError.of(problems)
     return sorted(found.items(), key=lambda item: str(item[0]))
 
 
@@ -198,13 +232,12 @@ def _plan(
     files: list[tuple[Path, Parser]],
     keypoints: Sequence[str] | None,
     settings: StudySettings,
-    is_new: bool,
+    taken: dict[str, str],
     notes: list[str],
+    problems: list[Problem],
 ) -> _Plan:
-    """Decide session names and columns for every file; all problems at once."""
-    taken = {} if is_new else _sources(store)
+    """Decide session names and columns for every file; every problem is put to the others."""
     by_hash = {value: name for name, value in taken.items()}
-    problems: list[Problem] = []
     planned: list[_PlannedFile] = []
     known: list[str] = []
     origin: dict[str, str] = dict.fromkeys(taken, "the store")
@@ -231,7 +264,7 @@ def _plan(
                 if by_hash[content] != session:
                     notes.append(f"{path.name}: same content as session {by_hash[content]!r}")
                 continue
-            exact = is_new and not keypoints
+            exact = not taken and not keypoints
             columns, wrong = _columns(path, track.keypoints, wanted, exact=exact)
             problems += wrong
             if header.space != settings.space:
@@ -243,14 +276,12 @@ def _plan(
             tracks.append(_PlannedTrack(session, track.individual, content, columns))
         if tracks:
             planned.append(_PlannedFile(parser, header, tuple(tracks)))
-    if problems:
-        raise InputError.of(problems)
     return _Plan(tuple(planned), tuple(known), settings)
 
 
 def _sources(store: StoreLike) -> dict[str, str]:
     root = access.open_group(store)
-    group = access.subgroup(root, layout.KEYPOINTS)
+    group = access.keypoints_group(root)
     if group is None:
         return {}
     hashes = np.asarray(group["source_hash"][:])  # type: ignore[index]
@@ -317,19 +348,20 @@ def _write(
     """Append the sessions; ``n_frames`` last, so that until then none of them exists."""
     if not planned.files:
         return (), 0
-    group = access.subgroup(root, layout.KEYPOINTS)
-    if group is None:
+    there = access.sessions(root)
+    before, longest = len(there), max((s.n_frames for s in there), default=0)
+    group = access.keypoints_group(root)
+    if group is None or not there:
         group = create_keypoints(root, settings)
-    before = len(access.sessions(root))
-    longest = max((s.n_frames for s in access.sessions(root)), default=0)
     set_session_count(group, before, longest)  # sweeps up what a killed ingest left
     try:
         rows, lengths, files = _write_frames(group, planned, settings, before, notes)
-        _write_table(group, rows, files, before, fps)
-        group.attrs.update(
-            provenance("ingest", {"files": [f.header.path.name for f in planned.files]})
-        )
-        if lengths:
+        set_session_count(group, before + len(rows), max(longest, *lengths, 0))
+        if rows:
+            _write_table(group, rows, files, before, fps)
+            group.attrs.update(
+                provenance("ingest", {"files": [f.header.path.name for f in planned.files]})
+            )
             group["n_frames"][before:] = np.asarray(lengths)  # type: ignore[index]
     except BaseException:
         set_session_count(group, before, longest)
@@ -360,7 +392,7 @@ def _write_frames(
         rows += kept
         lengths += [n_frames] * len(kept)
         files += [file] * len(kept)
-    if not rows and not problems:
+    if not rows and not problems and not planned.known:
         problems.append(_nothing(str(planned.files[0].header.path), "no keypoint in any frame"))
     if problems:
         raise InputError.of(problems)
@@ -435,5 +467,4 @@ def _write_table(
         "source_hash": [track.source_hash for track in rows],
         "source_format": [header.format for header in headers],
     }
-    set_session_count(group, before + len(rows), group["position"].shape[1])  # type: ignore[union-attr]
     write_session_rows(group, before, table, fps)

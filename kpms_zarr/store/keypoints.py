@@ -13,8 +13,8 @@ _SESSION_TABLE = ("fps", "individual", "recording", "source", "source_hash", "so
 
 
 def create_keypoints(root: zarr.Group, settings: StudySettings) -> zarr.Group:
-    """Create the group of tracked data, without sessions."""
-    group = root.create_group(layout.KEYPOINTS, attributes=provenance("ingest"))
+    """Create the group of tracked data, without sessions; its provenance last."""
+    group = root.create_group(layout.KEYPOINTS, overwrite=True)
     sizes = {
         "session": 0,
         "frame": 0,
@@ -24,11 +24,16 @@ def create_keypoints(root: zarr.Group, settings: StudySettings) -> zarr.Group:
     layout.create_arrays(group, "keypoints", sizes)
     group["keypoint"][:] = np.asarray(settings.keypoints, dtype=object)  # type: ignore[index]
     group["space"][:] = np.asarray(settings.space, dtype=object)  # type: ignore[index]
+    group.attrs.update(provenance("ingest"))
     return group
 
 
 def set_session_count(group: zarr.Group, n_sessions: int, n_frames: int) -> None:
     """Set both growing dims; shrinking deletes the chunks outside, growing writes none."""
+    lengths = group["n_frames"]
+    if n_sessions < lengths.shape[0]:  # type: ignore[union-attr]
+        # Rows share a chunk: what is cut off now must not come back when the table grows.
+        lengths[n_sessions:] = 0  # type: ignore[index]
     for name in ("position", "confidence"):
         array = group[name]
         array.resize((n_sessions, n_frames, *array.shape[2:]))  # type: ignore[union-attr]

@@ -75,7 +75,7 @@ def create_array(group: zarr.Group, var: Variable, shape: tuple[int, ...]) -> za
         fill_value=var.fill,
         compressors=codec,
         dimension_names=var.dims,
-        attributes=var.attrs,
+        attributes={**var.attrs},
         config={"write_empty_chunks": False},
         overwrite=True,
     )

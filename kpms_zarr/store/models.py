@@ -48,8 +48,14 @@ def list_models(store: StoreLike | zarr.Group) -> tuple[ModelInfo, ...]:
         if current is not None:
             labels = access.subgroup(root, f"{layout.model_path(name)}/labels")
             assert labels is not None
-            found.append(ModelInfo(name, current, tuple(sorted(v for v, _ in labels.groups()))))
+            found.append(ModelInfo(name, current, _published(labels)))
     return tuple(found)
+
+
+def _published(labels: zarr.Group) -> tuple[str, ...]:
+    """Finished label versions, oldest first; an interrupted one has no provenance yet."""
+    names = [name for name, version in labels.groups() if "provenance" in version.attrs]
+    return tuple(sorted(names, key=lambda name: int(name[1:])))
 
 
 def current_version(root: zarr.Group, model: str) -> str | None:
@@ -89,8 +95,23 @@ def open_labels(store: StoreLike, model: str, version: str | None = None) -> xr.
     model : str
     version : str, optional
         Such as ``"v1"`` (default: the current one).
+
+    Raises
+    ------
+    InputError
+        When there is no such model or version.
     """
-    version = version or require_model(store, model)
+    current = require_model(store, model)
+    version = version or current
+    labels = access.subgroup(access.open_group(store), f"{layout.model_path(model)}/labels")
+    versions = _published(labels) if labels is not None else ()
+    if version not in versions:
+        raise InputError(
+            expected=f"one of the label versions {', '.join(versions)}",
+            found=repr(version),
+            where=f"{store}, model {model!r}",
+            fix=f"leave the version out to get the current one, {current}",
+        )
     return access.dataset(store, f"{layout.model_path(model)}/labels/{version}")
 
 
@@ -129,11 +150,9 @@ class LabelWriter:
         parameters_version: str = "",
     ) -> None:
         base = layout.model_path(model)
-        root.require_group(base)
-        self._labels = root.require_group(f"{base}/labels")
-        taken = {name for name, _ in self._labels.groups()}
-        published = {name for name in taken if "provenance" in self._labels[name].attrs}
-        self.version = f"v{1 + max((int(name[1:]) for name in published), default=0)}"
+        self._labels = _require_group(root, f"{base}/labels")
+        published = _published(self._labels)
+        self.version = f"v{1 + int(published[-1][1:])}" if published else "v1"
         self._group = self._labels.create_group(self.version, overwrite=True)
         self._parameters_version = parameters_version or self.version
         sizes = {
@@ -195,6 +214,17 @@ class LabelWriter:
         return self.version
 
 
+def _require_group(root: zarr.Group, path: str) -> zarr.Group:
+    """A group that is made where it is missing, every level with its provenance."""
+    group = root
+    for name in path.split("/"):
+        below = access.subgroup(group, name)
+        group = below if below is not None else group.create_group(name, overwrite=True)
+        if "provenance" not in group.attrs:
+            group.attrs.update(provenance("fit"))
+    return group
+
+
 _PER_FRAME = ("syllable", "latent", "centroid", "heading")
 
 
@@ -206,8 +236,7 @@ def write_parameters(
     settings: Mapping[str, Any],
 ) -> None:
     """Write the parameters and traces of a version, before its labels are published."""
-    group = root.require_group(f"{layout.model_path(model)}/parameters").create_group(
-        version, overwrite=True
-    )
+    above = _require_group(root, f"{layout.model_path(model)}/parameters")
+    group = above.create_group(version, overwrite=True)
     layout.write_values(group, "parameters", values)
     group.attrs.update(provenance("fit", settings))

@@ -24,8 +24,8 @@ def write(array: zarr.Array[Any], block: Block, values: np.ndarray, *, n_frames:
     block : Block
     values : ndarray, (frame, ...)
     n_frames : int
-        Real length of the session: the block must end there or on a chunk edge, so that
-        two writers never share a chunk.
+        Real length of the session: the block must end there or on a chunk edge before it, so
+        that two writers never share a chunk and padding is never written.
 
     Raises
     ------
@@ -35,6 +35,8 @@ def write(array: zarr.Array[Any], block: Block, values: np.ndarray, *, n_frames:
     chunk = array.chunks[1]
     if block.start % chunk or (block.stop % chunk and block.stop != n_frames):
         raise ValueError(f"{array.path}: {block} is not aligned to chunks of {chunk} frames")
+    if block.stop > n_frames:
+        raise ValueError(f"{array.path}: {block} reaches beyond the {n_frames} frames there are")
     if values.shape != (block.n_frames, *array.shape[2:]):
         raise ValueError(f"{array.path}: {block} cannot hold values of shape {values.shape}")
     array[block.session, block.start : block.stop] = values.astype(array.dtype, copy=False)

@@ -16,6 +16,9 @@ FRAMES_PER_CHUNK = 16_384
 LABEL_FRAMES_PER_CHUNK = 65_536
 """Frames in a chunk of label arrays, a multiple of FRAMES_PER_CHUNK."""
 
+USED_FRACTION = 0.005
+"""A syllable counts as used when it holds this share of the frames or more."""
+
 DIMS: dict[str, str] = {
     "session": "one animal in one recording",
     "frame": "video frame, counted from the first frame of the session",

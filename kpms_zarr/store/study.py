@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import zarr
 
-from kpms_zarr.store import access, layout
+from kpms_zarr.store import access
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.errors import InputError, Problem
 
@@ -38,7 +39,7 @@ class StudySettings:
 def read_settings(store: StoreLike | zarr.Group) -> StudySettings:
     """Settings of an existing store."""
     root = store if isinstance(store, zarr.Group) else access.open_group(store)
-    group = access.subgroup(root, layout.KEYPOINTS)
+    group = access.keypoints_group(root)
     attrs = dict(root.attrs)
     names = ("keypoint", "space")
     keypoints, space = (
@@ -56,7 +57,7 @@ def read_settings(store: StoreLike | zarr.Group) -> StudySettings:
 
 def write_settings(root: zarr.Group, settings: StudySettings) -> None:
     """Write what the user chose into the attributes of the store."""
-    chosen = {
+    chosen: dict[str, Any] = {
         "anterior_keypoints": list(settings.anterior),
         "posterior_keypoints": list(settings.posterior),
         "skeleton": [list(bone) for bone in settings.skeleton],
@@ -100,8 +101,12 @@ def settings_from_names(
         )
     if problems:
         raise InputError.of(problems)
-    given = {"anterior": anterior, "posterior": posterior, "skeleton": skeleton}
-    return replace(settings, **{k: tuple(v) for k, v in given.items() if v})
+    return replace(
+        settings,
+        anterior=tuple(anterior or settings.anterior),
+        posterior=tuple(posterior or settings.posterior),
+        skeleton=tuple(skeleton or settings.skeleton),
+    )
 
 
 def parse_skeleton(text: str, keypoints: Sequence[str] | None = None) -> list[tuple[str, str]]:

@@ -166,7 +166,7 @@ def write_store(store: StoreLike, study: SyntheticStudy) -> None:
     root = access.create(store)
     write_settings(root, study.settings)
     group = create_keypoints(root, study.settings)
-    lengths = []
+    lengths: list[int] = []
     for row, name in enumerate(study.session_names):
         session = simulate_session(study, row)
         n_frames = len(session.syllable)

@@ -15,6 +15,7 @@ import xarray as xr
 from kpms_zarr.store import models
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.provenance import package_version
+from kpms_zarr.store.schema import USED_FRACTION
 from kpms_zarr.viz import reading
 from kpms_zarr.viz.colors import syllable_color
 
@@ -152,7 +153,7 @@ def _introduction(
     if "syllables in use" in numbers:
         text += (
             f"{_count(numbers['syllables in use'], 'syllable')} hold at least "
-            f"{100 * reading.USED_SHARE:g} % of the frames each"
+            f"{100 * USED_FRACTION:g} % of the frames each"
         )
         median = numbers.get("median duration")
         text += f"; the median bout lasts {median}. " if median else ". "
@@ -176,7 +177,7 @@ def _table(labels: xr.Dataset) -> Table:
     frequency = np.nan_to_num(labels["frequency"].values)
     used = reading.used_states(labels)
     order = np.argsort(-frequency, kind="stable")
-    rare = [state for state in order if 0 < frequency[state] < reading.USED_SHARE]
+    rare = [state for state in order if 0 < frequency[state] < USED_FRACTION]
     columns = [labels[name].values for name in _STATISTICS]
     entries = {
         int(state): Entry(

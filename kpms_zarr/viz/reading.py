@@ -12,10 +12,7 @@ from kpms_zarr.store import models
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import iter_blocks
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.schema import LABEL_FRAMES_PER_CHUNK
-
-USED_SHARE = 0.005
-"""Share of the frames from which on a syllable counts as in use."""
+from kpms_zarr.store.schema import LABEL_FRAMES_PER_CHUNK, USED_FRACTION
 
 _MARGIN_SECONDS = 60.0
 
@@ -141,7 +138,7 @@ def require_bouts(labels: xr.Dataset, store: StoreLike) -> None:
 
 
 def used_states(labels: xr.Dataset) -> np.ndarray:
-    """Syllables in use (at least ``USED_SHARE`` of the frames), most frequent first.
+    """Syllables in use (at least ``USED_FRACTION`` of the frames), most frequent first.
 
     Parameters
     ----------
@@ -154,7 +151,7 @@ def used_states(labels: xr.Dataset) -> np.ndarray:
     """
     frequency = np.nan_to_num(labels["frequency"].values)
     order = np.argsort(-frequency, kind="stable")
-    return order[frequency[order] >= USED_SHARE]
+    return order[frequency[order] >= USED_FRACTION]
 
 
 def overall_median(labels: xr.Dataset) -> float:

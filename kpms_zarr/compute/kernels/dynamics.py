@@ -152,7 +152,7 @@ def draw_inverse_wishart(
 
 
 def log_density(moments: np.ndarray, dynamics: Dynamics) -> float:
-    """Sum over frames of log N(x_t; A xbar + b, Q), from moments of residuals under ``dynamics``."""
+    """Sum of log N(x_t; A xbar + b, Q), from moments of residuals under ``dynamics``."""
     n_latent, d = dynamics.weight_bias.shape[1:]
     count, _, _, s_rr = unpack(moments, n_latent, (d - 1) // n_latent)
     _, log_det = np.linalg.slogdet(dynamics.covariance)

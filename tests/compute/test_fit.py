@@ -1,0 +1,339 @@
+"""A fit end to end: reproducible to the bit, published whole, refused with reasons."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+import kpms_zarr
+from kpms_zarr.compute import initialize
+from kpms_zarr.compute.budget import tile_bytes
+from kpms_zarr.compute.chain import Chain, ChainIndex
+from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.events import Noted, PlanMade, Published, SweepEnded
+from kpms_zarr.compute.initialize import fit_centres, label_by_clusters
+from kpms_zarr.compute.kernels.hmm import hmm_tables
+from kpms_zarr.compute.segments import TileShape
+from kpms_zarr.compute.stickiness import KappaSchedule
+from kpms_zarr.compute.summaries import LabelCounts
+from kpms_zarr.compute.sweep import sample_tile
+from kpms_zarr.store import access, models, synthetic
+from kpms_zarr.store.access import Session
+from kpms_zarr.store.ingest import ingest
+from kpms_zarr.store.schema import PARAMETERS
+
+STUDY = synthetic.SyntheticStudy(n_sessions=5, n_frames=1500, is_ragged=True, seed=2)
+QUICK = FitConfig(sweeps=4, n_states=20, segment_frames=64)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("fit") / "study.zarr"
+    synthetic.write_store(store, STUDY)
+    kpms_zarr.pca(store)
+    return store
+
+
+@pytest.fixture
+def store(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "study.zarr"))
+
+
+def labels_by_name(store: Path, model: str) -> dict[str, np.ndarray]:
+    labels = models.open_labels(store, model).load()
+    return {
+        str(name): labels["syllable"].sel(session=name).values[: int(labels["n_frames"][i])]
+        for i, name in enumerate(labels["session"].values)
+    }
+
+
+def assert_same_fit(a: tuple[Path, str], b: tuple[Path, str]) -> None:
+    one, two = labels_by_name(*a), labels_by_name(*b)
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name])
+    p, q = models.open_parameters(*a).load(), models.open_parameters(*b).load()
+    for name in ("ar_weight", "ar_covariance", "transition_probability", "trace_log_likelihood"):
+        np.testing.assert_array_equal(p[name], q[name])
+
+
+def test_fit__same_bits_for_any_number_of_tiles_in_flight(store):
+    for n in (1, 2, 5):
+        kpms_zarr.fit(store, model=f"m{n}", config=replace(QUICK, tiles_in_flight=n))
+    assert_same_fit((store, "m1"), (store, "m2"))
+    assert_same_fit((store, "m1"), (store, "m5"))
+    # Wrong twin: another seed is another chain.
+    kpms_zarr.fit(store, model="other", config=replace(QUICK, seed=1))
+    one, other = labels_by_name(store, "m1"), labels_by_name(store, "other")
+    assert any((one[name] != other[name]).any() for name in one)
+
+
+def test_fit__same_bits_for_any_order_of_the_sessions(tmp_path):
+    study = replace(STUDY, n_sessions=4, n_frames=700, is_ragged=False)
+    files = synthetic.write_dlc_csv(tmp_path / "csv", study)
+    names = study.settings
+    for name, order in (("a", files), ("b", files[::-1])):
+        for file in order:  # one at a time: rows in this order
+            ingest(tmp_path / f"{name}.zarr", [file])
+        heading = {"anterior": names.anterior, "posterior": names.posterior}
+        components = kpms_zarr.pca(tmp_path / "a.zarr", **heading)
+        del components
+        shutil.rmtree(tmp_path / f"{name}.zarr/pca", ignore_errors=True)
+        kpms_zarr.pca(tmp_path / f"{name}.zarr", **heading)
+    rows = [[s.name for s in access.sessions(tmp_path / f"{n}.zarr")] for n in "ab"]
+    assert rows[0] == rows[1][::-1]
+    # The components are sums over sessions in the order of the store: equal to rounding only.
+    # What is compared here is the sampler, so both use the same components.
+    shutil.rmtree(tmp_path / "b.zarr/pca")
+    shutil.copytree(tmp_path / "a.zarr/pca", tmp_path / "b.zarr/pca")
+    for name in "ab":
+        kpms_zarr.fit(tmp_path / f"{name}.zarr", model="m", config=QUICK)
+    assert_same_fit((tmp_path / "a.zarr", "m"), (tmp_path / "b.zarr", "m"))
+
+
+def test_fit__publishes_labels_numbered_by_frequency(store):
+    events: list[object] = []
+    result = kpms_zarr.fit(store, model="m", config=QUICK, callbacks=[events.append])
+    labels = models.open_labels(store, "m").load()
+    assert labels["syllable"].dtype == np.int16
+    assert labels["syllable"].dims == ("session", "frame")
+    real = np.arange(labels.sizes["frame"]) < labels["n_frames"].values[:, None]
+    z = labels["syllable"].values
+    assert (z[real] >= 0).all()
+    assert (z[~real] == -1).all()
+    assert (z[:, :3] == z[:, 3:4]).all()  # the lags have the first label
+    counts = np.bincount(z[real], minlength=20)
+    assert (np.diff(counts) <= 0).all()
+    np.testing.assert_allclose(labels["frequency"], counts / counts.sum())
+    assert np.isfinite(labels["latent"].values[real]).all()
+    kinds = [type(event) for event in events]
+    assert kinds == [PlanMade] + [SweepEnded] * 4 + [Published]
+    assert result.version == "v1"
+    assert result.n_frames == real.sum()
+
+
+def test_fit__parameters_and_traces_are_complete(store):
+    kpms_zarr.fit(store, model="m", config=QUICK)
+    parameters = models.open_parameters(store, "m").load()
+    assert {v.name for v in PARAMETERS} <= set(parameters.variables)
+    np.testing.assert_allclose(parameters["transition_probability"].sum("state_next"), 1)
+    assert parameters.sizes["sweep"] == 4
+    assert (np.linalg.eigvalsh(parameters["ar_covariance"]) > 0).all()
+    trace = parameters["trace_log_likelihood"].values
+    assert trace[-1] > trace[0]
+    settings = parameters.attrs["provenance"]["settings"]
+    assert FitConfig.from_dict({k: v for k, v in settings.items() if k != "notes"}) == QUICK
+
+
+def test_fit__parameters_belong_to_the_labels(store):
+    """Each published state explains its own frames better than a shuffled one would."""
+    kpms_zarr.fit(store, model="m", config=replace(QUICK, sweeps=10))
+    labels = models.open_labels(store, "m").load()
+    p = models.open_parameters(store, "m").load()
+    x, z = labels["latent"].values[0], labels["syllable"].values[0]
+    n = int(labels["n_frames"][0])
+    past = np.stack([x[i : n - 3 + i] for i in range(3)], 1).reshape(n - 3, -1)
+
+    def squared_error(state: np.ndarray) -> float:
+        predicted = np.einsum("tmi,ti->tm", p["ar_weight"].values[state], past)
+        residual = x[3:n] - predicted - p["ar_bias"].values[state]
+        precision = np.linalg.inv(p["ar_covariance"].values[state])
+        return float(np.median(np.einsum("ti,tij,tj->t", residual, precision, residual)))
+
+    own = squared_error(z[3:n])
+    assert own < 2 * x.shape[1]
+    assert squared_error((z[3:n] + 1) % 5) > 1.5 * own
+
+
+def test_fit__float64_agrees_with_float32_at_first(store):
+    """One sweep from the same start: nearly all labels equal; the rest are ties of rounding."""
+    for precision in ("float32", "float64"):
+        config = replace(QUICK, sweeps=1, precision=precision)
+        kpms_zarr.fit(store, model=precision, config=config)
+    one, two = labels_by_name(store, "float32"), labels_by_name(store, "float64")
+    assert np.mean(np.concatenate([one[n] == two[n] for n in one])) > 0.99
+    assert not jax.config.jax_enable_x64
+
+
+def test_fit__refuses_a_used_name_and_keeps_old_versions(store):
+    kpms_zarr.fit(store, model="m", config=QUICK)
+    first = labels_by_name(store, "m")
+    with pytest.raises(kpms_zarr.InputError, match="fitted already"):
+        kpms_zarr.fit(store, model="m", config=QUICK)
+    result = kpms_zarr.fit(store, model="m", config=replace(QUICK, seed=9), overwrite=True)
+    assert result.version == "v2"
+    old = models.open_labels(store, "m", "v1").load()
+    for i, name in enumerate(old["session"].values):
+        n = int(old["n_frames"][i])
+        np.testing.assert_array_equal(old["syllable"].values[i, :n], first[str(name)])
+
+
+def test_fit__failing_callback_publishes_nothing(store):
+    def stop(event: object) -> None:
+        if isinstance(event, SweepEnded) and event.sweep == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kpms_zarr.fit(store, model="m", config=QUICK, callbacks=[stop])
+    assert models.list_models(store) == ()
+
+
+def test_fit__sessions_shorter_than_the_lags_get_no_label(tmp_path):
+    study = replace(STUDY, n_sessions=2, n_frames=400, is_ragged=False)
+    files = synthetic.write_dlc_csv(tmp_path, study)
+    lines = files[0].read_text().splitlines(keepends=True)
+    (tmp_path / "short.csv").write_text("".join(lines[:5]))
+    store = tmp_path / "s.zarr"
+    settings = study.settings
+    ingest(
+        store,
+        [*files, tmp_path / "short.csv"],
+        anterior=settings.anterior,
+        posterior=settings.posterior,
+    )
+    said: list[object] = []
+    kpms_zarr.fit(store, model="m", config=QUICK, callbacks=[said.append])
+    assert any(isinstance(e, Noted) and "short" in e.text for e in said)
+    found = labels_by_name(store, "m")
+    assert (found["short"] == -1).all()
+    assert (found["session_000"] >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"sweeps": 0}, "--sweeps"),
+        ({"kappa": -1.0}, "--kappa"),
+        ({"target_duration": float("nan")}, "--target-duration"),
+        ({"n_states": 1}, "--n-states"),
+        ({"stage": "everything"}, "--stage"),
+        ({"seed": -1}, "--seed"),
+        ({"lags": True}, "--lags"),
+    ],
+)
+def test_config__names_what_is_wrong(settings, words):
+    with pytest.raises(kpms_zarr.InputError, match=words):
+        FitConfig(**settings)
+
+
+def test_config__all_problems_at_once_and_unknown_names():
+    with pytest.raises(kpms_zarr.InputError) as error:
+        FitConfig(sweeps=0, kappa=0.0, precision="float16")
+    assert len(error.value.problems) == 3
+    with pytest.raises(kpms_zarr.InputError, match="did you mean 'kappa'"):
+        FitConfig.from_dict({"kapa": 3})
+    assert FitConfig.from_dict(json.loads(json.dumps(QUICK.to_dict()))) == QUICK
+
+
+def test_fit__too_many_latent_dimensions_are_refused_before_anything_runs(store):
+    with pytest.raises(kpms_zarr.InputError, match="latent"):
+        kpms_zarr.fit(store, model="m", config=replace(QUICK, latent_dim=60))
+
+
+def test_fit__reaches_the_target_duration(store):
+    for target in (200.0, 600.0):
+        config = FitConfig(sweeps=60, n_states=20, target_duration=target)
+        result = kpms_zarr.fit(store, model=f"t{target:.0f}", config=config)
+        assert result.median_duration == pytest.approx(target, rel=0.15)
+        kappa = models.open_parameters(store, f"t{target:.0f}")["trace_kappa"].values
+        assert len(set(kappa[36:])) == 1  # frozen after 60 %
+        assert len(set(kappa[:36])) > 30
+
+
+def test_kappa__fixed_stays_fixed():
+    schedule = KappaSchedule(FitConfig(kappa=123.0), 30.0)
+    schedule.update(LabelCounts(np.ones(3), np.eye(3), np.array([0, 5, 1])))
+    assert schedule.value == 123.0
+
+
+def test_plan__device_memory_is_predicted_and_does_not_grow_with_frames():
+    for precision, itemsize in (("float32", 4), ("float64", 8)):
+        shape = TileShape(32, 64)
+        measured = _tile_memory(shape, precision)
+        predicted = tile_bytes(shape, n_states=30, n_latent=4, lags=3, itemsize=itemsize)
+        assert measured <= predicted <= 1.5 * measured
+    shapes = []
+    for n_frames in (10**5, 10**7, 10**9):
+        index = ChainIndex.of([Session("a", 0, n_frames, 30.0)], 3)
+        shapes.append(TileShape.of(index, 256))
+    sizes = [tile_bytes(s, n_states=100, n_latent=4, lags=3, itemsize=4) for s in shapes]
+    assert max(sizes) == sizes[-1] == sizes[-2]
+
+
+def _tile_memory(shape: TileShape, precision: str) -> int:
+    n, m, lags = 30, 4, 3
+    with jax.enable_x64(precision == "float64"):
+        dtype = np.dtype(precision)
+        weight = np.zeros((n, m, m * lags + 1))
+        tables = hmm_tables(
+            weight[..., :-1], weight[..., -1], np.tile(np.eye(m), (n, 1, 1)), np.full((n, n), 1 / n)
+        )
+        tables = jax.tree.map(lambda a: a.astype(dtype), tables)
+        s = shape.n_segments
+        lane = np.zeros(s, np.int32)
+        compiled = sample_tile.lower(
+            tables,
+            weight.astype(dtype),
+            np.zeros((s, lags + shape.n_frames, m), dtype),
+            lane,
+            lane,
+            lane,
+            np.zeros((s, 2), np.uint32),
+            lane,
+            np.zeros(2, np.uint32),
+            np.int32(0),
+            lags=lags,
+            n_frames=shape.n_frames,
+        ).compile()
+    memory = compiled.memory_analysis()
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes + memory.argument_size_in_bytes
+
+
+def test_clusters__blocks_do_not_change_the_labels(monkeypatch):
+    rng = np.random.default_rng(0)
+    index = ChainIndex.of([Session("a", 0, 500, 30.0), Session("b", 1, 90, 30.0)], 3)
+    found = []
+    for block_frames in (10**6, 37):
+        monkeypatch.setattr(initialize, "_BLOCK_FRAMES", block_frames)
+        with Chain(index, n_latent=2, n_space=2, dtype="float64") as chain:
+            chain.latent[:] = np.random.default_rng(1).normal(size=chain.latent.shape)
+            label_by_clusters(chain, 8, seed=0)
+            found.append(np.array(chain.syllable))
+    np.testing.assert_array_equal(found[0], found[1])
+    assert (found[0][:3] == -1).all()
+    assert len(np.unique(found[0])) == 9
+    # Separated clusters are found; points that are all equal do not fail.
+    centres = fit_centres(rng, np.repeat(np.eye(3) * 100, 50, 0) + rng.normal(size=(150, 3)), 3)
+    assert np.sort(centres.max(1)).round(-1).tolist() == [100, 100, 100]
+    assert fit_centres(rng, np.zeros((20, 2)), 5).shape[0] == 1
+
+
+def test_nine_mice__through_the_command_line(nine_mice, tmp_path, capsys):
+    from kpms_zarr.cli import main
+
+    store = str(tmp_path / "study.zarr")
+    points = "spine4,spine3,spine2,spine1,head,nose,right ear,left ear"
+    run = [
+        ["ingest", store, str(nine_mice), "--fps", "30", "--keypoints", points,
+         "--anterior", "nose", "--posterior", "spine4"],
+        ["info", store],
+        ["quality", store],
+        ["pca", store],
+        ["fit", store, "--model", "mice", "--sweeps", "15", "--quiet"],
+        ["summary", store, "--model", "mice"],
+        ["report", store, "--model", "mice", "--out", str(tmp_path / "report.html")],
+    ]  # fmt: skip
+    for command in run:
+        assert main(command) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    assert "9 sessions added, 49,350 frames" in printed
+    labels = xr.open_zarr(store, group="models/mice/labels/v1", consolidated=False)
+    assert dict(labels["syllable"].sizes) == {"session": 9, "frame": 5565}
+    assert int((labels["syllable"] >= 0).sum()) == 49_350
+    assert 5 <= kpms_zarr.summary(store, model="mice").attrs["n_used"] <= 40
+    assert (tmp_path / "report.html").stat().st_size > 500_000

@@ -1,0 +1,112 @@
+"""Cutting sessions and packing tiles."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kpms_zarr.compute.chain import ChainIndex
+from kpms_zarr.compute.kernels.rng import frame_uniforms, session_words
+from kpms_zarr.compute.segments import TileShape, cut, tiles
+from kpms_zarr.store.access import Session
+
+
+def index_of(lengths, lags=3) -> ChainIndex:
+    sessions = [Session(f"s{i}", i, n, 30.0) for i, n in enumerate(lengths)]
+    return ChainIndex.of(sessions, lags)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 700), min_size=1, max_size=12),
+    st.integers(1, 5),
+    st.sampled_from([8, 64, 256]),
+    st.integers(0, 2**40),
+    st.integers(0, 1000),
+)
+def test_cut__covers_every_modelled_frame_once_and_neighbours_alternate(
+    lengths, lags, segment_frames, seed, sweep
+):
+    index = index_of(lengths, lags)
+    shape = TileShape.of(index, segment_frames)
+    seen = [np.zeros(n, int) for n in index.length]
+    parity = [np.full(n, -1) for n in index.length]
+    for which, segments in enumerate(cut(index, shape, seed, sweep)):
+        assert (segments.length >= 1).all()
+        assert (segments.length <= shape.n_frames).all()
+        for session, start, length in zip(*vars(segments).values(), strict=True):
+            seen[session][start : start + length] += 1
+            parity[session][start : start + length] = which
+            # The frames on both sides of a segment belong to the other half.
+            for outside in (start - 1, start + length):
+                if index.lags <= outside < index.length[session]:
+                    assert parity[session][outside] != which
+    for n, count in zip(index.length, seen, strict=True):
+        assert (count[:lags] == 0).all()
+        assert (count[lags:] == 1).all()
+        assert len(count) == n
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=30), st.integers(0, 99))
+def test_tiles__hold_all_segments_in_order_within_the_shape(lengths, sweep):
+    index = index_of(lengths)
+    shape = TileShape.of(index, 256)
+    for segments in cut(index, shape, 7, sweep):
+        parts = list(tiles(segments, shape))
+        assert all(len(part.session) <= shape.n_segments for part in parts)
+        joined = (
+            [np.concatenate([getattr(p, k) for p in parts]) for k in vars(segments)]
+            if parts
+            else []
+        )
+        for found, wanted in zip(joined, vars(segments).values(), strict=bool(parts)):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_cut__moves_from_sweep_to_sweep_and_ignores_the_other_sessions():
+    one, many = index_of([5000]), index_of([5000, 9000, 300])
+    shape = TileShape(64, 256)
+    starts = {int(cut(one, shape, 0, i)[1].start[0]) for i in range(40)}
+    assert len(starts) > 30
+    for i in range(5):
+        alone, among = cut(one, shape, 0, i)[1], cut(many, shape, 0, i)[1]
+        np.testing.assert_array_equal(alone.start, among.start[among.session == 0])
+
+
+def test_shape__stays_bounded_as_studies_grow():
+    shapes = [TileShape.of(index_of([n] * 5), 256) for n in (2000, 20_000, 2_000_000)]
+    assert max(s.n_segments for s in shapes) <= 64
+    assert all(s.n_frames == 256 for s in shapes)
+
+
+def uniforms(first: int, n: int, *, seed=1, sweep=0, conditional=0, name="a") -> np.ndarray:
+    words = np.array([session_words(name)], np.uint32)
+    seed_words = np.array([0, seed], np.uint32)
+    start = np.array([first], np.int32)
+    return np.asarray(
+        frame_uniforms(seed_words, np.int32(sweep), conditional, words, start, n, np.float32)
+    )[:, 0]
+
+
+def test_uniforms__belong_to_the_frame_and_not_to_the_segment():
+    whole = uniforms(3, 100)
+    np.testing.assert_array_equal(whole[40:70], uniforms(43, 30))
+
+
+def test_uniforms__differ_between_addresses_and_are_uniform():
+    n = 20_000
+    base = uniforms(0, n)
+    for other in ({"seed": 2}, {"sweep": 1}, {"conditional": 1}, {"name": "b"}):
+        found = uniforms(0, n, **other)
+        assert abs(np.corrcoef(base, found)[0, 1]) < 5 / np.sqrt(n)
+        assert (found == base).mean() < 0.01
+    assert base.min() > 0
+    assert base.max() <= 1
+    counts = np.histogram(base, 50, (0, 1))[0]
+    assert ((counts - n / 50) ** 2 / (n / 50)).sum() < 49 + 5 * np.sqrt(2 * 49)
+    assert abs(np.corrcoef(base[1:], base[:-1])[0, 1]) < 5 / np.sqrt(n)
+
+
+def test_session_words__tell_similar_names_apart():
+    names = [f"session_{i:05d}" for i in range(20_000)]
+    assert len({session_words(name) for name in names}) == len(names)

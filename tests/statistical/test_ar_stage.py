@@ -1,0 +1,218 @@
+"""The AR stage as a whole: segments are exact, the joint distribution is right, truth is found."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+import kpms_zarr
+from kpms_zarr.compute import sweep as sweep_module
+from kpms_zarr.compute.agreement import adjusted_rand_index, normalized_mutual_information
+from kpms_zarr.compute.chain import Chain, ChainIndex
+from kpms_zarr.compute.kernels.dynamics import (
+    Dynamics,
+    DynamicsPrior,
+    draw_dynamics,
+    draw_prior_dynamics,
+    prior_mean,
+)
+from kpms_zarr.compute.kernels.transitions import (
+    TransitionPrior,
+    draw_prior_transitions,
+    draw_transitions,
+)
+from kpms_zarr.compute.sweep import Parameters, Sampler
+from kpms_zarr.store import synthetic
+from kpms_zarr.store.access import Session
+from kpms_zarr.store.models import open_labels
+
+N_STATES, LAGS = 3, 2
+
+
+def independent(chain, tile, n_states):
+    """Wrong twin: segments that know nothing of their neighbours."""
+    none = np.full(len(tile.session), n_states, np.int32)
+    return none, none
+
+
+def without_right(chain, tile, n_states, *, right_one):
+    """Wrong twin: segments that do not see the label after them."""
+    left, _ = right_one(chain, tile, n_states)
+    return left, np.full(len(tile.session), n_states, np.int32)
+
+
+def exact_marginals(x: np.ndarray, parameters: Parameters) -> np.ndarray:
+    """P(z_t | all x) of one session by forward-backward over the uncut session, (frame, state)."""
+    dynamics, _, pi = parameters
+    n = len(x) - LAGS
+    likelihood = np.empty((n, N_STATES))
+    for t in range(n):
+        past = np.append(x[t : t + LAGS].ravel(), 1)
+        r = x[t + LAGS] - dynamics.weight_bias @ past
+        quadratic = np.einsum("ni,nij,nj->n", r, np.linalg.inv(dynamics.covariance), r)
+        likelihood[t] = np.exp(-quadratic / 2) / np.sqrt(np.linalg.det(dynamics.covariance))
+    forward, backward = np.empty((n, N_STATES)), np.ones((n, N_STATES))
+    predicted = np.full(N_STATES, 1 / N_STATES)
+    for t in range(n):
+        forward[t] = predicted * likelihood[t]
+        forward[t] /= forward[t].sum()
+        predicted = forward[t] @ pi
+    for t in range(n - 2, -1, -1):
+        backward[t] = pi @ (likelihood[t + 1] * backward[t + 1])
+        backward[t] /= backward[t].sum()
+    marginal = forward * backward
+    return marginal / marginal.sum(-1, keepdims=True)
+
+
+def segment_error(n_sweeps: int) -> float:
+    """Largest |z| of label frequencies of a chain of short segments against the exact marginals."""
+    rng = np.random.default_rng(3)
+    pi = 0.8 * np.eye(N_STATES) + 0.2 / N_STATES
+    weight_bias = np.zeros((N_STATES, 1, LAGS + 1))
+    weight_bias[:, 0, -1] = [-0.7, 0.0, 0.7]
+    dynamics = Dynamics(weight_bias, np.full((N_STATES, 1, 1), 1.0))
+    parameters = Parameters(dynamics, np.full(N_STATES, 1 / N_STATES), pi)
+    lengths = (25, 40)
+    index = ChainIndex.of([Session(f"s{i}", i, n, 30.0) for i, n in enumerate(lengths)], LAGS)
+    with Chain(index, n_latent=1, n_space=2, dtype="float64") as chain:
+        chain.latent[:] = rng.normal(size=chain.latent.shape)
+        chain.syllable[:] = 0
+        for first in index.first:
+            chain.syllable[first : first + LAGS] = -1
+        exact = np.full((index.n_frames, N_STATES), np.nan)
+        for first, n in zip(index.first, lengths, strict=True):
+            x = np.asarray(chain.latent[first : first + n])
+            exact[first + LAGS : first + n] = exact_marginals(x, parameters)
+        sampler = Sampler(
+            chain, n_states=N_STATES, segment_frames=6, n_in_flight=1, seed=1, precision="float64"
+        )
+        seen = np.empty((n_sweeps, index.n_frames), np.int8)
+        for i in range(n_sweeps):
+            sampler.sweep(parameters, i)
+            seen[i] = chain.syllable
+    is_real = ~np.isnan(exact[:, 0])
+    worst = 0.0
+    for state in range(N_STATES):
+        hits = (seen[:, is_real] == state).astype(float)
+        batches = hits[: n_sweeps // 40 * 40].reshape(40, -1, hits.shape[1]).mean(1)
+        error = batches.std(0, ddof=1) / np.sqrt(40)
+        worst = max(worst, float(np.abs((hits.mean(0) - exact[is_real, state]) / error).max()))
+    return worst
+
+
+@pytest.mark.slow
+def test_segments__have_the_posterior_of_the_uncut_session(full, monkeypatch):
+    n_sweeps = 8000 if full else 1600
+    assert segment_error(n_sweeps) < 5.5
+    monkeypatch.setattr(sweep_module, "neighbours", independent)
+    assert segment_error(n_sweeps) > 10
+
+
+def geweke(n_iterations: int, seed: int) -> float:
+    """Geweke's joint-distribution test of dynamics, transitions and labels: largest |z|."""
+    n_latent, lengths = 2, (11, 17)
+    prior = DynamicsPrior(prior_mean(n_latent, LAGS), 0.02, 2.0, n_latent + 12)
+    sticky = TransitionPrior(3.0, 4.0, 4.0)
+    index = ChainIndex.of([Session(f"g{i}", i, n, 30.0) for i, n in enumerate(lengths)], LAGS)
+    rng = np.random.default_rng(seed)
+
+    def draw_parameters() -> Parameters:
+        return Parameters(
+            draw_prior_dynamics(rng, N_STATES, prior),
+            *draw_prior_transitions(rng, N_STATES, sticky),
+        )
+
+    def draw_labels(pi: np.ndarray) -> list[np.ndarray]:
+        sessions = []
+        for n in lengths:
+            z = [rng.integers(N_STATES)]
+            while len(z) < n - LAGS:
+                z.append(rng.choice(N_STATES, p=pi[z[-1]]))
+            sessions.append(np.array(z))
+        return sessions
+
+    def simulate_data(chain: Chain, dynamics: Dynamics) -> None:
+        root = np.linalg.cholesky(dynamics.covariance)
+        for first, n in zip(index.first, lengths, strict=True):
+            x = np.zeros((n, n_latent))
+            x[:LAGS] = 1.0  # known, as in the model of this stage
+            for t in range(LAGS, n):
+                z = chain.syllable[first + t]
+                past = np.append(x[t - LAGS : t].ravel(), 1)
+                x[t] = dynamics.weight_bias[z] @ past + root[z] @ rng.normal(size=n_latent)
+            chain.latent[first : first + n] = x
+
+    def functions(p: Parameters, labels: list[np.ndarray]) -> list[float]:
+        z = np.concatenate(labels)
+        a, q = p.dynamics.weight_bias, p.dynamics.covariance
+        stays = np.mean(np.concatenate([s[1:] == s[:-1] for s in labels]))
+        return [
+            a[0, 0, 0], a[1, 0, 2], a[0, 1, -1] ** 2, np.log(np.linalg.det(q[0])), q[1, 0, 1],
+            p.usage[0], p.transition[0, 0], p.transition[1, 2], (z == 0).mean(),
+            (z == 0).mean() ** 2, stays, stays**2,
+        ]  # fmt: skip
+
+    forward = []
+    for _ in range(4 * n_iterations):
+        p = draw_parameters()
+        forward.append(functions(p, draw_labels(p.transition)))
+    with Chain(index, n_latent=n_latent, n_space=2, dtype="float64") as chain:
+        sampler = Sampler(
+            chain,
+            n_states=N_STATES,
+            segment_frames=4,
+            n_in_flight=1,
+            seed=seed,
+            precision="float64",
+        )
+        p = draw_parameters()
+        for first, n, z in zip(index.first, lengths, draw_labels(p.transition), strict=True):
+            chain.syllable[first + LAGS : first + n] = z
+        successive = []
+        for i in range(n_iterations):
+            simulate_data(chain, p.dynamics)
+            result = sampler.sweep(p, i)
+            dynamics = draw_dynamics(rng, result.moments, p.dynamics.weight_bias, prior)
+            p = Parameters(
+                dynamics, *draw_transitions(rng, result.counts.transitions, p.usage, sticky)
+            )
+            labels = [
+                np.array(chain.syllable[first + LAGS : first + n])
+                for first, n in zip(index.first, lengths, strict=True)
+            ]
+            successive.append(functions(p, labels))
+    a, b = np.array(forward), np.array(successive)
+    batches = b[: n_iterations // 40 * 40].reshape(40, -1, b.shape[1]).mean(1)
+    error = np.sqrt(a.var(0) / len(a) + batches.var(0, ddof=1) / 40)
+    return float(np.abs((a.mean(0) - b.mean(0)) / error).max())
+
+
+@pytest.mark.slow
+def test_ar_sweep__joint_distribution_test(full, monkeypatch):
+    n_iterations = 12_000 if full else 2400
+    assert geweke(n_iterations, 1) < 4.5
+    twin = partial(without_right, right_one=sweep_module.neighbours)
+    monkeypatch.setattr(sweep_module, "neighbours", twin)
+    assert geweke(n_iterations, 1) > 6
+
+
+@pytest.mark.slow
+def test_fit__recovers_simulated_syllables(tmp_path, full, capsys):
+    """10 sessions x 10,000 frames, 12 syllables; a broken sampler stays far below the bound."""
+    study = synthetic.SyntheticStudy(n_sessions=10, n_frames=10_000)
+    store = tmp_path / "s.zarr"
+    synthetic.write_store(store, study)
+    kpms_zarr.pca(store, variance=0.99)
+    truth = np.stack([synthetic.simulate_session(study, i).syllable for i in range(10)])
+    config = kpms_zarr.FitConfig(sweeps=100 if full else 50)
+    result = kpms_zarr.fit(store, model="m", config=config)
+    found = open_labels(store, "m")["syllable"].values
+    score = adjusted_rand_index(found, truth)
+    mutual = normalized_mutual_information(found, truth)
+    with capsys.disabled():
+        print(f"\nARI {score:.3f}, NMI {mutual:.3f}, {result.n_used} of 12 syllables in use")
+    assert score > 0.95
+    assert 11 <= result.n_used <= 14
+    # Wrong twins: the truth five frames late, and two of its syllables merged with others.
+    assert adjusted_rand_index(np.roll(truth, 5, 1), truth) < 0.8
+    assert adjusted_rand_index(truth // 2, truth) < 0.8
