@@ -12,7 +12,6 @@ import kpms_zarr
 from kpms_zarr import console
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.schema import USED_FRACTION
-from kpms_zarr.store.study import parse_skeleton
 
 _WIDTH = 12
 
@@ -132,7 +131,7 @@ def _run_ingest(options: argparse.Namespace) -> tuple[object, str]:
         keypoints=options.keypoints,
         anterior=options.anterior,
         posterior=options.posterior,
-        skeleton=options.skeleton and parse_skeleton(options.skeleton, options.keypoints),
+        skeleton=options.skeleton,
     )
     lines = [f"note: {note}" for note in result.notes]
     if result.added:

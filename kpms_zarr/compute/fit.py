@@ -291,8 +291,12 @@ def _run(
     kappa = KappaSchedule(config, frames_per_second(sampler.chain.index))
     parameters = _first_parameters(sampler, config)
     trace = Trace()
+    result: SweepResult | None = None
     for number in range(config.sweeps):
         began = time.perf_counter()
+        if result is not None:
+            kappa.update(result.counts)
+            parameters = _next_parameters(config, parameters, result, kappa.value, number)
         result = sampler.sweep(parameters, number)
         trace.append(result, kappa.value, time.perf_counter() - began)
         tell(
@@ -306,9 +310,6 @@ def _run(
                 kappa.value,
             )
         )
-        if number + 1 < config.sweeps:
-            kappa.update(result.counts)
-            parameters = _next_parameters(config, parameters, result, kappa.value, number + 1)
     return parameters, trace
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import zarr
 
 from kpms_zarr.compute.chain import Chain
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.summaries import count_labels, label_statistics
 from kpms_zarr.compute.sweep import Parameters, SweepResult
+from kpms_zarr.store import access
 from kpms_zarr.store.blocks import Block
 from kpms_zarr.store.models import LabelWriter, write_parameters
 from kpms_zarr.store.study import StudySettings
@@ -53,7 +53,7 @@ class Trace:
 
 
 def publish(
-    root: zarr.Group,
+    root: access.Group,
     model: str,
     *,
     chain: Chain,

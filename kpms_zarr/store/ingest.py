@@ -20,7 +20,13 @@ from kpms_zarr.store.parsers import PARSERS, formats, recognise
 from kpms_zarr.store.parsers.base import FileHeader, Parser, PoseBlock
 from kpms_zarr.store.provenance import provenance
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK
-from kpms_zarr.store.study import StudySettings, read_settings, settings_from_names, write_settings
+from kpms_zarr.store.study import (
+    StudySettings,
+    parse_skeleton,
+    read_settings,
+    settings_from_names,
+    write_settings,
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ def ingest(
     keypoints: Sequence[str] | None = None,
     anterior: Sequence[str] | None = None,
     posterior: Sequence[str] | None = None,
-    skeleton: Sequence[tuple[str, str]] | None = None,
+    skeleton: str | Sequence[tuple[str, str]] | None = None,
 ) -> IngestSummary:
     """Add tracking files to a store, which is made when it does not exist.
 
@@ -91,8 +97,8 @@ def ingest(
         Keypoints to take, in this order (default: all of the first file, in its order).
     anterior, posterior : sequence of str, optional
         Keypoints at the front and at the rear of the animal; they define its heading.
-    skeleton : sequence of (str, str), optional
-        Bones, for drawing only.
+    skeleton : str or sequence of (str, str), optional
+        Bones, for drawing only, as pairs of keypoints or as text: ``"a-b,b-c"``.
 
     Returns
     -------
@@ -114,6 +120,8 @@ def ingest(
     planned = _plan(store, found, keypoints, settings, taken, notes, problems)
     settings = planned.settings
     try:
+        if isinstance(skeleton, str):
+            skeleton = parse_skeleton(skeleton, settings.keypoints)
         settings = settings_from_names(
             settings, anterior=anterior, posterior=posterior, skeleton=skeleton
         )
@@ -266,6 +274,11 @@ def _plan(
                 continue
             exact = not taken and not keypoints
             columns, wrong = _columns(path, track.keypoints, wanted, exact=exact)
+            extra = [name for name in track.keypoints if name not in wanted]
+            if extra and not (exact or keypoints):
+                notes.append(
+                    f"{path.name}: keypoints the store has not, left out: {', '.join(extra)}"
+                )
             problems += wrong
             if header.space != settings.space:
                 problems.append(_other_space(path, settings.space, header.space))

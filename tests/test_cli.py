@@ -1,0 +1,385 @@
+"""The command line: what it parses, prints and refuses, and that it only maps to functions."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import kpms_zarr
+from kpms_zarr import cli, console, demonstration
+from kpms_zarr.compute.events import Noted, SweepEnded
+from kpms_zarr.store import access
+from kpms_zarr.store.models import list_models, open_labels
+from kpms_zarr.store.synthetic import SyntheticStudy, write_dlc_csv
+
+STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=6, missing_fraction=0.01)
+HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settings.posterior[0]]
+SMALL_FIT = ["--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
+COMMANDS = ("ingest", "info", "quality", "pca", "fit", "summary", "report", "demo")
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory):
+    return write_dlc_csv(tmp_path_factory.mktemp("tracking"), STUDY)[0].parent
+
+
+@pytest.fixture(scope="module")
+def store(tracking, tmp_path_factory):
+    """Ingested, checked, with PCA and the model ``m``."""
+    place = str(tmp_path_factory.mktemp("store") / "study.zarr")
+    for line in (
+        ["ingest", place, str(tracking), *HEADING],
+        ["quality", place],
+        ["pca", place],
+        ["fit", place, "--model", "m", "--quiet", *SMALL_FIT],
+    ):
+        assert cli.main(line) == 0
+    return place
+
+
+@pytest.fixture
+def run(capsys):
+    """Run one command line; returns its exit status, standard output and standard error."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+# --- parsing ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help__every_option_explains_itself(command, run):
+    status, out, err = run(command, "--help")
+    assert (status, err) == (0, "")
+    subparsers = next(a for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction))
+    assert tuple(subparsers.choices) == COMMANDS
+    flat = " ".join(out.split())
+    for action in subparsers.choices[command]._actions:
+        assert action.help, action.dest
+        if action.option_strings:
+            assert action.option_strings[-1] in out
+        if isinstance(action.default, int | float) and not isinstance(action.default, bool):
+            assert f"(default: {action.default})" in flat
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("ingest", "frames per second (default: 30.0)"),
+        ("quality", "confidence below it is low (default: 0.5)"),
+        ("pca", "share of the variance to keep, 0 to 1 (default: 0.9)"),
+        ("fit", "(ms or s)"),
+        ("fit", "order, frames (default: 3)"),
+    ],
+)
+def test_help__has_units_and_defaults(command, said, run):
+    assert said in " ".join(run(command, "--help")[1].split())
+
+
+def test_top__help_and_version(run):
+    status, out, _ = run("--help")
+    assert status == 0
+    assert all(command in out for command in COMMANDS)
+    assert run("--version")[:2] == (0, f"kpms-zarr {kpms_zarr.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        [],
+        ["cook"],
+        ["ingest"],
+        ["ingest", "s.zarr"],
+        ["info"],
+        ["info", "s.zarr", "--spice"],
+        ["fit", "s.zarr"],
+        ["summary", "s.zarr"],
+        ["report", "s.zarr"],
+        ["ingest", "s.zarr", "f.csv", "--fps", "many"],
+        ["ingest", "s.zarr", "f.csv", "--keypoints", "a,,b"],
+        ["fit", "s.zarr", "--model", "m", "--stage", "final"],
+        ["fit", "s.zarr", "--model", "m", "--target-duration", "400"],
+        ["fit", "s.zarr", "--model", "m", "--target-duration", "long"],
+        ["fit", "s.zarr", "--model", "m", "--kappa", "1e4", "--target-duration", "400ms"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage__exits_2_with_a_message_only_on_stderr(line, run):
+    status, out, err = run(*line)
+    assert (status, out) == (2, "")
+    assert err.startswith("usage: kpms-zarr")
+    assert err.count("error:") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [("400ms", 400), ("0.4s", 400), ("1e-1 s", 100), (" 250 ms ", 250), ("2s", 2000)],
+)
+def test_duration__needs_its_unit(text, ms):
+    assert cli.duration(text) == pytest.approx(ms)
+
+
+@pytest.mark.parametrize("text", ["400", "ms", "4 min", "..s", "", "4msec"])
+def test_duration__refuses_the_rest(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="400ms"):
+        cli.duration(text)
+
+
+# --- wrong inputs ----------------------------------------------------------------------
+
+
+def wrong_inputs(store, tracking, tmp_path):
+    new, missing = tmp_path / "new.zarr", tmp_path / "missing.zarr"
+    text = tmp_path / "text.csv"
+    text.write_text("once upon a time\n")
+    fit = ["fit", store, "--model", "other", *SMALL_FIT]
+    return {
+        "no file": ["ingest", new, tmp_path / "nothing.csv"],
+        "no tracking file": ["ingest", new, text],
+        "fps": ["ingest", new, tracking, "--fps", "0"],
+        "format": ["ingest", new, tracking, "--format", "cake"],
+        "anterior": ["ingest", new, tracking, "--anterior", "beak"],
+        "skeleton": ["ingest", new, tracking, "--skeleton", "point0"],
+        "taken": ["ingest", text, tracking],
+        "no store, info": ["info", missing],
+        "no store, quality": ["quality", missing],
+        "no store, pca": ["pca", missing],
+        "no store, fit": ["fit", missing, "--model", "m"],
+        "no store, summary": ["summary", missing, "--model", "m"],
+        "no store, report": ["report", missing, "--model", "m", "--out", tmp_path / "r.html"],
+        "variance": ["pca", store, "--variance", "1.5"],
+        "pca anterior": ["pca", store, "--anterior", "beak"],
+        "model name taken": ["fit", store, "--model", "m", *SMALL_FIT],
+        "model name": ["fit", store, "--model", "a/b", *SMALL_FIT],
+        "sweeps": [*fit, "--sweeps", "0"],
+        "kappa": [*fit, "--kappa", "-1"],
+        "negative duration": [*fit, "--target-duration=-5ms"],
+        "latent dim": [*fit, "--latent-dim", "99"],
+        "no model, summary": ["summary", store, "--model", "other"],
+        "no model, report": ["report", store, "--model", "other", "--out", tmp_path / "r.html"],
+    }
+
+
+def test_wrong_input__exits_2_with_one_message_only_on_stderr(store, tracking, tmp_path, run):
+    for name, line in wrong_inputs(store, tracking, tmp_path).items():
+        for options in ([], ["--json"]):
+            status, out, err = run(*line, *options)
+            assert (status, out) == (2, ""), name
+            assert err.startswith(f"kpms-zarr {line[0]}: "), name
+            assert err.count("expected ") == 1, f"{name}: {err}"
+            assert err.count("What to do: ") == 1, f"{name}: {err}"
+            assert "Traceback" not in err
+    assert not (tmp_path / "new.zarr").exists()
+    assert not (tmp_path / "missing.zarr").exists()
+    assert not (tmp_path / "r.html").exists()
+    assert [model.name for model in list_models(store)] == ["m"]
+
+
+def test_refusal_of_the_machine__exits_1(store, run, monkeypatch):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kpms_zarr.store.info.info", full)
+    status, out, err = run("info", store)
+    assert (status, out) == (1, "")
+    assert err == "kpms-zarr info: the system refused: [Errno 28] No space left on device\n"
+
+
+def test_interrupt__exits_130(store, run, monkeypatch):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kpms_zarr.store.info.info", stop)
+    status, out, err = run("info", store)
+    assert (status, out) == (130, "")
+    assert "stopped" in err
+
+
+# --- results ---------------------------------------------------------------------------
+
+
+def test_text__of_each_command(store, tracking, tmp_path, run):
+    new = tmp_path / "new.zarr"
+    page = tmp_path / "page.html"
+    said = {
+        ("ingest", new, tracking): ["3 sessions added, 4,500 frames", "next: kpms-zarr quality"],
+        ("info", store): ["3, 4,500 frames", "session_002", "m (labels v1; versions v1)"],
+        ("quality", store): ["point0", "low confidence"],
+        ("quality", store, "--breakdown"): ["session_001", "point5"],
+        ("pca", new, *HEADING): ["component", "components (*) hold"],
+        ("summary", store, "--model", "m"): ["syllable", "median"],
+        ("report", store, "--model", "m", "--out", page): [str(page)],
+    }
+    for line, words in said.items():
+        status, out, _ = run(*line)
+        assert status == 0, line
+        for word in words:
+            assert word in out, line
+    assert page.stat().st_size > 10_000
+    status, out, _ = run("ingest", new, tracking)
+    assert out == "3 sessions were there already and were left alone\n"
+
+
+def test_json__of_each_command(store, tracking, tmp_path, run):
+    new = tmp_path / "new.zarr"
+    page = tmp_path / "page.html"
+    lines = {
+        "ingest": ["ingest", new, tracking, *HEADING],
+        "info": ["info", new],
+        "quality": ["quality", new],
+        "breakdown": ["quality", new, "--breakdown"],
+        "pca": ["pca", new],
+        "fit": ["fit", new, "--model", "m", *SMALL_FIT],
+        "summary": ["summary", new, "--model", "m"],
+        "report": ["report", new, "--model", "m", "--out", page],
+    }
+    found = {}
+    for name, line in lines.items():
+        status, out, _ = run(*line, "--json")
+        assert status == 0, name
+        found[name] = json.loads(out, parse_constant=pytest.fail)
+    assert found["ingest"]["added"] == list(STUDY.session_names)
+    assert found["info"]["n_frames"] == 4500
+    assert found["quality"]["dims"] == {"keypoint": 6}
+    assert found["breakdown"]["dims"] == {"session": 3, "keypoint": 6}
+    assert found["pca"]["variables"]["explained_variance"]["dims"] == ["component"]
+    assert found["fit"]["version"] == "v1"
+    assert found["fit"]["n_sweeps"] == 2
+    assert found["summary"]["variables"]["frequency"]["dims"] == ["state"]
+    assert found["report"]["path"] == str(page)
+    # The same settings through the command line twice: the same labels.
+    one, two = (open_labels(s, "m").syllable.values for s in (store, str(new)))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_functions__give_what_the_command_line_gives(store, tracking, tmp_path, run):
+    place = tmp_path / "f.zarr"
+    names = STUDY.settings
+    kpms_zarr.ingest(place, [tracking], anterior=names.anterior, posterior=names.posterior)
+    kpms_zarr.quality(place)
+    kpms_zarr.pca(place)
+    config = kpms_zarr.FitConfig(sweeps=2, n_states=10, latent_dim=3)
+    kpms_zarr.fit(place, model="m", config=config)
+    for group in ("keypoints", "quality", "pca", "models/m/labels/v1"):
+        one, two = (access.dataset(s, group).load().drop_attrs() for s in (store, place))
+        assert one.identical(two), group
+    assert (
+        kpms_zarr.summary(place, model="m")
+        .drop_attrs()
+        .identical(kpms_zarr.summary(store, model="m").drop_attrs())
+    )
+    assert run("info", store, "--json")[1] == console.to_json(kpms_zarr.info(store)) + "\n"
+
+
+def test_fit_options__reach_the_configuration(run, monkeypatch):
+    seen = {}
+
+    def fit(store, *, model, config, callbacks, overwrite):
+        seen.update(store=store, model=model, config=config, overwrite=overwrite)
+        seen["is_quiet"] = not callbacks
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kpms_zarr.compute.fit.fit", fit)
+    run("fit", "s.zarr", "--model", "x")
+    assert seen["config"] == kpms_zarr.FitConfig()
+    assert (seen["model"], seen["overwrite"], seen["is_quiet"]) == ("x", False, False)
+    fit_x = ["fit", "s.zarr", "--model", "x"]
+    given = ["--sweeps", "7", "--target-duration", "0.4s", "--n-states", "9", "--latent-dim", "2"]
+    given += ["--lags", "2", "--seed", "5", "--precision", "float64", "--init", "prior"]
+    run(*fit_x, *given, "--overwrite", "--quiet")
+    assert seen["config"] == kpms_zarr.FitConfig(
+        sweeps=7, target_duration=400.0, n_states=9, latent_dim=2, lags=2, seed=5,
+        precision="float64", init="prior",
+    )  # fmt: skip
+    assert (seen["overwrite"], seen["is_quiet"]) == (True, True)
+    run(*fit_x, "--kappa", "1e4")
+    assert seen["config"].kappa == 1e4
+
+
+def test_fit__name_in_use_needs_overwrite_and_keeps_the_old_version(store, run):
+    before = open_labels(store, "m", "v1").load()
+    try:
+        line = ["fit", store, "--model", "again", "--quiet", *SMALL_FIT]
+        assert run(*line)[0] == 0
+        status, _, err = run(*line)
+        assert status == 2
+        assert "--overwrite" in err
+        first = open_labels(store, "again", "v1").load()
+        assert run(*line, "--overwrite", "--seed", "1")[0] == 0
+        model = next(m for m in list_models(store) if m.name == "again")
+        assert (model.current, model.versions) == ("v2", ("v1", "v2"))
+        assert open_labels(store, "again", "v1").load().identical(first)
+        assert not open_labels(store, "again", "v2").syllable.load().equals(first.syllable)
+    finally:
+        del access.open_group(store, "r+")["models/again"]
+    assert open_labels(store, "m", "v1").load().identical(before)
+
+
+def test_progress__is_plain_lines_on_a_pipe(store):
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _MAIN, "fit", store, "--model", "piped", *SMALL_FIT],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    finally:
+        del access.open_group(store, "r+")["models/piped"]
+    assert "\r" not in done.stderr
+    assert "\x1b" not in done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("3 sessions, 4,500 frames, 3 latent dimensions")
+    assert [line for line in lines if line.startswith("sweep 2/2")]
+    assert lines[-1] == "labels published: models/piped/labels/v1"
+    assert "syllables in use" in done.stdout
+
+
+_MAIN = "import sys; from kpms_zarr.cli import main; sys.exit(main())"
+
+
+def test_progress__clears_its_bar_on_a_terminal():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    show = console.Progress(stream)
+    show(SweepEnded(1, 2, 0.1, -1.0, 400.0, 5, 1e4))
+    show(Noted("something"))
+    show(SweepEnded(2, 2, 0.1, -1.0, 400.0, 5, 1e4))
+    lines = stream.getvalue().split("\r\x1b[2K")
+    assert lines[0] == ""
+    assert lines[1].startswith("[############............] sweep 1/2")
+    assert lines[2] == "note: something\n"
+    assert lines[3].endswith("\n")
+
+
+def test_demo__does_the_whole_job_and_can_be_repeated(tmp_path, run, monkeypatch):
+    small = SyntheticStudy(n_sessions=2, n_frames=600, n_keypoints=6)
+    monkeypatch.setattr(demonstration, "STUDY", small)
+    monkeypatch.setattr(
+        demonstration, "FitConfig", lambda **_: kpms_zarr.FitConfig(sweeps=2, n_states=10)
+    )
+    folder = tmp_path / "demo"
+    status, out, _ = run("demo", folder)
+    assert status == 0
+    assert "adjusted Rand index" in out
+    assert (folder / "report.html").exists()
+    status, out, _ = run("demo", folder, "--json")
+    assert status == 0
+    assert json.loads(out)["fit"]["version"] == "v2"
+    assert len(access.sessions(folder / "study.zarr")) == 2
