@@ -231,7 +231,10 @@ def _moments(aligner: Aligner, basis: np.ndarray) -> tuple[Moments, list[str]]:
     """Moments over the frames without interpolation, or over all when these are too few."""
     n_coordinates = basis.shape[1] * len(aligner.study.space)
     needed = _FRAMES_PER_COORDINATE * n_coordinates
-    blocks = partial(iter_blocks, aligner.sessions)
+    # By name: sums in floating point, and with them all that follows, shall not depend on the
+    # order in which sessions were ingested.
+    ordered = sorted(aligner.sessions, key=lambda session: session.name)
+    blocks = partial(iter_blocks, ordered)
     moments = map_reduce(partial(_block_moments, aligner, basis, True), blocks(), add)
     if moments.n_frames >= needed:
         return moments, []

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec, BloscShuffle
+from zarr.codecs import BloscCodec
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.schema import (
@@ -65,7 +65,7 @@ def create_array(group: zarr.Group, var: Variable, shape: tuple[int, ...]) -> za
     codec = BloscCodec(
         cname="zstd",
         clevel=1,
-        shuffle=BloscShuffle.noshuffle if is_text else BloscShuffle.bitshuffle,
+        shuffle="noshuffle" if is_text else "bitshuffle",
     )
     return group.create_array(
         var.name,
