@@ -470,7 +470,8 @@ class Aligner:
 def _with_offsets(aligner: Aligner, seen: np.ndarray) -> Aligner:
     """Add the offsets of keypoints that some sessions never see; ``seen``: (session, keypoint)."""
     _check_seen(aligner, seen)
-    complete = [s for s, row in zip(aligner.sessions, seen, strict=True) if row.all()]
+    pairs = zip(aligner.sessions, seen, strict=True)
+    complete = sorted((s for s, row in pairs if row.all()), key=lambda session: session.name)
     patterns = np.unique(~seen[~seen.all(1)], axis=0)
     measure = partial(_offset_sums, aligner, patterns)
     total, count = map_reduce(measure, iter_blocks(complete, FRAMES_PER_CHUNK), _add_pairs)

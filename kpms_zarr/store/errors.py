@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class InputError(ValueError):
             Problem(expected, found, where, fix),
         )
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[Any, tuple[tuple[Problem, ...]]]:
+        # Pickle calls a class with positional arguments; workers send their errors that way.
+        return type(self).of, (self.problems,)
 
     @classmethod
     def of(cls, problems: Iterable[Problem]) -> InputError:

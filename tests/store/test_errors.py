@@ -1,0 +1,18 @@
+"""Errors carry their problems wherever they go."""
+
+import pickle
+
+from kpms_zarr.store.errors import InputError, Problem
+
+
+def test_input_error__survives_pickling_with_all_problems():
+    problems = [Problem("a", "b", "c", "d"), Problem("e", "f", "g", "h")]
+    error = pickle.loads(pickle.dumps(InputError.of(problems)))
+    assert error.problems == tuple(problems)
+    assert str(error) == str(InputError.of(problems))
+
+
+def test_input_error__says_the_four_parts():
+    text = str(InputError(expected="two", found="three", where="file.csv", fix="remove one"))
+    for part in ("two", "three", "file.csv", "remove one"):
+        assert part in text
