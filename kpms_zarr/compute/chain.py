@@ -6,21 +6,21 @@ which they were ingested.
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 import numpy as np
 
 from kpms_zarr.compute.kernels.rng import session_words
 from kpms_zarr.store.access import Session
+from kpms_zarr.store.errors import InputError
 
 NO_STATE = -1
 """Label of frames that are not modelled: the first ``lags`` of a session."""
-
-_GROUP_FRAMES = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,9 @@ class ChainIndex:
         """Frames with a label, by session: all but the first ``lags``."""
         return np.maximum(self.length - self.lags, 0)
 
-    def groups(self) -> Iterator[tuple[int, int]]:
-        """Runs of whole sessions of some million frames, as (start, stop) in the flat arrays."""
-        start = 0
-        for first, length in zip(self.first, self.length, strict=True):
-            if first + length - start > _GROUP_FRAMES and first > start:
-                yield start, int(first)
-                start = int(first)
-        yield start, self.n_frames
-
 
 class Chain:
-    """Latent pose and labels of every frame, in a scratch folder that goes when it is closed.
+    """Latent pose and labels of every frame, in scratch files that go with the process.
 
     Parameters
     ----------
@@ -94,7 +85,7 @@ class Chain:
 
     def __init__(self, index: ChainIndex, *, n_latent: int, n_space: int, dtype: str) -> None:
         self.index = index
-        self._folder = tempfile.TemporaryDirectory(prefix="kpms_zarr_")
+        self._files: list[IO[bytes]] = []
         n = index.n_frames
         self.latent = self._array("latent", dtype, (n, n_latent))
         self.syllable = self._array("syllable", "int16", (n,))
@@ -103,12 +94,28 @@ class Chain:
         self.syllable[:] = NO_STATE
 
     def _array(self, name: str, dtype: str, shape: tuple[int, ...]) -> np.memmap:
-        path = Path(self._folder.name) / name
-        return np.memmap(path, dtype=dtype, mode="w+", shape=shape)
+        n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        # Without a name on POSIX: gone with the process, however it ends.
+        file = tempfile.TemporaryFile(prefix=f"kpms_zarr_{name}_")  # noqa: SIM115
+        self._files.append(file)
+        try:
+            # Reserve the space now: a full disk under a memory map kills the process later.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+        except OSError as error:
+            self.close()
+            raise InputError(
+                expected=f"{n_bytes:,} bytes of scratch space for {name}",
+                found=f"{error.strerror}",
+                where=tempfile.gettempdir(),
+                fix="free some space, or name another folder in the environment variable TMPDIR",
+            ) from error
+        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
 
     def close(self) -> None:
-        """Delete the scratch files."""
-        self._folder.cleanup()
+        """Let the scratch files go."""
+        for file in self._files:
+            file.close()
 
     def __enter__(self) -> Chain:
         return self

@@ -105,7 +105,7 @@ class FitConfig:
             "latent_dim": (1, 100),
             "seed": (0, 2**63 - 1),
             "innovation_dof": (0, 10**6),
-            "segment_frames": (8, 65_536),
+            "segment_frames": (8, 4096),
             "tiles_in_flight": (1, 256),
         }
         problems = []

@@ -40,8 +40,10 @@ from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.models import current_version
+from kpms_zarr.store.models import current_version, open_labels
 from kpms_zarr.store.study import StudySettings, read_settings
+
+_TARGET_TOLERANCE = 0.15
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def fit(
         tell(_plan(sampler, config))
         _project(chain, store, components, config, tell)
         parameters, trace = _run(sampler, config, tell)
+        _check_target(config, trace, chain.index, tell)
         version = publish(
             root, model, chain=chain, parameters=parameters, trace=trace,
             components=components, study=study, config=config, notes=said,
@@ -148,18 +151,12 @@ def fit(
         n_latent,
         config.sweeps,
         trace.n_used[-1],
-        trace.median_duration[-1] * 1000 / frames_per_second(index),
+        float(open_labels(store, model).attrs["median_duration_overall"]),
         trace.kappa[-1],
         trace.log_likelihood[-1],
         time.perf_counter() - began,
         tuple(said),
     )
-
-
-def frames_per_second(index: ChainIndex) -> float:
-    """Frame rate of a study: all frames over all seconds."""
-    seconds = sum(session.n_frames / session.fps for session in index.sessions)
-    return index.n_frames / seconds
 
 
 # ------------------------------------------------------------------ before the first sweep
@@ -288,7 +285,7 @@ def _run(
     sampler: Sampler, config: FitConfig, tell: Callable[[Event], None]
 ) -> tuple[Parameters, Trace]:
     """All sweeps; returns the parameters that the last labels were drawn with."""
-    kappa = KappaSchedule(config, frames_per_second(sampler.chain.index))
+    kappa = KappaSchedule(config)
     parameters = _first_parameters(sampler, config)
     trace = Trace()
     result: SweepResult | None = None
@@ -305,12 +302,27 @@ def _run(
                 config.sweeps,
                 trace.seconds[-1],
                 result.log_likelihood,
-                trace.median_duration[-1] * 1000 / kappa.fps,
+                trace.median_duration[-1] * 1000 / result.counts.fps,
                 trace.n_used[-1],
                 kappa.value,
             )
         )
     return parameters, trace
+
+
+def _check_target(
+    config: FitConfig, trace: Trace, index: ChainIndex, tell: Callable[[Event], None]
+) -> None:
+    if config.target_duration is None:
+        return
+    fps = max(session.fps for session in index.sessions)
+    found = trace.median_duration[-1] * 1000 / fps
+    if abs(found / config.target_duration - 1) > _TARGET_TOLERANCE:
+        text = (
+            f"the target duration of {config.target_duration:g} ms was not reached: the median is "
+            f"{found:.0f} ms; give more sweeps, or a target that the sessions and frame rate allow"
+        )
+        tell(Noted(text))
 
 
 def _dynamics_prior(config: FitConfig, n_latent: int) -> DynamicsPrior:

@@ -30,12 +30,21 @@ def label_by_clusters(chain: Chain, n_clusters: int, seed: int) -> None:
     seed : int
     """
     stride = max(1, -(-int(chain.index.n_modelled.sum()) // _SAMPLE_FRAMES))
-    sample = np.concatenate([f[-first % stride :: stride] for first, f in _features(chain)])
+    sample = _every(chain, stride)
     scale = np.maximum(sample.std(0), np.finfo(np.float32).tiny)
     rng = host_generator(seed, 0, KMEANS)
     centres = fit_centres(rng, sample / scale, min(n_clusters, len(sample)))
     for first, features in _features(chain):
         chain.syllable[first : first + len(features)] = vq(features / scale, centres)[0]
+
+
+def _every(chain: Chain, stride: int) -> np.ndarray:
+    """Features of every ``stride``-th modelled frame, counted across sessions."""
+    found, seen = [], 0
+    for _, features in _features(chain):
+        found.append(features[-seen % stride :: stride])
+        seen += len(features)
+    return np.concatenate(found)
 
 
 def fit_centres(rng: np.random.Generator, points: np.ndarray, n_clusters: int) -> np.ndarray:

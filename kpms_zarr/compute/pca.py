@@ -31,6 +31,7 @@ MAX_COMPONENTS = 10
 
 _FRAMES_PER_COORDINATE = 10
 _SMALLEST_VARIANCE = 1e-10
+_DOMINATING_SHARE = 0.75
 
 
 class Moments(NamedTuple):
@@ -195,9 +196,26 @@ def pca(
         "posterior": list(study.posterior),
         "keypoints": list(study.keypoints),
         "sessions": [session.name for session in aligner.sessions],
-        "notes": [*aligner.notes, *notes],
+        "notes": [*aligner.notes, *notes, *_dominating(components, study, variance)],
     }
     return _write(store, study, components, settings)
+
+
+def _dominating(components: Components, study: StudySettings, variance: float) -> list[str]:
+    """Keypoints that make up most of a component that a fit will use: often badly tracked ones."""
+    power = np.square(components.loading).sum(-1)
+    share = power / np.maximum(power.sum(-1, keepdims=True), np.finfo(float).tiny)
+    n_used = _n_components(components.variance, variance)
+    found: dict[str, list[str]] = {}
+    for i in range(n_used if len(study.keypoints) > 3 else 0):
+        point = int(share[i].argmax())
+        if share[i, point] > _DOMINATING_SHARE:
+            found.setdefault(study.keypoints[point], []).append(f"{i + 1} ({share[i, point]:.0%})")
+    return [
+        f"{name} alone makes up most of component {', '.join(which)}: if it is badly tracked or "
+        f"moves on its own (a tail), make the store without it, with --keypoints"
+        for name, which in found.items()
+    ]
 
 
 def _check_settings(variance: float, confidence_threshold: float) -> None:

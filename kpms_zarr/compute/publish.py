@@ -17,6 +17,8 @@ from kpms_zarr.store.blocks import Block
 from kpms_zarr.store.models import LabelWriter, write_parameters
 from kpms_zarr.store.study import StudySettings
 
+_BLOCK_FRAMES = 2_000_000
+
 
 @dataclass
 class Trace:
@@ -28,7 +30,7 @@ class Trace:
         nat per frame.
     kappa : list of float
     median_duration : list of float
-        In frames.
+        In frames of the fastest video.
     n_used : list of int
     usage : list of ndarray, (state,)
     seconds : list of float
@@ -103,8 +105,9 @@ def _renumber(chain: Chain, order: np.ndarray) -> None:
     # One entry more than states: -1 indexes it and stays -1.
     number = np.full(len(order) + 1, -1, np.int16)
     number[order] = np.arange(len(order), dtype=np.int16)
-    for start, stop in chain.index.groups():
-        chain.syllable[start:stop] = number[chain.syllable[start:stop]]
+    for start in range(0, chain.index.n_frames, _BLOCK_FRAMES):
+        block = slice(start, start + _BLOCK_FRAMES)
+        chain.syllable[block] = number[chain.syllable[block]]
 
 
 def _write_labels(writer: LabelWriter, chain: Chain) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from kpms_zarr.compute.chain import ChainIndex
 from kpms_zarr.compute.kernels.rng import SEGMENT_OFFSET
 
-_SEGMENTS_PER_TILE = 64
+_FRAMES_PER_TILE = 16_384
+"""Small enough for float32 sums over a tile; sums over tiles are float64."""
 _LANES = 8
 
 
@@ -47,7 +48,7 @@ class TileShape:
 
     @classmethod
     def of(cls, index: ChainIndex, segment_frames: int) -> TileShape:
-        """Shape for some sessions: about 64 segments, and an even number of tiles.
+        """Shape for some sessions: about 16,384 frames, and an even number of tiles.
 
         Depends on the sessions alone, never on a memory budget or on tiles in flight, so that
         these cannot change a result.
@@ -55,7 +56,8 @@ class TileShape:
         n_frames = int(min(segment_frames, max(1, index.n_modelled.max(initial=1))))
         most = (-(-index.n_modelled // n_frames) + 1 + 1) // 2
         n_lanes = int(most.sum())
-        n_tiles = 2 * max(1, -(-n_lanes // (2 * _SEGMENTS_PER_TILE)))
+        per_tile = max(_LANES, _FRAMES_PER_TILE // n_frames // _LANES * _LANES)
+        n_tiles = 2 * max(1, -(-n_lanes // (2 * per_tile)))
         return cls(_LANES * max(1, -(-n_lanes // (n_tiles * _LANES))), n_frames)
 
 

@@ -24,14 +24,11 @@ class KappaSchedule:
     ----------
     config : FitConfig
         ``kappa`` is the starting value, ``target_duration`` (ms) the aim; None keeps kappa.
-    fps : float
-        Frames per second of the study.
     """
 
-    def __init__(self, config: FitConfig, fps: float) -> None:
+    def __init__(self, config: FitConfig) -> None:
         self.value = float(config.kappa)
-        self.fps = fps
-        self._target = config.target_duration and config.target_duration / 1000 * fps
+        self._target = config.target_duration
         self._n_adaptive = int(_ADAPT_SHARE * config.sweeps)
         self._step = 0
         self._sign_changes = 0
@@ -41,7 +38,8 @@ class KappaSchedule:
         """Move kappa after a sweep, given the labels that it left."""
         if self._target is None or self._step >= self._n_adaptive:
             return
-        error = float(np.log(self._target / max(0.5, counts.smooth_median_duration)))
+        median = max(0.5, counts.smooth_median_duration) * 1000 / counts.fps
+        error = float(np.log(self._target / median))
         self._sign_changes += error * self._last_error < 0
         self._last_error = error
         log_kappa = np.log(self.value) + _GAIN / (1 + self._sign_changes) * error

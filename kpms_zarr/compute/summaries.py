@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from kpms_zarr.store.models import open_labels
 from kpms_zarr.store.schema import USED_FRACTION
 
 _MAX_DURATION_BINS = 300
+_CHUNK_FRAMES = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,15 @@ class LabelCounts:
     transitions : ndarray, (state, state) int64
         Between consecutive frames of a session, stays included.
     durations : ndarray, (frame,) int64
-        Bouts by length in frames; index 0 is unused.
+        Bouts by length, in frames of the fastest video; index 0 is unused.
+    fps : float
+        Frame rate of the fastest video, frames per second.
     """
 
     frames: np.ndarray
     transitions: np.ndarray
     durations: np.ndarray
+    fps: float
 
     @property
     def n_used(self) -> int:
@@ -40,7 +45,7 @@ class LabelCounts:
 
     @property
     def median_duration(self) -> float:
-        """Median bout length, in frames."""
+        """Median bout length, in frames of the fastest video."""
         return median_of_counts(np.arange(len(self.durations)), self.durations)
 
     @property
@@ -64,49 +69,91 @@ def median_of_counts(values: np.ndarray, counts: np.ndarray) -> float:
     return float(np.mean(np.asarray(values, np.float64)[middle]))
 
 
+class Bouts(NamedTuple):
+    """Runs of one label within one session, in order.
+
+    Attributes
+    ----------
+    session : ndarray, (bout,)
+        Position in the chain's index.
+    syllable : ndarray, (bout,)
+        Never -1.
+    length : ndarray, (bout,)
+        In frames.
+    previous : ndarray, (bout,)
+        Syllable of the bout before it in the same session; -1 = none.
+    """
+
+    session: np.ndarray
+    syllable: np.ndarray
+    length: np.ndarray
+    previous: np.ndarray
+
+
+def iter_bouts(chain: Chain, chunk_frames: int = _CHUNK_FRAMES) -> Iterator[Bouts]:
+    """All bouts of a chain, some million frames at a time however long the sessions are."""
+    first = chain.index.first
+    opened = np.zeros((3, 0), np.int64)  # the last bout of a chunk may go on in the next
+    before = (-1, -1)
+    for start in range(0, chain.index.n_frames, chunk_frames):
+        z = np.asarray(chain.syllable[start : start + chunk_frames])
+        is_start = np.append(True, z[1:] != z[:-1])
+        inside = first[np.searchsorted(first, start) : np.searchsorted(first, start + len(z))]
+        is_start[inside - start] = True
+        begin = np.flatnonzero(is_start)
+        session = np.searchsorted(first, start + begin, side="right") - 1
+        runs = np.stack([session, z[begin], np.diff(np.append(begin, len(z)))])
+        if opened.size and (opened[:2, 0] == runs[:2, 0]).all():
+            runs[2, 0] += opened[2, 0]
+        else:
+            runs = np.concatenate([opened, runs], 1)
+        runs, opened = runs[:, :-1], runs[:, -1:]
+        if runs.size:
+            yield _with_previous(runs, before)
+            before = (int(runs[0, -1]), int(runs[1, -1]))
+    if opened.size:
+        yield _with_previous(opened, before)
+
+
+def _with_previous(runs: np.ndarray, before: tuple[int, int]) -> Bouts:
+    session, syllable, length = runs
+    is_same = session == np.append(before[0], session[:-1])
+    previous = np.where(is_same, np.append(before[1], syllable[:-1]), -1)
+    is_real = syllable >= 0
+    return Bouts(session[is_real], syllable[is_real], length[is_real], previous[is_real])
+
+
 def count_labels(chain: Chain, n_states: int) -> LabelCounts:
-    """Count the labels of a chain, some million frames at a time."""
+    """Count the labels of a chain."""
+    fps = np.array([session.fps for session in chain.index.sessions])
     frames = np.zeros(n_states, np.int64)
-    transitions = np.zeros(n_states * n_states, np.int64)
+    transitions = np.zeros((n_states, n_states), np.int64)
     durations = np.zeros(1, np.int64)
-    for start, stop in chain.index.groups():
-        # The first frames of a session are -1, so no pair and no bout crosses a session.
-        z = np.asarray(chain.syllable[start:stop]).astype(np.int32)
-        frames += np.bincount(z[z >= 0], minlength=n_states)
-        is_pair = (z[:-1] >= 0) & (z[1:] >= 0)
-        pair = (z[:-1] * n_states + z[1:])[is_pair]
-        transitions += np.bincount(pair, minlength=n_states * n_states)
-        _, length = bouts(z)
-        part = np.bincount(length)
-        longer, shorter = (part, durations) if len(part) > len(durations) else (durations, part)
-        durations = longer.copy()
-        durations[: len(shorter)] += shorter
-    return LabelCounts(frames, transitions.reshape(n_states, n_states), durations)
-
-
-def bouts(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Runs of equal labels: (syllable, length in frames) of each bout; -1 is left out."""
-    if not len(z):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    begin = np.concatenate([[0], np.flatnonzero(z[1:] != z[:-1]) + 1])
-    length = np.diff(np.concatenate([begin, [len(z)]]))
-    is_real = z[begin] >= 0
-    return z[begin][is_real], length[is_real]
+    for part in iter_bouts(chain):
+        np.add.at(frames, part.syllable, part.length)
+        np.add.at(transitions, (part.syllable, part.syllable), part.length - 1)
+        has_previous = part.previous >= 0
+        np.add.at(transitions, (part.previous[has_previous], part.syllable[has_previous]), 1)
+        ticks = np.rint(part.length * (fps.max() / fps[part.session])).astype(np.int64)
+        counted = np.bincount(ticks, minlength=len(durations))
+        counted[: len(durations)] += durations
+        durations = counted
+    return LabelCounts(frames, transitions, durations, float(fps.max()))
 
 
 def label_statistics(chain: Chain, n_states: int) -> dict[str, Any]:
     """Statistics published beside the labels (``schema.LABELS``); durations in ms."""
-    index = chain.index
-    fastest = max(session.fps for session in index.sessions)
+    fps = np.array([session.fps for session in chain.index.sessions])
     by_bin = np.zeros((n_states, _MAX_DURATION_BINS), np.int64)
-    tables: list[_Bouts] = []
-    for session, first, length in zip(index.sessions, index.first, index.length, strict=True):
-        syllable, n = bouts(np.asarray(chain.syllable[first : first + length]))
-        bin_index = np.rint(n * fastest / session.fps).astype(np.int64)
-        np.add.at(by_bin, (syllable, np.clip(bin_index, 1, _MAX_DURATION_BINS) - 1), 1)
-        distinct, count = np.unique(np.stack([syllable, n]), axis=1, return_counts=True)
-        tables.append(_Bouts(distinct[0], distinct[1] * 1000 / session.fps, count))
-    every = _Bouts(*(np.concatenate(column) for column in zip(*tables, strict=True)))
+    tables = [_Distinct(*(np.zeros(0, np.int64) for _ in range(3)))]
+    for part in iter_bouts(chain):
+        tick = np.rint(part.length * (fps.max() / fps[part.session])).astype(np.int64)
+        np.add.at(by_bin, (part.syllable, np.clip(tick, 1, _MAX_DURATION_BINS) - 1), 1)
+        milliseconds = part.length * 1000 / fps[part.session]
+        pairs = np.stack([part.syllable, milliseconds])
+        distinct, number = np.unique(pairs, axis=1, return_counts=True)
+        tables.append(_Distinct(distinct[0], distinct[1], number))
+    every = _Distinct(*(np.concatenate(column) for column in zip(*tables, strict=True)))
     by_state = [_select(every, every.syllable == i) for i in range(n_states)]
     counts = count_labels(chain, n_states)
     moves = counts.transitions.copy()
@@ -117,13 +164,13 @@ def label_statistics(chain: Chain, n_states: int) -> dict[str, Any]:
         "median_duration": np.array([_median(table) for table in by_state]),
         "mean_duration": np.array([_mean(table) for table in by_state]),
         "duration_count": by_bin,
-        "duration": np.arange(1, _MAX_DURATION_BINS + 1) * 1000 / fastest,
+        "duration": np.arange(1, _MAX_DURATION_BINS + 1) * 1000 / fps.max(),
         "transition_count": moves,
         "median_duration_overall": _median(every),
     }
 
 
-class _Bouts(NamedTuple):
+class _Distinct(NamedTuple):
     """Distinct bouts: syllable, duration in ms, how often."""
 
     syllable: np.ndarray
@@ -131,16 +178,16 @@ class _Bouts(NamedTuple):
     number: np.ndarray
 
 
-def _select(table: _Bouts, which: np.ndarray) -> _Bouts:
-    return _Bouts(*(column[which] for column in table))
+def _select(table: _Distinct, which: np.ndarray) -> _Distinct:
+    return _Distinct(*(column[which] for column in table))
 
 
-def _median(table: _Bouts) -> float:
+def _median(table: _Distinct) -> float:
     order = np.argsort(table.duration, kind="stable")
     return median_of_counts(table.duration[order], table.number[order])
 
 
-def _mean(table: _Bouts) -> float:
+def _mean(table: _Distinct) -> float:
     total = table.number.sum()
     return float(table.duration @ table.number / total) if total else float("nan")
 

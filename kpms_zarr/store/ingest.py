@@ -70,7 +70,7 @@ class _PlannedFile:
 
 def ingest(
     store: StoreLike,
-    files: Iterable[str | Path],
+    files: str | Path | Iterable[str | Path],
     *,
     format: str = "auto",
     fps: float = 30.0,
@@ -112,6 +112,10 @@ def ingest(
     problems = _wrong_options(format, fps, keypoints)
     if problems:
         raise InputError.of(problems)
+    files = [files] if isinstance(files, str | Path) else files
+    anterior, posterior = (
+        [names] if isinstance(names, str) else names for names in (anterior, posterior)
+    )
     is_new = not access.exists(store)
     taken = {} if is_new else _sources(store)
     settings = read_settings(store) if taken else StudySettings()
@@ -137,7 +141,32 @@ def ingest(
         if is_new:
             access.remove(store)
         raise
+    notes += _notes_on_settings(store, planned, settings, fps)
     return IngestSummary(str(store), added, planned.known, n_frames, tuple(dict.fromkeys(notes)))
+
+
+def _notes_on_settings(
+    store: StoreLike, planned: _Plan, settings: StudySettings, fps: float
+) -> list[str]:
+    """What was set besides the sessions, and what was asked for but not done."""
+    notes = []
+    kept = [s for s in access.sessions(store) if s.name in planned.known and s.fps != fps]
+    if kept:
+        notes.append(
+            f"{len(kept)} known sessions keep their frame rate of {kept[0].fps:g} frames per second"
+        )
+    before = planned.settings
+    if before.anterior and (before.anterior, before.posterior) != (
+        settings.anterior,
+        settings.posterior,
+    ):
+        notes.append(
+            f"heading of the study changed to {', '.join(settings.posterior)} -> "
+            f"{', '.join(settings.anterior)}; models fitted before keep the old one"
+        )
+    if not (settings.anterior and settings.posterior):
+        notes.append("no heading yet: give --anterior and --posterior, here or in kpms-zarr pca")
+    return notes
 
 
 # ------------------------------------------------------------------ what to read

@@ -218,7 +218,13 @@ PARAMETERS = (
         "nat / frame",
     ),
     Variable("trace_kappa", ("sweep",), "float64", "stickiness of the transitions"),
-    Variable("trace_median_duration", ("sweep",), "float64", "median syllable duration", "frames"),
+    Variable(
+        "trace_median_duration",
+        ("sweep",),
+        "float64",
+        "median duration, frames of the fastest video",
+        "frames",
+    ),
     Variable(
         "trace_n_used", ("sweep",), "int64", "syllables holding 0.5 % of the frames or more", "", 0
     ),

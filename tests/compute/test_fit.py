@@ -239,8 +239,8 @@ def test_fit__reaches_the_target_duration(store):
 
 
 def test_kappa__fixed_stays_fixed():
-    schedule = KappaSchedule(FitConfig(kappa=123.0), 30.0)
-    schedule.update(LabelCounts(np.ones(3), np.eye(3), np.array([0, 5, 1])))
+    schedule = KappaSchedule(FitConfig(kappa=123.0))
+    schedule.update(LabelCounts(np.ones(3), np.eye(3), np.array([0, 5, 1]), 30.0))
     assert schedule.value == 123.0
 
 
@@ -304,6 +304,34 @@ def test_clusters__blocks_do_not_change_the_labels(monkeypatch):
     centres = fit_centres(rng, np.repeat(np.eye(3) * 100, 50, 0) + rng.normal(size=(150, 3)), 3)
     assert np.sort(centres.max(1)).round(-1).tolist() == [100, 100, 100]
     assert fit_centres(rng, np.zeros((20, 2)), 5).shape[0] == 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_fit__survives_a_glitch_of_ten_thousand_body_lengths(store, precision):
+    group = access.open_group(store, "r+")["keypoints"]
+    group["position"][0, 300, 2] = 1e6
+    kpms_zarr.fit(store, model=precision, config=replace(QUICK, precision=precision))
+    parameters = models.open_parameters(store, precision).load()
+    for name in ("ar_weight", "ar_bias", "ar_covariance", "trace_log_likelihood"):
+        assert np.isfinite(parameters[name]).all()
+    labels = models.open_labels(store, precision).load()
+    assert int((labels["syllable"] >= 0).sum()) == int(labels["n_frames"].sum())
+
+
+def test_fit__says_when_the_target_duration_was_missed(store):
+    config = replace(QUICK, target_duration=30_000.0)
+    result = kpms_zarr.fit(store, model="m", config=config)
+    assert any("target" in note for note in result.notes)
+
+
+def test_fit__counts_published_transitions_within_sessions_only(store):
+    kpms_zarr.fit(store, model="m", config=QUICK)
+    published = models.open_labels(store, "m").load()["transition_count"].values
+    counted = np.zeros_like(published)
+    for z in labels_by_name(store, "m").values():
+        np.add.at(counted, (z[:-1], z[1:]), 1)
+    np.fill_diagonal(counted, 0)
+    np.testing.assert_array_equal(published, counted)
 
 
 def test_nine_mice__through_the_command_line(nine_mice, tmp_path, capsys):

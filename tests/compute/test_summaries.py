@@ -10,24 +10,16 @@ from hypothesis import strategies as st
 from kpms_zarr.compute.agreement import adjusted_rand_index, normalized_mutual_information
 from kpms_zarr.compute.chain import Chain, ChainIndex
 from kpms_zarr.compute.summaries import (
-    bouts,
     count_labels,
+    iter_bouts,
     label_statistics,
     median_of_counts,
 )
 from kpms_zarr.store.access import Session
 
-labels = st.lists(st.integers(-1, 3), max_size=60)
-
 
 def naive_bouts(z) -> list[tuple[int, int]]:
     return [(k, len(list(g))) for k, g in itertools.groupby(z) if k >= 0]
-
-
-@given(labels)
-def test_bouts__equal_a_loop_over_frames(z):
-    syllable, length = bouts(np.array(z, int))
-    assert list(zip(syllable.tolist(), length.tolist(), strict=True)) == naive_bouts(z)
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=30))
@@ -44,6 +36,10 @@ def test_count_labels__equals_a_loop_and_never_crosses_sessions(sessions):
         for first, z in zip(index.first, sessions, strict=True):
             chain.syllable[first + 2 : first + len(z)] = z[2:]
         found = count_labels(chain, 4)
+        chunked = [np.concatenate(c).tolist() for c in zip(*iter_bouts(chain, 7), strict=True)]
+        # As when published: the first frames have the label of the first modelled one.
+        for first in index.first:
+            chain.syllable[first : first + 2] = chain.syllable[first + 2]
         statistics = label_statistics(chain, 4)
     modelled = [z[2:] for z in sessions]
     transitions = np.zeros((4, 4), int)
@@ -52,9 +48,15 @@ def test_count_labels__equals_a_loop_and_never_crosses_sessions(sessions):
             transitions[a, b] += 1
     np.testing.assert_array_equal(found.transitions, transitions)
     np.testing.assert_array_equal(found.frames, np.bincount(np.concatenate(modelled), minlength=4))
+    runs = [(i, *run) for i, z in enumerate(modelled) for run in naive_bouts(z)]
+    assert list(zip(*chunked[:3], strict=True)) == runs
+    np.fill_diagonal(transitions, 0)
+    np.testing.assert_array_equal(statistics["transition_count"], transitions)
     durations = [n for z in modelled for _, n in naive_bouts(z)]
     assert found.median_duration == np.median(durations)
-    assert statistics["median_duration_overall"] == pytest.approx(np.median(durations) * 1000 / 30)
+    published = [n for z in modelled for _, n in naive_bouts([z[0], z[0], *z])]
+    overall = statistics["median_duration_overall"]
+    assert overall == pytest.approx(np.median(published) * 1000 / 30)
     assert statistics["duration_count"].sum() == statistics["n_bouts"].sum() == len(durations)
 
 
@@ -65,6 +67,9 @@ def test_statistics__durations_are_in_ms_of_each_session():
         for first in index.first:
             chain.syllable[first + 1 : first + 13] = [0] * 6 + [1] * 6
         found = label_statistics(chain, 3)
+        counts = count_labels(chain, 3)
+    assert counts.fps == 60
+    assert counts.median_duration * 1000 / counts.fps == 150
     np.testing.assert_allclose(found["median_duration"], [150, 150, np.nan])
     np.testing.assert_allclose(found["mean_duration"][:2], 150)
     bins = found["duration"][found["duration_count"].sum(0) > 0]

@@ -106,7 +106,7 @@ def posterior_of(moments: np.ndarray, current: np.ndarray, prior: DynamicsPrior)
     _, n_latent, d = current.shape
     count, s_dd, s_rd, s_rr = unpack(moments, n_latent, (d - 1) // n_latent)
     offset = prior.mean - current
-    precision = np.eye(d) / prior.weight_scale + s_dd
+    precision = _at_least(np.eye(d) / prior.weight_scale + s_dd, 1 / prior.weight_scale)
     right = offset / prior.weight_scale + s_rd
     mean = np.linalg.solve(precision, right.transpose(0, 2, 1)).transpose(0, 2, 1)
     scatter = (
@@ -115,7 +115,25 @@ def posterior_of(moments: np.ndarray, current: np.ndarray, prior: DynamicsPrior)
         + offset @ offset.transpose(0, 2, 1) / prior.weight_scale
         - mean @ right.transpose(0, 2, 1)
     )
-    return Posterior(mean, precision, (scatter + scatter.transpose(0, 2, 1)) / 2, prior.dof + count)
+    scatter = _at_least((scatter + scatter.transpose(0, 2, 1)) / 2, prior.innovation_scale)
+    return Posterior(mean, precision, scatter, prior.dof + count)
+
+
+def _at_least(matrix: np.ndarray, floor: float) -> np.ndarray:
+    """Symmetric matrices with no eigenvalue below ``floor``.
+
+    Precision and scatter are never smaller than their priors; where float32 sums with an extreme
+    frame say so, it is rounding, and this removes it. Others pass unchanged to the bit.
+    """
+    value, vector = np.linalg.eigh(matrix)
+    # Rounding of the largest eigenvalue must not push the smallest below the floor again.
+    floors = np.maximum(floor, 1e-13 * value[:, -1:])
+    low = value[:, 0] < floors[:, 0]
+    if low.any():
+        scaled = vector[low] * np.maximum(value[low], floors[low])[:, None, :]
+        matrix = matrix.copy()
+        matrix[low] = scaled @ vector[low].transpose(0, 2, 1)
+    return matrix
 
 
 def draw_prior_dynamics(rng: np.random.Generator, n_states: int, prior: DynamicsPrior) -> Dynamics:

@@ -19,11 +19,11 @@ class HmmTables(NamedTuple):
     Attributes
     ----------
     whiten : (latent * state, (lag + 1) * latent)
-        W_i' [-A_i, I], rows latent-major, W_i the lower Cholesky factor of inv(Q_i).
+        F_i [-A_i, I], rows latent-major; F_i = inv(chol(Q_i)), so that F_i' F_i = inv(Q_i).
     shift : (latent * state, 1)
-        W_i' b_i.
+        F_i b_i.
     log_norm : (state, 1)
-        log det W_i - M/2 log 2 pi.
+        log det F_i - M/2 log 2 pi.
     into : (state, state + 1)
         Column j = pi[j, :]; the last column is uniform: no left neighbour.
     out_of : (state, state + 1)
@@ -51,7 +51,7 @@ def hmm_tables(
     transition : (state, state)
     """
     n_states, m, _ = weight.shape
-    factor = np.linalg.cholesky(np.linalg.inv(covariance)).transpose(0, 2, 1)
+    factor = np.linalg.inv(np.linalg.cholesky(covariance))
     whiten = np.concatenate([-factor @ weight, factor], -1)
     shift = np.einsum("nij,nj->ni", factor, bias)
     log_norm = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(-1) - m / 2 * np.log(2 * np.pi)

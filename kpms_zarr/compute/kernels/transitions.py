@@ -107,7 +107,7 @@ def draw_tables(
     tables = np.zeros(counts.size, np.int64)
     low = np.zeros(len(pair), np.int64)
     while len(pair):
-        high = np.minimum(n, np.maximum(low + 1, np.floor(2 * low + c).astype(np.int64)))
+        high = np.minimum(n, np.maximum(low + 1, np.minimum(2 * low + c, n).astype(np.int64)))
         tables[pair] += _count_in_bin(rng, a, c, low, high)
         is_open = high < n
         pair, n, a, c, low = (v[is_open] for v in (pair, n, a, c, high))
