@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from kpms_zarr.store import models
+from kpms_zarr.store import access, models
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.provenance import package_version
 from kpms_zarr.store.schema import USED_FRACTION
@@ -144,9 +144,12 @@ def _introduction(
 ) -> str:
     rates = sorted({session.fps for session in reading.label_sessions(labels)})
     rate = f"{rates[0]:g}" + (f" to {rates[-1]:g}" if len(rates) > 1 else "")
+    n_labelled, n_stored = labels.sizes["session"], len(access.sessions(store))
+    later = f" of {n_stored}, the others came later" if n_stored > n_labelled else ""
     text = (
-        f"Model {model} (labels {version}) gives a syllable to every frame of {name}: "
-        f"{_count(numbers['sessions'], 'session')}, {numbers['hours of video']} hours of video "
+        f"Model {model} (labels {version}) gives a syllable to every frame of its sessions in "
+        f"{name}: {_count(numbers['sessions'], 'session')}{later}, "
+        f"{numbers['hours of video']} hours of video "
         f"({numbers['frames']} frames at {rate} frames per second)"
         f"{_keypoints(store, model, version)}. "
     )
