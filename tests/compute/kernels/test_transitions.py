@@ -43,7 +43,8 @@ def test_tables__follow_the_exact_distribution(kappa):
     for i, (n, a) in enumerate(zip(N, A, strict=True)):
         assert excess(draws[:, i], exact_pmf(n, a, a + kappa)) < 5
     # Wrong twins: one count more, and a numerator a tenth too large.
-    assert excess(draws[:, 3], exact_pmf(N[3], 1.1 * A[3], 1.1 * A[3] + kappa)) > 5 or kappa > 100
+    if kappa < 100:  # beyond, a count is nearly always 0 and tells nothing of the numerator
+        assert excess(draws[:, 3], exact_pmf(N[3], 1.1 * A[3], 1.1 * A[3] + kappa)) > 5
     assert excess(draws[:, 2] + 1, exact_pmf(N[2], A[2], A[2] + kappa)) > 20
 
 
