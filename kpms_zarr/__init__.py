@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kpms_zarr.store.info import info
     from kpms_zarr.store.ingest import ingest
     from kpms_zarr.store.models import open_labels, open_parameters
+    from kpms_zarr.store.reconstruction import reconstruct
     from kpms_zarr.viz.report import report
 
 __version__ = package_version()
@@ -34,6 +35,7 @@ _HOME = {
     "demo": "kpms_zarr.demonstration",
     "open_labels": "kpms_zarr.store.models",
     "open_parameters": "kpms_zarr.store.models",
+    "reconstruct": "kpms_zarr.store.reconstruction",
     "InputError": "kpms_zarr.store.errors",
 }
 

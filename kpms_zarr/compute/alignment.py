@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from kpms_zarr.compute.heading_names import require_heading
 from kpms_zarr.compute.mapreduce import BlockReader, map_reduce
 from kpms_zarr.store import access
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK
-from kpms_zarr.store.study import StudySettings, read_settings
+from kpms_zarr.store.study import StudySettings, keypoint_columns, read_settings
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class AlignmentSettings:
     Attributes
     ----------
     confidence_threshold : float
-        A keypoint whose confidence is below is interpolated; one without confidence is not.
+        A keypoint whose confidence is below, or exactly 0, is interpolated; one without
+        confidence is not.
     fix_heading : bool
         Leave the animal as the camera sees it: heading 0 in all frames.
     """
@@ -90,7 +91,7 @@ class AlignedBlock(NamedTuple):
 
 
 def is_valid(position: np.ndarray, confidence: np.ndarray, threshold: float) -> np.ndarray:
-    """Which keypoints count: a finite position, and no confidence below the threshold.
+    """Which keypoints count: a finite position, and no confidence below the threshold or of 0.
 
     Parameters
     ----------
@@ -103,7 +104,7 @@ def is_valid(position: np.ndarray, confidence: np.ndarray, threshold: float) -> 
     -------
     ndarray, (frame, keypoint) bool
     """
-    return np.isfinite(position).all(-1) & ~(confidence < threshold)
+    return np.isfinite(position).all(-1) & ~((confidence < threshold) | (confidence == 0))
 
 
 def interpolate(
@@ -340,6 +341,7 @@ class Aligner:
     Attributes
     ----------
     reader : BlockReader
+        Of the keypoints of ``study``, in model units when a scale was given.
     settings : AlignmentSettings
     study : StudySettings
     sessions : tuple of Session
@@ -367,6 +369,7 @@ class Aligner:
         settings: AlignmentSettings | None = None,
         *,
         study: StudySettings | None = None,
+        scale: Mapping[int, float] | None = None,
     ) -> Aligner:
         """Look through a store once.
 
@@ -375,21 +378,27 @@ class Aligner:
         store : path or URL
         settings : AlignmentSettings, optional
         study : StudySettings, optional
-            In place of what the store says (default).
+            In place of what the store says (default). Its keypoints may be some of those of the
+            store, in any order: only they are read. See :func:`study.subset_keypoints`.
+        scale : mapping of int to float, optional
+            Index of a session -> units of position for one model unit: all that is returned is
+            in model units. 1 for a session that it lacks.
 
         Raises
         ------
         InputError
-            When there are no sessions, no keypoints for the heading, or sessions in which too
-            little is seen to align them.
+            When there are no sessions, no keypoints for the heading, keypoints that the store
+            lacks, or sessions in which too little is seen to align them.
         """
         settings = settings or AlignmentSettings()
         root = access.open_group(store)
         sessions = access.require_sessions(root, os.fspath(store))
-        study = study or read_settings(root)
+        stored = read_settings(root)
+        study = study or stored
+        columns = keypoint_columns(stored, study.keypoints)
         if not settings.fix_heading:
-            require_heading(study, os.fspath(store))
-        reader = BlockReader(store)
+            require_heading(study, os.fspath(store), stored=stored)
+        reader = BlockReader(store, keypoints=columns, scale=scale)
         look = partial(_sightings, reader, settings.confidence_threshold)
         sightings = map_reduce(look, iter_blocks(sessions, FRAMES_PER_CHUNK), add_sightings)
         n_blocks = [-(-session.n_frames // FRAMES_PER_CHUNK) for session in sessions]
@@ -539,70 +548,9 @@ def _check_seen(aligner: Aligner, seen: np.ndarray) -> None:
                 "at least one session in which every keypoint is seen",
                 f"none; {gone} missing altogether from one session or more",
                 f"all {len(seen)} sessions",
-                f"make the store with the keypoints that all sessions see: --keypoints {kept}",
+                f"make the store with the keypoints that all sessions see: --keypoints {kept} "
+                "(or give the same ones to kpms-zarr fit --use-keypoints)",
             )
         )
     if problems:
         raise InputError.of(problems)
-
-
-# ------------------------------------------------------------------ where the front is
-
-_EAR = r"(^|_)(left|right)?ears?(left|right|[lr])?(_|$)"
-_FRONT = ("nose", "snout", "muzzle", "beak", "head", _EAR, "neck")
-_REAR = (
-    r"tail_?base|base_?(of_?)?tail|tail_?root|tail_?start|tail_?set",
-    r"rump|pelvis",
-    r"low(er)?_?(spine|back)|(spine|back)_?low(er)?",
-    r"hip",
-    r"spine",
-    r"back",
-    r"tail",
-)
-
-
-def suggest_heading(keypoints: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Guess anterior and posterior keypoints by their names; empty where no name tells."""
-    words = {name: re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower() for name in keypoints}
-    plain = {name: re.sub(r"[^a-z0-9]+", "_", word) for name, word in words.items()}
-    front: list[str] = []
-    for pattern in _FRONT:
-        front = front or [name for name in keypoints if re.search(pattern, plain[name])]
-    rear: list[str] = []
-    for pattern in _REAR:
-        found = [n for n in keypoints if n not in front and re.search(pattern, plain[n])]
-        if pattern == "spine":
-            found = sorted(found, key=_number)[-1:]
-        if pattern == "tail":
-            found = sorted(found, key=_number)[:1]
-        rear = rear or found
-    return tuple(front), tuple(rear)
-
-
-def _number(name: str) -> int:
-    digits = re.findall(r"\d+", name)
-    return int(digits[-1]) if digits else 0
-
-
-def require_heading(study: StudySettings, where: str) -> None:
-    """Refuse a study that does not say where the front and the rear of the animal are.
-
-    Raises
-    ------
-    InputError
-        With keypoints that could be meant.
-    """
-    if study.anterior and study.posterior:
-        return
-    front, rear = suggest_heading(study.keypoints)
-    front, rear = study.anterior or front, study.posterior or rear
-    options = f"--anterior {','.join(front) or 'X'} --posterior {','.join(rear) or 'Y'}"
-    lost = " and ".join(s for s in ("anterior", "posterior") if not getattr(study, s))
-    said = "did you mean" if front and rear else "name them among the keypoints"
-    raise InputError(
-        expected="anterior and posterior keypoints, which give the heading of the animal",
-        found=f"no {lost} keypoint among {', '.join(study.keypoints)}",
-        where=where,
-        fix=f"{said}: kpms-zarr pca {where} {options} (or with the same options: "
-        f"kpms-zarr ingest {where} FILES). Or --fix-heading for an animal that never turns.",
-    )

@@ -11,7 +11,17 @@ _MARGIN = 1.2
 """Above what XLA's memory analysis reports on a CPU, for other versions and backends."""
 
 
-def tile_bytes(shape: TileShape, *, n_states: int, n_latent: int, lags: int, itemsize: int) -> int:
+def tile_bytes(
+    shape: TileShape,
+    *,
+    n_states: int,
+    n_latent: int,
+    lags: int,
+    itemsize: int,
+    n_keypoints: int = 0,
+    n_space: int = 2,
+    noise_dof: int = 5,
+) -> int:
     """Bytes of one tile on the device: input, filtered probabilities, products of features.
 
     Parameters

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO
@@ -66,32 +67,62 @@ class ChainIndex:
 
 
 class Chain:
-    """Latent pose and labels of every frame, in scratch files that go with the process.
+    """State of every frame, in scratch files that go with the process.
 
     Parameters
     ----------
     index : ChainIndex
     n_latent, n_space : int
     dtype : str
-        Of the latent pose.
+        Of what is sampled.
+    n_keypoints : int
+        0 for the AR stage alone, which needs neither keypoints nor their noise.
 
     Attributes
     ----------
-    latent : memmap, (frame, latent)
     syllable : memmap, (frame,) int16
-    centroid : memmap, (frame, space) float32
-    heading : memmap, (frame,) float32
+    local : memmap, (frame, latent + space + 1 + keypoint)
+        Everything else that is sampled; the next four are views of it.
+    latent : (frame, latent)
+    centroid : (frame, space)
+    heading : (frame,)
+    noise_scale : (frame, keypoint)
+    observed : memmap, (frame, keypoint * space + keypoint) float32
+        The data; the next two are views of it.
+    position : (frame, keypoint * space)
+        NaN = missing.
+    prior_scale : (frame, keypoint)
+        s0 of the noise scales.
     """
 
-    def __init__(self, index: ChainIndex, *, n_latent: int, n_space: int, dtype: str) -> None:
+    def __init__(
+        self, index: ChainIndex, *, n_latent: int, n_space: int, dtype: str, n_keypoints: int = 0
+    ) -> None:
         self.index = index
+        self.n_latent, self.n_space, self.n_keypoints = n_latent, n_space, n_keypoints
         self._files: list[IO[bytes]] = []
+        self._old: tuple[np.memmap, np.memmap] | None = None
+        self._kept: list[slice] | None = None
         n = index.n_frames
-        self.latent = self._array("latent", dtype, (n, n_latent))
+        ends = np.cumsum([n_latent, n_space, 1, n_keypoints])
+        self.local = self._array("state", dtype, (n, int(ends[-1])))
+        self.latent = self.local[:, : ends[0]]
+        self.centroid = self.local[:, ends[0] : ends[1]]
+        self.heading = self.local[:, ends[1]]
+        self.noise_scale = self.local[:, ends[2] :]
         self.syllable = self._array("syllable", "int16", (n,))
-        self.centroid = self._array("centroid", "float32", (n, n_space))
-        self.heading = self._array("heading", "float32", (n,))
         self.syllable[:] = NO_STATE
+        width = n_keypoints * n_space
+        if n_keypoints:
+            self.observed = self._array("data", "float32", (n, width + n_keypoints))
+            self.position = self.observed[:, :width]
+            self.prior_scale = self.observed[:, width:]
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the scratch files."""
+        observed = self.observed.nbytes if self.n_keypoints else 0
+        return self.local.nbytes + self.syllable.nbytes + observed
 
     def _array(self, name: str, dtype: str, shape: tuple[int, ...]) -> np.memmap:
         n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -111,6 +142,31 @@ class Chain:
                 fix="free some space, or name another folder in the environment variable TMPDIR",
             ) from error
         return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+
+    @contextmanager
+    def undoable(self) -> Iterator[None]:
+        """Bring the state back to what it was at the start when the body raises."""
+        if self._old is None:
+            self._old = (
+                self._array("old_state", str(self.local.dtype), self.local.shape),
+                self._array("old_syllable", "int16", self.syllable.shape),
+            )
+        self._kept = []
+        try:
+            yield
+        except BaseException:
+            for frames in self._kept:
+                self.local[frames], self.syllable[frames] = (old[frames] for old in self._old)
+            raise
+        finally:
+            self._kept = None
+
+    def keep(self, frames: slice) -> None:
+        """Note frames that are about to be written, once each; see :meth:`undoable`."""
+        if self._kept is not None and self._old is not None:
+            for old, now in zip(self._old, (self.local, self.syllable), strict=True):
+                old[frames] = now[frames]
+            self._kept.append(frames)
 
     def close(self) -> None:
         """Let the scratch files go."""

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from kpms_zarr.compute.scale import SCALES
 from kpms_zarr.store.errors import InputError, Problem
 
-STAGES = ("ar",)
+STAGES = ("ar", "full", "both")
 PRECISIONS = ("float32", "float64")
 INITS = ("kmeans", "prior")
 
@@ -26,15 +27,33 @@ class FitConfig:
     Attributes
     ----------
     stage : str
-        ``"ar"``: syllables from the principal components of the aligned pose.
-    sweeps : int
-        Gibbs iterations.
-    kappa : float
-        Stickiness: larger means longer syllables. The value at the start when
-        ``target_duration`` is given.
+        ``"ar"``: syllables from the principal components of the aligned pose; ``"full"``: the
+        keypoint model, which also infers pose, heading, centroid and the noise of every keypoint;
+        ``"both"``: the first as the start of the second.
+    sweeps : int or None
+        Gibbs iterations of the stage that ends the fit; None = 50 for ``"ar"``, 200 otherwise.
+    ar_sweeps : int
+        Iterations of the AR stage that ``"both"`` begins with.
+    kappa : float or None
+        Stickiness of the stage that ends the fit: larger means longer syllables. The value at
+        the start when ``target_duration`` is given. None = 1e6 for ``"ar"``, 1e4 otherwise.
+    ar_kappa : float
+        Stickiness of the AR stage that ``"both"`` begins with.
     target_duration : float or None
         Median syllable duration to reach, in ms; kappa is then adapted during the first 60 %
-        of the sweeps and fixed afterwards.
+        of the sweeps of each stage and fixed afterwards.
+    from_model : str or None
+        Model of the same store whose state and parameters the ``"full"`` stage begins with.
+    use_keypoints : tuple of str or None
+        Keypoints of the store to use, in this order; None = all.
+    scale : str
+        Priors are stated for bodies of about 100 units. ``"dataset"``: positions are divided by
+        one factor that makes the typical body 100 long, so that pixels and metres give the same
+        model; ``"session"``: by a factor for each session, for animals or cameras of different
+        size; ``"none"``: taken as they are. Published values are in units of position again.
+    fix_heading : bool or None
+        Heading 0 in every frame, for an animal that never turns; None = as in the PCA of the
+        store.
     n_states : int
         Cap on the number of syllables.
     latent_dim : int or None
@@ -55,6 +74,24 @@ class FitConfig:
         Degrees of freedom of that prior beyond the latent dimension.
     weight_scale : float
         K0 = weight_scale * I, matrix-normal prior of the autoregressive weights.
+    noise_dof : int
+        Degrees of freedom nu_s of the noise of a keypoint in a frame: s ~ nu_s s0 / chi2(nu_s).
+    noise_slope, noise_intercept, confidence_pseudocount : float
+        s0 = 10^(2 (slope log10(confidence + pseudocount) + intercept)), in model units squared;
+        1 for keypoints without a confidence. A confidence of exactly 0 means missing.
+    noise_variance : float
+        Global noise variance sigma2 of each keypoint, which multiplies s.
+    sample_noise_variance : bool
+        Draw it in every sweep, one for each keypoint.
+    noise_variance_dof : float
+        Degrees of freedom of its scaled inverse chi-squared prior.
+    centroid_step_variance : float or None
+        sigma2_loc: variance of the step of the centroid from frame to frame along each axis, in
+        model units squared; None = the squared median step of the centroid of the data.
+    latent_start_variance, centroid_start_variance : float
+        Prior variance of latent pose and centroid in the first frames of a session.
+    save_noise_scale : bool
+        Publish the noise of every keypoint in every frame beside the labels.
     segment_frames : int
         Length of the pieces that run side by side. Speed only: pieces are conditioned on their
         neighbours and cut anew every sweep, so the posterior is that of the uncut sessions.
@@ -62,10 +99,16 @@ class FitConfig:
         Tiles of segments computed at the same time. Speed and memory only.
     """
 
-    stage: str = "ar"
-    sweeps: int = 50
-    kappa: float = 1e6
+    stage: str = "both"
+    sweeps: int | None = None
+    ar_sweeps: int = 50
+    kappa: float | None = None
+    ar_kappa: float = 1e6
     target_duration: float | None = None
+    from_model: str | None = None
+    use_keypoints: tuple[str, ...] | None = None
+    scale: str = "dataset"
+    fix_heading: bool | None = None
     n_states: int = 100
     latent_dim: int | None = None
     lags: int = 3
@@ -77,6 +120,17 @@ class FitConfig:
     innovation_scale: float = 0.01
     innovation_dof: int = 2
     weight_scale: float = 10.0
+    noise_dof: int = 5
+    noise_slope: float = -0.5
+    noise_intercept: float = 0.25
+    confidence_pseudocount: float = 1e-3
+    noise_variance: float = 1.0
+    sample_noise_variance: bool = False
+    noise_variance_dof: float = 10.0
+    centroid_step_variance: float | None = None
+    latent_start_variance: float = 10.0
+    centroid_start_variance: float = 1e6
+    save_noise_scale: bool = False
     segment_frames: int = 256
     tiles_in_flight: int = 2
 
@@ -84,49 +138,93 @@ class FitConfig:
         problems = [
             *self._check_choices(),
             *self._check_whole_numbers(),
-            *self._check_positive_numbers(),
+            *self._check_numbers(),
+            *self._check_stages(),
         ]
         if problems:
             raise InputError.of(problems)
 
+    @property
+    def last_sweeps(self) -> int:
+        """Sweeps of the stage that ends the fit."""
+        return self.sweeps or (50 if self.stage == "ar" else 200)
+
+    @property
+    def last_kappa(self) -> float:
+        """Stickiness of the stage that ends the fit, at its start."""
+        return self.kappa or (1e6 if self.stage == "ar" else 1e4)
+
     def _check_choices(self) -> list[Problem]:
-        choices = {"stage": STAGES, "precision": PRECISIONS, "init": INITS}
-        return [
+        choices = {"stage": STAGES, "precision": PRECISIONS, "init": INITS, "scale": SCALES}
+        problems = [
             _problem(name, f"one of {', '.join(allowed)}", getattr(self, name))
             for name, allowed in choices.items()
             if getattr(self, name) not in allowed
         ]
+        for name in ("sample_noise_variance", "save_noise_scale", "fix_heading"):
+            value = getattr(self, name)
+            if not isinstance(value, bool) and not (name == "fix_heading" and value is None):
+                problems.append(_problem(name, "True or False", value))
+        names = self.use_keypoints
+        if names is not None:
+            # A list, as JSON gives it, is welcome; what is kept can be compared and hashed.
+            if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+                problems.append(_problem("use_keypoints", "names of keypoints", names))
+            else:
+                object.__setattr__(self, "use_keypoints", tuple(names))
+        return problems
 
     def _check_whole_numbers(self) -> list[Problem]:
         ranges = {
             "sweeps": (1, 10**7),
+            "ar_sweeps": (1, 10**7),
             "n_states": (2, 1000),
             "lags": (1, 20),
             "latent_dim": (1, 100),
             "seed": (0, 2**63 - 1),
             "innovation_dof": (0, 10**6),
+            "noise_dof": (1, 1000),
             "segment_frames": (8, 4096),
             "tiles_in_flight": (1, 256),
         }
         problems = []
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
-            if value is None and name == "latent_dim":
+            if value is None and name in ("latent_dim", "sweeps"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 problems.append(_problem(name, f"a whole number from {low} to {high}", value))
         return problems
 
-    def _check_positive_numbers(self) -> list[Problem]:
-        names = ["kappa", "alpha", "gamma", "innovation_scale", "weight_scale"]
-        if self.target_duration is not None:
-            names.append("target_duration")
+    def _check_numbers(self) -> list[Problem]:
         problems = []
-        for name in names:
+        for name in _POSITIVE:
             value = getattr(self, name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not math.isfinite(value) or value <= 0:
+            if value is None and name in _OPTIONAL:
+                continue
+            if not _is_number(value) or value <= 0:
                 problems.append(_problem(name, "a positive number", value))
+        for name in ("noise_slope", "noise_intercept"):
+            if not _is_number(getattr(self, name)):
+                problems.append(_problem(name, "a number", getattr(self, name)))
+        return problems
+
+    def _check_stages(self) -> list[Problem]:
+        problems = []
+        if self.from_model is not None and self.stage != "full":
+            problems.append(
+                Problem(
+                    "--from-model with --stage full",
+                    f"--stage {self.stage}",
+                    "--from-model",
+                    "add --stage full, or leave --from-model out",
+                )
+            )
+        if self.stage != "ar" and self.lags > self.segment_frames:
+            problems.append(
+                _problem("segment_frames", f"at least as many as lags ({self.lags})",
+                         self.segment_frames)
+            )  # fmt: skip
         return problems
 
     def to_dict(self) -> dict[str, Any]:
@@ -152,6 +250,29 @@ class FitConfig:
         if problems:
             raise InputError.of(problems)
         return cls(**settings)
+
+
+_POSITIVE = (
+    "kappa",
+    "ar_kappa",
+    "target_duration",
+    "alpha",
+    "gamma",
+    "innovation_scale",
+    "weight_scale",
+    "confidence_pseudocount",
+    "noise_variance",
+    "noise_variance_dof",
+    "centroid_step_variance",
+    "latent_start_variance",
+    "centroid_start_variance",
+)
+_OPTIONAL = ("kappa", "target_duration", "centroid_step_variance")
+
+
+def _is_number(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _problem(name: str, expected: str, found: object) -> Problem:

@@ -47,16 +47,19 @@ class SweepEnded:
     Attributes
     ----------
     sweep, n_sweeps : int
-        Counted from 1.
+        Counted from 1 over all stages.
     seconds : float
         Wall time of the sweep.
     log_likelihood : float
-        log p(latent, syllable | parameters), nat per frame.
+        Of all that the stage samples, given the parameters, nat per frame; different quantities in
+        the two stages.
     median_duration : float
         In ms.
     n_used : int
         Syllables with at least 0.5 % of the frames.
     kappa : float
+    stage : str
+        ``"ar"`` or ``"full"``.
     """
 
     sweep: int
@@ -66,6 +69,7 @@ class SweepEnded:
     median_duration: float
     n_used: int
     kappa: float
+    stage: str = "ar"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -28,14 +28,37 @@ class BlockReader:
     Parameters
     ----------
     store : path or URL
+    keypoints : sequence of int, optional
+        Keypoints of the store to return, in this order (default: all).
+    scale : mapping of int to float, optional
+        Index of a session -> units of position of the store for one unit of what is returned;
+        1 for a session that it lacks.
     """
 
-    def __init__(self, store: StoreLike) -> None:
+    def __init__(
+        self,
+        store: StoreLike,
+        *,
+        keypoints: Sequence[int] | None = None,
+        scale: Mapping[int, float] | None = None,
+    ) -> None:
         self._store = os.fspath(store)
+        self._keypoints = None if keypoints is None else np.asarray(keypoints, dtype=np.int64)
+        self._scale = {int(i): float(s) for i, s in (scale or {}).items() if s != 1}
         self._arrays: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_store": self._store, "_arrays": {}}
+        return {**self.__dict__, "_arrays": {}}
+
+    @property
+    def store(self) -> str:
+        """Path or URL of the store."""
+        return self._store
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether positions of any session are returned in other units than they are stored."""
+        return bool(self._scale)
 
     def _array(self, name: str) -> Any:
         if name not in self._arrays:
@@ -44,11 +67,22 @@ class BlockReader:
 
     def position(self, block: Block) -> np.ndarray:
         """Positions of a block: (frame, keypoint, space) float32, NaN = missing."""
-        return regions.read(self._array("position"), block)
+        values = self._selected("position", block)
+        scale = self._scale.get(block.session)
+        if scale is None:
+            return values
+        with np.errstate(over="ignore"):  # too far out for float32: not finite, hence not valid
+            return values / np.float32(scale)
 
     def confidence(self, block: Block) -> np.ndarray:
         """Confidences of a block: (frame, keypoint) float32, NaN = not given."""
-        return regions.read(self._array("confidence"), block)
+        return self._selected("confidence", block)
+
+    def _selected(self, name: str, block: Block) -> np.ndarray:
+        values = regions.read(self._array(name), block)
+        # take, not values[:, keypoints]: sums round by memory layout, and this one is that of a
+        # store which holds nothing else
+        return values if self._keypoints is None else values.take(self._keypoints, axis=1)
 
 
 def map_reduce(

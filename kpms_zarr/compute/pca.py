@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -170,12 +169,37 @@ def pca(
     InputError
         For settings out of range, sessions that cannot be aligned, and poses that never change.
     """
-    where = os.fspath(store)
     _check_settings(variance, confidence_threshold)
     before = read_settings(store)
     study = settings_from_names(before, anterior=anterior, posterior=posterior, skeleton=None)
     alignment = AlignmentSettings(confidence_threshold, fix_heading)
     aligner = Aligner.of(store, alignment, study=study)
+    return _write(store, study, components_of(aligner, variance=variance))
+
+
+def components_of(aligner: Aligner, *, variance: float) -> xr.Dataset:
+    """Principal components of the aligned pose of all sessions of an aligner; writes nothing.
+
+    Parameters
+    ----------
+    aligner : Aligner
+        Of any keypoints of the store, and in any units.
+    variance : float
+        Share of the variance that the latent pose shall hold.
+
+    Returns
+    -------
+    xarray.Dataset
+        As :func:`pca` returns it, without provenance. Lengths are in the units of the aligner;
+        the attribute ``scaled`` says whether they are others than those of the store.
+
+    Raises
+    ------
+    InputError
+        For settings out of range and poses that never change.
+    """
+    study, where = aligner.study, aligner.reader.store
+    _check_settings(variance, aligner.settings.confidence_threshold)
     _check_size(study, where)
     basis = centering(len(study.keypoints))
     moments, notes = _moments(aligner, basis)
@@ -191,14 +215,30 @@ def pca(
         "n_components": _n_components(components.variance, variance),
         "n_frames": moments.n_frames,
         "variance": variance,
-        **asdict(alignment),
+        **asdict(aligner.settings),
         "anterior": list(study.anterior),
         "posterior": list(study.posterior),
         "keypoints": list(study.keypoints),
         "sessions": [session.name for session in aligner.sessions],
+        "scaled": aligner.reader.is_scaled,
         "notes": [*aligner.notes, *notes, *_dominating(components, study, variance)],
     }
-    return _write(store, study, components, settings)
+    return _dataset(study, components, settings)
+
+
+def _dataset(study: StudySettings, components: Components, settings: dict[str, Any]) -> xr.Dataset:
+    values = {
+        "pose_loading": components.loading,
+        "pose_mean": components.mean,
+        "explained_variance": components.variance,
+        "explained_variance_ratio": components.variance / components.variance.sum(),
+    }
+    variables = {
+        name: (variable("pca", name).dims, value, variable("pca", name).attrs)
+        for name, value in values.items()
+    }
+    coordinates = {"keypoint": np.asarray(study.keypoints), "space": np.asarray(study.space)}
+    return xr.Dataset(variables, coordinates, settings)
 
 
 def _dominating(components: Components, study: StudySettings, variance: float) -> list[str]:
@@ -213,7 +253,8 @@ def _dominating(components: Components, study: StudySettings, variance: float) -
             found.setdefault(study.keypoints[point], []).append(f"{i + 1} ({share[i, point]:.0%})")
     return [
         f"{name} alone makes up most of component {', '.join(which)}: if it is badly tracked or "
-        f"moves on its own (a tail), make the store without it, with --keypoints"
+        f"moves on its own (a tail), make the store without it, with --keypoints, or fit without "
+        "it, with --use-keypoints"
         for name, which in found.items()
     ]
 
@@ -283,29 +324,14 @@ def _usable(variance: np.ndarray) -> int:
     return int((variance > _SMALLEST_VARIANCE * variance.sum()).sum())
 
 
-def _write(
-    store: StoreLike, study: StudySettings, components: Components, settings: dict[str, Any]
-) -> xr.Dataset:
-    values = {
-        "keypoint": np.asarray(study.keypoints, dtype=object),
-        "space": np.asarray(study.space, dtype=object),
-        "pose_loading": components.loading,
-        "pose_mean": components.mean,
-        "explained_variance": components.variance,
-        "explained_variance_ratio": components.variance / components.variance.sum(),
-    }
-    attrs = {**settings, **provenance("pca", settings)}
+def _write(store: StoreLike, study: StudySettings, found: xr.Dataset) -> xr.Dataset:
+    attrs = {**found.attrs, **provenance("pca", found.attrs)}
     root = access.open_group(store, "r+")
     write_settings(root, study)
     group = root.create_group(layout.PCA, overwrite=True)
-    layout.write_values(group, "pca", values)
+    layout.write_values(group, "pca", {str(name): found[name].values for name in found.variables})
     group.attrs.update(attrs)
-    coordinates = {name: values.pop(name).astype(str) for name in ("keypoint", "space")}
-    variables = {
-        name: (variable("pca", name).dims, value, variable("pca", name).attrs)
-        for name, value in values.items()
-    }
-    return xr.Dataset(variables, coordinates, attrs)
+    return found.assign_attrs(attrs)
 
 
 # ------------------------------------------------------------------ pose -> latent

@@ -2,56 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from kpms_zarr.compute.chain import Chain
 from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.preparation import Preparation
 from kpms_zarr.compute.summaries import count_labels, label_statistics
-from kpms_zarr.compute.sweep import Parameters, SweepResult
+from kpms_zarr.compute.trace import Outcome
 from kpms_zarr.store import access
 from kpms_zarr.store.blocks import Block
 from kpms_zarr.store.models import LabelWriter, write_parameters
-from kpms_zarr.store.study import StudySettings
 
 _BLOCK_FRAMES = 2_000_000
 
-
-@dataclass
-class Trace:
-    """One value per sweep of what a person watches.
-
-    Attributes
-    ----------
-    log_likelihood : list of float
-        nat per frame.
-    kappa : list of float
-    median_duration : list of float
-        In frames of the fastest video.
-    n_used : list of int
-    usage : list of ndarray, (state,)
-    seconds : list of float
-    """
-
-    log_likelihood: list[float] = field(default_factory=list)
-    kappa: list[float] = field(default_factory=list)
-    median_duration: list[float] = field(default_factory=list)
-    n_used: list[int] = field(default_factory=list)
-    usage: list[np.ndarray] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    def append(self, result: SweepResult, kappa: float, seconds: float) -> None:
-        """Add a sweep."""
-        frames = result.counts.frames
-        self.log_likelihood.append(result.log_likelihood)
-        self.kappa.append(kappa)
-        self.median_duration.append(result.counts.median_duration)
-        self.n_used.append(result.counts.n_used)
-        self.usage.append(frames / max(1, frames.sum()))
-        self.seconds.append(seconds)
+TERMS = ("syllable", "latent", "centroid", "noise_scale", "position")
+"""Parts of the log likelihood of a sweep, in the order in which they are stored."""
 
 
 def publish(
@@ -59,10 +26,8 @@ def publish(
     model: str,
     *,
     chain: Chain,
-    parameters: Parameters,
-    trace: Trace,
-    components: xr.Dataset,
-    study: StudySettings,
+    outcome: Outcome,
+    preparation: Preparation,
     config: FitConfig,
     notes: list[str],
 ) -> str:
@@ -78,18 +43,25 @@ def publish(
     _renumber(chain, order)
     sessions = tuple(sorted(chain.index.sessions, key=lambda session: session.index))
     settings = {**config.to_dict(), "notes": list(notes)}
-    n_latent = chain.latent.shape[1]
+    names = ["syllable", "latent", "centroid", "heading"]
+    if config.save_noise_scale and chain.n_keypoints:
+        names.append("noise_scale")
     writer = LabelWriter(
         root,
         model,
         sessions=sessions,
-        settings=study,
-        names=("syllable", "latent", "centroid", "heading"),
-        n_latent=n_latent,
+        settings=preparation.study,
+        names=tuple(names),
+        n_latent=chain.n_latent,
+        scale=[preparation.scale[session.index] for session in sessions],
     )
-    _write_labels(writer, chain)
-    values = _parameter_values(parameters, trace, order, components, n_latent)
-    write_parameters(root, model, writer.version, values, settings)
+    _write_labels(writer, chain, names, outcome.noise_variance)
+    values = _parameter_values(outcome, order, preparation)
+    attrs = {
+        "fix_heading": preparation.fix_heading,
+        "centroid_step_variance": preparation.step_variance,
+    }
+    write_parameters(root, model, writer.version, values, settings, attrs)
     return writer.publish("fit", settings, label_statistics(chain, config.n_states))
 
 
@@ -110,43 +82,48 @@ def _renumber(chain: Chain, order: np.ndarray) -> None:
         chain.syllable[block] = number[chain.syllable[block]]
 
 
-def _write_labels(writer: LabelWriter, chain: Chain) -> None:
+def _write_labels(
+    writer: LabelWriter, chain: Chain, names: list[str], noise_variance: np.ndarray | None
+) -> None:
     rows = {session: row for row, session in enumerate(writer.sessions)}
     for session, first in zip(chain.index.sessions, chain.index.first, strict=True):
+        scale = writer.scale[rows[session]]
         for start in range(0, session.n_frames, writer.block_frames):
             stop = min(start + writer.block_frames, session.n_frames)
             frames = slice(first + start, first + stop)
-            values = {
-                "syllable": chain.syllable[frames],
-                "latent": chain.latent[frames],
-                "centroid": chain.centroid[frames],
-                "heading": chain.heading[frames],
-            }
+            values = {name: np.asarray(getattr(chain, name)[frames]) for name in names}
+            values["centroid"] = values["centroid"] * scale
+            if "noise_scale" in values:
+                values["noise_scale"] = values["noise_scale"] * (noise_variance * scale**2)
             writer.write(Block(rows[session], start, stop), values)
 
 
 def _parameter_values(
-    parameters: Parameters,
-    trace: Trace,
-    order: np.ndarray,
-    components: xr.Dataset,
-    n_latent: int,
+    outcome: Outcome, order: np.ndarray, preparation: Preparation
 ) -> dict[str, Any]:
+    parameters, trace = outcome.parameters, outcome.trace
     weight_bias = parameters.dynamics.weight_bias[order]
-    return {
-        "keypoint": components["keypoint"].values.astype(object),
-        "space": components["space"].values.astype(object),
-        "pose_loading": components["pose_loading"].values[:n_latent],
-        "pose_mean": components["pose_mean"].values,
+    terms = [[part.get(name, np.nan) for name in TERMS] for part in trace.terms]
+    values = {
+        "keypoint": np.asarray(preparation.study.keypoints, dtype=object),
+        "space": np.asarray(preparation.study.space, dtype=object),
+        "term": np.asarray(TERMS, dtype=object),
+        "pose_loading": preparation.loading,
+        "pose_mean": preparation.mean,
         "ar_weight": weight_bias[..., :-1],
         "ar_bias": weight_bias[..., -1],
         "ar_covariance": parameters.dynamics.covariance[order],
         "state_usage": parameters.usage[order],
         "transition_probability": parameters.transition[order][:, order],
+        "trace_stage": np.asarray(trace.stage, dtype=object),
         "trace_log_likelihood": trace.log_likelihood,
+        "trace_log_probability": np.asarray(terms),
         "trace_kappa": trace.kappa,
         "trace_median_duration": trace.median_duration,
         "trace_n_used": trace.n_used,
         "trace_usage": np.stack(trace.usage)[:, order],
         "trace_seconds": trace.seconds,
     }
+    if outcome.noise_variance is not None:
+        values["noise_variance"] = outcome.noise_variance
+    return values

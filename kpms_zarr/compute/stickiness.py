@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.summaries import LabelCounts
 
 _ADAPT_SHARE = 0.6
@@ -22,14 +21,18 @@ class KappaSchedule:
 
     Parameters
     ----------
-    config : FitConfig
-        ``kappa`` is the starting value, ``target_duration`` (ms) the aim; None keeps kappa.
+    kappa : float
+        The value at the start.
+    sweeps : int
+        Of the stage.
+    target_duration : float or None
+        In ms; None keeps kappa.
     """
 
-    def __init__(self, config: FitConfig) -> None:
-        self.value = float(config.kappa)
-        self._target = config.target_duration
-        self._n_adaptive = int(_ADAPT_SHARE * config.sweeps)
+    def __init__(self, kappa: float, sweeps: int, target_duration: float | None) -> None:
+        self.value = float(kappa)
+        self._target = target_duration
+        self._n_adaptive = int(_ADAPT_SHARE * sweeps)
         self._step = 0
         self._sign_changes = 0
         self._last_error = 0.0

@@ -48,30 +48,85 @@ def in_flight(
             yield pending.popleft().result()
 
 
+def gather(
+    values: np.ndarray,
+    chain: Chain,
+    tile: Tile,
+    shape: TileShape,
+    *,
+    before: int = 0,
+    after: int = 0,
+    fill: int = 0,
+    dtype: np.dtype | type | None = None,
+) -> np.ndarray:
+    """Values of the frames of a tile, and of some frames of the same session around each segment.
+
+    Parameters
+    ----------
+    values : ndarray, (frame, ...)
+        An array of the chain.
+    chain : Chain
+    tile : Tile
+    shape : TileShape
+    before : int
+        At most ``lags``.
+    after : int
+    fill : int
+        Where there is no frame.
+    dtype : dtype, optional
+        Default: that of ``values``.
+
+    Returns
+    -------
+    (segment, before + frame + after, ...)
+        What follows a segment that is shorter than the tile comes right behind it.
+    """
+    index = chain.index
+    n_frames = before + shape.n_frames + after
+    found = np.full((shape.n_segments, n_frames, *values.shape[1:]), fill, dtype or values.dtype)
+    begin = index.first[tile.session] + tile.start
+    end = np.minimum(begin + tile.length + after, (index.first + index.length)[tile.session])
+    for lane, (first, last) in enumerate(zip(begin - before, end, strict=True)):
+        found[lane, : last - first] = values[first:last]
+    return found
+
+
 def gather_latent(chain: Chain, tile: Tile, shape: TileShape) -> np.ndarray:
     """Latent pose of a tile with its lags: (segment, lag + frame, latent), zero where padded."""
-    lags = chain.index.lags
-    latent = chain.latent
-    x = np.zeros((shape.n_segments, lags + shape.n_frames, latent.shape[1]), latent.dtype)
-    begin = chain.index.first[tile.session] + tile.start
-    for lane, (first, length) in enumerate(zip(begin, tile.length, strict=True)):
-        x[lane, : lags + length] = latent[first - lags : first + length]
-    return x
+    return gather(chain.latent, chain, tile, shape, before=chain.index.lags)
 
 
 def gather_labels(chain: Chain, tile: Tile, shape: TileShape) -> np.ndarray:
     """Labels of a tile: (segment, frame) int32, 0 where padded."""
-    z = np.zeros((shape.n_segments, shape.n_frames), np.int32)
-    begin = chain.index.first[tile.session] + tile.start
-    for lane, (first, length) in enumerate(zip(begin, tile.length, strict=True)):
-        z[lane, :length] = chain.syllable[first : first + length]
-    return z
+    return gather(chain.syllable, chain, tile, shape, dtype=np.int32)
 
 
 def scatter_labels(chain: Chain, tile: Tile, z: np.ndarray) -> None:
     """Write the labels of a tile, (segment, frame), back to the chain."""
     begin = chain.index.first[tile.session] + tile.start
     for lane, (first, length) in enumerate(zip(begin, tile.length, strict=True)):
+        chain.syllable[first : first + length] = z[lane, :length]
+
+
+def scatter_all(chain: Chain, tile: Tile, z: np.ndarray, local: np.ndarray) -> None:
+    """Write all that was sampled of a tile back.
+
+    The first ``lags`` frames are written where they begin a session, and belong to the segment.
+
+    Parameters
+    ----------
+    chain : Chain
+    tile : Tile
+    z : ndarray, (segment, frame)
+    local : ndarray, (segment, lag + frame, feature)
+    """
+    lags = chain.index.lags
+    begin = chain.index.first[tile.session] + tile.start
+    skip = np.where(tile.start > lags, lags, 0)
+    for lane, (first, length, own) in enumerate(zip(begin, tile.length, skip, strict=True)):
+        frames = slice(first - lags + own, first + length)
+        chain.keep(frames)
+        chain.local[frames] = local[lane, own : lags + length]
         chain.syllable[first : first + length] = z[lane, :length]
 
 

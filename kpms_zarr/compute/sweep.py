@@ -51,6 +51,21 @@ class Parameters(NamedTuple):
     transition: np.ndarray
 
 
+class NoiseSums(NamedTuple):
+    """What the global noise variances need.
+
+    Attributes
+    ----------
+    square : (keypoint,)
+        Sum of |e|^2 / s over the frames in which the keypoint is observed.
+    n_observed : (keypoint,)
+        Number of these frames.
+    """
+
+    square: np.ndarray
+    n_observed: np.ndarray
+
+
 @dataclass(frozen=True)
 class SweepResult:
     """What one sweep leaves behind for the next draw of the parameters.
@@ -60,13 +75,21 @@ class SweepResult:
     moments : ndarray, (state, pair)
         Of residuals under the parameters of the sweep.
     counts : LabelCounts
-    log_likelihood : float
-        log p(latent, syllable | parameters), nat per modelled frame.
+    terms : dict of str to float
+        Log probability of each part given what it depends on, nat per modelled frame.
+    noise : NoiseSums or None
+        Of the full stage.
     """
 
     moments: np.ndarray
     counts: LabelCounts
-    log_likelihood: float
+    terms: dict[str, float]
+    noise: NoiseSums | None = None
+
+    @property
+    def log_likelihood(self) -> float:
+        """Log probability of all that is sampled, given the parameters, nat per frame."""
+        return sum(self.terms.values())
 
 
 @partial(jax.jit, static_argnames=("lags", "n_frames"))
@@ -150,12 +173,7 @@ class Sampler:
 
     def sweep(self, parameters: Parameters, number: int) -> SweepResult:
         """Draw all labels once, even segments first, then odd ones given the even."""
-        tables = hmm_tables(
-            parameters.dynamics.weight_bias[..., :-1],
-            parameters.dynamics.weight_bias[..., -1],
-            parameters.dynamics.covariance,
-            parameters.transition,
-        )
+        tables = tables_of(parameters)
         shared = self._on_device((tables, parameters.dynamics.weight_bias))
         moments = self._no_moments()
         for segments in cut(self.chain.index, self.shape, self.seed, number):
@@ -177,9 +195,12 @@ class Sampler:
         return moments, count_labels(self.chain, self.n_states)
 
     def _on_device(self, values: Any) -> Any:
-        with jax.enable_x64(self._is_double):
-            cast = jax.tree.map(lambda a: np.asarray(a, self.dtype), values)
-            return jax.device_put(cast)
+        return on_device(values, self.dtype)
+
+    @property
+    def seed_words(self) -> np.ndarray:
+        """The seed as two 32-bit words."""
+        return np.array([self.seed >> 32, self.seed & 0xFFFFFFFF], np.uint32)
 
     def _no_moments(self) -> np.ndarray:
         rows, _ = feature_pairs(self.chain.latent.shape[1], self.chain.index.lags)
@@ -200,7 +221,7 @@ class Sampler:
             pad(tile.length.astype(np.int32), shape, 0),
             pad(index.words[tile.session], shape, 0),
             pad(tile.start.astype(np.int32), shape, 0),
-            np.array([self.seed >> 32, self.seed & 0xFFFFFFFF], np.uint32),
+            self.seed_words,
             np.int32(number),
             lags=index.lags,
             n_frames=shape.n_frames,
@@ -221,10 +242,39 @@ class Sampler:
 
     def _result(self, parameters: Parameters, moments: np.ndarray) -> SweepResult:
         counts = count_labels(self.chain, self.n_states)
-        n_modelled = max(1, int(self.chain.index.n_modelled.sum()))
+        return SweepResult(moments, counts, self._terms(parameters, moments, counts))
+
+    def _terms(
+        self, parameters: Parameters, moments: np.ndarray, counts: LabelCounts
+    ) -> dict[str, float]:
+        """Log probability of labels and latent pose, nat per modelled frame."""
         of_latent = log_density(moments, parameters.dynamics)
         floored = np.maximum(parameters.transition, TRANSITION_FLOOR)
         of_labels = float((counts.transitions * np.log(floored)).sum())
         n_chains = int((self.chain.index.n_modelled > 0).sum())
         of_labels -= n_chains * np.log(self.n_states)
-        return SweepResult(moments, counts, float((of_latent + of_labels) / n_modelled))
+        return {
+            "syllable": float(of_labels / self.n_modelled),
+            "latent": float(of_latent / self.n_modelled),
+        }
+
+    @property
+    def n_modelled(self) -> int:
+        """Frames with a label, at least 1."""
+        return max(1, int(self.chain.index.n_modelled.sum()))
+
+
+def tables_of(parameters: Parameters) -> HmmTables:
+    """Tables of the syllable kernel."""
+    return hmm_tables(
+        parameters.dynamics.weight_bias[..., :-1],
+        parameters.dynamics.weight_bias[..., -1],
+        parameters.dynamics.covariance,
+        parameters.transition,
+    )
+
+
+def on_device(values: Any, dtype: np.dtype) -> Any:
+    """Arrays in one precision on the device."""
+    with jax.enable_x64(dtype == np.float64):
+        return jax.device_put(jax.tree.map(lambda a: np.asarray(a, dtype), values))

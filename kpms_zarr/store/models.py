@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +101,17 @@ def open_labels(store: StoreLike, model: str, version: str | None = None) -> xr.
     InputError
         When there is no such model or version.
     """
+    return access.dataset(store, labels_path(store, model, version))
+
+
+def labels_path(store: StoreLike, model: str, version: str | None = None) -> str:
+    """Group path of a published label version (default: the current one), checked.
+
+    Raises
+    ------
+    InputError
+        When there is no such model or version.
+    """
     current = require_model(store, model)
     version = version or current
     labels = access.subgroup(access.open_group(store), f"{layout.model_path(model)}/labels")
@@ -112,7 +123,7 @@ def open_labels(store: StoreLike, model: str, version: str | None = None) -> xr.
             where=f"{store}, model {model!r}",
             fix=f"leave the version out to get the current one, {current}",
         )
-    return access.dataset(store, f"{layout.model_path(model)}/labels/{version}")
+    return f"{layout.model_path(model)}/labels/{version}"
 
 
 def open_parameters(store: StoreLike, model: str, version: str | None = None) -> xr.Dataset:
@@ -132,10 +143,16 @@ class LabelWriter:
     model : str
     sessions : sequence of Session
         Sessions in the version, in the order of its session dimension.
+    settings : StudySettings
+        Restricted to the keypoints of the model.
     names : tuple of str
         Per-frame variables to be written.
     n_latent : int
         Length of the latent dimension.
+    parameters_version : str
+        Of the parameters behind the labels (default: the version of the labels).
+    scale : sequence of float, optional
+        Units of position per unit of the model, one for each of ``sessions`` (default: 1).
     """
 
     def __init__(
@@ -148,7 +165,11 @@ class LabelWriter:
         names: tuple[str, ...] = ("syllable",),
         n_latent: int = 0,
         parameters_version: str = "",
+        scale: Sequence[float] | None = None,
     ) -> None:
+        factors = np.ones(len(sessions)) if scale is None else np.asarray(scale, np.float64)
+        if factors.shape != (len(sessions),) or not (np.isfinite(factors) & (factors > 0)).all():
+            raise ValueError(f"scale: expected {len(sessions)} positive numbers, found {scale}")
         base = layout.model_path(model)
         self._labels = _require_group(root, f"{base}/labels")
         published = _published(self._labels)
@@ -158,16 +179,23 @@ class LabelWriter:
         sizes = {
             "session": len(sessions),
             "frame": max(session.n_frames for session in sessions),
+            "keypoint": len(settings.keypoints),
             "space": len(settings.space),
             "latent_dim": n_latent,
         }
-        coordinates = ("session", "space", "n_frames", "fps")
+        has_keypoints = "noise_scale" in names
+        coordinates = ["session", "space", "n_frames", "fps", "scale"]
+        coordinates += ["keypoint"] if has_keypoints else []
         layout.create_arrays(self._group, "labels", sizes, (*coordinates, *names))
         self._fill("session", np.asarray([s.name for s in sessions], dtype=object))
         self._fill("space", np.asarray(settings.space, dtype=object))
         self._fill("n_frames", np.asarray([s.n_frames for s in sessions]))
         self._fill("fps", np.asarray([s.fps for s in sessions]))
+        self._fill("scale", factors)
+        if has_keypoints:
+            self._fill("keypoint", np.asarray(settings.keypoints, dtype=object))
         self.sessions = sessions
+        self.scale = factors
         self._n_frames = [s.n_frames for s in sessions]
 
     def _fill(self, name: str, values: np.ndarray) -> None:
@@ -225,7 +253,7 @@ def _require_group(root: zarr.Group, path: str) -> zarr.Group:
     return group
 
 
-_PER_FRAME = ("syllable", "latent", "centroid", "heading")
+_PER_FRAME = ("syllable", "latent", "centroid", "heading", "noise_scale")
 
 
 def write_parameters(
@@ -234,9 +262,13 @@ def write_parameters(
     version: str,
     values: Mapping[str, Any],
     settings: Mapping[str, Any],
+    attrs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the parameters and traces of a version, before its labels are published."""
+    """Write the parameters and traces of a version, before its labels are published.
+
+    ``attrs`` are what the fit settled that is not a setting.
+    """
     above = _require_group(root, f"{layout.model_path(model)}/parameters")
     group = above.create_group(version, overwrite=True)
     layout.write_values(group, "parameters", values)
-    group.attrs.update(provenance("fit", settings))
+    group.attrs.update({**(attrs or {}), **provenance("fit", settings)})

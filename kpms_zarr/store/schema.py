@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ DIMS: dict[str, str] = {
     "latent_dim_row": "row of a matrix over latent dimensions",
     "lagged_latent": "latent dimensions of the previous frames, oldest lag first",
     "duration": "bin of bout durations, one frame of the fastest video wide",
-    "sweep": "one Gibbs iteration, counted from 0",
+    "sweep": "one Gibbs iteration, counted from 0 over all stages",
+    "term": "part of the model: syllable, latent, centroid, noise_scale, position",
 }
 
 
@@ -181,14 +182,14 @@ PARAMETERS = (
         ("latent_dim", "keypoint", "space"),
         "float64",
         "aligned pose = pose_mean + latent @ pose_loading",
-        "units of position",
+        "model units (see scale of the labels)",
     ),
     Variable(
         "pose_mean",
         ("keypoint", "space"),
         "float64",
         "aligned pose at latent 0",
-        "units of position",
+        "model units (see scale of the labels)",
     ),
     Variable(
         "ar_weight",
@@ -211,12 +212,38 @@ PARAMETERS = (
         "transition matrix pi; row = state, column = state at the next frame",
     ),
     Variable(
+        "noise_variance",
+        ("keypoint",),
+        "float64",
+        "global noise variance of the keypoint",
+        "model units squared",
+        optional=True,
+    ),
+    Variable(
+        "trace_stage",
+        ("sweep",),
+        "str",
+        "stage of the sweep: ar or full",
+        fill="",
+        optional=True,
+    ),
+    Variable(
         "trace_log_likelihood",
         ("sweep",),
         "float64",
-        "log p(latent, syllable) per frame",
+        "log p of everything sampled per frame, given the parameters (AR stage: latent, syllable)",
         "nat / frame",
     ),
+    Variable(
+        "trace_log_probability",
+        ("sweep", "term"),
+        "float64",
+        "log probability of each part of the model given the rest, per frame; "
+        "NaN = not part of the stage",
+        "nat / frame",
+        optional=True,
+    ),
+    replace(_text("term", ("term",), "part of the model"), optional=True),
     Variable("trace_kappa", ("sweep",), "float64", "stickiness of the transitions"),
     Variable(
         "trace_median_duration",
@@ -237,6 +264,18 @@ LABELS = (
     _SPACE,
     _N_FRAMES,
     _FPS,
+    replace(_KEYPOINT, optional=True),
+    Variable(
+        "scale",
+        _S,
+        "float64",
+        "units of position per unit of the model: "
+        "position = centroid + scale * rotation(heading) @ (pose_mean + latent @ pose_loading)",
+        "units of position / model unit",
+        1.0,
+        True,
+        optional=True,
+    ),
     Variable("syllable", _SF, "int16", "syllable of the frame; -1 = none", "", -1),
     Variable("latent", ("session", "frame", "latent_dim"), "float32", "latent pose"),
     Variable(
@@ -247,6 +286,14 @@ LABELS = (
         "units of position",
     ),
     Variable("heading", _SF, "float32", "direction of the animal about the vertical axis", "rad"),
+    Variable(
+        "noise_scale",
+        ("session", "frame", "keypoint"),
+        "float32",
+        "noise variance of the keypoint in this frame",
+        "units of position squared",
+        optional=True,
+    ),
     Variable("frequency", ("state",), "float64", "share of the labelled frames"),
     Variable("n_bouts", ("state",), "int64", "runs of the syllable", "", 0),
     Variable("median_duration", ("state",), "float64", "median bout duration", "ms"),

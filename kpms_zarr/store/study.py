@@ -109,6 +109,76 @@ def settings_from_names(
     )
 
 
+def subset_keypoints(settings: StudySettings, keypoints: Sequence[str]) -> StudySettings:
+    """Settings of a model that uses some keypoints of the store only.
+
+    Parameters
+    ----------
+    settings : StudySettings
+        Of the store.
+    keypoints : sequence of str
+        Keypoints to use, in this order.
+
+    Returns
+    -------
+    StudySettings
+        With the heading keypoints that are used, which may be none, and the bones between
+        keypoints that are used.
+
+    Raises
+    ------
+    InputError
+        With all the problems: unknown names, a name twice, fewer than two.
+    """
+    option = "--use-keypoints"
+    once = dict.fromkeys(keypoints)
+    problems = [_unknown(option, name, settings) for name in once if name not in settings.keypoints]
+    twice = [name for name in once if list(keypoints).count(name) > 1]
+    if twice:
+        problems.append(
+            Problem(
+                "every keypoint once",
+                f"{', '.join(twice)} more than once",
+                option,
+                "name each keypoint once",
+            )
+        )
+    if len(once) < 2:
+        problems.append(
+            Problem(
+                "two keypoints or more",
+                ", ".join(once) or "none",
+                option,
+                f"name at least two of {', '.join(settings.keypoints)}, or leave the option out",
+            )
+        )
+    if problems:
+        raise InputError.of(problems)
+    return replace(
+        settings,
+        keypoints=tuple(keypoints),
+        anterior=tuple(name for name in settings.anterior if name in once),
+        posterior=tuple(name for name in settings.posterior if name in once),
+        skeleton=tuple((a, b) for a, b in settings.skeleton if a in once and b in once),
+    )
+
+
+def keypoint_columns(stored: StudySettings, keypoints: Sequence[str]) -> tuple[int, ...] | None:
+    """Where keypoints lie along the keypoint dimension of the store; None = all, in its order.
+
+    Raises
+    ------
+    InputError
+        For names that the store does not have, with the nearest ones that it has.
+    """
+    if tuple(keypoints) == stored.keypoints:
+        return None
+    lost = [name for name in dict.fromkeys(keypoints) if name not in stored.keypoints]
+    if lost:
+        raise InputError.of(_unknown("--use-keypoints", name, stored) for name in lost)
+    return tuple(stored.keypoints.index(name) for name in keypoints)
+
+
 def parse_skeleton(text: str, keypoints: Sequence[str] | None = None) -> list[tuple[str, str]]:
     """``"a-b,b-c"`` as bones.
 

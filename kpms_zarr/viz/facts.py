@@ -16,9 +16,15 @@ from kpms_zarr.store import access, models
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.provenance import package_version
 from kpms_zarr.store.schema import USED_FRACTION
+from kpms_zarr.store.study import read_settings
 from kpms_zarr.viz import reading
 from kpms_zarr.viz.colors import syllable_color
 
+_SCALES = {
+    "none": "as they are",
+    "dataset": "divided by one factor for all sessions",
+    "session": "divided by a factor for each session",
+}
 _STATISTICS = ("frequency", "n_bouts", "median_duration", "mean_duration")
 
 
@@ -90,11 +96,15 @@ def facts(store: StoreLike, model: str, version: str) -> Facts:
         table, note = _table(labels), ""
     except reading.MissingData as error:
         table, note = None, why_not(error)
-    numbers = _numbers(labels, table)
+    try:
+        parameters = reading.parameters(store, model, version)
+    except reading.MissingData:
+        parameters = xr.Dataset()
+    numbers = _numbers(labels, table, parameters)
     return Facts(
         name,
         model,
-        _introduction(store, name, model, version, labels, numbers, made),
+        _introduction(store, name, model, version, labels, parameters, numbers, made),
         tuple(numbers.items()),
         tuple(_flat(made.get("settings", {}))),
         table,
@@ -118,7 +128,7 @@ def why_not(error: reading.MissingData) -> str:
     return f"Left out: this is {problem.found} {problem.expected}. To have it, {problem.fix}."
 
 
-def _numbers(labels: xr.Dataset, table: Table | None) -> dict[str, str]:
+def _numbers(labels: xr.Dataset, table: Table | None, parameters: xr.Dataset) -> dict[str, str]:
     sessions = reading.label_sessions(labels)
     hours = sum(session.n_frames / session.fps for session in sessions) / 3600
     numbers = {
@@ -130,6 +140,10 @@ def _numbers(labels: xr.Dataset, table: Table | None) -> dict[str, str]:
         numbers["syllables in use"] = str(len(table.used))
     if {"duration_count", "duration"} <= set(labels.variables):
         numbers["median duration"] = f"{_number(reading.overall_median(labels))} ms"
+    stages = [stage for stage in reading.stages(parameters) if stage.label]
+    if stages:
+        names = " + ".join(stage.label.removesuffix(" stage") for stage in stages)
+        numbers[f"sweeps ({names})"] = " + ".join(f"{stage.n_sweeps:,}" for stage in stages)
     return numbers
 
 
@@ -139,6 +153,7 @@ def _introduction(
     model: str,
     version: str,
     labels: xr.Dataset,
+    parameters: xr.Dataset,
     numbers: Mapping[str, str],
     made: Mapping[str, Any],
 ) -> str:
@@ -151,7 +166,7 @@ def _introduction(
         f"{name}: {_count(numbers['sessions'], 'session')}{later}, "
         f"{numbers['hours of video']} hours of video "
         f"({numbers['frames']} frames at {rate} frames per second)"
-        f"{_keypoints(store, model, version)}. "
+        f"{_keypoints(store, parameters)}. "
     )
     if "syllables in use" in numbers:
         text += (
@@ -160,20 +175,62 @@ def _introduction(
         )
         median = numbers.get("median duration")
         text += f"; the median bout lasts {median}. " if median else ". "
+    text += _fitted(parameters, made.get("settings", {}))
     day, by = _date(str(made.get("created", ""))), made.get("created_by")
     return f"{text}Written{f' on {day}' if day else ''} by {by or 'an unknown program'}."
 
 
-def _keypoints(store: StoreLike, model: str, version: str) -> str:
-    try:
-        data = reading.parameters(store, model, version)
-    except reading.MissingData:
+def _keypoints(store: StoreLike, parameters: xr.Dataset) -> str:
+    if "keypoint" not in parameters:
         return ""
-    if "keypoint" not in data:
+    names = [str(value) for value in parameters["keypoint"].values]
+    n_stored = len(read_settings(store).keypoints)
+    of = f" of {n_stored}" if n_stored > len(names) else ""
+    space = f" in {parameters.sizes['space']} dimensions" if "space" in parameters.sizes else ""
+    return f", {len(names)}{of} keypoints{space} ({', '.join(names)})"
+
+
+def _fitted(parameters: xr.Dataset, settings: Mapping[str, Any]) -> str:
+    """A sentence on the stages of the fit: sweeps, and kappa at the end of each."""
+    stages = [stage for stage in reading.stages(parameters) if stage.label]
+    parts = []
+    for stage in stages:
+        text = f"{_count(f'{stage.n_sweeps:,}', 'sweep')} of the {stage.label}"
+        if "trace_kappa" in parameters:
+            kappa = float(parameters["trace_kappa"][stage.stop - 1])
+            text += f" (kappa {_rounded(kappa)} at its end)"
+        parts.append(text)
+    if not parts:
         return ""
-    names = [str(value) for value in data["keypoint"].values]
-    space = f" in {data.sizes['space']} dimensions" if "space" in data.sizes else ""
-    return f", {len(names)} keypoints{space} ({', '.join(names)})"
+    sentence = f"It was fitted in {', then '.join(parts)}. "
+    if any(stage.name == "full" for stage in stages):
+        sentence += _full_stage(settings)
+    return sentence
+
+
+def _full_stage(settings: Mapping[str, Any]) -> str:
+    """A sentence on what the full stage assumes; what the settings do not tell is left out."""
+    found = []
+    if "noise_dof" in settings:
+        found.append(f"tracking noise with {settings['noise_dof']} degrees of freedom")
+    if {"noise_slope", "noise_intercept"} <= settings.keys():
+        found.append(
+            f"a noise level that falls with confidence (slope {settings['noise_slope']}, "
+            f"intercept {settings['noise_intercept']})"
+        )
+    if "noise_variance" in settings:
+        is_drawn = bool(settings.get("sample_noise_variance"))
+        variance = "drawn in every sweep" if is_drawn else f"of {settings['noise_variance']}"
+        found.append(f"a noise variance of each keypoint {variance}")
+    if "centroid_step_variance" in settings:
+        step = settings["centroid_step_variance"]
+        found.append(
+            f"a centroid step variance {'from the data' if step is None else f'of {step}'}"
+        )
+    scale = _SCALES.get(str(settings.get("scale")))
+    if scale is not None:
+        found.append(f"positions {scale}")
+    return f"The full stage took {', '.join(found)}. " if found else ""
 
 
 def _table(labels: xr.Dataset) -> Table:
@@ -233,6 +290,11 @@ def _without_folders(value: Any) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if np.isfinite(value) else "–"
+
+
+def _rounded(value: float) -> str:
+    """Three digits that count, without powers of ten."""
+    return f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _count(number: str, noun: str) -> str:

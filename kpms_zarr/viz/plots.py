@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import holoviews as hv
@@ -14,11 +15,14 @@ from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.study import read_settings
 from kpms_zarr.viz import reading
 from kpms_zarr.viz.colors import syllable_color
+from kpms_zarr.viz.denoising import denoised
 from kpms_zarr.viz.ethograms import bouts, ethogram
-from kpms_zarr.viz.style import INK, LINE, frame, hover_tool, load, second_axis
+from kpms_zarr.viz.style import INK, frame, hover_tool, load
+from kpms_zarr.viz.tracing import traces
 
 __all__ = [
     "bouts",
+    "denoised",
     "durations",
     "ethogram",
     "frequencies",
@@ -29,7 +33,6 @@ __all__ = [
 
 _MAX_BARS = 150
 _SHOWN_SHARE = 0.99
-_MAX_SWEEPS = 4000
 _MAX_MATRIX = 40
 _POSE_SIZE = 250
 _POSE_COLORS = ("#0072b2", "#7b8794", "#d55e00")
@@ -145,50 +148,6 @@ def durations(store: StoreLike, *, model: str, version: str | None = None) -> hv
     return (bars.opts(**style) * line * text).opts(**style, show_legend=False)
 
 
-def traces(store: StoreLike, *, model: str, version: str | None = None) -> hv.Layout:
-    """Course of the fit: log likelihood, median duration, stickiness, syllables in use.
-
-    Parameters
-    ----------
-    store : path or URL
-    model : str
-    version : str, optional
-
-    Returns
-    -------
-    holoviews.Layout
-        Four Curves over sweep, with linked sweep axes; those not stored are left out. Of more
-        than 4,000 sweeps every second, third, ... is shown.
-
-    Raises
-    ------
-    InputError
-        For a model that does not exist.
-    MissingData
-        When the version has no traces.
-    """
-    load()
-    data = reading.parameters(store, model, version)
-    labels = models.open_labels(store, model, version)
-    rates = np.unique([session.fps for session in reading.label_sessions(labels)])
-    wanted = {
-        "trace_log_likelihood": "log likelihood (nat / frame)",
-        "trace_median_duration": "median bout (frames)",
-        "trace_kappa": "stickiness kappa",
-        "trace_n_used": "syllables in use",
-    }
-    names = [name for name in wanted if name in data]
-    reading.require(data, names or ["trace_log_likelihood"], store, "parameters")
-    curves = []
-    for name in names:
-        values, label = data[name].values.astype(float), wanted[name]
-        frame_ms = None
-        if name == "trace_median_duration" and len(rates) == 1:
-            label, frame_ms = "median bout (ms)", 1000 / float(rates[0])
-        curves.append(_trace(name, values, label, frame_ms))
-    return hv.Layout(curves).cols(2)
-
-
 def transitions(store: StoreLike, *, model: str, version: str | None = None) -> hv.HeatMap:
     """Which syllable follows which, for the syllables in use (at most 40), by frequency.
 
@@ -276,11 +235,7 @@ def poses(
     names = [str(name) for name in data["keypoint"].values]
     mean = data["pose_mean"].values[:, :2]
     loading = data["pose_loading"].values[:max_latent, :, :2]
-    bones = [
-        (names.index(a), names.index(b))
-        for a, b in read_settings(store).skeleton
-        if a in names and b in names
-    ]
+    bones = _bones(read_settings(store).skeleton, names)
     points = mean + 2 * np.concatenate([loading, -loading])
     middle = (points.max((0, 1)) + points.min((0, 1))) / 2
     half = 0.55 * np.maximum(np.ptp(points, axis=(0, 1)), 1e-9)
@@ -320,33 +275,20 @@ def _duration_bins(labels: xr.Dataset) -> tuple[np.ndarray, np.ndarray, int]:
     return edges, padded.reshape(n_bars, step).sum(1), total
 
 
-def _trace(name: str, values: np.ndarray, label: str, frame_ms: float | None) -> hv.Curve:
-    sweep = np.arange(0, len(values), -(-len(values) // _MAX_SWEEPS) or 1)
-    values = values[sweep]
-    columns: tuple[np.ndarray, ...] = (sweep, values)
-    vdims, tooltips = [name], [("sweep", "@sweep"), (label.split(" (")[0], f"@{name}{{0.[000]}}")]
-    if frame_ms is not None:
-        columns, vdims = (sweep, values * frame_ms, values), [*vdims, "frames"]
-        tooltips = [("sweep", "@sweep"), ("median bout", f"@{name}{{0}} ms = @frames frames")]
-    finite = values[np.isfinite(values)]
-    is_wide = finite.size > 0 and finite.min() > 0 and finite.max() / finite.min() > 20
-    style = frame(230, hover=hover_tool(tooltips, mode="vline"))
-    if frame_ms is not None:
-        style["hooks"] = [*style["hooks"], second_axis("frames", scale=frame_ms)]
-    return hv.Curve(columns, kdims=["sweep"], vdims=vdims).opts(
-        **style,
-        color=LINE,
-        line_width=2,
-        interpolation="steps-mid" if name == "trace_n_used" else "linear",
-        logy=bool(is_wide and frame_ms is None),
-        xlabel="sweep",
-        ylabel=label,
-    )
-
-
 def _size_from_frame(plot: Any, _element: Any) -> None:
     """Hook: HoloViews asks for fixed sizing, to which Bokeh wants outer sizes as well."""
     plot.state.sizing_mode = None
+
+
+def _bones(skeleton: Iterable[tuple[str, str]], names: list[str]) -> list[tuple[int, int]]:
+    """Bones as rows of ``names``; over a keypoint that is not there one bone takes two's place."""
+    bones = {frozenset(bone) for bone in skeleton}
+    for gone in sorted({name for bone in bones for name in bone} - set(names)):
+        ends = sorted({name for bone in bones if gone in bone for name in bone} - {gone})
+        bones = {bone for bone in bones if gone not in bone}
+        bones |= {frozenset(ends)} if len(ends) == 2 else set()
+    rows = (sorted(map(names.index, bone)) for bone in bones if len(bone) == 2)
+    return sorted((row[0], row[1]) for row in rows)
 
 
 def _pose(

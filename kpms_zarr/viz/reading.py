@@ -38,6 +38,33 @@ class Bouts:
     syllable: np.ndarray
 
 
+@dataclass(frozen=True)
+class Stage:
+    """Consecutive sweeps of one stage of a fit.
+
+    Attributes
+    ----------
+    name : str
+        ``"ar"``, ``"full"``, or "" in models of releases that had the AR stage only.
+    start, stop : int
+        Sweeps; ``stop`` is the first one after the stage.
+    """
+
+    name: str
+    start: int
+    stop: int
+
+    @property
+    def n_sweeps(self) -> int:
+        """Number of sweeps."""
+        return self.stop - self.start
+
+    @property
+    def label(self) -> str:
+        """Name for a person; "" where there is none."""
+        return {"ar": "AR stage", "": ""}.get(self.name, f"{self.name} stage")
+
+
 def require(data: xr.Dataset, names: Iterable[str], store: StoreLike, what: str) -> None:
     """Check that a group has some variables.
 
@@ -74,6 +101,25 @@ def parameters(store: StoreLike, model: str, version: str | None = None) -> xr.D
             where=str(store),
             fix="fit the model again with this release, which stores them",
         ) from error
+
+
+def stages(data: xr.Dataset) -> tuple[Stage, ...]:
+    """Stages of a fit, in the order in which they ran.
+
+    Parameters
+    ----------
+    data : Dataset
+        Parameters and traces of a model; without ``trace_stage`` (sweep) all sweeps are one
+        stage without a name.
+    """
+    n_sweeps = data.sizes.get("sweep", 0)
+    if "trace_stage" not in data.variables:
+        return (Stage("", 0, n_sweeps),) if n_sweeps else ()
+    names = [str(name) for name in data["trace_stage"].values]
+    start = [i for i, name in enumerate(names) if i == 0 or name != names[i - 1]]
+    return tuple(
+        Stage(names[i], i, stop) for i, stop in zip(start, [*start[1:], n_sweeps], strict=True)
+    )
 
 
 def label_sessions(

@@ -21,6 +21,7 @@ from kpms_zarr.store import models
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz import facts, plots, reading
+from kpms_zarr.viz.denoising import CONFIDENCE_THRESHOLD
 from kpms_zarr.viz.style import load
 
 MAX_SESSIONS = 200
@@ -159,6 +160,7 @@ def _sections(
     seconds = min(60, max(1, int(_MAX_BOUT_FRAMES / sum(session.fps for session in shown))))
     zoom = "Drag across the plot to zoom in; the circular arrow of its toolbar goes back."
     of: dict[str, Any] = {"model": model, "version": version}
+    stages = _stages(store, model, version)
     return [
         _Section(
             "Whole sessions",
@@ -199,7 +201,7 @@ def _sections(
             "traces",
             "Each point is one sweep of the sampler. Curves that have become level mean that more "
             "sweeps would change little; curves that still climb or fall at the right mean that "
-            "the fit should go on.",
+            f"the fit should go on.{_how_to_read(stages)}",
             "Line charts over sweeps: log likelihood, median bout, kappa, syllables in use.",
             partial(plots.traces, store, **of),
             "grid",
@@ -214,6 +216,11 @@ def _sections(
             partial(plots.transitions, store, **of),
             "square",
         ),
+        *(
+            [_denoised(store, of, sessions[0])]
+            if any(stage.name == "full" for stage in stages)
+            else []
+        ),
         _Section(
             "Latent poses",
             "poses",
@@ -225,6 +232,38 @@ def _sections(
             "small",
         ),
     ]
+
+
+def _stages(store: StoreLike, model: str, version: str) -> tuple[reading.Stage, ...]:
+    """Stages of the fit; none where the version has labels only."""
+    try:
+        return reading.stages(reading.parameters(store, model, version))
+    except reading.MissingData:
+        return ()
+
+
+def _how_to_read(stages: tuple[reading.Stage, ...]) -> str:
+    """What the curves of a fit in several stages need said besides."""
+    if len(stages) < 2:
+        return ""
+    return (
+        " The log likelihoods of the stages are of different quantities, so each has its own "
+        "drawing, which may leave out the first steep sweeps; in the others a dashed line parts "
+        f"the stages ({', then '.join(stage.label for stage in stages)})."
+    )
+
+
+def _denoised(store: StoreLike, of: dict[str, Any], session: Session) -> _Section:
+    return _Section(
+        "Tracked and denoised",
+        "denoised",
+        f"The x coordinate of the worst tracked keypoints of {session.name} around a bad stretch. "
+        "Dots are what was tracked, hollow orange ones with a confidence below "
+        f"{CONFIDENCE_THRESHOLD:g}, grey is missing; the blue line is what the model makes of it: "
+        "it should follow the dots and pass the tracking errors by.",
+        "Scatter charts over time: tracked and denoised x coordinate of a few keypoints.",
+        partial(plots.denoised, store, **of, session=session.name),
+    )
 
 
 def _page(known: facts.Facts, sections: list[_Section]) -> str:
@@ -270,6 +309,13 @@ def _draw(section: _Section) -> tuple[list[Any], str]:
         return [], facts.why_not(error)
     parts = list(drawn) if isinstance(drawn, hv.Layout) else [drawn]
     figures = [hv.render(part, backend="bokeh") for part in parts]
-    for figure in figures[1:]:
-        figure.x_range = figures[0].x_range
+    _link(figures)
     return figures, ""
+
+
+def _link(figures: list[Any]) -> None:
+    """Let figures that show the same stretch of an axis zoom together."""
+    ranges: dict[tuple[Any, Any], Any] = {}
+    for figure in figures:
+        span = (figure.x_range.start, figure.x_range.end)
+        figure.x_range = ranges.setdefault(span, figure.x_range)

@@ -18,14 +18,13 @@ from kpms_zarr.compute.alignment import (
     align_block,
     interpolate,
     is_valid,
-    require_heading,
     rotate,
-    suggest_heading,
 )
+from kpms_zarr.compute.heading_names import require_heading, suggest_heading
 from kpms_zarr.store import access
 from kpms_zarr.store.blocks import Block
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.study import StudySettings
+from kpms_zarr.store.study import StudySettings, read_settings, subset_keypoints
 from kpms_zarr.store.synthetic import SyntheticStudy, write_store
 
 N_FRAMES = 40_000
@@ -135,6 +134,13 @@ def test_is_valid__needs_a_position_and_no_low_confidence():
     position[0, 0, 1], position[4, 0, 0] = np.nan, np.inf
     confidence = np.array([[1.0], [0.49], [0.5], [np.nan], [1.0]])
     assert is_valid(position, confidence, 0.5)[:, 0].tolist() == [False, False, True, True, False]
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 0.0, 1e-9, 0.5])
+def test_is_valid__a_confidence_of_exactly_zero_never_counts(threshold):
+    confidence = np.array([[0.0], [-0.0], [0.7], [np.nan]])
+    valid = is_valid(np.zeros((4, 1, 2)), confidence, threshold)
+    assert valid[:, 0].tolist() == [False, False, True, True]
 
 
 @settings(deadline=None)
@@ -328,6 +334,85 @@ def test_aligner__names_all_bad_sessions_at_once(tmp_path):
     ]
 
 
+# ------------------------------------------------------------------ some keypoints, other units
+
+
+@pytest.mark.parametrize(
+    "names", [("point3", "point0", "point2"), ("point0", "point2", "point3", "point1")], ids=len
+)
+def test_aligner__of_some_keypoints_equals_a_store_of_them(store, copy_store, tmp_path, names):
+    only = copy_store(store, tmp_path / "only.zarr", keypoints=names)
+    study = subset_keypoints(read_settings(store), names)
+    ours, theirs = Aligner.of(store, study=study), Aligner.of(only)
+    assert ours.study.keypoints == theirs.study.keypoints == names
+    for block in (Block(0, 0, N_FRAMES), Block(1, 15_000, 36_000)):
+        equal(ours.align(block), theirs.align(block))
+    equal(ours.sightings, theirs.sightings)
+
+
+def test_aligner__all_keypoints_in_another_order_give_the_same_animal(store, aligner):
+    names = ("point2", "point0", "point3", "point1")
+    other = Aligner.of(store, study=subset_keypoints(read_settings(store), names))
+    ours, theirs = other.align(Block(0, 0, 9_000)), aligner.align(Block(0, 0, 9_000))
+    np.testing.assert_allclose(ours.pose, theirs.pose[:, [2, 0, 3, 1]], atol=1e-9)
+    np.testing.assert_array_equal(ours.is_confident, theirs.is_confident)
+
+
+def test_aligner__of_some_keypoints_puts_those_never_seen(tmp_path, copy_store):
+    path = rigid_store(tmp_path / "s.zarr", 2, {1: [2]})
+    names = ("point4", "point2", "point0")
+    only = copy_store(path, tmp_path / "only.zarr", keypoints=names)
+    ours = Aligner.of(path, study=subset_keypoints(read_settings(path), names))
+    equal(ours.align(Block(1, 0, 300)), Aligner.of(only).align(Block(1, 0, 300)))
+    assert "session_001: point2 never seen" in ours.notes[0]
+
+
+def test_aligner__without_the_keypoints_that_sessions_lack_needs_no_offsets(tmp_path):
+    path = rigid_store(tmp_path / "s.zarr", 2, {0: [1], 1: [2], 2: [1]})
+    with pytest.raises(InputError, match="--use-keypoints") as error:
+        Aligner.of(path)
+    assert "--keypoints point0,point3,point4" in str(error.value)
+    study = subset_keypoints(read_settings(path), ("point0", "point3", "point4"))
+    assert Aligner.of(path, study=study).notes == ()
+
+
+@pytest.mark.parametrize("scale", [0.9, 250.0, 1.3e-3])
+def test_aligner__in_model_units_equals_a_store_in_these(
+    store, aligner, copy_store, tmp_path, scale
+):
+    other = copy_store(store, tmp_path / "other.zarr", factor=[1 / scale, 1.0])
+    ours = Aligner.of(store, scale={0: scale})
+    theirs = Aligner.of(other)
+    for block in (Block(0, 9_000, N_FRAMES), Block(1, 0, 100)):
+        got, expected = ours.align(block), theirs.align(block)
+        size = np.abs(expected.centroid).max()
+        for name in ("pose", "centroid"):
+            a, b = getattr(got, name), getattr(expected, name)
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * size)
+        np.testing.assert_allclose(np.cos(got.heading - expected.heading), 1, atol=1e-8)
+        np.testing.assert_array_equal(got.is_confident, expected.is_confident)
+    equal(ours.align(Block(1, 0, 100)), aligner.align(Block(1, 0, 100)))
+
+
+def test_aligner__in_model_units_puts_never_seen_keypoints_there(tmp_path):
+    path = rigid_store(tmp_path / "s.zarr", 2, {1: [2]})
+    root = access.open_group(path, "r+")
+    root["keypoints/position"][1] = root["keypoints/position"][1] * 4  # a nearer camera
+    aligner = Aligner.of(path, scale={1: 4.0})
+    seen, unseen = aligner.align(Block(0, 0, 300)), aligner.align(Block(1, 0, 300))
+    np.testing.assert_allclose(unseen.pose, seen.pose, atol=1e-3)
+    # The wrong twin: without the scale the keypoint lands too near.
+    wrong = Aligner.of(path).align(Block(1, 0, 300)).pose / 4
+    assert np.abs(wrong - seen.pose).max() > 1
+
+
+def test_aligner__refuses_keypoints_that_the_store_lacks(store):
+    study = StudySettings(("point0", "pont3", "point3"), ("x", "y"), ("point3",), ("point0",))
+    with pytest.raises(InputError, match=r"^--use-keypoints: .* found 'pont3'") as error:
+        Aligner.of(store, study=study)
+    assert "did you mean 'point3'?" in str(error.value)
+
+
 # ------------------------------------------------------------------ where the front is
 
 
@@ -351,6 +436,36 @@ def test_require_heading__keeps_the_side_that_is_known():
     with pytest.raises(InputError, match="--anterior a --posterior tailbase") as error:
         require_heading(study, "s.zarr")
     assert "no posterior keypoint" in str(error.value)
+
+
+def test_require_heading__of_some_keypoints_says_which_to_add():
+    names = ("tail", "tailbase", "spine", "ear", "nose")
+    stored = StudySettings(names, ("x", "y"), ("nose", "ear"), ("tailbase",))
+    with pytest.raises(InputError) as error:
+        require_heading(subset_keypoints(stored, ("spine", "tailbase")), "s.zarr", stored=stored)
+    text = str(error.value)
+    assert "s.zarr: expected anterior and posterior keypoints" in text
+    assert "among those used, found no anterior keypoint among spine, tailbase" in text
+    assert "add nose, ear to --use-keypoints" in text
+    assert "kpms-zarr pca s.zarr --anterior X --posterior tailbase" in text
+    assert "--fix-heading" in text
+    assert "kpms-zarr ingest" not in text
+
+
+def test_require_heading__of_some_keypoints_suggests_among_those():
+    stored = StudySettings(("tail", "tailbase", "spine", "ear", "nose"), ("x", "y"))
+    with pytest.raises(InputError, match=r"did you mean: kpms-zarr pca s\.zarr") as error:
+        require_heading(subset_keypoints(stored, ("ear", "spine")), "s.zarr", stored=stored)
+    assert "--anterior ear --posterior spine" in str(error.value)
+    assert "add" not in str(error.value)
+
+
+def test_aligner__of_some_keypoints_asks_for_those_of_the_heading(store):
+    study = subset_keypoints(read_settings(store), ("point0", "point1"))
+    with pytest.raises(InputError, match="add point3 to --use-keypoints"):
+        Aligner.of(store, study=study)
+    fixed = Aligner.of(store, AlignmentSettings(fix_heading=True), study=study)
+    assert fixed.align(Block(0, 0, 10)).pose.shape == (10, 2, 2)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from kpms_zarr.compute import mapreduce
 from kpms_zarr.compute.mapreduce import BlockReader, map_reduce
+from kpms_zarr.store import access
 from kpms_zarr.store.blocks import Block
 from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session, write_store
 
@@ -125,6 +126,41 @@ def test_block_reader__reads_the_frames_of_a_block_after_a_journey(tmp_path):
         np.testing.assert_array_equal(each.position(Block(1, 20, 90)), truth.position[20:90])
         np.testing.assert_array_equal(each.confidence(Block(1, 20, 90)), truth.confidence[20:90])
     assert len(pickle.dumps(reader)) < 1000
+    assert not reader.is_scaled
+
+
+def test_block_reader__selects_and_scales_after_a_journey(tmp_path):
+    study = SyntheticStudy(n_sessions=2, n_frames=300)
+    write_store(tmp_path / "s.zarr", study)
+    reader = BlockReader(tmp_path / "s.zarr", keypoints=[5, 0, 3], scale={1: 0.02})
+    assert reader.store == str(tmp_path / "s.zarr")
+    assert reader.is_scaled
+    for each in (reader, pickle.loads(pickle.dumps(reader))):
+        for session, scale in ((0, 1.0), (1, 0.02)):
+            truth = simulate_session(study, session)
+            position = each.position(Block(session, 20, 90))
+            expected = truth.position[20:90][:, [5, 0, 3]] / scale
+            np.testing.assert_allclose(position, expected, rtol=1e-6)
+            assert position.dtype == np.float32
+            assert position.flags.c_contiguous
+            confidence = each.confidence(Block(session, 20, 90))
+            np.testing.assert_array_equal(confidence, truth.confidence[20:90][:, [5, 0, 3]])
+
+
+def test_block_reader__is_silent_where_a_scaled_position_leaves_float32(tmp_path):
+    write_store(tmp_path / "s.zarr", SyntheticStudy(n_sessions=1, n_frames=30))
+    access.open_group(tmp_path / "s.zarr", "r+")["keypoints/position"][0, 0] = 3e38
+    position = BlockReader(tmp_path / "s.zarr", scale={0: 1e-3}).position(Block(0, 0, 30))
+    assert np.isinf(position[0]).all()
+    assert np.isfinite(position[1:]).all()
+
+
+def test_block_reader__a_scale_of_one_changes_nothing(tmp_path):
+    write_store(tmp_path / "s.zarr", SyntheticStudy(n_sessions=1, n_frames=30))
+    reader = BlockReader(tmp_path / "s.zarr", scale={0: 1.0})
+    assert not reader.is_scaled
+    plain = BlockReader(tmp_path / "s.zarr").position(Block(0, 0, 30))
+    np.testing.assert_array_equal(reader.position(Block(0, 0, 30)), plain)
 
 
 # ------------------------------------------------------------------ memory

@@ -12,12 +12,14 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpms_zarr.compute.alignment import Aligner, AlignmentSettings, suggest_heading
+from kpms_zarr.compute.alignment import Aligner, AlignmentSettings
+from kpms_zarr.compute.heading_names import suggest_heading
 from kpms_zarr.compute.pca import (
     MAX_COMPONENTS,
     Moments,
     add,
     centering,
+    components_of,
     finalise,
     latent_of_pose,
     of_block,
@@ -27,7 +29,7 @@ from kpms_zarr.compute.pca import (
 from kpms_zarr.store import access, schema
 from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.study import read_settings
+from kpms_zarr.store.study import read_settings, subset_keypoints
 from kpms_zarr.store.synthetic import SyntheticStudy, write_store
 
 REAL = Path(__file__).parents[3] / "shared/data/dlc_csv/Rensykes_dlc-keypoint-moseq-utils"
@@ -189,6 +191,7 @@ def test_pca__is_written_as_declared(store, found):
     assert kept["sessions"] == ["session_000", "session_001", "session_002"]
     assert kept["anterior"] == ["point5"]
     assert kept["notes"] == []
+    assert kept["scaled"] is False
 
 
 def test_pca__takes_as_many_components_as_the_variance_needs(small):
@@ -306,6 +309,42 @@ def test_pca__of_nine_real_sessions_equals_a_dense_svd(tmp_path):
     assert found.attrs["notes"][0].startswith("tail alone makes up most of component 1 (")
     assert_is_dense_svd(found, aligned_poses(tmp_path / "real.zarr"))
     assert 1 <= found.attrs["n_components"] <= MAX_COMPONENTS
+
+
+# ------------------------------------------------------------------ in memory
+
+
+def test_components_of__are_those_of_pca_and_write_nothing(small):
+    found = components_of(Aligner.of(small), variance=0.9)
+    assert access.subgroup(access.open_group(small), "pca") is None
+    stored = pca(small)
+    assert stored.attrs.pop("provenance")["settings"] == found.attrs
+    xr.testing.assert_identical(stored, found)
+
+
+def test_components_of__some_keypoints_equal_those_of_a_store_of_them(store, copy_store, tmp_path):
+    names = ("point5", "point0", "point2", "point3")
+    only = copy_store(store, tmp_path / "only.zarr", keypoints=names)
+    study = subset_keypoints(read_settings(store), names)
+    found = components_of(Aligner.of(store, study=study), variance=0.9)
+    theirs = components_of(Aligner.of(only), variance=0.9)
+    xr.testing.assert_identical(found, theirs)
+    assert found.attrs["keypoints"] == list(names)
+    assert not found.attrs["scaled"]
+
+
+def test_components_of__scaled_poses_are_scaled_components(small):
+    plain = components_of(Aligner.of(small), variance=0.9)
+    scaled = components_of(Aligner.of(small, scale={0: 4.0, 1: 4.0}), variance=0.9)
+    assert scaled.attrs["scaled"]
+    assert scaled.attrs["n_components"] == plain.attrs["n_components"]
+    for name, power in (("pose_loading", 1), ("pose_mean", 1), ("explained_variance", 2)):
+        np.testing.assert_allclose(scaled[name] * 4**power, plain[name], rtol=1e-6, atol=1e-9)
+
+
+def test_components_of__checks_its_settings(small):
+    with pytest.raises(InputError, match="--variance"):
+        components_of(Aligner.of(small), variance=0.0)
 
 
 # ------------------------------------------------------------------ pose -> latent

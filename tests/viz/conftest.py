@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,11 @@ from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session, write_st
 
 STUDY = SyntheticStudy(n_sessions=3, n_frames=3000, is_ragged=True)
 N_STATES = STUDY.n_syllables + 3
+TWO_STAGES = SyntheticStudy(
+    n_sessions=2, n_frames=1500, outlier_fraction=0.03, missing_fraction=0.02, seed=3
+)
+N_SWEEPS = (30, 120)
+KEYPOINTS = ("point0", "point2", "point3", "point5", "point7")
 SETTINGS = {"kappa": 1e4, "data": {"folder": "/home/someone/secret/videos"}, "seed": 0}
 
 
@@ -107,6 +113,96 @@ def publish(
     writer.publish("fit", SETTINGS, statistics(labels, fps=study.fps) if with_statistics else None)
 
 
+def two_stage_traces(n_ar: int = N_SWEEPS[0], n_full: int = N_SWEEPS[1]) -> dict[str, Any]:
+    """Traces of a fit in two stages, much like those of a real one."""
+    ar, full = np.arange(n_ar), np.arange(n_full)
+    terms = ["syllable", "latent", "centroid", "noise_scale", "position"]
+    part = np.full((n_ar + n_full, len(terms)), np.nan)
+    part[:n_ar, 0], part[:n_ar, 1] = -0.4, 7.3 - np.exp(-ar / 5)
+    for column, (level, size) in enumerate(
+        [(-0.5, 0.1), (6.0, 1.0), (-3.0, 0.2), (-9.0, 2.0), (-20.0, 30.0)]
+    ):
+        part[n_ar:, column] = level - size * np.exp(-full / 3) + 0.01 * np.sin(full)
+    both = np.concatenate
+    return {
+        "term": terms,
+        "trace_stage": ["ar"] * n_ar + ["full"] * n_full,
+        "trace_log_probability": part,
+        "trace_log_likelihood": np.nansum(part, axis=1),
+        "trace_kappa": both([10 ** (6 - 0.02 * ar), np.full(n_full, 1e4)]),
+        "trace_median_duration": both([2 + ar // 4, 9 + np.minimum(full // 20, 3)]).astype(float),
+        "trace_n_used": both([40 - ar // 2, 25 - np.minimum(full // 20, 5)]),
+        "trace_usage": np.full((n_ar + n_full, N_STATES), 1 / N_STATES),
+        "trace_seconds": np.ones(n_ar + n_full),
+    }
+
+
+def publish_two_stages(
+    store: Path,
+    *,
+    model: str = "two",
+    study: SyntheticStudy = TWO_STAGES,
+    keypoints: tuple[str, ...] = KEYPOINTS,
+    scale: float = 0.5,
+    settings: dict[str, Any] | None = None,
+) -> None:
+    """Publish the simulated truth as if the full stage had found it, for some keypoints.
+
+    The pose parameters are those of least squares on the frames in which all is well tracked.
+    """
+    root = access.open_group(store, "r+")
+    sessions = access.sessions(root)
+    chosen = [study.settings.keypoints.index(name) for name in keypoints]
+    data = [simulate_session(study, i) for i in range(study.n_sessions)]
+    rows, poses = [], []
+    for one in data:
+        turn = np.exp(-1j * one.heading)[:, None]
+        moved = (one.position - one.centroid[:, None])[:, chosen]
+        plane = (moved[..., 0] + 1j * moved[..., 1]) * turn
+        pose = moved.copy()
+        pose[..., 0], pose[..., 1] = plane.real, plane.imag
+        good = (one.confidence[:, chosen] > 0.5).all(1)
+        rows.append(np.column_stack([np.ones(good.sum()), one.latent[good]]))
+        poses.append(pose[good] / scale)
+    pose = np.concatenate(poses)
+    found = np.linalg.lstsq(np.concatenate(rows), pose.reshape(len(pose), -1), rcond=None)[0]
+    found = found.reshape(-1, len(chosen), study.n_space)
+    writer = models.LabelWriter(
+        root,
+        model,
+        sessions=sessions,
+        settings=replace(study.settings, keypoints=keypoints),
+        names=("syllable", "latent", "centroid", "heading", "noise_scale"),
+        n_latent=study.n_latent,
+        scale=[scale] * len(sessions),
+    )
+    values = {
+        "keypoint": list(keypoints),
+        "space": list(study.settings.space),
+        "pose_loading": found[1:],
+        "pose_mean": found[0],
+        "noise_variance": np.ones(len(keypoints)),
+        **two_stage_traces(),
+    }
+    settings = SETTINGS if settings is None else settings
+    models.write_parameters(root, model, writer.version, values, settings)
+    for block in iter_blocks(sessions, writer.block_frames):
+        one, rows_of = data[block.session], slice(block.start, block.stop)
+        per_frame = {n: getattr(one, n)[rows_of] for n in ("latent", "centroid", "heading")}
+        noise = np.ones((block.n_frames, len(keypoints)))
+        writer.write(block, {**per_frame, "syllable": one.syllable[rows_of], "noise_scale": noise})
+    writer.publish("fit", settings, statistics(truth(study), fps=study.fps))
+
+
+@pytest.fixture(scope="session")
+def two_stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Store whose model ``two`` was fitted in two stages on five of the eight keypoints."""
+    path = tmp_path_factory.mktemp("viz") / "two.zarr"
+    write_store(path, TWO_STAGES)
+    publish_two_stages(path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Store with the model ``m``; tests only read it."""
@@ -132,6 +228,11 @@ def helpers() -> SimpleNamespace:
         statistics=statistics,
         truth=truth,
         publish=publish,
+        publish_two_stages=publish_two_stages,
+        two_stage_traces=two_stage_traces,
+        two_stage_study=TWO_STAGES,
+        n_sweeps=N_SWEEPS,
+        keypoints=KEYPOINTS,
     )
 
 

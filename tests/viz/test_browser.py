@@ -32,7 +32,7 @@ function* canvases(node) {
   }
 }
 function n_colors(canvas) {
-  if (!canvas.width || !canvas.height) return 0;
+  if (canvas.width < 100 || canvas.height < 50) return 0; // samples of a legend
   const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
   return new Set(new Uint32Array(data.buffer)).size;
 }
@@ -68,9 +68,22 @@ _FLAGS = (
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on PATH")
-def test_report__draws_in_a_browser_with_nothing_loaded(store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fixture", "model", "figures"),
+    [
+        ("store", "m", {"traces": 4, "poses": 4}),
+        ("two_stages", "two", {"traces": 6, "poses": 4, "denoised": 3}),
+    ],
+)
+def test_report__draws_in_a_browser_with_nothing_loaded(
+    request: pytest.FixtureRequest,
+    fixture: str,
+    model: str,
+    figures: dict[str, int],
+    tmp_path: Path,
+) -> None:
     page = tmp_path / "report.html"
-    report(store, model="m", out=page)
+    report(request.getfixturevalue(fixture), model=model, out=page)
     text = page.read_text("utf-8").replace("<head>", "<head>" + _COLLECT, 1)
     page.write_text(_COUNT.join(text.rsplit("</body>", 1)) + "</body></html>", "utf-8")
     assert CHROMIUM
@@ -88,7 +101,6 @@ def test_report__draws_in_a_browser_with_nothing_loaded(store: Path, tmp_path: P
         "bouts": 1,
         "frequencies": 1,
         "durations": 1,
-        "traces": 4,
         "transitions": 1,
-        "poses": 4,
+        **figures,
     }

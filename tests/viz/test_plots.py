@@ -29,6 +29,7 @@ _ALL = (
     plots.transitions,
     plots.poses,
 )
+_MODELS = {"store": "m", "two_stages": "two"}
 
 
 def _image(overlay: hv.Overlay) -> hv.Image:
@@ -40,12 +41,19 @@ def test_package__importing_it_does_not_import_holoviews() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("draw", _ALL, ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize(
+    ("fixture", "draw"),
+    [
+        *(("store", draw) for draw in _ALL),
+        *(("two_stages", draw) for draw in (plots.traces, plots.poses, plots.denoised)),
+    ],
+)
 def test_plots__render_without_complaints(
-    store: Path, draw: object, caplog: pytest.LogCaptureFixture
+    request: pytest.FixtureRequest, fixture: str, draw: object, caplog: pytest.LogCaptureFixture
 ) -> None:
+    store = request.getfixturevalue(fixture)
     with caplog.at_level(logging.WARNING):
-        drawn = draw(store, model="m")  # type: ignore[operator]
+        drawn = draw(store, model=_MODELS[fixture])  # type: ignore[operator]
         for part in drawn if isinstance(drawn, hv.Layout) else [drawn]:
             figure = hv.render(part, backend="bokeh")
             assert figure.toolbar.logo is None
@@ -207,6 +215,26 @@ def test_poses__one_drawing_a_latent_dimension_of_true_shape(store: Path) -> Non
         )
     ]
     assert per_pixel[0] == pytest.approx(per_pixel[1], rel=0.02)
+
+
+def test_poses__of_some_of_the_keypoints(two_stages: Path, helpers: SimpleNamespace) -> None:
+    layout = plots.poses(two_stages, model="two")
+    assert len(layout) == helpers.two_stage_study.n_latent
+    lines, points = list(next(iter(layout)))[:2]
+    assert list(points.dimension_values("keypoint")) == list(helpers.keypoints)
+    # The spine of eight keypoints is still one line.
+    assert len(lines.data) == len(helpers.keypoints) - 1
+
+
+def test_bones__go_over_keypoints_that_are_not_there() -> None:
+    spine = [("a", "b"), ("b", "c"), ("c", "d"), ("d", "e")]
+    assert plots._bones(spine, ["a", "b", "c", "d", "e"]) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert plots._bones(spine, ["e", "a", "d"]) == [(0, 2), (1, 2)]
+    # Where three or more meet, or at an end, nothing takes the place of the bones.
+    star = [("a", "x"), ("b", "x"), ("c", "x"), ("a", "b")]
+    assert plots._bones(star, ["a", "b", "c"]) == [(0, 1)]
+    assert plots._bones(spine, ["b", "c"]) == [(0, 1)]
+    assert plots._bones([], ["b", "c"]) == []
 
 
 def test_plots__missing_statistics_are_named(fresh: Path, helpers: SimpleNamespace) -> None:

@@ -126,6 +126,25 @@ def test_label_sessions__by_name_with_an_error_that_helps() -> None:
         reading.label_sessions(data, limit=0)
 
 
+def test_stages__runs_of_sweeps() -> None:
+    def data(*names: str) -> xr.Dataset:
+        return xr.Dataset({"trace_stage": ("sweep", np.array(names, dtype=object))})
+
+    found = reading.stages(data("ar", "ar", "full", "full", "full"))
+    assert [(s.name, s.start, s.stop, s.label) for s in found] == [
+        ("ar", 0, 2, "AR stage"),
+        ("full", 2, 5, "full stage"),
+    ]
+    assert [s.n_sweeps for s in found] == [2, 3]
+    assert [(s.name, s.start, s.stop) for s in reading.stages(data("full"))] == [("full", 0, 1)]
+
+
+def test_stages__releases_before_there_were_any() -> None:
+    (only,) = reading.stages(xr.Dataset({"trace_kappa": ("sweep", np.zeros(4))}))
+    assert (only.name, only.label, only.n_sweeps) == ("", "", 4)
+    assert reading.stages(xr.Dataset()) == ()
+
+
 def test_parameters__labels_alone_are_said_to_be_so(fresh: Path, helpers: SimpleNamespace) -> None:
     helpers.publish(fresh, helpers.truth(), with_parameters=False)
     with pytest.raises(reading.MissingData, match="labels only"):

@@ -129,6 +129,87 @@ def test_report__table_of_syllables_is_right(
         assert f"background:{syllable_color(int(label))}" in written[1]
 
 
+@pytest.fixture(scope="module")
+def of_two_stages(two_stages: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("report") / "two.html"
+    report.report(two_stages, model="two", out=out)
+    return out.read_text("utf-8")
+
+
+def test_report__says_the_stages(
+    of_two_stages: str, written: tuple[report.ReportSummary, str]
+) -> None:
+    text = _Page(of_two_stages).text
+    assert (
+        "It was fitted in 30 sweeps of the AR stage (kappa 263,000 at its end), "
+        "then 120 sweeps of the full stage (kappa 10,000 at its end)." in text
+    )
+    assert "sweeps (AR + full) 30 + 120" in text
+    assert "5 of 8 keypoints in 2 dimensions (point0, point2, point3, point5, point7)" in text
+    assert "a dashed line parts the stages (AR stage, then full stage)" in text
+    before = _Page(written[1]).text
+    assert "sweeps of the" not in before
+    assert "dashed line parts" not in before
+
+
+def test_report__tracked_and_denoised_where_there_is_a_full_stage(
+    of_two_stages: str, written: tuple[report.ReportSummary, str]
+) -> None:
+    page = _Page(of_two_stages)
+    assert {"denoised", "traces", "poses"} <= {a["id"] for t, a in page.tags if t == "h2"}
+    assert [tag for tag, _ in page.tags].count("figure") == 8
+    assert "worst tracked keypoints of session_000" in page.text
+    assert "Left out" not in page.text
+    assert "Tracked and denoised" not in _Page(written[1]).text
+
+
+def test_report__settings_of_both_stages_whatever_they_are(
+    tmp_path: Path, helpers: SimpleNamespace
+) -> None:
+    study = dataclasses.replace(helpers.two_stage_study, n_frames=300)
+    path = tmp_path / "s.zarr"
+    write_store(path, study)
+    settings = {
+        "stage": "both",
+        "noise_dof": 5,
+        "noise_slope": -0.5,
+        "noise_intercept": 0.25,
+        "noise_variance": 1.0,
+        "sample_noise_variance": False,
+        "centroid_step_variance": None,
+        "scale": "session",
+    }
+    helpers.publish_two_stages(path, study=study, settings=settings)
+    known = facts.facts(path, "two", "v1")
+    assert dict(known.settings) == {name: str(value) for name, value in settings.items()}
+    assert (
+        "The full stage took tracking noise with 5 degrees of freedom, a noise level that falls "
+        "with confidence (slope -0.5, intercept 0.25), a noise variance of each keypoint of 1.0, "
+        "a centroid step variance from the data, positions divided by a factor for each session."
+    ) in known.introduction
+    helpers.publish_two_stages(path, study=study, settings={"noise_dof": 7, "scale": {"odd": 1}})
+    known = facts.facts(path, "two", "v2")
+    assert "The full stage took tracking noise with 7 degrees of freedom. " in known.introduction
+    helpers.publish_two_stages(path, study=study, settings={})
+    known = facts.facts(path, "two", "v3")
+    assert known.settings == ()
+    assert "The full stage took" not in known.introduction
+
+
+def test_report__figures_zoom_together_where_they_show_the_same(two_stages: Path) -> None:
+    def ranges(anchor: str) -> list[int]:
+        sections = report._sections(two_stages, "two", "v1", access.sessions(two_stages), 12)
+        (section,) = (section for section in sections if section.anchor == anchor)
+        figures, note = report._draw(section)
+        assert note == ""
+        number: dict[int, int] = {}
+        return [number.setdefault(id(f.x_range), len(number)) for f in figures]
+
+    assert ranges("denoised") == [0, 0, 0]
+    # The two log likelihoods, then median, kappa and syllables, then the parts of the full stage.
+    assert ranges("traces") == [0, 1, 2, 2, 2, 1]
+
+
 def test_report__tells_no_places_of_the_machine(
     written: tuple[report.ReportSummary, str], store: Path
 ) -> None:

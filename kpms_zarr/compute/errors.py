@@ -1,0 +1,38 @@
+"""What can stop a fit that had begun."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class SamplingError(RuntimeError):
+    """A draw that has no finite result, not even in float64.
+
+    Attributes
+    ----------
+    session : str
+    start, stop : int
+        Frames of the segment that was being drawn.
+    frame : int
+        First frame without a finite result.
+    state : int
+        Its state.
+    sweep : int
+        Sweep that could not be finished, counted from 0 over all stages.
+    """
+
+    def __init__(
+        self, session: str, start: int, stop: int, frame: int, state: int, sweep: int
+    ) -> None:
+        self.session, self.start, self.stop = session, start, stop
+        self.frame, self.state, self.sweep = frame, state, sweep
+        super().__init__(
+            f"sweep {sweep + 1}: expected finite draws, found none at frame {frame} of session "
+            f"{session!r} (frames {start} to {stop - 1}, state {state}), not even in float64.\n"
+            "  What to do: look at the tracking around that frame with kpms-zarr quality; remove "
+            "values that are far out of range, or try --precision float64"
+        )
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        arguments = (self.session, self.start, self.stop, self.frame, self.state, self.sweep)
+        return type(self), arguments

@@ -1,0 +1,143 @@
+"""Noise scales of keypoints: scaled inverse chi-squared (model.md 2, 3.7)."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kpms_zarr.compute.kernels import rng
+
+_UNIFORMS_PER_LOG = 3
+"""Product of so many numbers above 2^-32 is a normal float32."""
+
+
+def prior_scale(
+    confidence: np.ndarray, *, slope: float, intercept: float, pseudocount: float
+) -> np.ndarray:
+    """s0 = 10^(2 (slope log10(confidence + pseudocount) + intercept)); 1 without a confidence.
+
+    Parameters
+    ----------
+    confidence : ndarray, any shape
+        NaN = not given.
+    slope, intercept, pseudocount : float
+    """
+    given = np.where(np.isnan(confidence), 1.0, np.maximum(confidence, 0.0))
+    scale = 10 ** (2 * (slope * np.log10(given + pseudocount) + intercept))
+    return np.where(np.isnan(confidence), 1.0, scale)
+
+
+def chi_squared(
+    bits: jax.Array, dof: int, dtype: jnp.dtype, *, other: tuple[int, jax.Array] | None = None
+) -> jax.Array:
+    """Chi-squared numbers with a whole number of degrees of freedom, without rejection.
+
+    -2 log of a product of uniform numbers has an even number of degrees of freedom; the square of
+    a normal number adds one.
+
+    Parameters
+    ----------
+    bits : (n_words(dof), ...) uint32
+        As many as the larger number of degrees of freedom takes.
+    dof : int
+    dtype : dtype
+    other : (int, (...) bool), optional
+        Another number of degrees of freedom and where it applies.
+
+    Returns
+    -------
+    (...)
+    """
+    dofs = (dof, dof) if other is None else (dof, other[0])
+    is_other = jnp.zeros(bits.shape[1:], bool) if other is None else other[1]
+    low, high = sorted(dof // 2 for dof in dofs)
+    is_high = is_other if dofs[1] // 2 == high else ~is_other
+    u = [rng.fine_uniform(bits[i], dtype) for i in range(high)]
+    u = u[:low] + [jnp.where(is_high, number, 1) for number in u[low:]]
+    total = jnp.zeros(bits.shape[1:], dtype)
+    for i in range(0, high, _UNIFORMS_PER_LOG):
+        total = total - 2 * jnp.log(math.prod(u[i + 1 : i + _UNIFORMS_PER_LOG], start=u[i]))
+    if dofs[0] % 2 or dofs[1] % 2:
+        square = jnp.square(rng.normal(bits[high : high + 2], dtype)[0])
+        total = total + square * jnp.where(is_other, dofs[1] % 2, dofs[0] % 2)
+    return total
+
+
+def n_words(dof: int) -> int:
+    """Random words that :func:`chi_squared` takes."""
+    return dof // 2 + 2
+
+
+def draw_noise_scale(
+    square: jax.Array,
+    prior: jax.Array,
+    is_missing: jax.Array,
+    noise_variance: jax.Array,
+    keys: tuple[jax.Array, jax.Array],
+    first_frame: jax.Array,
+    *,
+    dof: int,
+    n_space: int,
+) -> jax.Array:
+    """s ~ (nu s0 + |e|^2 / sigma2) / chi2(nu + D); from the prior where missing.
+
+    Parameters
+    ----------
+    square : (keypoint, frame, segment)
+        |e|^2, squared distance of the observed keypoint from where the model has it.
+    prior : (keypoint, frame, segment)
+        s0.
+    is_missing : (keypoint, frame, segment) bool
+    noise_variance : (keypoint,)
+        sigma2.
+    keys : pair of (segment,) uint32
+    first_frame : (segment,) int32
+    dof : int
+        nu.
+    n_space : int
+        D.
+    """
+    n_keypoints, n_frames, n_segments = square.shape
+    words = n_words(dof + n_space)
+    bits = rng.frame_bits(keys, first_frame, n_frames, words * n_keypoints)
+    bits = bits.reshape(words, n_keypoints, n_frames, n_segments)
+    drawn = chi_squared(bits, dof + n_space, square.dtype, other=(dof, is_missing))
+    error = jnp.where(is_missing, 0, square / noise_variance[:, None, None])
+    return (dof * prior + error) / drawn
+
+
+def log_density_noise_scale(scale: jax.Array, prior: jax.Array, dof: int) -> jax.Array:
+    """Log density of the scaled inverse chi-squared prior, element by element."""
+    half = dof / 2
+    constant = half * math.log(half) - math.lgamma(half)
+    return constant + half * jnp.log(prior) - (1 + half) * jnp.log(scale) - half * prior / scale
+
+
+def draw_noise_variance(
+    generator: np.random.Generator,
+    square: np.ndarray,
+    count: np.ndarray,
+    *,
+    scale: float,
+    dof: float,
+    n_space: int,
+) -> np.ndarray:
+    """Global noise variance of each keypoint.
+
+    sigma2 ~ (dof scale + sum |e|^2 / s) / chi2(dof + D n), from a scaled inverse chi-squared prior.
+
+    Parameters
+    ----------
+    generator : Generator
+    square : ndarray, (keypoint,) float64
+        Sum of |e|^2 / s over the frames in which the keypoint is observed.
+    count : ndarray, (keypoint,)
+        Number of these frames.
+    scale, dof : float
+        Of the prior.
+    n_space : int
+    """
+    return (dof * scale + square) / generator.chisquare(dof + n_space * count)
