@@ -54,6 +54,11 @@ class FitConfig:
     fix_heading : bool or None
         Heading 0 in every frame, for an animal that never turns; None = as in the PCA of the
         store.
+    refine_pose : bool
+        Before the first sweep of ``"full"`` and ``"both"``, fit the components and the headings
+        to each other, so that a few components hold the pose without the curvature that comes
+        from turning it by the direction between keypoints; False = components of ``pca`` as
+        they are, as the published package has it.
     n_states : int
         Cap on the number of syllables.
     latent_dim : int or None
@@ -109,6 +114,7 @@ class FitConfig:
     use_keypoints: tuple[str, ...] | None = None
     scale: str = "dataset"
     fix_heading: bool | None = None
+    refine_pose: bool = True
     n_states: int = 100
     latent_dim: int | None = None
     lags: int = 3
@@ -150,6 +156,11 @@ class FitConfig:
         return self.sweeps or (50 if self.stage == "ar" else 200)
 
     @property
+    def refines_pose(self) -> bool:
+        """Whether components and headings are fitted to each other."""
+        return self.refine_pose and self.stage != "ar"
+
+    @property
     def last_kappa(self) -> float:
         """Stickiness of the stage that ends the fit, at its start."""
         return self.kappa or (1e6 if self.stage == "ar" else 1e4)
@@ -161,7 +172,7 @@ class FitConfig:
             for name, allowed in choices.items()
             if getattr(self, name) not in allowed
         ]
-        for name in ("sample_noise_variance", "save_noise_scale", "fix_heading"):
+        for name in ("refine_pose", "sample_noise_variance", "save_noise_scale", "fix_heading"):
             value = getattr(self, name)
             if not isinstance(value, bool) and not (name == "fix_heading" and value is None):
                 problems.append(_problem(name, "True or False", value))

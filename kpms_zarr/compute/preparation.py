@@ -15,6 +15,7 @@ from kpms_zarr.compute.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Event, Noted
 from kpms_zarr.compute.kernels.noise import prior_scale
+from kpms_zarr.compute.pose_space import PoseSpace, refine, turn_of, wrap
 from kpms_zarr.compute.scale import measure_lengths, scale_of
 from kpms_zarr.compute.start_model import StartModel
 from kpms_zarr.compute.stream import in_flight
@@ -104,6 +105,8 @@ def prepare(
         loading, mean = start.loading, start.mean
     else:
         loading, mean = _projection(found, plain, aligner, scale, config)
+        if config.refines_pose and not alignment.fix_heading:
+            loading, mean = _refined(aligner, loading, mean, tell)
     steps = [lengths.step[session.index] / scale[session.index] for session in sessions]
     estimated = max(float(np.median(steps)) ** 2, _SMALLEST_STEP_VARIANCE)
     return Preparation(
@@ -174,6 +177,22 @@ def _projection(
     return matrix.reshape(n_latent, *shape) / factor, mean.reshape(shape) / factor
 
 
+def _refined(
+    aligner: Aligner, loading: np.ndarray, mean: np.ndarray, tell: Tell
+) -> tuple[np.ndarray, np.ndarray]:
+    found = refine(aligner, len(loading))
+    if found is None:
+        tell(Noted("too few frames with all keypoints: components kept as pca found them"))
+        return loading, mean
+    tell(
+        Noted(
+            f"components and headings fitted to each other: {len(loading)} components miss "
+            f"{found.after:.1%} of the variance of the pose, {found.before:.1%} before"
+        )
+    )
+    return found.space
+
+
 # ------------------------------------------------------------------ the state of every frame
 
 
@@ -226,10 +245,13 @@ def load(
         rows = slice(origin[block.session] + block.start, origin[block.session] + block.stop)
         if start is None:
             aligned = preparation.aligner.align(block)
-            pose = (aligned.pose - preparation.mean).reshape(block.n_frames, -1)
-            chain.latent[rows] = pose @ inverse
+            pose, heading = aligned.pose, aligned.heading
+            if config.refines_pose and not preparation.fix_heading:
+                turn = turn_of(pose, PoseSpace(preparation.loading, preparation.mean))
+                pose, heading = rotate(pose, -turn), wrap(heading + turn)
+            chain.latent[rows] = (pose - preparation.mean).reshape(block.n_frames, -1) @ inverse
             chain.centroid[rows] = aligned.centroid
-            chain.heading[rows] = aligned.heading
+            chain.heading[rows] = heading
         else:
             _continue(chain, rows, block, start, preparation)
         if chain.n_keypoints:

@@ -69,7 +69,7 @@ def reconstruct(
         output_dtypes=[np.float32],
         dask_gufunc_kwargs={"output_sizes": {"keypoint": loading.sizes["keypoint"]}},
     )
-    kept = {name: labels[name].compute() for name in ("session", "n_frames", "fps")}
+    kept = {name: labels[name].variable.compute() for name in ("session", "n_frames", "fps")}
     names = {name: parameters[name].values for name in ("keypoint", "space")}
     position = position.reset_coords(drop=True).assign_coords({**kept, **names})
     position.attrs = {

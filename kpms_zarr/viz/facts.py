@@ -204,11 +204,11 @@ def _fitted(parameters: xr.Dataset, settings: Mapping[str, Any]) -> str:
         return ""
     sentence = f"It was fitted in {', then '.join(parts)}. "
     if any(stage.name == "full" for stage in stages):
-        sentence += _full_stage(settings)
+        sentence += _full_stage(settings, parameters.attrs)
     return sentence
 
 
-def _full_stage(settings: Mapping[str, Any]) -> str:
+def _full_stage(settings: Mapping[str, Any], found_in_data: Mapping[str, Any]) -> str:
     """A sentence on what the full stage assumes; what the settings do not tell is left out."""
     found = []
     if "noise_dof" in settings:
@@ -224,9 +224,10 @@ def _full_stage(settings: Mapping[str, Any]) -> str:
         found.append(f"a noise variance of each keypoint {variance}")
     if "centroid_step_variance" in settings:
         step = settings["centroid_step_variance"]
-        found.append(
-            f"a centroid step variance {'from the data' if step is None else f'of {step}'}"
-        )
+        if step is None and "centroid_step_variance" in found_in_data:
+            step = f"{_rounded(float(found_in_data['centroid_step_variance']))} (from the data)"
+        step = "from the data" if step is None else f"of {step}"
+        found.append(f"a centroid step variance {step}")
     scale = _SCALES.get(str(settings.get("scale")))
     if scale is not None:
         found.append(f"positions {scale}")

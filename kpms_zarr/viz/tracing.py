@@ -113,21 +113,15 @@ def _stage_curve(name: str, values: np.ndarray, stage: Stage) -> hv.Curve:
     """The log likelihood of one stage; its first sweeps may lie below the axis."""
     tooltips = [("sweep", "@sweep"), (f"log likelihood, {stage.label}", f"@{name}{{0.[000]}}")]
     # Axes with the labels of the stage: HoloViews links those of a layout that look alike.
-    own = {
-        "sweep": _sweep_of(stage),
-        name: hv.Dimension(name, label=f"{name} of the {stage.label}"),
-    }
-    return (
-        _curve(name, values, stage, None)
-        .redim(**own)
-        .opts(
-            **frame(_HEIGHT_WITH_TITLE, hover=hover_tool(tooltips, mode="vline")),
-            title=f"{stage.label}: {stage.n_sweeps} sweep{'s' if stage.n_sweeps > 1 else ''}",
-            xlim=_stage_limits(stage),
-            ylim=_limits(_settled(values[stage.start : stage.stop])),
-            xlabel="sweep",
-            ylabel=_CURVES[name],
-        )
+    quantity = hv.Dimension(name, label=f"{name} of the {stage.label}")
+    curve = _curve(name, values, stage, None).redim(**{"sweep": _sweep_of(stage), name: quantity})
+    return curve.opts(
+        **frame(_HEIGHT_WITH_TITLE, hover=hover_tool(tooltips, mode="vline")),
+        title=f"{stage.label}: {stage.n_sweeps:,} sweep{'s' if stage.n_sweeps > 1 else ''}",
+        xlim=_stage_limits(stage),
+        ylim=_limits(_settled(values[stage.start : stage.stop])),
+        xlabel="sweep",
+        ylabel=_CURVES[name],
     )
 
 

@@ -124,6 +124,7 @@ def test_reconstruct__is_the_formula(store):
     assert found["space"].values.tolist() == list(written.settings.space)
     assert "px" in found.attrs["units"]
     assert found.attrs["long_name"]
+    assert set(found.coords) == {"session", "keypoint", "space", "n_frames", "fps"}
 
 
 def test_reconstruct__all_sessions_with_padding(store):

@@ -187,6 +187,10 @@ def test_report__settings_of_both_stages_whatever_they_are(
         "with confidence (slope -0.5, intercept 0.25), a noise variance of each keypoint of 1.0, "
         "a centroid step variance from the data, positions divided by a factor for each session."
     ) in known.introduction
+    root = access.open_group(path, "r+")
+    root["models/two/parameters/v1"].attrs["centroid_step_variance"] = 0.32276
+    known = facts.facts(path, "two", "v1")
+    assert "a centroid step variance of 0.323 (from the data)" in known.introduction
     helpers.publish_two_stages(path, study=study, settings={"noise_dof": 7, "scale": {"odd": 1}})
     known = facts.facts(path, "two", "v2")
     assert "The full stage took tracking noise with 7 degrees of freedom. " in known.introduction
