@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import kpms_zarr
 from kpms_zarr import console
+from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.schema import USED_FRACTION
 
@@ -33,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         print(f"kpms-zarr {options.command}: the system refused: {error}", file=sys.stderr)
+        return 1
+    except SamplingError as error:
+        print(f"kpms-zarr {options.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\nkpms-zarr {options.command}: stopped; nothing was published", file=sys.stderr)
@@ -270,11 +275,28 @@ def _fit(commands: Any) -> None:
     command = _command(commands, "fit", _run_fit, "fit a model and publish a syllable per frame")
     _store(command)
     _model(command)
-    command.add_argument("--stage", default="ar", choices=("ar",), help="which model")
-    command.add_argument("--sweeps", type=int, default=50, help="Gibbs iterations")
+    default = kpms_zarr.FitConfig()
+    command.add_argument(
+        "--stage",
+        default=default.stage,
+        choices=("ar", "full", "both"),
+        help="ar: syllables from principal components; full: keypoint model, which also infers "
+        "pose, heading, centroid and noise; both: the first as the start of the second",
+    )
+    command.add_argument(
+        "--from-model", metavar="NAME", help="with --stage full: go on from this model"
+    )
+    command.add_argument(
+        "--sweeps", type=int, help="Gibbs iterations of the last stage (none = 50 for ar, 200 else)"
+    )
+    command.add_argument(
+        "--ar-sweeps", type=int, default=default.ar_sweeps, help="of the AR stage of both"
+    )
     how = command.add_mutually_exclusive_group()
     how.add_argument(
-        "--kappa", type=float, default=1e6, help="stickiness: larger, longer syllables"
+        "--kappa",
+        type=float,
+        help="stickiness of the last stage: larger, longer syllables (none = 1e6 for ar, 1e4 else)",
     )
     how.add_argument(
         "--target-duration",
@@ -282,17 +304,64 @@ def _fit(commands: Any) -> None:
         metavar="400ms",
         help="adapt kappa until the median syllable lasts this long (ms or s)",
     )
-    command.add_argument("--n-states", type=int, default=100, help="cap on the number of syllables")
+    command.add_argument(
+        "--ar-kappa", type=float, default=default.ar_kappa, help="of the AR stage of both"
+    )
+    command.add_argument(
+        "--n-states", type=int, default=default.n_states, help="cap on the number of syllables"
+    )
     command.add_argument(
         "--latent-dim", type=int, metavar="M", help="components to use (none = those of pca)"
     )
-    command.add_argument("--lags", type=int, default=3, help="autoregressive order, frames")
-    command.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     command.add_argument(
-        "--precision", default="float32", choices=("float32", "float64"), help="on the device"
+        "--lags", type=int, default=default.lags, help="autoregressive order, frames"
     )
     command.add_argument(
-        "--init", default="kmeans", choices=("kmeans", "prior"), help="where the chain starts"
+        "--use-keypoints",
+        type=names,
+        metavar="A,B,C",
+        help="keypoints of the store to use, in this order (none = all)",
+    )
+    command.add_argument(
+        "--scale",
+        default=default.scale,
+        choices=("none", "dataset", "session"),
+        help="make bodies 100 units long, for which the priors are stated: by one factor for all, "
+        "by one for each session, or not at all",
+    )
+    command.add_argument(
+        "--fix-heading",
+        action="store_true",
+        default=None,
+        help="heading 0 in every frame (none = as in pca)",
+    )
+    command.add_argument(
+        "--no-refine-pose",
+        dest="refine_pose",
+        action="store_false",
+        help="keep the components of pca instead of fitting them together with the headings",
+    )
+    command.add_argument(
+        "--save-noise-scale",
+        action="store_true",
+        help="publish the noise of every keypoint in every frame",
+    )
+    command.add_argument(
+        "--seed", type=int, default=default.seed, help="seed of all random numbers"
+    )
+    command.add_argument(
+        "--precision",
+        default=default.precision,
+        choices=("float32", "float64"),
+        help="on the device",
+    )
+    command.add_argument(
+        "--init", default=default.init, choices=("kmeans", "prior"), help="where the chain starts"
+    )
+    command.add_argument(
+        "--config",
+        metavar="FILE.json",
+        help="settings by their Python names, such as noise_dof; options that are given win",
     )
     command.add_argument(
         "--overwrite", action="store_true", help="publish a new version of an existing model"
@@ -301,18 +370,7 @@ def _fit(commands: Any) -> None:
 
 
 def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
-    config = kpms_zarr.FitConfig(
-        stage=options.stage,
-        sweeps=options.sweeps,
-        kappa=options.kappa,
-        target_duration=options.target_duration,
-        n_states=options.n_states,
-        latent_dim=options.latent_dim,
-        lags=options.lags,
-        seed=options.seed,
-        precision=options.precision,
-        init=options.init,
-    )
+    config = _config(options)
     callbacks = () if options.quiet else (console.Progress(sys.stderr),)
     result = kpms_zarr.fit(
         options.store,
@@ -327,6 +385,39 @@ def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
         f"next: kpms-zarr report {options.store} --model {options.model} --out report.html"
     )
     return result, text
+
+
+_FIT_SETTINGS = (
+    "stage", "from_model", "sweeps", "ar_sweeps", "kappa", "target_duration", "ar_kappa",
+    "n_states", "latent_dim", "lags", "use_keypoints", "scale", "fix_heading", "refine_pose",
+    "save_noise_scale", "seed", "precision", "init",
+)  # fmt: skip
+
+
+def _config(options: argparse.Namespace) -> kpms_zarr.FitConfig:
+    """Settings of a fit: those of a file, then the options that differ from their defaults."""
+    default = kpms_zarr.FitConfig()
+    given = {name: getattr(options, name) for name in _FIT_SETTINGS}
+    chosen = {name: value for name, value in given.items() if value != getattr(default, name)}
+    return kpms_zarr.FitConfig.from_dict({**_settings_file(options.config), **chosen})
+
+
+def _settings_file(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except ValueError as error:
+        found = error
+    if not isinstance(found, dict):
+        raise InputError(
+            expected="a JSON object of settings",
+            found=str(found) if isinstance(found, ValueError) else type(found).__name__,
+            where=path,
+            fix='write for example {"noise_dof": 5, "scale": "dataset"}',
+        )
+    return found
 
 
 def _summary(commands: Any) -> None:

@@ -97,6 +97,7 @@ class Progress:
         self._is_terminal = stream.isatty()
         self._last = -math.inf
         self._recent: list[float] = []
+        self._stage = ""
 
     def __call__(self, event: Event) -> None:
         """Take an event of a fit."""
@@ -120,13 +121,15 @@ class Progress:
         self._stream.flush()
 
     def _sweep(self, event: SweepEnded) -> None:
-        left = "?"  # the first sweep compiles and tells nothing about the others
-        if event.sweep > 1:
+        left = "?"  # the first sweep of a stage compiles and tells nothing about the others
+        if event.stage != self._stage:
+            self._stage, self._recent = event.stage, []
+        else:
             self._recent = [*self._recent[-9:], event.seconds]
             left = _clock((event.n_sweeps - event.sweep) * float(np.median(self._recent)))
         done = round(_BAR * event.sweep / event.n_sweeps)
         text = (
-            f"sweep {event.sweep}/{event.n_sweeps}  {left} left  median "
+            f"{event.stage} sweep {event.sweep}/{event.n_sweeps}  {left} left  median "
             f"{event.median_duration:.0f} ms  {event.n_used} syllables in use  "
             f"kappa {event.kappa:.2g}  {event.log_likelihood:.3f} nat/frame"
         )

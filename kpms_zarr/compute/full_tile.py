@@ -159,38 +159,42 @@ def sample_full_tile(
     n_frames = tile.z.shape[1] - lags
     n_rows = lags + n_frames
     frames = _frames(tile, lags, tables.hmm.log_norm.shape[0])
-    stream = partial(rng.stream_keys, seed_words, sweep, words=tile.words)
-
-    local = tile.local.transpose(2, 1, 0)
-    x, v, h, s = jnp.split(local, np.cumsum([n_latent, n_space, 1]))
-    h = h[0, :n_rows]
-    observed = tile.observed.transpose(2, 1, 0).astype(dtype)
-    y, prior = jnp.split(observed, [n_keypoints * n_space])
-    y = y.reshape(n_keypoints, n_space, n_rows, -1)
-    is_missing = jnp.isnan(y).any(1) | ~frames.is_drawn
-    y = jnp.where(is_missing[:, None], 0, y)
-    prior = jnp.where(frames.is_drawn, prior, 1)
-    scale = jnp.where(is_missing, 1, s[:, :n_rows] * tables.noise_variance[:, None, None])
-    weight = jnp.where(is_missing, 0, 1 / scale)
-
-    u = rng.uniform(rng.frame_bits(stream(rng.SYLLABLE), tile.first_frame, n_frames, 1)[0], dtype)
-    x = x.transpose(1, 0, 2)
+    x = tile.local[..., :n_latent].transpose(1, 2, 0)
+    keys = _keys(seed_words, sweep, rng.SYLLABLE, tile)
+    u = rng.uniform(rng.frame_bits(keys, tile.first_frame, n_frames, 1)[0], dtype)
     z = _draw_states(tables.hmm, x[:n_rows], tile, u, lags)
-    x, kept = _draw_latent(tables, x, z, (y, weight, v, h), frames, stream, settings)
+
+    # The barriers keep the compiler from preparing one block while another needs the memory.
+    z, seed_words, tile = jax.lax.optimization_barrier((z, seed_words, tile))
+    v, h, s = jnp.split(tile.local[..., n_latent:].transpose(2, 1, 0), [n_space, n_space + 1])
+    h, s = h[0, :n_rows], s[:, :n_rows]
+    y, prior, is_missing = _observations(tile, frames, n_keypoints, dtype)
+    variance = tables.noise_variance[:, None, None]
+    weight = jnp.where(is_missing, 0, 1 / jnp.where(is_missing, 1, s * variance))
+    keys = _keys(seed_words, sweep, rng.LATENT, tile)
+    x, kept = _draw_latent(tables, x, z, (y, weight, v, h), frames, keys, settings)
+
+    x, seed_words = jax.lax.optimization_barrier((x, seed_words))
     pose = pose_of(tables.pose, x[:n_rows].transpose(1, 0, 2))
     if not settings.fix_heading:
+        keys = _keys(seed_words, sweep, rng.HEADING, tile)
         a, b = heading_evidence(weight, pose, y - v[:, :n_rows])
-        drawn = draw_heading(a, b, stream(rng.HEADING), frames.first, frames.is_drawn)
+        drawn = draw_heading(a, b, keys, frames.first, frames.is_drawn)
         h = jnp.where(frames.is_drawn, drawn, h)
     placed = rotate(pose, h)
-    v = _draw_centroid(tables, v, y - placed, weight, frames, stream, settings)
-    error = y - placed - v[:, :n_rows]
-    square = jnp.sum(jnp.square(error), 1)
+
+    h, seed_words = jax.lax.optimization_barrier((h, seed_words))
+    keys = _keys(seed_words, sweep, rng.CENTROID, tile)
+    v = _draw_centroid(tables, v, y - placed, weight, frames, keys, settings)
+
+    v, seed_words = jax.lax.optimization_barrier((v, seed_words))
+    square = jnp.sum(jnp.square(y - placed - v[:, :n_rows]), 1)
+    keys = _keys(seed_words, sweep, rng.NOISE_SCALE, tile)
     s_new = draw_noise_scale(
-        square, prior, is_missing, tables.noise_variance, stream(rng.NOISE_SCALE), frames.first,
+        square, prior, is_missing, tables.noise_variance, keys, frames.first,
         dof=settings.noise_dof, n_space=n_space,
     )  # fmt: skip
-    s = jnp.where(frames.is_drawn, s_new, s[:, :n_rows])
+    s = jnp.where(frames.is_drawn, s_new, s)
     new = jnp.concatenate([x[:n_rows].transpose(1, 0, 2), v[:, :n_rows], h[None], s])
     return TileOutput(
         z[:n_frames].astype(jnp.int16).T,
@@ -202,6 +206,24 @@ def sample_full_tile(
         jnp.min(jnp.where(frames.is_drawn, kept, 1), axis=0),
         _first_bad(new, frames.is_drawn),
     )  # fmt: skip
+
+
+def _keys(
+    seed_words: jax.Array, sweep: jax.Array, conditional: int, tile: TileInput
+) -> tuple[jax.Array, jax.Array]:
+    return rng.stream_keys(seed_words, sweep, conditional, tile.words)
+
+
+def _observations(
+    tile: TileInput, frames: _Frames, n_keypoints: int, dtype: jnp.dtype
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Positions (0 where missing), prior scales, and what is missing or not of this segment."""
+    observed = tile.observed.transpose(2, 1, 0).astype(dtype)
+    y, prior = observed[:-n_keypoints], observed[-n_keypoints:]
+    y = y.reshape(n_keypoints, -1, *y.shape[1:])
+    is_missing = jnp.isnan(y).any(1) | ~frames.is_drawn
+    y = jnp.where(is_missing[:, None], 0, y)
+    return y, jnp.where(frames.is_drawn, prior, 1), is_missing
 
 
 def _frames(tile: TileInput, lags: int, n_states: int) -> _Frames:
@@ -239,13 +261,13 @@ def _draw_latent(
     z: jax.Array,
     given: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
     frames: _Frames,
-    stream: partial[tuple[jax.Array, jax.Array]],
+    keys: tuple[jax.Array, jax.Array],
     settings: FixedSettings,
 ) -> tuple[jax.Array, jax.Array]:
     y, weight, v, h = given
     n_rows = y.shape[2]
     j, g = latent_evidence(tables.pose, weight, y - v[:, :n_rows], h)
-    bits = rng.frame_bits(stream(rng.LATENT), frames.first, n_rows, rng.even(x.shape[1]))
+    bits = rng.frame_bits(keys, frames.first, n_rows, rng.even(x.shape[1]))
     noise = rng.normal(bits, x.dtype)[: x.shape[1]]
     elimination = eliminate_forward(
         factor_table(tables.hmm), z, j, g, x, frames.is_drawn, settings.latent_variance
@@ -260,13 +282,13 @@ def _draw_centroid(
     residual: jax.Array,
     weight: jax.Array,
     frames: _Frames,
-    stream: partial[tuple[jax.Array, jax.Array]],
+    keys: tuple[jax.Array, jax.Array],
     settings: FixedSettings,
 ) -> jax.Array:
     n_rows = residual.shape[2]
     n_space = v.shape[0]
     lam, mu = centroid_evidence(weight, residual)
-    bits = rng.frame_bits(stream(rng.CENTROID), frames.first, n_rows, rng.even(n_space))
+    bits = rng.frame_bits(keys, frames.first, n_rows, rng.even(n_space))
     noise = rng.normal(bits, v.dtype)[:n_space]
     drawn = draw_centroid(
         lam, mu, v[:, : n_rows + 1].transpose(1, 0, 2), frames.is_drawn, frames.has_next, noise,

@@ -16,6 +16,8 @@ _FRAMES_PER_COORDINATE = 10
 _MAX_ROUNDS = 100
 _SMALLEST_GAIN = 1e-3
 _NEWTON_STEPS = 8
+_LOOK_AHEAD = 3
+_EDGE = 1 / 3
 _LARGEST_TURN = 0.3
 
 
@@ -95,7 +97,7 @@ def wrap(angle: np.ndarray) -> np.ndarray:
     return np.asarray((angle + np.pi) % (2 * np.pi) - np.pi)
 
 
-def refine(aligner: Aligner, n_latent: int) -> Refined | None:
+def refine(aligner: Aligner, n_latent: int, *, most: int) -> Refined | None:
     """Fit pose space and headings to each other.
 
     In the full stage the heading of every frame is free, so what matters is how far a pose lies
@@ -104,10 +106,16 @@ def refine(aligner: Aligner, n_latent: int) -> Refined | None:
     between these keypoints. Alternating between the best turn of every pose and the components
     of the turned poses flattens them: each round lowers the residual variance.
 
+    Flattened components often fall off at an edge. Components up to an edge right behind the ones
+    asked for are taken too: those each of which leaves less than a third of what was missing.
+
     Parameters
     ----------
     aligner : Aligner
     n_latent : int
+        Components to start with.
+    most : int
+        Components that may be taken; ``n_latent`` keeps their number.
 
     Returns
     -------
@@ -116,8 +124,19 @@ def refine(aligner: Aligner, n_latent: int) -> Refined | None:
         50,000 frames in which all keypoints are valid; None when there are too few of these.
     """
     pose = _sample(aligner)
-    if len(pose) < _FRAMES_PER_COORDINATE * (pose[0].size if len(pose) else 1):
+    size = pose[0].size if len(pose) else 1
+    if len(pose) < _FRAMES_PER_COORDINATE * size:
         return None
+    found = _alternate(pose, n_latent)
+    more = 1
+    while more <= min(_LOOK_AHEAD, most - len(found.space.loading)):
+        other = _alternate(pose, len(found.space.loading) + more)
+        is_edge = other.after < found.after * _EDGE**more
+        found, more = (other, 1) if is_edge else (found, more + 1)
+    return found._replace(space=_facing(found.space, aligner.compass))
+
+
+def _alternate(pose: np.ndarray, n_latent: int) -> Refined:
     space, before = _components(pose, n_latent)
     last = before
     for _ in range(_MAX_ROUNDS):
@@ -125,7 +144,7 @@ def refine(aligner: Aligner, n_latent: int) -> Refined | None:
         if after > last * (1 - _SMALLEST_GAIN):
             break
         last = after
-    return Refined(_facing(space, aligner.compass), before, after)
+    return Refined(space, before, after)
 
 
 def _sample(aligner: Aligner) -> np.ndarray:

@@ -106,7 +106,7 @@ def prepare(
     else:
         loading, mean = _projection(found, plain, aligner, scale, config)
         if config.refines_pose and not alignment.fix_heading:
-            loading, mean = _refined(aligner, loading, mean, tell)
+            loading, mean = _refined(aligner, loading, mean, config, tell)
     steps = [lengths.step[session.index] / scale[session.index] for session in sessions]
     estimated = max(float(np.median(steps)) ** 2, _SMALLEST_STEP_VARIANCE)
     return Preparation(
@@ -178,16 +178,21 @@ def _projection(
 
 
 def _refined(
-    aligner: Aligner, loading: np.ndarray, mean: np.ndarray, tell: Tell
+    aligner: Aligner, loading: np.ndarray, mean: np.ndarray, config: FitConfig, tell: Tell
 ) -> tuple[np.ndarray, np.ndarray]:
-    found = refine(aligner, len(loading))
+    n_latent = len(loading)
+    most = n_latent if config.latent_dim else min(pca_module.MAX_COMPONENTS, (mean.size * 2) // 3)
+    found = refine(aligner, n_latent, most=most)
     if found is None:
         tell(Noted("too few frames with all keypoints: components kept as pca found them"))
         return loading, mean
+    n_found = len(found.space.loading)
+    more = f" ({n_found - n_latent} more than pca suggests, behind which there is an edge)"
     tell(
         Noted(
-            f"components and headings fitted to each other: {len(loading)} components miss "
-            f"{found.after:.1%} of the variance of the pose, {found.before:.1%} before"
+            f"components and headings fitted to each other: {n_found} components"
+            f"{more if n_found > n_latent else ''} miss {found.after:.1%} of the variance of the "
+            f"pose, {found.before:.1%} when turned by the keypoints alone"
         )
     )
     return found.space

@@ -8,6 +8,9 @@ import numpy as np
 
 from kpms_zarr.compute.kernels.hmm import window
 
+_FRAMES_PER_CHUNK = 32
+"""The products of so many frames exist at a time: they are the largest array of a tile."""
+
 
 def feature_pairs(n_latent: int, lags: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the lower triangle over lags * latent + 1 + latent features."""
@@ -39,13 +42,36 @@ def tile_moments(
         (:func:`feature_pairs`); they add up over tiles.
     """
     n_states, n_latent, _ = weight_bias.shape
-    n_frames, n_segments = z.shape
+    rows, _ = feature_pairs(n_latent, lags)
+
+    def add(total: jax.Array, part: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        windows, state, is_counted = part
+        return total + _moments(windows, state, is_counted, weight_bias, lags), None
+
     windows = window(x, lags)
-    one = jnp.ones((n_frames, 1, n_segments), x.dtype)
+    parts = [_in_chunks(values) for values in (windows, z, is_real)]
+    start = jnp.zeros((n_states, len(rows)), x.dtype)
+    return jax.lax.scan(add, start, tuple(parts))[0]
+
+
+def _in_chunks(values: jax.Array) -> jax.Array:
+    """(frame, ...) -> (chunk, frame of the chunk, ...), padded with zeros."""
+    n_chunks = -(-len(values) // _FRAMES_PER_CHUNK)
+    missing = n_chunks * _FRAMES_PER_CHUNK - len(values)
+    padded = jnp.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1))
+    return padded.reshape(n_chunks, _FRAMES_PER_CHUNK, *values.shape[1:])
+
+
+def _moments(
+    windows: jax.Array, z: jax.Array, is_real: jax.Array, weight_bias: jax.Array, lags: int
+) -> jax.Array:
+    n_states, n_latent, _ = weight_bias.shape
+    n_frames, n_segments = z.shape
+    one = jnp.ones((n_frames, 1, n_segments), windows.dtype)
     regressor = jnp.concatenate([windows[:, : lags * n_latent], one], axis=1)
     state = jnp.where(is_real, z, 0)
     predicted = jnp.sum(weight_bias[state] * regressor.transpose(0, 2, 1)[:, :, None, :], axis=-1)
-    residual = x[lags:] - predicted.transpose(0, 2, 1)
+    residual = windows[:, lags * n_latent :] - predicted.transpose(0, 2, 1)
     features = jnp.concatenate([regressor, residual], axis=1)
     rows, columns = feature_pairs(n_latent, lags)
     products = (features[:, rows] * features[:, columns]).transpose(0, 2, 1)

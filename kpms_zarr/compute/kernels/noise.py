@@ -100,13 +100,17 @@ def draw_noise_scale(
     n_space : int
         D.
     """
-    n_keypoints, n_frames, n_segments = square.shape
-    words = n_words(dof + n_space)
-    bits = rng.frame_bits(keys, first_frame, n_frames, words * n_keypoints)
-    bits = bits.reshape(words, n_keypoints, n_frames, n_segments)
-    drawn = chi_squared(bits, dof + n_space, square.dtype, other=(dof, is_missing))
-    error = jnp.where(is_missing, 0, square / noise_variance[:, None, None])
-    return (dof * prior + error) / drawn
+    words = rng.even(n_words(dof + n_space))
+
+    def one_keypoint(given: tuple[jax.Array, ...]) -> jax.Array:
+        k, error, scale, missing, variance = given
+        bits = rng.frame_bits(keys, first_frame, square.shape[1], words, first_number=words * k)
+        drawn = chi_squared(bits, dof + n_space, square.dtype, other=(dof, missing))
+        return (dof * scale + jnp.where(missing, 0, error / variance)) / drawn
+
+    # One keypoint after the other: the random words of all would be the largest array of a tile.
+    k = jnp.arange(len(square), dtype=jnp.uint32)
+    return jax.lax.map(one_keypoint, (k, square, prior, is_missing, noise_variance))
 
 
 def log_density_noise_scale(scale: jax.Array, prior: jax.Array, dof: int) -> jax.Array:
