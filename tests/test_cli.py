@@ -20,7 +20,7 @@ from kpms_zarr.store.synthetic import SyntheticStudy, write_dlc_csv
 
 STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=6, missing_fraction=0.01)
 HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settings.posterior[0]]
-SMALL_FIT = ["--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
+SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = ("ingest", "info", "quality", "pca", "fit", "summary", "report", "demo")
 
 
@@ -273,7 +273,7 @@ def test_functions__give_what_the_command_line_gives(store, tracking, tmp_path, 
     kpms_zarr.ingest(place, [tracking], anterior=names.anterior, posterior=names.posterior)
     kpms_zarr.quality(place)
     kpms_zarr.pca(place)
-    config = kpms_zarr.FitConfig(sweeps=2, n_states=10, latent_dim=3)
+    config = kpms_zarr.FitConfig(stage="ar", sweeps=2, n_states=10, latent_dim=3)
     kpms_zarr.fit(place, model="m", config=config)
     for group in ("keypoints", "quality", "pca", "models/m/labels/v1"):
         one, two = (access.dataset(s, group).load().drop_attrs() for s in (store, place))
@@ -301,14 +301,40 @@ def test_fit_options__reach_the_configuration(run, monkeypatch):
     fit_x = ["fit", "s.zarr", "--model", "x"]
     given = ["--sweeps", "7", "--target-duration", "0.4s", "--n-states", "9", "--latent-dim", "2"]
     given += ["--lags", "2", "--seed", "5", "--precision", "float64", "--init", "prior"]
+    given += ["--stage", "full", "--from-model", "a", "--use-keypoints", "x,y", "--scale", "none"]
+    given += ["--fix-heading", "--no-refine-pose", "--save-noise-scale", "--ar-sweeps", "3"]
+    given += ["--ar-kappa", "1e5"]
     run(*fit_x, *given, "--overwrite", "--quiet")
     assert seen["config"] == kpms_zarr.FitConfig(
         sweeps=7, target_duration=400.0, n_states=9, latent_dim=2, lags=2, seed=5,
-        precision="float64", init="prior",
+        precision="float64", init="prior", stage="full", from_model="a",
+        use_keypoints=("x", "y"), scale="none", fix_heading=True, refine_pose=False,
+        save_noise_scale=True, ar_sweeps=3, ar_kappa=1e5,
     )  # fmt: skip
     assert (seen["overwrite"], seen["is_quiet"]) == (True, True)
-    run(*fit_x, "--kappa", "1e4")
-    assert seen["config"].kappa == 1e4
+    run(*fit_x, "--kappa", "1e5")
+    assert seen["config"].kappa == 1e5
+
+
+def test_fit_settings__come_from_a_file_and_options_win(run, monkeypatch, tmp_path):
+    seen = {}
+
+    def fit(store, *, model, config, callbacks, overwrite):
+        seen["config"] = config
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kpms_zarr.compute.fit.fit", fit)
+    file = tmp_path / "settings.json"
+    file.write_text('{"noise_dof": 4, "scale": "session", "use_keypoints": ["a", "b"]}')
+    run("fit", "s.zarr", "--model", "x", "--config", file, "--scale", "none")
+    assert seen["config"] == kpms_zarr.FitConfig(
+        noise_dof=4, scale="none", use_keypoints=("a", "b")
+    )
+    for text, words in (("{", "JSON"), ("[1]", "JSON object"), ('{"noise_dfo": 4}', "noise_dof")):
+        file.write_text(text)
+        status, _, err = run("fit", "s.zarr", "--model", "x", "--config", file)
+        assert status == 2
+        assert words in err
 
 
 def test_fit__name_in_use_needs_overwrite_and_keeps_the_old_version(store, run):
@@ -372,7 +398,9 @@ def test_demo__does_the_whole_job_and_can_be_repeated(tmp_path, run, monkeypatch
     small = SyntheticStudy(n_sessions=2, n_frames=600, n_keypoints=6)
     monkeypatch.setattr(demonstration, "STUDY", small)
     monkeypatch.setattr(
-        demonstration, "FitConfig", lambda **_: kpms_zarr.FitConfig(sweeps=2, n_states=10)
+        demonstration,
+        "FitConfig",
+        lambda **_: kpms_zarr.FitConfig(stage="ar", sweeps=2, n_states=10),
     )
     folder = tmp_path / "demo"
     status, out, _ = run("demo", folder)

@@ -28,7 +28,7 @@ from kpms_zarr.store.ingest import ingest
 from kpms_zarr.store.schema import PARAMETERS
 
 STUDY = synthetic.SyntheticStudy(n_sessions=5, n_frames=1500, is_ragged=True, seed=2)
-QUICK = FitConfig(sweeps=4, n_states=20, segment_frames=64)
+QUICK = FitConfig(stage="ar", sweeps=4, n_states=20, segment_frames=64)
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +230,7 @@ def test_fit__too_many_latent_dimensions_are_refused_before_anything_runs(store)
 
 def test_fit__reaches_the_target_duration(store):
     for target in (200.0, 600.0):
-        config = FitConfig(sweeps=60, n_states=20, target_duration=target)
+        config = FitConfig(stage="ar", sweeps=60, n_states=20, target_duration=target)
         result = kpms_zarr.fit(store, model=f"t{target:.0f}", config=config)
         assert result.median_duration == pytest.approx(target, rel=0.15)
         kappa = models.open_parameters(store, f"t{target:.0f}")["trace_kappa"].values
@@ -239,7 +239,7 @@ def test_fit__reaches_the_target_duration(store):
 
 
 def test_kappa__fixed_stays_fixed():
-    schedule = KappaSchedule(FitConfig(kappa=123.0))
+    schedule = KappaSchedule(123.0, 50, None)
     schedule.update(LabelCounts(np.ones(3), np.eye(3), np.array([0, 5, 1]), 30.0))
     assert schedule.value == 123.0
 
@@ -345,7 +345,7 @@ def test_nine_mice__through_the_command_line(nine_mice, tmp_path, capsys):
         ["info", store],
         ["quality", store],
         ["pca", store],
-        ["fit", store, "--model", "mice", "--sweeps", "15", "--quiet"],
+        ["fit", store, "--model", "mice", "--ar-sweeps", "10", "--sweeps", "10", "--quiet"],
         ["summary", store, "--model", "mice"],
         ["report", store, "--model", "mice", "--out", str(tmp_path / "report.html")],
     ]  # fmt: skip

@@ -204,7 +204,7 @@ def test_fit__recovers_simulated_syllables(tmp_path, full, capsys):
     synthetic.write_store(store, study)
     kpms_zarr.pca(store, variance=0.99)
     truth = np.stack([synthetic.simulate_session(study, i).syllable for i in range(10)])
-    config = kpms_zarr.FitConfig(sweeps=100 if full else 50)
+    config = kpms_zarr.FitConfig(stage="ar", sweeps=100 if full else 50)
     result = kpms_zarr.fit(store, model="m", config=config)
     found = open_labels(store, "m")["syllable"].values
     score = adjusted_rand_index(found, truth)

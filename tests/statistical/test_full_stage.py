@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import partial, partialmethod
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -39,21 +40,19 @@ SETTINGS = FixedSettings(NOISE_DOF, LATENT_VARIANCE, CENTROID_VARIANCE, False)
 N_BATCHES = 40
 
 
-@pytest.fixture
-def retraced(monkeypatch):
-    """A monkeypatch for what is compiled into the tile: traced anew with it and without it."""
+@contextmanager
+def traced_with(where, **what):
+    """Something else in the code of the tile, which is traced anew for it."""
 
-    @contextmanager
-    def patched(*where, **what):
-        with monkeypatch.context() as patch:
-            for name, value in what.items():
-                patch.setattr(*where, name, value)
-            sample_full_tile.clear_cache()
-            yield
-        sample_full_tile.clear_cache()
+    def sample(*args, settings, lags):
+        return sample_full_tile.__wrapped__(*args, settings=settings, lags=lags)
 
-    yield patched
-    sample_full_tile.clear_cache()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in what.items():
+            patch.setattr(where, name, value)
+        anew = jax.jit(sample, static_argnames=("settings", "lags"))
+        patch.setattr(full_sweep, "sample_full_tile", anew)
+        yield
 
 
 # ------------------------------------------------------------------ the model, naively
@@ -105,6 +104,7 @@ class State(NamedTuple):
 
 def study(n_space: int, lengths: tuple[int, ...], seed: int = 0) -> Study:
     """Some keypoints missing here and there, a frame without any, a keypoint never seen."""
+    assert lengths[0] > 16
     rng = np.random.default_rng(seed)
     n_keypoints, n_frames = 6 - n_space, sum(lengths)
     centering = np.eye(n_keypoints) - 1 / n_keypoints
@@ -272,7 +272,7 @@ def functions(g: Study, state: State) -> dict[str, np.ndarray]:
     add("log s missing", log_s[:, ~g.seen])
     add("log s seen square", log_s[:, g.seen] ** 2)
     add("log s missing square", log_s[:, ~g.seen] ** 2)
-    add("log s lag 1", (log_s[:, after] * log_s[:, after - 1]))
+    add("log s lag 1", log_s[:, after] * log_s[:, after - 1])
     add("log s v", log_s.mean(-1)[..., None] * v)
     add("error square", square[:, g.seen])
     add("error square bounded", np.tanh(square[:, g.seen]))
@@ -293,14 +293,18 @@ def functions(g: Study, state: State) -> dict[str, np.ndarray]:
     centre = np.where(g.seen[..., None], y, 0).sum(2)
     add("y v", np.tanh(centre / 8) * np.tanh(v / 2))
     # Parameters and labels.
-    add("a", weight_bias.reshape(len(x), 1, -1))
-    add("a square", np.tanh(np.square(weight_bias[:, :1]).reshape(len(x), 1, -1)))
+    flat = weight_bias.reshape(len(x), N_STATES, -1)
+    add("a", flat)
+    add("a square", np.tanh(flat**2))
+    add("a of state 0", flat[:, :1])
     add("log det q", np.log(np.linalg.det(covariance))[:, None])
-    add("q", np.tanh(covariance[:, :, 0, 1])[:, None])
+    add("q", np.tanh(covariance[:, :, 0, 1]))
     add("usage", usage[:, None])
-    add("usage square", usage[:, None] ** 2)
-    add("transition", transition.reshape(len(x), 1, -1))
-    add("stay square", transition[:, None, 0, 0] ** 2)
+    add("usage square", usage**2)
+    add("transition", transition[:, :1])
+    add("transition diagonal", np.diagonal(transition, axis1=1, axis2=2))
+    add("transition square", transition**2)
+    add("transition usage", transition * usage[:, None])
     is_state = z[:, third, None] == np.arange(N_STATES)
     add("z", is_state)
     add("z square", is_state.mean(1, keepdims=True) ** 2)
@@ -445,6 +449,17 @@ def without_right(table, z, *args, right_one):
     return right_one(table, jnp.where(own, z, N_STATES), *args)
 
 
+def without_next(precision, mean, v, is_drawn, has_next, *args, right_one, **settings):
+    """Wrong twin: the centroid of a segment does not depend on the frame after it."""
+    inside = has_next & jnp.pad(is_drawn[1:], [(0, 1), (0, 0)])
+    return right_one(precision, mean, v, is_drawn, inside, *args, **settings)
+
+
+def inner_moments(tables, x, z, tile, frames, is_last_pass, lags, right_one):
+    """Wrong twin: the dynamics do not see what links a segment to the one before."""
+    return right_one(tables, x, z, tile, frames, jnp.zeros_like(is_last_pass), lags)
+
+
 def interpolated(sampler, tile, right_one):
     """Wrong twin: a missing keypoint is taken for seen where it was last seen."""
     given = right_one(sampler, tile)
@@ -569,22 +584,20 @@ def test_missing__a_prior_of_what_is_not_seen_changes_no_bit():
             assert (a[~g.seen] != b[~g.seen]).all()
         else:
             np.testing.assert_array_equal(a, b)
-    # The same said of one that is seen changes everything.
+    # The same said of one that is seen changes the session.
     seen = np.argwhere(g.seen)[0]
     changed.s[0, *seen] *= 2
     with Toy(g) as toy:
-        assert (run_sweeps(toy, changed)[0] != expected[0]).mean() > 0.9
+        assert (run_sweeps(toy, changed)[0] != expected[0])[g.parts[0]].all()
 
 
 @pytest.mark.parametrize("n_space", [2, 3])
-def test_missing__means_are_those_of_a_dense_model_without_these_observations(
-    n_space, retraced, monkeypatch
-):
+def test_missing__means_are_those_of_a_dense_model_without_them(n_space, monkeypatch):
     g = study(n_space, (17, 9, 3))
     state = some_state(g)
     monkeypatch.setattr(full_sweep, "cut", uncut)
     with (
-        retraced(streams, normal=lambda bits, dtype: jnp.zeros(bits.shape, dtype)),
+        traced_with(streams, normal=lambda bits, dtype: jnp.zeros(bits.shape, dtype)),
         Toy(g, segment_frames=15) as toy,
     ):
         toy.sampler.sweep(toy.put(state), 0)
@@ -679,7 +692,7 @@ def test_sweep__that_fails_leaves_the_chain_as_it_was(many_tiles, n_in_flight, m
                 toy.sampler.sweep(p, 1)
             for a, b, c in zip(toy.local, before, at_failure, strict=True):
                 np.testing.assert_array_equal(a, b)
-                assert (b != c).mean() > 0.3
+                assert (b != c).mean() > 0.05
             # Wrong twin: nothing is kept for undoing.
             calls.clear()
             patch.setattr(Chain, "keep", lambda self, frames: None)
@@ -700,6 +713,7 @@ def test_sweep__that_fails_leaves_the_chain_as_it_was(many_tiles, n_in_flight, m
 @pytest.mark.slow
 def test_segments__have_the_posterior_of_the_uncut_sessions(full, monkeypatch, capsys):
     g = study(2, (30, 21))
+    g.seen[10:15] = g.half_seen[10:15] = False
     state = some_state(g, 3)
     n_sweeps = 8000 if full else 1200
     with monkeypatch.context() as patch:
@@ -725,9 +739,7 @@ def test_full_sweep__joint_distribution_test(full, n_space, capsys):
 
 
 @pytest.mark.slow
-def test_full_sweep__joint_distribution_test_rejects_wrong_twins(
-    full, retraced, monkeypatch, capsys
-):
+def test_full_sweep__joint_distribution_test_rejects_wrong_twins(full, monkeypatch, capsys):
     n_starts = 500 if full else 100
     found = {}
     for twin in (without_neighbours, interpolated):
@@ -736,9 +748,9 @@ def test_full_sweep__joint_distribution_test_rejects_wrong_twins(
             patch.setattr(FullSampler, "_input", partialmethod(changed))
             found[twin.__name__] = geweke(2, n_starts)
     for name, twin in (("draw_noise_scale", three_dof), ("eliminate_forward", without_right)):
-        with retraced(full_tile, **{name: partial(twin, right_one=getattr(full_tile, name))}):
+        with traced_with(full_tile, **{name: partial(twin, right_one=getattr(full_tile, name))}):
             found[twin.__name__] = geweke(2, n_starts)
-    with retraced(streams, CENTROID=streams.LATENT):
+    with traced_with(streams, CENTROID=streams.LATENT):
         found["one key for two blocks"] = geweke(2, n_starts)
     with capsys.disabled():
         for name, z in found.items():

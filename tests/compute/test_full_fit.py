@@ -1,0 +1,444 @@
+"""The full stage through `fit`: what is observed and what is not, units, outputs, failures."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kpms_zarr
+from kpms_zarr.compute import full_sweep, preparation
+from kpms_zarr.compute.agreement import adjusted_rand_index
+from kpms_zarr.compute.chain import Chain
+from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.errors import SamplingError
+from kpms_zarr.compute.events import Noted, SweepEnded
+from kpms_zarr.compute.preparation import load, make_chain, prepare
+from kpms_zarr.store import access, synthetic
+from kpms_zarr.store.models import open_labels, open_parameters
+
+STUDY = synthetic.SyntheticStudy(
+    n_sessions=3, n_frames=800, n_keypoints=6, n_latent=3, is_ragged=True, seed=3,
+    missing_fraction=0.05,
+)  # fmt: skip
+QUICK = FitConfig(ar_sweeps=3, sweeps=3, n_states=15, latent_dim=3, segment_frames=64)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("full") / "study.zarr"
+    synthetic.write_store(store, STUDY)
+    kpms_zarr.pca(store, variance=0.99)
+    return store
+
+
+@pytest.fixture
+def store(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "study.zarr"))
+
+
+def fitted(store: Path, model: str = "m", **settings: object):
+    """Labels and parameters of a quick fit, in memory."""
+    kpms_zarr.fit(store, model=model, config=replace(QUICK, **settings))
+    return open_labels(store, model).load(), open_parameters(store, model).load()
+
+
+def real_values(labels, name: str) -> np.ndarray:
+    values = labels[name].values
+    real = np.arange(values.shape[1]) < labels["n_frames"].values[:, None]
+    return values[real]
+
+
+def assert_same(one, two, names=("syllable", "latent", "centroid", "heading")) -> None:
+    for name in names:
+        np.testing.assert_array_equal(one[name].values, two[name].values)
+
+
+# ------------------------------------------------------------------ what is published
+
+
+def test_both__publishes_two_stages_and_every_variable(store):
+    events: list[object] = []
+    config = replace(QUICK, save_noise_scale=True)
+    result = kpms_zarr.fit(store, model="m", config=config, callbacks=[events.append])
+    labels, parameters = open_labels(store, "m").load(), open_parameters(store, "m").load()
+    assert result.n_sweeps == 6
+    assert parameters["trace_stage"].values.tolist() == ["ar"] * 3 + ["full"] * 3
+    assert [e.stage for e in events if isinstance(e, SweepEnded)] == ["ar"] * 3 + ["full"] * 3
+    assert parameters["trace_kappa"].values.tolist() == [1e6] * 3 + [1e4] * 3
+    terms = parameters["trace_log_probability"]
+    assert np.isfinite(terms[3:]).all()
+    assert np.isnan(terms[:3].sel(term=["centroid", "noise_scale", "position"])).all()
+    np.testing.assert_allclose(terms.sum("term"), parameters["trace_log_likelihood"])
+    for name in ("latent", "centroid", "heading", "noise_scale"):
+        assert np.isfinite(real_values(labels, name)).all()
+    assert (real_values(labels, "noise_scale") > 0).all()
+    assert labels["noise_scale"].dims == ("session", "frame", "keypoint")
+    assert (real_values(labels, "syllable") >= 0).all()
+    assert (parameters["noise_variance"] == 1).all()
+    assert parameters.attrs["centroid_step_variance"] > 0
+    settings = parameters.attrs["provenance"]["settings"]
+    assert FitConfig.from_dict({k: v for k, v in settings.items() if k != "notes"}) == config
+
+
+def test_reconstruct__is_near_what_was_tracked_and_better_than_it(store):
+    """The denoised position is closer to the noise-free one than the tracked position is."""
+    fitted(store, sweeps=15)
+    found = kpms_zarr.reconstruct(store, "m", "session_000")
+    session = synthetic.simulate_session(STUDY, 0)
+    clean = synthetic.simulate_session(replace(STUDY, outlier_fraction=0, missing_fraction=0), 0)
+    assert found.dims == ("frame", "keypoint", "space")
+    is_seen = np.isfinite(session.position).all(-1)
+    error = np.linalg.norm(found.values - session.position, axis=-1)[is_seen]
+    assert np.median(error) < 2
+    # Outliers lie 15 units off; the denoised position does not follow them.
+    is_outlier = is_seen & (session.confidence < 0.5)
+    off = np.linalg.norm(found.values - session.position, axis=-1)[is_outlier]
+    assert np.median(off) > 8
+    assert clean.position.shape == session.position.shape
+
+
+def test_full__goes_on_from_a_model(store):
+    kpms_zarr.fit(store, model="start", config=replace(QUICK, stage="ar", sweeps=5))
+    before = open_labels(store, "start").load()
+    kpms_zarr.fit(
+        store, model="more",
+        config=FitConfig(stage="full", from_model="start", sweeps=1, segment_frames=64, kappa=1e6),
+    )  # fmt: skip
+    after = open_labels(store, "more").load()
+    parameters = open_parameters(store, "more").load()
+    assert parameters.sizes["state"] == 15  # as in the start model, not the default
+    assert parameters["trace_stage"].values.tolist() == ["full"]
+    one, two = real_values(before, "syllable"), real_values(after, "syllable")
+    assert adjusted_rand_index(one, two) > 0.5
+    # Wrong twin: a chain that begins anew has little to do with the model.
+    kpms_zarr.fit(
+        store, model="anew",
+        config=replace(QUICK, stage="full", sweeps=1, init="prior", seed=9, latent_dim=None),
+    )  # fmt: skip
+    other = real_values(open_labels(store, "anew").load(), "syllable")
+    assert adjusted_rand_index(one, other) < 0.5
+    with pytest.raises(kpms_zarr.InputError, match="--n-states"):
+        config = FitConfig(stage="full", from_model="start", n_states=20)
+        kpms_zarr.fit(store, model="x", config=config)
+    with pytest.raises(kpms_zarr.InputError, match="nobody"):
+        kpms_zarr.fit(store, model="x", config=FitConfig(stage="full", from_model="nobody"))
+    with pytest.raises(kpms_zarr.InputError, match="--stage full"):
+        FitConfig(stage="both", from_model="start")
+
+
+def test_fit__same_bits_for_tiles_in_flight_and_order_of_sessions(store, tmp_path, copy_store):
+    one, p = fitted(store, tiles_in_flight=1)
+    two, q = fitted(store, "n", tiles_in_flight=4)
+    assert_same(one, two)
+    np.testing.assert_array_equal(p["trace_log_likelihood"], q["trace_log_likelihood"])
+    turned = copy_store(store, tmp_path / "turned.zarr", order=[2, 0, 1])
+    kpms_zarr.pca(turned, variance=0.99)
+    three, _ = fitted(turned)
+    for name in one["session"].values:
+        a, b = one.sel(session=name), three.sel(session=name)
+        n = int(a["n_frames"])
+        for variable in ("syllable", "latent", "heading"):
+            np.testing.assert_array_equal(a[variable].values[:n], b[variable].values[:n])
+    other, _ = fitted(store, "other", seed=1)
+    assert (other["latent"].values != one["latent"].values).any()
+
+
+# ------------------------------------------------------------------ what counts as observed
+
+
+def chain_of(store: Path, **settings: object) -> tuple[Chain, preparation.Preparation]:
+    config = replace(QUICK, **settings)
+    prepared = prepare(store, config, None, lambda event: None)
+    chain = make_chain(prepared, config)
+    load(chain, prepared, config, None)
+    return chain, prepared
+
+
+def test_chain__holds_what_was_tracked_and_nothing_interpolated(store):
+    group = access.open_group(store, "r+")["keypoints"]
+    group["confidence"][0, 10, 2] = 0.0
+    group["position"][1, 20:30] = np.nan
+    chain, prepared = chain_of(store)
+    with chain:
+        for session, first in zip(chain.index.sessions, chain.index.first, strict=True):
+            n = session.n_frames
+            tracked = group["position"][session.index, :n] / prepared.scale[session.index]
+            confidence = group["confidence"][session.index, :n]
+            tracked[(confidence == 0) | ~np.isfinite(tracked).all(-1)] = np.nan
+            held = chain.position[first : first + n].reshape(tracked.shape)
+            np.testing.assert_allclose(held, tracked, rtol=1e-6, equal_nan=True)
+            expected = 10 ** (2 * (-0.5 * np.log10(confidence + 1e-3) + 0.25))
+            np.testing.assert_allclose(chain.prior_scale[first : first + n], expected, rtol=1e-5)
+        assert np.isnan(chain.position[chain.index.first[0] + 10]).any()
+        assert np.isfinite(chain.local).all()
+
+
+def test_fit__does_not_depend_on_positions_without_confidence(store, tmp_path, copy_store):
+    """A keypoint of confidence 0 is missing, wherever the tracker put it."""
+    shape = access.open_group(store)["keypoints"]["confidence"].shape
+    hidden = np.random.default_rng(0).random(shape) < 0.2
+    results = []
+    for name, value in (("a", 0.0), ("b", 1e4)):
+        place = copy_store(store, tmp_path / f"{name}.zarr")
+        group = access.open_group(place, "r+")["keypoints"]
+        position, confidence = group["position"][...], group["confidence"][...]
+        position[hidden], confidence[hidden] = value, 0.0
+        group["position"][...], group["confidence"][...] = position, confidence
+        kpms_zarr.pca(place, variance=0.99)
+        results.append(fitted(place)[0])
+    assert_same(*results)
+
+
+def test_fit__session_in_which_a_keypoint_never_appears(store):
+    group = access.open_group(store, "r+")["keypoints"]
+    group["position"][1, :, 3] = np.nan
+    said: list[str] = []
+    kpms_zarr.fit(
+        store, model="m", config=QUICK,
+        callbacks=[lambda e: said.append(e.text) if isinstance(e, Noted) else None],
+    )  # fmt: skip
+    assert any("never seen" in text for text in said)
+    labels = open_labels(store, "m").load()
+    assert np.isfinite(real_values(labels, "latent")).all()
+    found = kpms_zarr.reconstruct(store, "m", str(labels["session"].values[1]))
+    assert np.isfinite(found.values).all()
+
+
+def test_fit__frames_without_any_keypoint_follow_the_dynamics(store):
+    """In a long gap the latent pose is drawn from the dynamics: it moves, and stays in range."""
+    group = access.open_group(store, "r+")["keypoints"]
+    group["position"][0, 100:200] = np.nan
+    labels, _ = fitted(store, sweeps=8)
+    latent = labels["latent"].values[0]
+    gap, rest = latent[105:195], latent[: int(labels["n_frames"][0])]
+    assert np.isfinite(gap).all()
+    assert np.abs(gap).max() < 3 * np.abs(rest).max()
+    # Wrong twin: interpolation would make second differences vanish.
+    assert np.abs(np.diff(gap, n=2, axis=0)).mean() > 1e-3
+
+
+# ------------------------------------------------------------------ keypoints, units, heading
+
+
+def test_use_keypoints__equals_a_store_of_these_keypoints(store, tmp_path, copy_store):
+    names = ("point5", "point0", "point3", "point2")
+    one, p = fitted(store, use_keypoints=names)
+    small = copy_store(store, tmp_path / "small.zarr", keypoints=names)
+    kpms_zarr.pca(small, variance=0.99)
+    two, _ = fitted(small)
+    assert_same(one, two)
+    assert tuple(p["keypoint"].values) == names
+    found = kpms_zarr.reconstruct(store, "m", "session_000")
+    assert tuple(found["keypoint"].values) == names
+    with pytest.raises(kpms_zarr.InputError, match="--use-keypoints"):
+        fitted(store, "x", use_keypoints=("point5", "pointt0"))
+    with pytest.raises(kpms_zarr.InputError, match="heading"):
+        fitted(store, "x", use_keypoints=("point1", "point2", "point3"))
+    assert [model.name for model in kpms_zarr.info(store).models] == ["m"]
+
+
+def test_scale__metres_and_pixels_agree(store, tmp_path, copy_store):
+    metres = copy_store(store, tmp_path / "metres.zarr", factor=1e-3)
+    kpms_zarr.pca(metres, variance=0.99)
+    settings = {"precision": "float64", "ar_sweeps": 8, "sweeps": 8}
+    one, p = fitted(store, **settings)
+    two, q = fitted(metres, **settings)
+    assert adjusted_rand_index(real_values(one, "syllable"), real_values(two, "syllable")) > 0.9
+    np.testing.assert_allclose(
+        p["trace_log_likelihood"].values[-1], q["trace_log_likelihood"].values[-1], atol=0.5
+    )
+    a = kpms_zarr.reconstruct(store, "m", "session_000").values
+    b = kpms_zarr.reconstruct(metres, "m", "session_000").values
+    assert np.median(np.abs(a - 1000 * b)) < 1.0
+    np.testing.assert_allclose(one["scale"], 1000 * two["scale"], rtol=1e-5)
+    # Wrong twin: without the scale the priors mean something else in metres.
+    three, r = fitted(metres, "none", scale="none", **settings)
+    assert (three["scale"] == 1).all()
+    far = abs(p["trace_log_likelihood"].values[-1] - r["trace_log_likelihood"].values[-1])
+    assert far > 5
+
+
+def test_scale__of_each_session(store, tmp_path, copy_store):
+    zoomed = copy_store(store, tmp_path / "zoomed.zarr", factor=[1.0, 2.5, 0.4])
+    kpms_zarr.pca(zoomed, variance=0.99)
+    labels, _ = fitted(zoomed, scale="session")
+    plain, _ = fitted(store, scale="session")
+    ratio = labels["scale"].values / plain["scale"].values
+    np.testing.assert_allclose(ratio, [1.0, 2.5, 0.4], rtol=1e-3)
+    for row, factor in enumerate([1.0, 2.5, 0.4]):
+        name = str(labels["session"].values[row])
+        a = kpms_zarr.reconstruct(zoomed, "m", name).values
+        b = kpms_zarr.reconstruct(store, "m", name).values
+        assert np.median(np.abs(a - factor * b)) < 3 * factor
+
+
+def test_fix_heading__is_zero_in_every_sweep(store, monkeypatch):
+    seen = []
+    original = full_sweep.FullSampler.sweep
+
+    def sweep(self, parameters, number):
+        result = original(self, parameters, number)
+        seen.append(np.array(self.chain.heading))
+        return result
+
+    monkeypatch.setattr(full_sweep.FullSampler, "sweep", sweep)
+    labels, parameters = fitted(store, fix_heading=True)
+    assert len(seen) == 3
+    assert all((heading == 0).all() for heading in seen)
+    assert (real_values(labels, "heading") == 0).all()
+    assert parameters.attrs["fix_heading"]
+    # As the PCA of the store has it, without the option.
+    kpms_zarr.pca(store, variance=0.99, fix_heading=True)
+    labels, _ = fitted(store, "n")
+    assert (real_values(labels, "heading") == 0).all()
+    # Wrong twin: without it the heading moves.
+    labels, _ = fitted(store, "o", fix_heading=False)
+    assert real_values(labels, "heading").std() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("n_keypoints", "n_space", "latent_dim", "lags"),
+    [(2, 2, 1, 1), (3, 3, 2, 5), (6, 2, 5, 2), (20, 3, 15, 1)],
+)
+def test_fit__sizes(tmp_path, n_keypoints, n_space, latent_dim, lags):
+    study = synthetic.SyntheticStudy(
+        n_sessions=2, n_frames=300, n_keypoints=n_keypoints, n_space=n_space,
+        n_latent=min(4, latent_dim), missing_fraction=0.02,
+    )  # fmt: skip
+    store = tmp_path / "s.zarr"
+    synthetic.write_store(store, study)
+    kpms_zarr.pca(store)
+    labels, parameters = fitted(store, latent_dim=latent_dim, lags=lags, n_states=5)
+    assert parameters.sizes["latent_dim"] == latent_dim
+    assert np.isfinite(real_values(labels, "latent")).all()
+    assert np.isfinite(parameters["trace_log_likelihood"]).all()
+
+
+@pytest.mark.slow
+def test_fit__fifty_keypoints_and_five_lags(tmp_path):
+    study = synthetic.SyntheticStudy(n_sessions=2, n_frames=300, n_keypoints=50, n_space=3)
+    store = tmp_path / "s.zarr"
+    synthetic.write_store(store, study)
+    kpms_zarr.pca(store)
+    labels, _ = fitted(store, latent_dim=15, lags=5, n_states=5)
+    assert np.isfinite(real_values(labels, "latent")).all()
+
+
+# ------------------------------------------------------------------ stickiness and noise
+
+
+def test_target_duration__in_both_stages(store):
+    labels, parameters = fitted(store, target_duration=400.0, ar_sweeps=30, sweeps=60)
+    assert labels.attrs["median_duration_overall"] == pytest.approx(400, rel=0.15)
+    kappa = parameters["trace_kappa"].values
+    assert len(set(kappa[:18])) > 15
+    assert len(set(kappa[20:30])) == 1
+    assert kappa[30] == 1e4
+    assert len(set(kappa[30:66])) > 30
+    assert len(set(kappa[68:])) == 1
+
+
+def test_noise_variance__is_sampled_when_asked_for(store):
+    _, parameters = fitted(store, sample_noise_variance=True, sweeps=10)
+    variance = parameters["noise_variance"].values
+    assert len(set(variance)) == 6
+    assert (variance > 0).all()
+
+
+# ------------------------------------------------------------------ failures
+
+
+def test_tile__is_repeated_in_float64_when_float32_fails(store, monkeypatch):
+    """A threshold that no float32 tile passes: the result is that of float64, and is said."""
+    monkeypatch.setitem(full_sweep._SMALLEST_KEPT, np.dtype("float32"), 2.0)
+    said: list[str] = []
+    kpms_zarr.fit(
+        store, model="m", config=QUICK,
+        callbacks=[lambda e: said.append(e.text) if isinstance(e, Noted) else None],
+    )  # fmt: skip
+    assert any("float64" in text for text in said)
+    assert np.isfinite(real_values(open_labels(store, "m").load(), "latent")).all()
+
+
+def break_from(sweep: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From some sweep on no tile has a finite latent pose."""
+    original = full_sweep.sample_full_tile
+
+    def broken(tables, tile, seed_words, number, is_last, **settings):
+        found = original(tables, tile, seed_words, number, is_last, **settings)
+        if number >= sweep and is_last:
+            bad = np.full_like(np.asarray(found.first_bad), 7)
+            return found._replace(first_bad=bad)
+        return found
+
+    monkeypatch.setattr(full_sweep, "sample_full_tile", broken)
+
+
+def test_failure__stops_at_the_last_complete_sweep_and_says_where(store, monkeypatch):
+    break_from(5, monkeypatch)
+    with pytest.raises(SamplingError, match="sweep 6: .*frame .* of session 'session_00.*state"):
+        kpms_zarr.fit(store, model="m", config=QUICK)
+    labels, parameters = open_labels(store, "m").load(), open_parameters(store, "m").load()
+    assert parameters.sizes["sweep"] == 5
+    assert any("stopped after 5 sweeps" in note
+               for note in parameters.attrs["provenance"]["settings"]["notes"])  # fmt: skip
+    monkeypatch.undo()
+    kpms_zarr.fit(store, model="short", config=replace(QUICK, sweeps=2))
+    assert_same(labels, open_labels(store, "short").load())
+
+
+def test_failure__in_the_first_sweep_publishes_nothing(store, monkeypatch):
+    break_from(0, monkeypatch)
+    with pytest.raises(SamplingError):
+        kpms_zarr.fit(store, model="m", config=replace(QUICK, stage="full"))
+    assert kpms_zarr.info(store).models == ()
+
+
+# ------------------------------------------------------------------ hard data
+
+
+def hard_store(path: Path, n_frames: int) -> Path:
+    """Outliers of 50 body lengths, 60 % missing, frozen keypoints, a keypoint on two animals."""
+    study = replace(STUDY, n_sessions=2, n_frames=n_frames, is_ragged=False, missing_fraction=0.6)
+    synthetic.write_store(path, study)
+    group = access.open_group(path, "r+")["keypoints"]
+    rng = np.random.default_rng(0)
+    position = group["position"][...]
+    far = rng.random(position.shape[:3]) < 0.02
+    position[far] += rng.normal(size=(far.sum(), 2)).astype(np.float32) * 5000
+    position[0, 100:300] = position[0, 100]  # the whole animal frozen
+    position[1, :, 1] = position[1, 5, 1]  # one keypoint frozen in the picture
+    position[0, :, 4] += 300 * (np.arange(n_frames) // 7 % 2)[:, None]  # two animals
+    position[1, 200:260] = np.nan
+    group["position"][...] = position
+    return path
+
+
+@pytest.mark.slow
+def test_hard_data__a_thousand_sweeps_in_float32(tmp_path, full):
+    store = hard_store(tmp_path / "hard.zarr", 700)
+    kpms_zarr.pca(store)
+    sweeps = 1000 if full else 150
+    labels, parameters = fitted(store, ar_sweeps=10, sweeps=sweeps, latent_dim=4, n_states=30)
+    assert parameters.sizes["sweep"] == sweeps + 10
+    assert np.isfinite(parameters["trace_log_likelihood"]).all()
+    for name in ("latent", "centroid", "heading"):
+        assert np.isfinite(real_values(labels, name)).all()
+
+
+@pytest.mark.slow
+def test_nine_mice__long_float32_run(nine_mice, tmp_path, full):
+    sweeps = 1000 if full else 10
+    store = tmp_path / "mice.zarr"
+    points = ["spine4", "spine3", "spine2", "spine1", "head", "nose", "right ear", "left ear"]
+    kpms_zarr.ingest(
+        store, [nine_mice], fps=30, keypoints=points, anterior=["nose"], posterior=["spine4"]
+    )
+    kpms_zarr.pca(store)
+    config = FitConfig(ar_sweeps=10, sweeps=sweeps)
+    kpms_zarr.fit(store, model="m", config=config)
+    parameters = open_parameters(store, "m").load()
+    assert np.isfinite(parameters["trace_log_likelihood"]).all()
+    assert np.isfinite(real_values(open_labels(store, "m").load(), "latent")).all()
