@@ -369,7 +369,7 @@ def test_progress__is_plain_lines_on_a_pipe(store):
     assert "\x1b" not in done.stderr
     lines = done.stderr.splitlines()
     assert lines[0].startswith("3 sessions, 4,500 frames, 3 latent dimensions")
-    assert [line for line in lines if line.startswith("sweep 2/2")]
+    assert [line for line in lines if line.startswith("ar sweep 2/2")]
     assert lines[-1] == "labels published: models/piped/labels/v1"
     assert "syllables in use" in done.stdout
 

@@ -186,7 +186,6 @@ def _plan(sampler: Sampler, config: FitConfig) -> PlanMade:
         itemsize=sampler.dtype.itemsize,
         n_keypoints=chain.n_keypoints,
         n_space=chain.n_space,
-        noise_dof=config.noise_dof,
     )
     return PlanMade(
         len(chain.index.sessions),

@@ -4,17 +4,23 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 import kpms_zarr
 from kpms_zarr.compute import full_sweep, preparation
 from kpms_zarr.compute.agreement import adjusted_rand_index
+from kpms_zarr.compute.budget import tile_bytes
 from kpms_zarr.compute.chain import Chain
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.compute.events import Noted, SweepEnded
+from kpms_zarr.compute.full_tile import FixedSettings, FullTables, TileInput, sample_full_tile
+from kpms_zarr.compute.kernels.hmm import hmm_tables
+from kpms_zarr.compute.kernels.pose import PoseMap
 from kpms_zarr.compute.preparation import load, make_chain, prepare
+from kpms_zarr.compute.segments import TileShape
 from kpms_zarr.store import access, synthetic
 from kpms_zarr.store.models import open_labels, open_parameters
 
@@ -119,8 +125,8 @@ def test_full__goes_on_from_a_model(store):
     )  # fmt: skip
     other = real_values(open_labels(store, "anew").load(), "syllable")
     assert adjusted_rand_index(one, other) < 0.5
+    config = FitConfig(stage="full", from_model="start", n_states=20)
     with pytest.raises(kpms_zarr.InputError, match="--n-states"):
-        config = FitConfig(stage="full", from_model="start", n_states=20)
         kpms_zarr.fit(store, model="x", config=config)
     with pytest.raises(kpms_zarr.InputError, match="nobody"):
         kpms_zarr.fit(store, model="x", config=FitConfig(stage="full", from_model="nobody"))
@@ -378,7 +384,7 @@ def break_from(sweep: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_failure__stops_at_the_last_complete_sweep_and_says_where(store, monkeypatch):
     break_from(5, monkeypatch)
-    with pytest.raises(SamplingError, match="sweep 6: .*frame .* of session 'session_00.*state"):
+    with pytest.raises(SamplingError, match=r"sweep 6: .*frame .* of session 'session_00.*state"):
         kpms_zarr.fit(store, model="m", config=QUICK)
     labels, parameters = open_labels(store, "m").load(), open_parameters(store, "m").load()
     assert parameters.sizes["sweep"] == 5
@@ -442,3 +448,47 @@ def test_nine_mice__long_float32_run(nine_mice, tmp_path, full):
     parameters = open_parameters(store, "m").load()
     assert np.isfinite(parameters["trace_log_likelihood"]).all()
     assert np.isfinite(real_values(open_labels(store, "m").load(), "latent")).all()
+
+
+def test_plan__predicts_the_memory_of_a_tile():
+    for n_latent, lags, n_keypoints, n_space, n_states in ((4, 3, 8, 2, 100), (2, 2, 4, 3, 5)):
+        shape = TileShape(32, 128)
+        measured = tile_memory(shape, n_latent, lags, n_keypoints, n_space, n_states)
+        predicted = tile_bytes(
+            shape, n_states=n_states, n_latent=n_latent, lags=lags, itemsize=4,
+            n_keypoints=n_keypoints, n_space=n_space,
+        )  # fmt: skip
+        assert measured <= predicted <= 1.5 * measured
+        if n_states == 100:  # what goes in and comes out included
+            assert measured / (shape.n_segments * shape.n_frames) < 1500
+
+
+def tile_memory(
+    shape: TileShape, n_latent: int, lags: int, n_keypoints: int, n_space: int, n_states: int
+) -> int:
+    """Bytes that XLA needs for a tile of the full stage."""
+    weight_bias = np.zeros((n_states, n_latent, n_latent * lags + 1))
+    tables = hmm_tables(
+        weight_bias[..., :-1],
+        weight_bias[..., -1],
+        np.tile(np.eye(n_latent), (n_states, 1, 1)),
+        np.full((n_states, n_states), 1 / n_states),
+    )
+    pose = PoseMap(np.zeros((n_keypoints, n_space, n_latent)), np.zeros((n_keypoints, n_space)))
+    full = FullTables(tables, weight_bias, pose, np.ones(n_keypoints), np.ones(()))
+    full = jax.tree.map(lambda a: np.asarray(a, np.float32), full)
+    s, t = shape.n_segments, shape.n_frames
+    lane = np.zeros(s, np.int32)
+    n_local = n_latent + n_space + 1 + n_keypoints
+    tile = TileInput(
+        np.zeros((s, t + 2 * lags, n_local), np.float32),
+        np.zeros((s, t + lags, n_keypoints * (n_space + 1)), np.float32),
+        np.zeros((s, t + lags), np.int32),
+        lane, lane, lane, np.zeros((s, 2), np.uint32),
+    )  # fmt: skip
+    compiled = sample_full_tile.lower(
+        full, tile, np.zeros(2, np.uint32), np.int32(0), np.bool_(0),
+        settings=FixedSettings(5, 10.0, 1e6, False), lags=lags,
+    ).compile()  # fmt: skip
+    memory = compiled.memory_analysis()
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes + memory.argument_size_in_bytes

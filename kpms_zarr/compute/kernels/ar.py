@@ -8,7 +8,7 @@ import numpy as np
 
 from kpms_zarr.compute.kernels.hmm import window
 
-_FRAMES_PER_CHUNK = 32
+FRAMES_PER_CHUNK = 32
 """The products of so many frames exist at a time: they are the largest array of a tile."""
 
 
@@ -56,10 +56,10 @@ def tile_moments(
 
 def _in_chunks(values: jax.Array) -> jax.Array:
     """(frame, ...) -> (chunk, frame of the chunk, ...), padded with zeros."""
-    n_chunks = -(-len(values) // _FRAMES_PER_CHUNK)
-    missing = n_chunks * _FRAMES_PER_CHUNK - len(values)
+    n_chunks = -(-len(values) // FRAMES_PER_CHUNK)
+    missing = n_chunks * FRAMES_PER_CHUNK - len(values)
     padded = jnp.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1))
-    return padded.reshape(n_chunks, _FRAMES_PER_CHUNK, *values.shape[1:])
+    return padded.reshape(n_chunks, FRAMES_PER_CHUNK, *values.shape[1:])
 
 
 def _moments(

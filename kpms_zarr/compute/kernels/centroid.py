@@ -77,8 +77,9 @@ def draw_centroid(
         state = jnp.where(drawn, filtered, 0), jnp.where(drawn, moved, known)
         return state, state
 
-    first = jnp.maximum(initial_variance - step_variance, 0)
-    start = (jnp.full_like(v[0, 0], first), jnp.zeros_like(v[0]))
+    # One step before the session begins, so that its first frame has the prior variance.
+    before = initial_variance - step_variance
+    start = (jnp.full_like(v[0, 0], before), jnp.zeros_like(v[0]))
     _, (variance, centre) = jax.lax.scan(forward, start, (precision, mean, v[:-1], is_drawn))
 
     def backward(
@@ -86,7 +87,7 @@ def draw_centroid(
     ) -> tuple[jax.Array, jax.Array]:
         filtered, middle, eps, known, drawn, linked = inputs
         link = jnp.where(linked, filtered / (filtered + step_variance), 0)
-        smoothed = filtered * (1 - link)
+        smoothed = jnp.where(linked, link * step_variance, filtered)
         value = middle + link * (following - middle) + jnp.sqrt(smoothed) * eps
         value = jnp.where(drawn, value, known)
         return value, value

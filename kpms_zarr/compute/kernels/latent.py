@@ -104,11 +104,13 @@ def eliminate_forward(
         weight, shift = factor[:, :-1], factor[:, -1]
         b = jnp.sum(weight * shift[:, None], axis=0) + jnp.concatenate([carry[1], g])
         columns: list[jax.Array] = []
-        roots, solved = [], []
+        roots, solved, shares = [], [], []
         for i in range(n_latent):
             c = jnp.sum(weight * weight[:, i, None], axis=0).at[:size].add(carry[0][:, i])
+            before = c[i]
             for earlier in columns:
                 c = c - earlier * earlier[i]
+            shares.append(jnp.where(is_old_drawn, c[i] / before, 1))
             root = jnp.where(is_old_drawn, jax.lax.rsqrt(c[i]), 0)
             u = b[i] * root
             b = b - c * jnp.where(is_old_drawn, u * root, x_old[i])
@@ -126,7 +128,7 @@ def eliminate_forward(
         rows = jnp.arange(size)
         left = w[rows, rows]
         lost = sum(jnp.square(column[n_latent:]) for column in columns)
-        kept = jnp.min(left / (left + lost), axis=0)
+        kept = jnp.min(jnp.concatenate([left / (left + lost), jnp.stack(shares)]), axis=0)
         below = [column[i + 1 :] for i, column in enumerate(columns)]
         return (w, b[n_latent:]), (*below, jnp.stack(roots), jnp.stack(solved), kept)
 

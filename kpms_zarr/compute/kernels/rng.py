@@ -139,7 +139,7 @@ def normal(bits: jax.Array, dtype: jnp.dtype) -> jax.Array:
     Returns
     -------
     (2 n, ...)
-        At most 6.6 in size, as 32 bits allow.
+        At most 6.67 in size, as 32 bits allow.
     """
     n = bits.shape[0] // 2
     radius = jnp.sqrt(-2 * jnp.log(fine_uniform(bits[:n], dtype)))

@@ -233,7 +233,6 @@ def test_centroid__mean_of_a_gap_of_2000_frames_is_right_in_float32():
         assert np.abs(found - exact).max() < 0.02
 
 
-@pytest.mark.xfail(strict=True, reason="1 - link cancels in float32")
 @pytest.mark.parametrize(("step", "initial"), [(0.5, 1e6), (0.01, 1e6), (1e-4, 1e4)])
 def test_centroid__of_a_session_that_begins_unobserved_is_right_in_float32(step, initial):
     """Steps are small beside the variance of the prior; they must not be lost."""
@@ -263,7 +262,6 @@ def test_centroid__is_finite_for_any_precision(dtype):
     assert np.abs(found - exact).max() < 0.05
 
 
-@pytest.mark.xfail(strict=True, reason="the variance of the first frame is at least that of a step")
 def test_centroid__first_frame_has_the_prior_variance_whatever_the_step():
     """Also where a step is wider than the prior."""
     tile = long_tile(3, gap=slice(0, None))
