@@ -389,7 +389,7 @@ def test_progress__clears_its_bar_on_a_terminal():
     show(SweepEnded(2, 2, 0.1, -1.0, 400.0, 5, 1e4))
     lines = stream.getvalue().split("\r\x1b[2K")
     assert lines[0] == ""
-    assert lines[1].startswith("[############............] sweep 1/2")
+    assert lines[1].startswith("[############............] ar sweep 1/2")
     assert lines[2] == "note: something\n"
     assert lines[3].endswith("\n")
 

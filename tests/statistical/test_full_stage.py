@@ -37,7 +37,7 @@ STICKY = TransitionPrior(3.0, 4.0, 4.0)
 NOISE_DOF, NOISE_SCALE, SIGMA_DOF = 7, 0.4, 12.0
 LATENT_VARIANCE, CENTROID_VARIANCE, STEP_VARIANCE = 1.0, 2.0, 0.5
 SETTINGS = FixedSettings(NOISE_DOF, LATENT_VARIANCE, CENTROID_VARIANCE, False)
-N_BATCHES = 40
+N_CHAINS = 40
 
 
 @contextmanager
@@ -72,7 +72,7 @@ class Study(NamedTuple):
 
     @property
     def index(self) -> ChainIndex:
-        sessions = [Session(f"g{i}", i, n, 30.0) for i, n in enumerate(self.lengths)]
+        sessions = [Session(f"g{i:03}", i, n, 30.0) for i, n in enumerate(self.lengths)]
         return ChainIndex.of(sessions[::-1] if self.is_reversed else sessions, LAGS)
 
     @property
@@ -481,24 +481,31 @@ def uncut(index, shape, seed, sweep):
     return Tile(session, lags, index.n_modelled[session]), Tile(none, none, none)
 
 
-def chain_of_means(g: Study, state: State, n_sweeps: int, **options) -> np.ndarray:
-    """Batch means of x, v, cos h, sin h, log s and of being in each state: (batch, function)."""
-    kept = []
-    with Toy(g, **options) as toy:
-        p = toy.put(state)
-        for i in range(n_sweeps // 10 + n_sweeps):
+def means_of_chains(g: Study, state: State, n_sweeps: int, **options) -> np.ndarray:
+    """Means of x, v, cos h, sin h, log s and of being in each state: (chain, function).
+
+    Given the parameters sessions are independent: as many chains as there are copies of the data.
+    """
+    copies = g._replace(
+        lengths=g.lengths * N_CHAINS, prior_scale=np.tile(g.prior_scale, (N_CHAINS, 1))
+    )
+    local = (np.concatenate([values] * N_CHAINS, 1) for values in state[:6])
+    total = 0
+    with Toy(copies, **options) as toy:
+        p = toy.put(State(*local, *state[6:]))
+        for i in range(50 + n_sweeps):
             toy.sampler.sweep(p, i)
-            kept.append(toy.local)
-    x, v, h, s, z = map(np.array, zip(*kept[-n_sweeps:], strict=True))
-    angle = np.stack([np.cos(h), np.sin(h)], -1)
-    is_state = z[:, z[0] != NO_STATE, None] == np.arange(N_STATES)
-    parts = [f.reshape(n_sweeps, -1) for f in (x, v, angle, np.log(s), is_state)]
-    return np.concatenate(parts, 1).reshape(N_BATCHES, n_sweeps // N_BATCHES, -1).mean(1)
+            if i >= 50:
+                x, v, h, s, z = toy.local
+                is_state = z[:, None] == np.arange(N_STATES)
+                angle = np.stack([np.cos(h), np.sin(h)], 1)
+                total = total + np.concatenate([x, v, angle, np.log(s), is_state], 1)
+    return total.reshape(N_CHAINS, -1) / n_sweeps
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
-    """Largest |z| of the means of two chains."""
-    error = np.sqrt((a.var(0, ddof=1) + b.var(0, ddof=1)) / N_BATCHES)
+    """Largest |z| of the means of two lots of chains."""
+    error = np.sqrt((a.var(0, ddof=1) + b.var(0, ddof=1)) / N_CHAINS)
     return float(np.max(np.abs(a.mean(0) - b.mean(0)) / np.maximum(error, 1e-3)))
 
 
@@ -684,7 +691,7 @@ def test_sweep__that_fails_leaves_the_chain_as_it_was(many_tiles, n_in_flight, m
             calls.append(args)
             if len(calls) == n_even + 2:
                 at_failure.extend(toy.local)
-                raise SamplingError("g0", 2, 5, 3, 0, 1)
+                raise SamplingError("g000", 2, 5, 3, 0, 1)
 
         with monkeypatch.context() as patch:
             patch.setattr(full_sweep, "scatter_all", fail)
@@ -704,7 +711,7 @@ def test_sweep__that_fails_leaves_the_chain_as_it_was(many_tiles, n_in_flight, m
         toy.chain.position[70] = np.inf
         with pytest.raises(SamplingError) as caught:
             toy.sampler.sweep(p, 2)
-        assert (caught.value.session, caught.value.sweep) == ("g1", 2)
+        assert (caught.value.session, caught.value.sweep) == ("g001", 2)
         assert caught.value.start <= 10 < caught.value.stop
         for a, b in zip(toy.local, state[:5], strict=True):
             np.testing.assert_array_equal(a, b[0])
@@ -714,15 +721,16 @@ def test_sweep__that_fails_leaves_the_chain_as_it_was(many_tiles, n_in_flight, m
 def test_segments__have_the_posterior_of_the_uncut_sessions(full, monkeypatch, capsys):
     g = study(2, (30, 21))
     g.seen[10:15] = g.half_seen[10:15] = False
+    g = g._replace(mean=3 * g.mean)
     state = some_state(g, 3)
-    n_sweeps = 8000 if full else 1200
+    n_sweeps = 2000 if full else 200
     with monkeypatch.context() as patch:
         patch.setattr(full_sweep, "cut", uncut)
-        whole = chain_of_means(g, state, n_sweeps, seed=1, segment_frames=28)
-    right = difference(chain_of_means(g, state, n_sweeps, seed=2, segment_frames=8), whole)
+        whole = means_of_chains(g, state, n_sweeps, seed=1, segment_frames=28)
+    right = difference(means_of_chains(g, state, n_sweeps, seed=2, segment_frames=8), whole)
     twin = partial(without_neighbours, right_one=FullSampler._input)
     monkeypatch.setattr(FullSampler, "_input", partialmethod(twin))
-    wrong = difference(chain_of_means(g, state, n_sweeps // 3, seed=3, segment_frames=8), whole)
+    wrong = difference(means_of_chains(g, state, n_sweeps, seed=3, segment_frames=8), whole)
     with capsys.disabled():
         print(f"\nsegments: {right:.1f}, unaware of each other: {wrong:.1f}")
     assert right < 5
