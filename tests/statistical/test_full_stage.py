@@ -409,7 +409,7 @@ def geweke(n_space: int, n_starts: int, seed: int = 1, n_sweeps: int = 5) -> dic
     for name, values in a.items():
         begin = values[:n_starts] - values.mean()
         mean = b[name].reshape(n_starts, n_sweeps).mean(1)
-        slope = (begin @ mean) / (begin @ begin)
+        slope = np.cov(begin, mean)[0, 1] / begin.var(ddof=1)
         rest = mean - slope * begin
         error = np.sqrt(rest.var(ddof=2) / n_starts + (1 - slope) ** 2 * values.var() / len(values))
         found[name] = float((rest.mean() - values.mean()) / error)

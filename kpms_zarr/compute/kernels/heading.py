@@ -8,7 +8,8 @@ import numpy as np
 
 from kpms_zarr.compute.kernels import rng
 
-_FLAT = 0.35
+_FLAT, _SHARP = 0.35, 4.0
+"""Concentrations at which another proposal is better."""
 _MAX_ROUNDS = 200
 
 
@@ -40,11 +41,16 @@ def draw_heading(
     """Draw h from the density proportional to exp(a cos h + b sin h).
 
     With h = mode + 2 phi and concentration c = hypot(a, b), phi has the density
-    exp(-2 c sin^2 phi) on (-pi/2, pi/2). By Jordan's inequality, |sin phi| >= 2 |phi| / pi, a
-    normal density of standard deviation pi / (4 sqrt c) is an envelope of it: between 64 %
-    (c large) and 79 % of the proposals are accepted; where c < 0.35 a flat one is better. Nothing
-    cancels at any c, unlike in the usual sampler (Best and Fisher, 1979), whose arc cosine loses
-    all digits in float32 at the concentrations of keypoint data (10^4 to 10^6).
+    exp(-2 c sin^2 phi) on (-pi/2, pi/2), and is drawn by rejection from one of three proposals:
+
+    - c < 0.35: flat;
+    - c < 4: normal, an envelope by Jordan's inequality, |sin phi| >= 2 |phi| / pi;
+    - else, with s = sin phi, whose density is exp(-2 c s^2) / sqrt(1 - s^2): a normal one for
+      |s| < s0, where the root is nearly 1, and a flat one in phi beyond, where next to nothing is.
+
+    At least 54 % of the proposals are accepted, 97 % at c = 100, and nothing cancels at any c,
+    unlike in the usual sampler (Best and Fisher, 1979), whose arc cosine loses all digits in
+    float32 at the concentrations of keypoint data (10^4 to 10^6).
 
     Parameters
     ----------
@@ -62,18 +68,44 @@ def draw_heading(
     """
     dtype = a.dtype
     concentration = jnp.hypot(a, b)
-    is_flat = concentration < _FLAT
-    spread = jnp.asarray(np.pi / 4, dtype) * jax.lax.rsqrt(jnp.where(is_flat, 1, concentration))
     half = jnp.asarray(np.pi / 2, dtype)
+    is_flat, is_sharp = concentration < _FLAT, concentration >= _SHARP
+    c = jnp.where(is_flat, 1, concentration)
+    width = 0.5 * jax.lax.rsqrt(c)
+    # exp(-2 c s0^2) = exp(-6) / c: the share of the second part vanishes as c grows.
+    core = jnp.sqrt(jnp.minimum(0.25, (6 + jnp.log(c)) / (2 * c)))
+    edge, bound = jnp.arcsin(core), jnp.sqrt(1 - jnp.square(core))
+    of_tail = jnp.exp(-2 * c * jnp.square(core)) * 2 * (half - edge)
+    of_core = jnp.asarray(np.sqrt(2 * np.pi), dtype) * width / bound
+    tail_share = jnp.where(is_sharp, of_tail / (of_tail + of_core), 0)
 
     def propose(round_: jax.Array) -> tuple[jax.Array, jax.Array]:
         bits = rng.frame_bits(keys, first_frame, a.shape[0], 4, first_number=4 * round_)
-        flat = (2 * rng.uniform(bits[0], dtype) - 1) * half
-        phi = jnp.where(is_flat, flat, spread * rng.normal(bits[0:2], dtype)[0])
-        envelope = jnp.where(is_flat, 0, jnp.square(phi / half))
-        excess = 2 * concentration * (jnp.square(jnp.sin(phi)) - envelope)
+        is_tail = rng.uniform(bits[3], dtype) <= tail_share
+        signed = 2 * rng.uniform(bits[1], dtype) - 1
+        number = rng.normal(bits[0:2], dtype)[0] * width
+        far = signed * (half - edge) + jnp.where(signed < 0, -edge, edge)
+        near = jnp.arcsin(jnp.clip(number, -1, 1))
+        wide = number * half
+        phi = jnp.where(
+            is_sharp, jnp.where(is_tail, far, near), jnp.where(is_flat, signed * half, wide)
+        )
+        square = jnp.square(jnp.sin(phi))
+        log_ratio = jnp.where(
+            is_sharp & ~is_tail,
+            jnp.log(bound) - 0.5 * jnp.log(1 - jnp.square(jnp.minimum(jnp.abs(number), core))),
+            -2
+            * concentration
+            * (
+                square
+                - jnp.where(
+                    is_sharp, jnp.square(core), jnp.where(is_flat, 0, jnp.square(phi / half))
+                )
+            ),
+        )
+        inside = jnp.where(is_sharp & ~is_tail, jnp.abs(number) <= core, jnp.abs(phi) <= half)
         u = rng.fine_uniform(bits[2], dtype)
-        return phi, (jnp.log(u) <= -excess) & (jnp.abs(phi) <= half)
+        return phi, (jnp.log(u) <= log_ratio) & inside
 
     def is_open(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         round_, _, accepted = state
