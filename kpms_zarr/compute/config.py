@@ -14,6 +14,7 @@ from kpms_zarr.store.errors import InputError, Problem
 STAGES = ("ar", "full", "both")
 PRECISIONS = ("float32", "float64")
 INITS = ("kmeans", "prior")
+SHARINGS = ("none", "shared", "keypoint")
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,12 @@ class FitConfig:
         1 for keypoints without a confidence. A confidence of exactly 0 means missing.
     noise_variance : float
         Global noise variance sigma2 of each keypoint, which multiplies s.
-    sample_noise_variance : bool
-        Draw it in every sweep, one for each keypoint.
+    sample_noise_variance : str
+        ``"shared"``: draw one for all keypoints in every sweep, so that the noise level is that of
+        the data; ``"keypoint"``: draw one for each keypoint, which with a weak prior may end with
+        one keypoint that is fitted exactly; ``"none"``: keep it, as the published package does.
     noise_variance_dof : float
-        Degrees of freedom of its scaled inverse chi-squared prior.
+        Degrees of freedom of its scaled inverse chi-squared prior around ``noise_variance``.
     centroid_step_variance : float or None
         sigma2_loc: variance of the step of the centroid from frame to frame along each axis, in
         model units squared; None = the squared median step of the centroid of the data.
@@ -131,7 +134,7 @@ class FitConfig:
     noise_intercept: float = 0.25
     confidence_pseudocount: float = 1e-3
     noise_variance: float = 1.0
-    sample_noise_variance: bool = False
+    sample_noise_variance: str = "shared"
     noise_variance_dof: float = 10.0
     centroid_step_variance: float | None = None
     latent_start_variance: float = 10.0
@@ -166,13 +169,19 @@ class FitConfig:
         return self.kappa or (1e6 if self.stage == "ar" else 1e4)
 
     def _check_choices(self) -> list[Problem]:
-        choices = {"stage": STAGES, "precision": PRECISIONS, "init": INITS, "scale": SCALES}
+        choices = {
+            "stage": STAGES,
+            "precision": PRECISIONS,
+            "init": INITS,
+            "scale": SCALES,
+            "sample_noise_variance": SHARINGS,
+        }
         problems = [
             _problem(name, f"one of {', '.join(allowed)}", getattr(self, name))
             for name, allowed in choices.items()
             if getattr(self, name) not in allowed
         ]
-        for name in ("refine_pose", "sample_noise_variance", "save_noise_scale", "fix_heading"):
+        for name in ("refine_pose", "save_noise_scale", "fix_heading"):
             value = getattr(self, name)
             if not isinstance(value, bool) and not (name == "fix_heading" and value is None):
                 problems.append(_problem(name, "True or False", value))

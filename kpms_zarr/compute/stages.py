@@ -220,14 +220,18 @@ def _update_noise(active: Sampler, config: FitConfig, result: SweepResult, numbe
     """Draw the global noise variances when they are sampled."""
     if not isinstance(active, FullSampler):
         return
-    if not config.sample_noise_variance or result.noise is None:
+    if config.sample_noise_variance == "none" or result.noise is None:
         return
+    square, n_observed = result.noise
+    if config.sample_noise_variance == "shared":
+        square, n_observed = square.sum(keepdims=True), n_observed.sum(keepdims=True)
     drawn = draw_noise_variance(
         rng.host_generator(config.seed, number, rng.NOISE_VARIANCE),
-        result.noise.square,
-        result.noise.n_observed,
+        square,
+        n_observed,
         scale=config.noise_variance,
         dof=config.noise_variance_dof,
         n_space=active.chain.n_space,
     )
-    active.observation = active.observation._replace(noise_variance=drawn)
+    variance = np.broadcast_to(drawn, active.observation.noise_variance.shape).copy()
+    active.observation = active.observation._replace(noise_variance=variance)

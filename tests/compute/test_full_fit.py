@@ -82,7 +82,7 @@ def test_both__publishes_two_stages_and_every_variable(store):
     assert (real_values(labels, "noise_scale") > 0).all()
     assert labels["noise_scale"].dims == ("session", "frame", "keypoint")
     assert (real_values(labels, "syllable") >= 0).all()
-    assert (parameters["noise_variance"] == 1).all()
+    assert (parameters["noise_variance"] > 0).all()
     assert parameters.attrs["centroid_step_variance"] > 0
     settings = parameters.attrs["provenance"]["settings"]
     assert FitConfig.from_dict({k: v for k, v in settings.items() if k != "notes"}) == config
@@ -346,11 +346,16 @@ def test_target_duration__in_both_stages(store):
     assert len(set(kappa[68:])) == 1
 
 
-def test_noise_variance__is_sampled_when_asked_for(store):
-    _, parameters = fitted(store, sample_noise_variance=True, sweeps=10)
-    variance = parameters["noise_variance"].values
-    assert len(set(variance)) == 6
-    assert (variance > 0).all()
+def test_noise_variance__is_fixed_shared_or_of_each_keypoint(store):
+    found = {
+        mode: fitted(store, mode, sample_noise_variance=mode)[1]["noise_variance"].values
+        for mode in ("none", "shared", "keypoint")
+    }
+    assert (found["none"] == 1).all()
+    assert len(set(found["shared"])) == 1
+    assert found["shared"][0] != 1
+    assert len(set(found["keypoint"])) == 6
+    assert all((variance > 0).all() for variance in found.values())
 
 
 # ------------------------------------------------------------------ failures

@@ -394,12 +394,12 @@ def simulate_successively(g: Study, start: State, n_sweeps: int, seed: int) -> S
     return State(*map(np.array, zip(*records, strict=True)))
 
 
-@lru_cache(1)
-def simulate_marginally(n_space: int, n: int, n_kept: int, seed: int) -> tuple[State, dict]:
-    """Geweke's marginal-conditional simulator: the first draws, and functions of all."""
+@lru_cache(2)
+def simulate_marginally(n_space: int, n: int, seed: int) -> tuple[State, dict[str, np.ndarray]]:
+    """Geweke's marginal-conditional simulator: some of the draws, and functions of all."""
     g = study(n_space, TINY)
     draws = draw_prior(np.random.default_rng([seed, 0]), g, n)
-    return State(*(values[:n_kept].copy() for values in draws)), functions(g, draws)
+    return State(*(values[: n // 10].copy() for values in draws)), functions(g, draws)
 
 
 def geweke(n_space: int, n_starts: int, seed: int = 1, n_sweeps: int = 5) -> dict[str, float]:
@@ -409,7 +409,8 @@ def geweke(n_space: int, n_starts: int, seed: int = 1, n_sweeps: int = 5) -> dic
     ends: regressed on that, its mean is the sharper.
     """
     g = study(n_space, TINY)
-    start, a = simulate_marginally(n_space, max(20_000, 10 * n_starts), n_starts, seed)
+    draws, a = simulate_marginally(n_space, max(20_000, 10 * n_starts), seed)
+    start = State(*(values[:n_starts] for values in draws))
     b = functions(g, simulate_successively(g, start, n_sweeps, seed))
     found = {}
     for name, values in a.items():
@@ -728,7 +729,7 @@ def test_segments__have_the_posterior_of_the_uncut_sessions(full, monkeypatch, c
     g = study(2, (30, 21))
     g.seen[10:15] = g.half_seen[10:15] = False
     state = some_state(g, 3)
-    n_sweeps = 2000 if full else 200
+    n_sweeps = 2000 if full else 120
     with monkeypatch.context() as patch:
         patch.setattr(full_sweep, "cut", uncut)
         whole = means_of_chains(g, state, n_sweeps, seed=1, segment_frames=28)
@@ -745,29 +746,29 @@ def test_segments__have_the_posterior_of_the_uncut_sessions(full, monkeypatch, c
 @pytest.mark.slow
 @pytest.mark.parametrize("n_space", [2, 3])
 def test_full_sweep__joint_distribution_test(full, n_space, capsys):
-    z = geweke(n_space, 3000 if full else 300)
+    z = geweke(n_space, 3000 if full else 250)
     with capsys.disabled():
         print(f"\n{n_space}-D, {len(z)} functions: {most(z)}")
-    assert worst(z) < 4.5
+    assert worst(z) < 5
 
 
 @pytest.mark.slow
 def test_full_sweep__joint_distribution_test_rejects_wrong_twins(full, monkeypatch, capsys):
-    n_starts = 500 if full else 100
+    n_few, n_many = (400, 800) if full else (40, 100)
     found = {}
     for twin in (without_neighbours, interpolated):
         with monkeypatch.context() as patch:
             changed = partial(twin, right_one=FullSampler._input)
             patch.setattr(FullSampler, "_input", partialmethod(changed))
-            found[twin.__name__] = geweke(2, n_starts)
-    twins = {"draw_noise_scale": three_dof, "eliminate_forward": without_right}
+            found[twin.__name__] = geweke(2, n_few)
+    twins = {"draw_noise_scale": (three_dof, n_few), "eliminate_forward": (without_right, n_many)}
     if full:
-        twins |= {"draw_centroid": without_next, "_moments": inner_moments}
-    for name, twin in twins.items():
+        twins |= {"draw_centroid": (without_next, n_few), "_moments": (inner_moments, n_many)}
+    for name, (twin, n_starts) in twins.items():
         with traced_with(full_tile, **{name: partial(twin, right_one=getattr(full_tile, name))}):
             found[twin.__name__] = geweke(2, n_starts)
     with traced_with(streams, CENTROID=streams.LATENT):
-        found["one key for two blocks"] = geweke(2, n_starts)
+        found["one key for two blocks"] = geweke(2, n_few)
     with capsys.disabled():
         for name, z in found.items():
             print(f"\n{name}: {most(z)}", end="")
