@@ -117,12 +117,17 @@ class Chain:
             self.observed = self._array("data", "float32", (n, width + n_keypoints))
             self.position = self.observed[:, :width]
             self.prior_scale = self.observed[:, width:]
+            # Reserved now, so that a full disk is found before the first sweep.
+            self._old = (
+                self._array("old_state", dtype, self.local.shape),
+                self._array("old_syllable", "int16", self.syllable.shape),
+            )
 
     @property
     def n_bytes(self) -> int:
         """Size of the scratch files."""
-        observed = self.observed.nbytes if self.n_keypoints else 0
-        return self.local.nbytes + self.syllable.nbytes + observed
+        state = self.local.nbytes + self.syllable.nbytes
+        return 2 * state + self.observed.nbytes if self.n_keypoints else state
 
     def _array(self, name: str, dtype: str, shape: tuple[int, ...]) -> np.memmap:
         n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -146,11 +151,7 @@ class Chain:
     @contextmanager
     def undoable(self) -> Iterator[None]:
         """Bring the state back to what it was at the start when the body raises."""
-        if self._old is None:
-            self._old = (
-                self._array("old_state", str(self.local.dtype), self.local.shape),
-                self._array("old_syllable", "int16", self.syllable.shape),
-            )
+        assert self._old is not None
         self._kept = []
         try:
             yield

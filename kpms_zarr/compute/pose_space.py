@@ -18,6 +18,7 @@ _SMALLEST_GAIN = 1e-3
 _NEWTON_STEPS = 8
 _LOOK_AHEAD = 3
 _EDGE = 1 / 3
+_NOTHING = 1e-6
 _LARGEST_TURN = 0.3
 
 
@@ -129,7 +130,7 @@ def refine(aligner: Aligner, n_latent: int, *, most: int) -> Refined | None:
         return None
     found = _alternate(pose, n_latent)
     more = 1
-    while more <= min(_LOOK_AHEAD, most - len(found.space.loading)):
+    while found.after > _NOTHING and more <= min(_LOOK_AHEAD, most - len(found.space.loading)):
         other = _alternate(pose, len(found.space.loading) + more)
         is_edge = other.after < found.after * _EDGE**more
         found, more = (other, 1) if is_edge else (found, more + 1)
