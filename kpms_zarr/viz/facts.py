@@ -219,9 +219,12 @@ def _full_stage(settings: Mapping[str, Any], found_in_data: Mapping[str, Any]) -
             f"intercept {settings['noise_intercept']})"
         )
     if "noise_variance" in settings:
-        is_drawn = bool(settings.get("sample_noise_variance"))
-        variance = "drawn in every sweep" if is_drawn else f"of {settings['noise_variance']}"
-        found.append(f"a noise variance of each keypoint {variance}")
+        drawn = {
+            "shared": "one noise variance for all keypoints, drawn in every sweep",
+            "keypoint": "a noise variance of each keypoint, drawn in every sweep",
+        }
+        fixed = f"a noise variance of {settings['noise_variance']}"
+        found.append(drawn.get(str(settings.get("sample_noise_variance")), fixed))
     if "centroid_step_variance" in settings:
         step = settings["centroid_step_variance"]
         if step is None and "centroid_step_variance" in found_in_data:

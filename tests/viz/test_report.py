@@ -175,7 +175,7 @@ def test_report__settings_of_both_stages_whatever_they_are(
         "noise_slope": -0.5,
         "noise_intercept": 0.25,
         "noise_variance": 1.0,
-        "sample_noise_variance": False,
+        "sample_noise_variance": "none",
         "centroid_step_variance": None,
         "scale": "session",
     }
@@ -184,7 +184,7 @@ def test_report__settings_of_both_stages_whatever_they_are(
     assert dict(known.settings) == {name: str(value) for name, value in settings.items()}
     assert (
         "The full stage took tracking noise with 5 degrees of freedom, a noise level that falls "
-        "with confidence (slope -0.5, intercept 0.25), a noise variance of each keypoint of 1.0, "
+        "with confidence (slope -0.5, intercept 0.25), a noise variance of 1.0, "
         "a centroid step variance from the data, positions divided by a factor for each session."
     ) in known.introduction
     root = access.open_group(path, "r+")
