@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -109,6 +110,7 @@ class FullSampler(Sampler):
             self.observation.noise_variance,
             np.asarray(self.observation.step_variance),
         )
+        shared = on_device(tables, self.dtype)
         total: _Sums | None = None
         with self.chain.undoable():
             for is_last, segments in enumerate(
@@ -117,13 +119,16 @@ class FullSampler(Sampler):
                 update = partial(
                     self._update_full,
                     tables=tables,
-                    shared=on_device(tables, self.dtype),
+                    shared=shared,
                     number=number,
                     is_last=bool(is_last),
                 )
                 work = tiles(segments, self.shape)
-                for part in in_flight(update, work, self.n_in_flight, is_double=self._is_double):
-                    total = part if total is None else _add(total, part)
+                parts = in_flight(update, work, self.n_in_flight, is_double=self._is_double)
+                # Closed before anything is undone: no thread may still write.
+                with closing(parts):
+                    for part in parts:
+                        total = part if total is None else _add(total, part)
         assert total is not None
         self.n_repeated += total.repeated
         counts = count_labels(self.chain, self.n_states)

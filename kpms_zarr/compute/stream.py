@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 def in_flight(
     function: Callable[[T], R], items: Iterable[T], n_in_flight: int, *, is_double: bool
-) -> Iterator[R]:
+) -> Generator[R]:
     """Apply a function to items in threads, at most ``n_in_flight`` at a time, results in order.
 
     XLA on a CPU runs the small operations of a scan on one thread and releases the GIL, so tiles

@@ -229,6 +229,7 @@ def memory(n_segments: int, n_frames: int) -> dict[str, float]:
         np.zeros((n_segments, n_frames + LAGS), np.int32),
         lane, lane, lane, np.zeros((n_segments, 2), np.uint32),
     )  # fmt: skip
+    jax.clear_caches()
     began = time.perf_counter()
     compiled = sample_full_tile.lower(
         full, tile, np.zeros(2, np.uint32), np.int32(0), np.bool_(0),
