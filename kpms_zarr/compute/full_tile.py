@@ -161,7 +161,7 @@ def sample_full_tile(
     frames = _frames(tile, lags, tables.hmm.log_norm.shape[0])
     x = tile.local[..., :n_latent].transpose(1, 2, 0)
     keys = _keys(seed_words, sweep, rng.SYLLABLE, tile)
-    u = rng.uniform(rng.frame_bits(keys, tile.first_frame, n_frames, 1)[0], dtype)
+    u = rng.frame_uniforms(keys, tile.first_frame, n_frames, dtype)
     z = _draw_states(tables.hmm, x[:n_rows], tile, u, lags)
 
     # The barriers keep the compiler from preparing one block while another needs the memory.
@@ -267,8 +267,7 @@ def _draw_latent(
     y, weight, v, h = given
     n_rows = y.shape[2]
     j, g = latent_evidence(tables.pose, weight, y - v[:, :n_rows], h)
-    bits = rng.frame_bits(keys, frames.first, n_rows, rng.even(x.shape[1]))
-    noise = rng.normal(bits, x.dtype)[: x.shape[1]]
+    noise = rng.frame_normals(keys, frames.first, n_rows, x.shape[1], x.dtype)
     elimination = eliminate_forward(
         factor_table(tables.hmm), z, j, g, x, frames.is_drawn, settings.latent_variance
     )
@@ -288,8 +287,7 @@ def _draw_centroid(
     n_rows = residual.shape[2]
     n_space = v.shape[0]
     lam, mu = centroid_evidence(weight, residual)
-    bits = rng.frame_bits(keys, frames.first, n_rows, rng.even(n_space))
-    noise = rng.normal(bits, v.dtype)[:n_space]
+    noise = rng.frame_normals(keys, frames.first, n_rows, n_space, v.dtype)
     drawn = draw_centroid(
         lam, mu, v[:, : n_rows + 1].transpose(1, 0, 2), frames.is_drawn, frames.has_next, noise,
         step_variance=tables.step_variance, initial_variance=settings.centroid_variance,

@@ -120,7 +120,8 @@ def sample_tile(
     moments : (state, pair)
     """
     x = x.transpose(1, 2, 0)
-    u = rng.frame_uniforms(seed_words, sweep, rng.SYLLABLE, words, first_frame, n_frames, x.dtype)
+    keys = rng.stream_keys(seed_words, sweep, rng.SYLLABLE, words)
+    u = rng.frame_uniforms(keys, first_frame, n_frames, x.dtype)
     filtered = filter_forward(tables, window(x, lags), left)
     z = sample_backward(tables, filtered, right, length, u)
     is_real = jnp.arange(n_frames)[:, None] < length

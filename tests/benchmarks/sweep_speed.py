@@ -134,13 +134,13 @@ def blocks(n_segments: int, n_frames: int) -> list[Block]:
         return sample_backward(tables, filtered, lane, length, u)
 
     def numbers(first: jax.Array) -> jax.Array:
-        return rng.uniform(rng.frame_bits(keys, first, n_frames, 1)[0], jnp.float32)
+        return rng.frame_uniforms(keys, first, n_frames, jnp.float32)
 
     def latent(
         weight: jax.Array, offset: jax.Array, heading: jax.Array, z: jax.Array, x: jax.Array
     ) -> jax.Array:
         j, information = latent_evidence(pose_map, weight, offset, heading)
-        noise = rng.normal(rng.frame_bits(keys, first, rows, M), jnp.float32)
+        noise = rng.frame_normals(keys, first, rows, M, jnp.float32)
         elimination = eliminate_forward(factor_table(tables), z, j, information, x, is_drawn, 10.0)
         return substitute_backward(elimination, x, is_drawn, noise)
 
@@ -151,7 +151,7 @@ def blocks(n_segments: int, n_frames: int) -> list[Block]:
 
     def move(weight: jax.Array, residual: jax.Array, v: jax.Array) -> jax.Array:
         lam, mu = centroid_evidence(weight, residual)
-        noise = rng.normal(rng.frame_bits(keys, first, rows, D), jnp.float32)
+        noise = rng.frame_normals(keys, first, rows, D, jnp.float32)
         return draw_centroid(
             lam, mu, v, is_drawn, is_drawn, noise,
             step_variance=jnp.float32(0.5), initial_variance=1e6,

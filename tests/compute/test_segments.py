@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpms_zarr.compute.chain import ChainIndex
-from kpms_zarr.compute.kernels.rng import frame_uniforms, session_words
+from kpms_zarr.compute.kernels.rng import frame_uniforms, session_words, stream_keys
 from kpms_zarr.compute.segments import TileShape, cut, tiles
 from kpms_zarr.store.access import Session
 
@@ -82,10 +82,8 @@ def test_shape__stays_bounded_as_studies_grow():
 def uniforms(first: int, n: int, *, seed=1, sweep=0, conditional=0, name="a") -> np.ndarray:
     words = np.array([session_words(name)], np.uint32)
     seed_words = np.array([0, seed], np.uint32)
-    start = np.array([first], np.int32)
-    return np.asarray(
-        frame_uniforms(seed_words, np.int32(sweep), conditional, words, start, n, np.float32)
-    )[:, 0]
+    keys = stream_keys(seed_words, np.int32(sweep), conditional, words)
+    return np.asarray(frame_uniforms(keys, np.array([first], np.int32), n, np.float32))[:, 0]
 
 
 def test_uniforms__belong_to_the_frame_and_not_to_the_segment():

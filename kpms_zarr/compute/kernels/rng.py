@@ -153,30 +153,19 @@ def even(n: int) -> int:
 
 
 def frame_uniforms(
-    seed_words: jax.Array,
-    sweep: jax.Array,
-    conditional: int,
-    words: jax.Array,
-    first_frame: jax.Array,
-    n_frames: int,
-    dtype: jnp.dtype,
+    keys: tuple[jax.Array, jax.Array], first_frame: jax.Array, n_frames: int, dtype: jnp.dtype
 ) -> jax.Array:
     """One uniform number in (0, 1] for each frame of each segment: (n_frames, segment)."""
-    keys = stream_keys(seed_words, sweep, conditional, words)
     return uniform(frame_bits(keys, first_frame, n_frames, 1)[0], dtype)
 
 
 def frame_normals(
-    seed_words: jax.Array,
-    sweep: jax.Array,
-    conditional: int,
-    words: jax.Array,
+    keys: tuple[jax.Array, jax.Array],
     first_frame: jax.Array,
     n_frames: int,
     n_numbers: int,
     dtype: jnp.dtype,
 ) -> jax.Array:
     """Standard normal numbers for each frame of each segment: (n_numbers, n_frames, segment)."""
-    keys = stream_keys(seed_words, sweep, conditional, words)
     bits = frame_bits(keys, first_frame, n_frames, even(n_numbers))
     return normal(bits, dtype)[:n_numbers]
