@@ -41,6 +41,7 @@ def tile_moments(
         Sums of products of the features [lagged latent, 1, residual], lower triangle
         (:func:`feature_pairs`); they add up over tiles.
     """
+    weight_bias = jnp.asarray(weight_bias)
     n_states, n_latent, _ = weight_bias.shape
     rows, _ = feature_pairs(n_latent, lags)
 
