@@ -326,8 +326,8 @@ def _fit(commands: Any) -> None:
         "--scale",
         default=default.scale,
         choices=("none", "dataset", "session"),
-        help="make bodies 100 units long, for which the priors are stated: by one factor for all, "
-        "by one for each session, or not at all",
+        help="make bodies 100 units long, for which the priors are stated: not at all (none), by "
+        "one factor (dataset), or by one for each session",
     )
     command.add_argument(
         "--fix-heading",
@@ -340,6 +340,11 @@ def _fit(commands: Any) -> None:
         dest="refine_pose",
         action="store_false",
         help="keep the components of pca instead of fitting them together with the headings",
+    )
+    command.add_argument(
+        "--sample-noise-variance",
+        choices=("none", "shared", "keypoint"),
+        help="global noise level: fixed, one for all keypoints from the data, or one for each",
     )
     command.add_argument(
         "--save-noise-scale",
@@ -367,6 +372,13 @@ def _fit(commands: Any) -> None:
         "--overwrite", action="store_true", help="publish a new version of an existing model"
     )
     command.add_argument("--quiet", action="store_true", help="no progress")
+    for action in command._actions:
+        if action.dest in _FIT_SETTINGS:
+            # Absent unless given, so that what is given can win over a file of settings.
+            value = getattr(default, action.dest)
+            if value is not None and not isinstance(value, bool):
+                action.help = f"{action.help} (default: {value})"
+            action.default = argparse.SUPPRESS
 
 
 def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
@@ -390,16 +402,17 @@ def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
 _FIT_SETTINGS = (
     "stage", "from_model", "sweeps", "ar_sweeps", "kappa", "target_duration", "ar_kappa",
     "n_states", "latent_dim", "lags", "use_keypoints", "scale", "fix_heading", "refine_pose",
-    "save_noise_scale", "seed", "precision", "init",
+    "sample_noise_variance", "save_noise_scale", "seed", "precision", "init",
 )  # fmt: skip
 
 
 def _config(options: argparse.Namespace) -> kpms_zarr.FitConfig:
-    """Settings of a fit: those of a file, then the options that differ from their defaults."""
-    default = kpms_zarr.FitConfig()
-    given = {name: getattr(options, name) for name in _FIT_SETTINGS}
-    chosen = {name: value for name, value in given.items() if value != getattr(default, name)}
-    return kpms_zarr.FitConfig.from_dict({**_settings_file(options.config), **chosen})
+    """Settings of a fit: those of a file, then the options that were given."""
+    given = {name: getattr(options, name) for name in _FIT_SETTINGS if name in options}
+    settings = {**_settings_file(options.config), **given}
+    if settings.get("from_model") is not None:
+        settings.setdefault("stage", "full")
+    return kpms_zarr.FitConfig.from_dict(settings)
 
 
 def _settings_file(path: str | None) -> dict[str, Any]:
@@ -408,12 +421,13 @@ def _settings_file(path: str | None) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         found = error
     if not isinstance(found, dict):
+        is_error = isinstance(found, ValueError | OSError)
         raise InputError(
-            expected="a JSON object of settings",
-            found=str(found) if isinstance(found, ValueError) else type(found).__name__,
+            expected="a file with a JSON object of settings",
+            found=str(found) if is_error else type(found).__name__,
             where=path,
             fix='write for example {"noise_dof": 5, "scale": "dataset"}',
         )

@@ -325,12 +325,23 @@ def test_fit_settings__come_from_a_file_and_options_win(run, monkeypatch, tmp_pa
 
     monkeypatch.setattr("kpms_zarr.compute.fit.fit", fit)
     file = tmp_path / "settings.json"
-    file.write_text('{"noise_dof": 4, "scale": "session", "use_keypoints": ["a", "b"]}')
-    run("fit", "s.zarr", "--model", "x", "--config", file, "--scale", "none")
+    file.write_text('{"noise_dof": 4, "scale": "session", "n_states": 9}')
+    # Also where what is given is the default.
+    line = ["fit", "s.zarr", "--model", "x", "--config", file, "--scale", "dataset"]
+    run(*line, "--use-keypoints", "a,b")
     assert seen["config"] == kpms_zarr.FitConfig(
-        noise_dof=4, scale="none", use_keypoints=("a", "b")
+        noise_dof=4, scale="dataset", n_states=9, use_keypoints=("a", "b")
     )
-    for text, words in (("{", "JSON"), ("[1]", "JSON object"), ('{"noise_dfo": 4}', "noise_dof")):
+    run("fit", "s.zarr", "--model", "x", "--from-model", "a")
+    assert seen["config"].stage == "full"
+    missing = ["fit", "s.zarr", "--model", "x", "--config", tmp_path / "nobody.json"]
+    assert run(*missing)[0] == 2
+    for text, words in (
+        ("{", "JSON"),
+        ('{"use_keypoints": 5}', "--use-keypoints"),
+        ("[1]", "JSON object"),
+        ('{"noise_dfo": 4}', "noise_dof"),
+    ):
         file.write_text(text)
         status, _, err = run("fit", "s.zarr", "--model", "x", "--config", file)
         assert status == 2

@@ -59,7 +59,7 @@ class FitConfig:
         Before the first sweep of ``"full"`` and ``"both"``, fit the components and the headings
         to each other, so that a few components hold the pose without the curvature that comes
         from turning it by the direction between keypoints; False = components of ``pca`` as
-        they are, as the published package has it.
+        they are, as the published package has it. With ``from_model``, those of the model.
     n_states : int
         Cap on the number of syllables.
     latent_dim : int or None
@@ -185,10 +185,12 @@ class FitConfig:
             value = getattr(self, name)
             if not isinstance(value, bool) and not (name == "fix_heading" and value is None):
                 problems.append(_problem(name, "True or False", value))
+        if self.from_model is not None and not isinstance(self.from_model, str):
+            problems.append(_problem("from_model", "the name of a model", self.from_model))
         names = self.use_keypoints
         if names is not None:
             # A list, as JSON gives it, is welcome; what is kept can be compared and hashed.
-            if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
                 problems.append(_problem("use_keypoints", "names of keypoints", names))
             else:
                 object.__setattr__(self, "use_keypoints", tuple(names))

@@ -30,7 +30,7 @@ class SamplingError(RuntimeError):
             f"sweep {sweep + 1}: expected finite draws, found none at frame {frame} of session "
             f"{session!r} (frames {start} to {stop - 1}, state {state}), not even in float64.\n"
             "  What to do: look at the tracking around that frame with kpms-zarr quality; remove "
-            "values that are far out of range, or try --precision float64"
+            "values that are far out of range"
         )
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:

@@ -107,10 +107,10 @@ def fit(
     access.require_sessions(root, os.fspath(store))
     _check_name(store, model, is_taken=current_version(root, model) is not None and not overwrite)
     start = StartModel.of(store, config.from_model) if config.from_model else None
-    if start is not None:
-        config = with_start(config, start)
     said: list[str] = []
     tell = partial(_tell, callbacks, said)
+    if start is not None:
+        config = with_start(config, start, tell)
     preparation = prepare(store, config, start, tell)
     with make_chain(preparation, config) as chain:
         check_length(chain.index, store, tell)
@@ -132,6 +132,7 @@ def fit(
             tell(Noted(f"stopped after {len(trace.stage)} sweeps: {outcome.failure}"))
         version = publish(
             root, model, chain=chain, outcome=outcome, preparation=preparation, config=config,
+            start=start,
             notes=said,
         )  # fmt: skip
     tell(Published(model, version))

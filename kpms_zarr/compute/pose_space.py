@@ -108,7 +108,8 @@ def refine(aligner: Aligner, n_latent: int, *, most: int) -> Refined | None:
     of the turned poses flattens them: each round lowers the residual variance.
 
     Flattened components often fall off at an edge. Components up to an edge right behind the ones
-    asked for are taken too: those each of which leaves less than a third of what was missing.
+    asked for are taken too: those each of which leaves less than a third of what was missed in each
+    of the dimensions that remain. Noise, which is spread evenly over these, has no edge.
 
     Parameters
     ----------
@@ -128,12 +129,18 @@ def refine(aligner: Aligner, n_latent: int, *, most: int) -> Refined | None:
     size = pose[0].size if len(pose) else 1
     if len(pose) < _FRAMES_PER_COORDINATE * size:
         return None
+    # Centred poses that can be turned: the dimensions in which they can differ.
+    n_free = size - pose.shape[-1] - 1
+    most = min(most, n_free * 2 // 3)
     found = _alternate(pose, n_latent)
-    more = 1
-    while found.after > _NOTHING and more <= min(_LOOK_AHEAD, most - len(found.space.loading)):
-        other = _alternate(pose, len(found.space.loading) + more)
-        is_edge = other.after < found.after * _EDGE**more
-        found, more = (other, 1) if is_edge else (found, more + 1)
+    taken, more = n_latent, 1
+    while found.after > _NOTHING and more <= min(_LOOK_AHEAD, most - taken):
+        other = _alternate(pose, taken + more)
+        missed, left = found.after / (n_free - taken), other.after / (n_free - taken - more)
+        if left < missed * _EDGE**more:
+            found, taken, more = other, taken + more, 1
+        else:
+            more += 1
     return found._replace(space=_facing(found.space, aligner.compass))
 
 
@@ -145,7 +152,7 @@ def _alternate(pose: np.ndarray, n_latent: int) -> Refined:
         if after > last * (1 - _SMALLEST_GAIN):
             break
         last = after
-    return Refined(space, before, after)
+    return Refined(space, max(before, 0.0), max(after, 0.0))
 
 
 def _sample(aligner: Aligner) -> np.ndarray:

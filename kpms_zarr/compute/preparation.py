@@ -17,7 +17,7 @@ from kpms_zarr.compute.events import Event, Noted
 from kpms_zarr.compute.kernels.noise import prior_scale
 from kpms_zarr.compute.pose_space import PoseSpace, refine, turn_of, wrap
 from kpms_zarr.compute.scale import measure_lengths, scale_of
-from kpms_zarr.compute.start_model import StartModel
+from kpms_zarr.compute.start_model import StartModel, as_typed
 from kpms_zarr.compute.stream import in_flight
 from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import Session, StoreLike
@@ -108,6 +108,8 @@ def prepare(
         if config.refines_pose and not alignment.fix_heading:
             loading, mean = _refined(aligner, loading, mean, config, tell)
     steps = [lengths.step[session.index] / scale[session.index] for session in sessions]
+    if start is not None and start.step_variance and not config.centroid_step_variance:
+        steps = [start.step_variance**0.5]
     estimated = max(float(np.median(steps)) ** 2, _SMALLEST_STEP_VARIANCE)
     return Preparation(
         sessions, study, aligner, scale, loading, mean,
@@ -161,7 +163,10 @@ def _projection(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Loading (latent, keypoint, space) and mean (keypoint, space) in model units."""
     is_own = (
-        tuple(found.attrs.get("keypoints", ())) != plain.study.keypoints
+        any(
+            tuple(found.attrs.get(name, ())) != getattr(plain.study, name)
+            for name in ("keypoints", "anterior", "posterior")
+        )
         or config.scale == "session"
         or bool(found.attrs["fix_heading"]) != plain.settings.fix_heading
     )
@@ -181,7 +186,7 @@ def _refined(
     aligner: Aligner, loading: np.ndarray, mean: np.ndarray, config: FitConfig, tell: Tell
 ) -> tuple[np.ndarray, np.ndarray]:
     n_latent = len(loading)
-    most = n_latent if config.latent_dim else min(pca_module.MAX_COMPONENTS, (mean.size * 2) // 3)
+    most = n_latent if config.latent_dim else pca_module.MAX_COMPONENTS
     found = refine(aligner, n_latent, most=most)
     if found is None:
         tell(Noted("too few frames with all keypoints: components kept as pca found them"))
@@ -190,9 +195,9 @@ def _refined(
     more = f" ({n_found - n_latent} more than pca suggests, behind which there is an edge)"
     tell(
         Noted(
-            f"components and headings fitted to each other: {n_found} components"
-            f"{more if n_found > n_latent else ''} miss {found.after:.1%} of the variance of the "
-            f"pose, {found.before:.1%} when turned by the keypoints alone"
+            f"components and headings fitted to each other: with {n_found} latent dimensions"
+            f"{more if n_found > n_latent else ''}, {found.after:.1%} of the variance of the pose "
+            f"is missed, {found.before:.1%} when turned by the keypoints alone"
         )
     )
     return found.space
@@ -247,6 +252,7 @@ def load(
     inverse = np.linalg.pinv(preparation.loading.reshape(len(preparation.loading), -1))
 
     def place(block: Block) -> None:
+        saved = None
         rows = slice(origin[block.session] + block.start, origin[block.session] + block.stop)
         if start is None:
             aligned = preparation.aligner.align(block)
@@ -258,9 +264,13 @@ def load(
             chain.centroid[rows] = aligned.centroid
             chain.heading[rows] = heading
         else:
-            _continue(chain, rows, block, start, preparation)
+            saved = _continue(chain, rows, block, start, preparation)
         if chain.n_keypoints:
-            _observe(chain, rows, block, preparation, config)
+            variance = first_noise_variance(config, start)
+            _observe(chain, rows, block, preparation, config, variance)
+            if saved is not None:
+                scale = preparation.scale[block.session]
+                chain.noise_scale[rows] = saved / (variance * scale**2)
 
     blocks = iter_blocks(chain.index.sessions)
     for _ in in_flight(place, blocks, config.tiles_in_flight, is_double=False):
@@ -271,18 +281,32 @@ def load(
 
 def _continue(
     chain: Chain, rows: slice, block: Block, start: StartModel, preparation: Preparation
-) -> None:
-    """The state of a published model."""
+) -> np.ndarray | None:
+    """The state of a published model; returns the noise scales that were saved, if any."""
     names = {session.index: session.name for session in preparation.sessions}
     values = start.read(names[block.session], block.start, block.stop)
     chain.syllable[rows] = values["syllable"]
     chain.latent[rows] = values["latent"]
     chain.centroid[rows] = values["centroid"] / preparation.scale[block.session]
     chain.heading[rows] = 0 if preparation.fix_heading else values["heading"]
+    return values.get("noise_scale")
+
+
+def first_noise_variance(config: FitConfig, start: StartModel | None) -> np.ndarray:
+    """Global noise variances before the first sweep: (keypoint,) or ()."""
+    is_chosen = config.noise_variance != FitConfig().noise_variance
+    if start is None or start.noise_variance is None or is_chosen:
+        return np.asarray(config.noise_variance)
+    return start.noise_variance
 
 
 def _observe(
-    chain: Chain, rows: slice, block: Block, preparation: Preparation, config: FitConfig
+    chain: Chain,
+    rows: slice,
+    block: Block,
+    preparation: Preparation,
+    config: FitConfig,
+    noise_variance: np.ndarray,
 ) -> None:
     """Positions as tracked, their prior noise, and noise scales that fit where the chain begins."""
     reader = preparation.aligner.reader
@@ -302,13 +326,13 @@ def _observe(
     pose = preparation.mean + np.tensordot(latent, preparation.loading, 1)
     placed = rotate(pose, np.asarray(chain.heading[rows], np.float64))
     error = position - placed - np.asarray(chain.centroid[rows], np.float64)[:, None]
-    square = np.square(error).sum(-1) / config.noise_variance
+    square = np.square(error).sum(-1) / noise_variance
     dof = config.noise_dof
     expected = (dof * prior + square) / (dof + position.shape[-1])
     chain.noise_scale[rows] = np.where(is_missing, prior, expected)
 
 
-def with_start(config: FitConfig, start: StartModel) -> FitConfig:
+def with_start(config: FitConfig, start: StartModel, tell: Tell) -> FitConfig:
     """Settings with what a start model has settled: keypoints, units, size of the model.
 
     Raises
@@ -323,7 +347,11 @@ def with_start(config: FitConfig, start: StartModel) -> FitConfig:
         given = getattr(config, name)
         if given != value and given != getattr(default, name):
             problems.append(start.conflict(name, given, value))
-        changes[name] = value
+        if given != value:
+            changes[name] = value
     if problems:
         raise InputError.of(problems)
+    if changes:
+        listed = ", ".join(f"{name} {as_typed(value)}" for name, value in changes.items())
+        tell(Noted(f"as in the model {start.name!r}: {listed}"))
     return replace(config, **changes)

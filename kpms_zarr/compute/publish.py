@@ -9,6 +9,7 @@ import numpy as np
 from kpms_zarr.compute.chain import Chain
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.preparation import Preparation
+from kpms_zarr.compute.start_model import StartModel
 from kpms_zarr.compute.summaries import count_labels, label_statistics
 from kpms_zarr.compute.trace import Outcome
 from kpms_zarr.store import access
@@ -29,6 +30,7 @@ def publish(
     outcome: Outcome,
     preparation: Preparation,
     config: FitConfig,
+    start: StartModel | None,
     notes: list[str],
 ) -> str:
     """Number syllables by frequency, write everything, and make the version current.
@@ -57,10 +59,13 @@ def publish(
     )
     _write_labels(writer, chain, names, outcome.noise_variance)
     values = _parameter_values(outcome, order, preparation)
-    attrs = {
+    attrs: dict[str, Any] = {
         "fix_heading": preparation.fix_heading,
         "centroid_step_variance": preparation.step_variance,
+        "n_sweeps_in_all": len(outcome.trace.stage) + (start.n_sweeps if start else 0),
     }
+    if start is not None:
+        attrs["from_version"] = f"{start.name}/{start.version}"
     write_parameters(root, model, writer.version, values, settings, attrs)
     return writer.publish("fit", settings, label_statistics(chain, config.n_states))
 

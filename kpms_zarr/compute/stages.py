@@ -28,7 +28,7 @@ from kpms_zarr.compute.kernels.transitions import (
     draw_prior_transitions,
     draw_transitions,
 )
-from kpms_zarr.compute.preparation import Preparation
+from kpms_zarr.compute.preparation import Preparation, first_noise_variance
 from kpms_zarr.compute.start_model import StartModel
 from kpms_zarr.compute.stickiness import KappaSchedule
 from kpms_zarr.compute.sweep import Parameters, Sampler, SweepResult
@@ -72,14 +72,16 @@ def run(
 ) -> Outcome:
     """Run all sweeps of all stages over a loaded chain.
 
-    Sweeps are numbered through, so that no two of them share random numbers.
+    Sweeps are numbered through, also over the models that a fit goes on from, so that no two of
+    them share random numbers.
     """
     stages = stages_of(config)
     parameters, result = _begin(sampler, config, stages[0], start)
     trace = Trace()
     outcome = Outcome(parameters, None, trace)
     n_sweeps = sum(stage.sweeps for stage in stages)
-    number = 0
+    done = 0
+    before = start.n_sweeps if start else 0
     for stage in stages:
         kappa = KappaSchedule(stage.kappa, stage.sweeps, config.target_duration)
         active = sampler if stage.name == "ar" else _full(sampler, preparation, config, start)
@@ -87,6 +89,7 @@ def run(
             outcome.noise_variance = active.observation.noise_variance
         for step in range(stage.sweeps):
             began = time.perf_counter()
+            number = before + done
             if result is not None:
                 # The schedule answers to sweeps of its own stage only.
                 if step:
@@ -96,16 +99,16 @@ def run(
             try:
                 result = active.sweep(parameters, number)
             except SamplingError as error:
-                if not number:
+                if not done:
                     raise
                 outcome.failure = error
                 return outcome
-            number += 1
+            done += 1
             outcome.parameters = parameters
             if isinstance(active, FullSampler):
                 outcome.noise_variance = active.observation.noise_variance
             trace.append(stage.name, result, kappa.value, time.perf_counter() - began)
-            tell(_ended(stage, number, n_sweeps, trace, result))
+            tell(_ended(stage, done, n_sweeps, trace, result))
         _note_repeats(active, tell)
     return outcome
 
@@ -179,9 +182,7 @@ def _full(
     sampler: Sampler, preparation: Preparation, config: FitConfig, start: StartModel | None
 ) -> FullSampler:
     n_keypoints = sampler.chain.n_keypoints
-    noise_variance = np.full(n_keypoints, config.noise_variance)
-    if start is not None and start.noise_variance is not None:
-        noise_variance = start.noise_variance
+    noise_variance = np.broadcast_to(first_noise_variance(config, start), n_keypoints).copy()
     pose = PoseMap(preparation.loading.transpose(1, 2, 0), preparation.mean)
     settings = FixedSettings(
         config.noise_dof,

@@ -14,7 +14,7 @@ from kpms_zarr.compute.sweep import Parameters
 from kpms_zarr.store import access
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.errors import InputError, Problem
-from kpms_zarr.store.models import open_labels, open_parameters
+from kpms_zarr.store.models import open_labels, open_parameters, require_model
 
 _SETTLED = ("n_states", "lags", "scale")
 
@@ -35,6 +35,12 @@ class StartModel:
         In model units.
     scale : dict of str to float
         Name of the session -> units of position per model unit.
+    step_variance : float or None
+        sigma2_loc, in model units squared.
+    n_sweeps : int
+        Sweeps that led to it, those of the models before it included.
+    version : str
+        Of its labels.
     settled : dict
         Settings that a fit which goes on from it shares with it.
     """
@@ -46,6 +52,9 @@ class StartModel:
     loading: np.ndarray
     mean: np.ndarray
     scale: dict[str, float]
+    step_variance: float | None
+    n_sweeps: int
+    version: str
     settled: dict[str, Any]
 
     @classmethod
@@ -88,6 +97,7 @@ class StartModel:
         settled |= {
             "latent_dim": found.sizes["latent_dim"],
             "use_keypoints": keypoints,
+            "refine_pose": False,  # its components are kept
             "fix_heading": bool(found.attrs.get("fix_heading", False)),
         }
         return cls(
@@ -98,21 +108,30 @@ class StartModel:
             found["pose_loading"].values,
             found["pose_mean"].values,
             dict(zip(sessions, scale.tolist(), strict=True)),
+            found.attrs.get("centroid_step_variance"),
+            int(found.attrs.get("n_sweeps_in_all", found.sizes["sweep"])),
+            require_model(store, name),
             settled,
         )
 
     def read(self, session: str, start: int, stop: int) -> dict[str, np.ndarray]:
-        """Labels, latent pose, centroid and heading of some frames of a session."""
+        """Labels, latent pose, centroid, heading and, where saved, noise of some frames."""
         row = self.labels["session"].values.tolist().index(session)
-        names = ("syllable", "latent", "centroid", "heading")
+        every = ("syllable", "latent", "centroid", "heading", "noise_scale")
+        names = [name for name in every if name in self.labels]
         return {name: self.labels[name][row, start:stop].values for name in names}
 
     def conflict(self, name: str, given: object, value: object) -> Problem:
         """What to say about a setting that differs from that of the model."""
         option = "--" + name.replace("_", "-")
         return Problem(
-            f"{value}, as in the model {self.name!r} that the fit goes on from",
-            f"{given}",
+            f"{as_typed(value)}, as in the model {self.name!r} that the fit goes on from",
+            as_typed(given),
             option,
             f"leave {option} out, or fit with --stage both",
         )
+
+
+def as_typed(value: object) -> str:
+    """A value of a setting as a person types it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -134,6 +134,31 @@ def test_full__goes_on_from_a_model(store):
         FitConfig(stage="both", from_model="start")
 
 
+def test_from_model__goes_on_with_new_random_numbers(store):
+    """The same seed on both sides: the chain explores, instead of repeating itself."""
+    kpms_zarr.fit(store, model="ar", config=replace(QUICK, stage="ar", sweeps=5))
+    for name, before, seed in (("a", "ar", 0), ("b", "a", 0), ("c", "a", 1)):
+        config = FitConfig(
+            stage="full", from_model=before, sweeps=6, seed=seed, segment_frames=64,
+            save_noise_scale=True,
+        )  # fmt: skip
+        kpms_zarr.fit(store, model=name, config=config)
+    noise = {
+        name: np.log(real_values(open_labels(store, name).load(), "noise_scale"))
+        for name in ("a", "b", "c")
+    }
+    same, other = (
+        np.corrcoef(noise["a"].ravel(), noise[name].ravel())[0, 1] for name in ("b", "c")
+    )
+    assert abs(same - other) < 0.1
+    assert same < 0.9
+    parameters = open_parameters(store, "b")
+    assert parameters.attrs["n_sweeps_in_all"] == 17
+    assert parameters.attrs["from_version"] == "a/v1"
+    one, two = (open_parameters(store, name).attrs["centroid_step_variance"] for name in "ab")
+    assert one == two
+
+
 def test_fit__same_bits_for_tiles_in_flight_and_order_of_sessions(store, tmp_path, copy_store):
     one, p = fitted(store, tiles_in_flight=1)
     two, q = fitted(store, "n", tiles_in_flight=4)

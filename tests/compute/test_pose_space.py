@@ -107,6 +107,17 @@ def test_refine__takes_the_components_up_to_an_edge(tmp_path):
     assert sizes == {(1, 10): 3, (2, 10): 3, (2, 2): 2, (3, 10): 3, (4, 10): 4}
 
 
+def test_refine__does_not_take_full_rank_for_an_edge(tmp_path):
+    """Four keypoints have five dimensions to differ in: with all of them nothing is missed."""
+    study = synthetic.SyntheticStudy(
+        n_sessions=1, n_frames=3000, n_keypoints=4, n_latent=2, outlier_fraction=0.05
+    )
+    store = tmp_path / "s.zarr"
+    synthetic.write_store(store, study)
+    assert len(refine(Aligner.of(store), 2, most=10).space.loading) == 2
+    assert len(refine(Aligner.of(store), 1, most=10).space.loading) <= 2
+
+
 def test_refine__needs_frames_with_all_keypoints(tmp_path):
     store, _ = curved_store(tmp_path / "s.zarr", 2)
     group = kpms_zarr.store.access.open_group(store, "r+")["keypoints"]
