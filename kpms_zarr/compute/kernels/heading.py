@@ -79,49 +79,50 @@ def draw_heading(
     of_core = jnp.asarray(np.sqrt(2 * np.pi), dtype) * width / bound
     tail_share = jnp.where(is_sharp, of_tail / (of_tail + of_core), 0)
 
-    def propose(round_: jax.Array) -> tuple[jax.Array, jax.Array]:
-        bits = rng.frame_bits(keys, first_frame, a.shape[0], 4, first_number=4 * round_)
-        is_tail = rng.uniform(bits[3], dtype) <= tail_share
+    spread_out = jnp.where(is_sharp, jnp.square(core), 0)
+
+    def propose(round_: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        bits = rng.frame_words(keys, first_frame, a.shape[0], 4, first_number=4 * round_)
+        is_sine = is_sharp & (rng.uniform(bits[3], dtype) > tail_share)
         signed = 2 * rng.uniform(bits[1], dtype) - 1
-        number = rng.normal(bits[0:2], dtype)[0] * width
+        sine = rng.one_normal(bits[0], bits[1], dtype) * width
         far = signed * (half - edge) + jnp.where(signed < 0, -edge, edge)
-        near = jnp.arcsin(jnp.clip(number, -1, 1))
-        wide = number * half
-        phi = jnp.where(
-            is_sharp, jnp.where(is_tail, far, near), jnp.where(is_flat, signed * half, wide)
-        )
-        square = jnp.square(jnp.sin(phi))
+        phi = jnp.where(is_sharp, far, jnp.where(is_flat, signed * half, sine * half))
+        square = jnp.square(rng.sin_of_right_angle(jnp.clip(phi, -half, half)))
+        covered = jnp.where(is_flat | is_sharp, spread_out, jnp.square(phi / half))
+        flattened = 1 - jnp.square(jnp.minimum(jnp.abs(sine), core))
         log_ratio = jnp.where(
-            is_sharp & ~is_tail,
-            jnp.log(bound) - 0.5 * jnp.log(1 - jnp.square(jnp.minimum(jnp.abs(number), core))),
-            -2
-            * concentration
-            * (
-                square
-                - jnp.where(
-                    is_sharp, jnp.square(core), jnp.where(is_flat, 0, jnp.square(phi / half))
-                )
-            ),
+            is_sine,
+            jnp.log(bound) - 0.5 * jnp.log(flattened),
+            -2 * concentration * (square - covered),
         )
-        inside = jnp.where(is_sharp & ~is_tail, jnp.abs(number) <= core, jnp.abs(phi) <= half)
-        u = rng.fine_uniform(bits[2], dtype)
-        return phi, (jnp.log(u) <= log_ratio) & inside
+        inside = jnp.where(is_sine, jnp.abs(sine) <= core, jnp.abs(phi) <= half)
+        is_good = (jnp.log(rng.fine_uniform(bits[2], dtype)) <= log_ratio) & inside
+        return jnp.where(is_sine, sine, phi), is_sine, is_good
 
-    def is_open(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        round_, _, accepted = state
-        return (round_ < _MAX_ROUNDS) & ~jnp.all(accepted)
+    def is_open(state: tuple[jax.Array, ...]) -> jax.Array:
+        return (state[0] < _MAX_ROUNDS) & ~jnp.all(state[-1])
 
-    def again(
-        state: tuple[jax.Array, jax.Array, jax.Array],
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        round_, phi, accepted = state
-        proposed, is_good = propose(round_)
-        return round_ + 1, jnp.where(accepted, phi, proposed), accepted | is_good
+    def again(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        round_, value, is_sine, accepted = state
+        *proposed, is_good = propose(round_)
+        kept = [
+            jnp.where(accepted, old, new)
+            for old, new in zip((value, is_sine), proposed, strict=True)
+        ]
+        return round_ + 1, *kept, accepted | is_good
 
     # A concentration that is not finite is never accepted, and NaN is what shall come out.
     done = ~is_drawn | ~jnp.isfinite(concentration)
-    start = (jnp.int32(0), jnp.zeros_like(a), done)
-    _, phi, _ = jax.lax.while_loop(is_open, again, start)
+    start: tuple[jax.Array, ...] = (
+        jnp.int32(0),
+        jnp.zeros_like(a),
+        jnp.zeros_like(done),
+        done,
+    )
+    _, value, is_sine, _ = jax.lax.while_loop(is_open, again, start)
+    # The arc sine, which is slow, of what was accepted only.
+    phi = jnp.where(is_sine, jnp.arcsin(jnp.where(is_sine, value, 0)), value)
     turned = jnp.arctan2(b, a) + 2 * phi
     full = jnp.asarray(2 * np.pi, dtype)
     return turned - full * jnp.round(turned / full) + 0 * concentration

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,11 @@ def prior_scale(
 
 
 def chi_squared(
-    bits: jax.Array, dof: int, dtype: jnp.dtype, *, other: tuple[int, jax.Array] | None = None
+    bits: Sequence[jax.Array] | jax.Array,
+    dof: int,
+    dtype: jnp.dtype,
+    *,
+    other: tuple[int, jax.Array] | None = None,
 ) -> jax.Array:
     """Chi-squared numbers with a whole number of degrees of freedom, without rejection.
 
@@ -52,16 +57,17 @@ def chi_squared(
     (...)
     """
     dofs = (dof, dof) if other is None else (dof, other[0])
-    is_other = jnp.zeros(bits.shape[1:], bool) if other is None else other[1]
+    shape = bits[0].shape
+    is_other = jnp.zeros(shape, bool) if other is None else other[1]
     low, high = sorted(dof // 2 for dof in dofs)
     is_high = is_other if dofs[1] // 2 == high else ~is_other
     u = [rng.fine_uniform(bits[i], dtype) for i in range(high)]
     u = u[:low] + [jnp.where(is_high, number, 1) for number in u[low:]]
-    total = jnp.zeros(bits.shape[1:], dtype)
+    total = jnp.zeros(shape, dtype)
     for i in range(0, high, _UNIFORMS_PER_LOG):
         total = total - 2 * jnp.log(math.prod(u[i + 1 : i + _UNIFORMS_PER_LOG], start=u[i]))
     if dofs[0] % 2 or dofs[1] % 2:
-        square = jnp.square(rng.normal(bits[high : high + 2], dtype)[0])
+        square = jnp.square(rng.one_normal(bits[high], bits[high + 1], dtype))
         total = total + square * jnp.where(is_other, dofs[1] % 2, dofs[0] % 2)
     return total
 
@@ -104,7 +110,7 @@ def draw_noise_scale(
 
     def one_keypoint(given: tuple[jax.Array, ...]) -> jax.Array:
         k, error, scale, missing, variance = given
-        bits = rng.frame_bits(keys, first_frame, square.shape[1], words, first_number=words * k)
+        bits = rng.frame_words(keys, first_frame, square.shape[1], words, first_number=words * k)
         drawn = chi_squared(bits, dof + n_space, square.dtype, other=(dof, missing))
         return (dof * scale + jnp.where(missing, 0, error / variance)) / drawn
 

@@ -12,7 +12,7 @@ CONCENTRATIONS = (0.0, 0.1, 0.34, 0.36, 1.0, 3.0, 30.0, 1e3, 1e5)
 N = 8000
 
 compiled = jax.jit(draw_heading)
-bits_of = jax.jit(rng.frame_bits, static_argnums=(2, 3))
+words_of = jax.jit(rng.frame_words, static_argnums=(2, 3))
 
 
 def keys_of(n_segments: int):
@@ -116,10 +116,10 @@ def rounds(monkeypatch, a: np.ndarray, is_drawn: np.ndarray) -> tuple[int, np.nd
     def counted(*args, first_number: int) -> jax.Array:
         calls.append(first_number)
         with jax.disable_jit(False):
-            return bits_of(*args, first_number=first_number)
+            return words_of(*args, first_number=first_number)
 
     with monkeypatch.context() as patch, jax.disable_jit():
-        patch.setattr(heading.rng, "frame_bits", counted)
+        patch.setattr(heading.rng, "frame_words", counted)
         first = np.zeros(n_segments, np.int32)
         found = draw_heading(jax.numpy.asarray(a), jax.numpy.zeros(a.shape), keys, first, is_drawn)
     # Every round has numbers of its own.

@@ -148,7 +148,7 @@ def test_uniform__lies_above_zero_and_reaches_one(dtype):
     assert coarse.dtype == fine.dtype == dtype
     np.testing.assert_array_equal(coarse, dtype([2.0**-24] * 3 + [1.0] * 2))
     assert ((fine > 0) & (fine <= 1)).all()
-    assert fine[0] == fine[1] == 2.0**-32
+    assert fine[0] == fine[1] == 2.0**-31
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -179,7 +179,7 @@ def test_normal__is_finite_at_the_extreme_words(dtype):
     with jax.enable_x64(dtype is np.float64):
         values = np.asarray(normal(jnp.asarray(bits), dtype))
     assert np.isfinite(values).all()
-    assert np.abs(values).max() < 6.67
+    assert np.abs(values).max() < 6.56
 
 
 def test_frame_uniforms_and_normals__are_the_numbers_of_the_stream():
