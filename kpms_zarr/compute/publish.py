@@ -18,8 +18,8 @@ from kpms_zarr.store.models import LabelWriter, write_parameters
 
 _BLOCK_FRAMES = 2_000_000
 
-TERMS = ("syllable", "latent", "centroid", "noise_scale", "position")
-"""Parts of the log likelihood of a sweep, in the order in which they are stored."""
+TERMS = ("syllable", "latent", "centroid", "noise_scale", "position", "parameters")
+"""Parts of the joint log probability of a sweep, in the order in which they are stored."""
 
 
 def publish(

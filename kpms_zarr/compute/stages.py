@@ -21,13 +21,16 @@ from kpms_zarr.compute.kernels.dynamics import (
     draw_prior_dynamics,
     prior_mean,
 )
+from kpms_zarr.compute.kernels.dynamics import log_prior as log_prior_dynamics
 from kpms_zarr.compute.kernels.noise import draw_noise_variance
+from kpms_zarr.compute.kernels.noise import log_prior as log_prior_noise_variance
 from kpms_zarr.compute.kernels.pose import PoseMap
 from kpms_zarr.compute.kernels.transitions import (
     TransitionPrior,
     draw_prior_transitions,
     draw_transitions,
 )
+from kpms_zarr.compute.kernels.transitions import log_prior as log_prior_transitions
 from kpms_zarr.compute.preparation import Preparation, first_noise_variance
 from kpms_zarr.compute.start_model import StartModel
 from kpms_zarr.compute.stickiness import KappaSchedule
@@ -107,10 +110,29 @@ def run(
             outcome.parameters = parameters
             if isinstance(active, FullSampler):
                 outcome.noise_variance = active.observation.noise_variance
+            result.terms["parameters"] = (
+                _log_prior(active, config, parameters, kappa.value) / active.n_modelled
+            )
             trace.append(stage.name, result, kappa.value, time.perf_counter() - began)
             tell(_ended(stage, done, n_sweeps, trace, result))
         _note_repeats(active, tell)
     return outcome
+
+
+def _log_prior(active: Sampler, config: FitConfig, parameters: Parameters, kappa: float) -> float:
+    """Log density of all parameters under their priors."""
+    sticky = TransitionPrior(config.alpha, config.gamma, kappa)
+    prior = _dynamics_prior(config, active.chain.n_latent)
+    total = log_prior_dynamics(parameters.dynamics, prior)
+    total += log_prior_transitions(parameters.usage, parameters.transition, sticky)
+    if isinstance(active, FullSampler) and config.sample_noise_variance != "none":
+        variance = active.observation.noise_variance
+        variance = variance[:1] if config.sample_noise_variance == "shared" else variance
+        of_noise = log_prior_noise_variance(
+            variance, scale=config.noise_variance, dof=config.noise_variance_dof
+        )
+        total += of_noise
+    return total
 
 
 def _ended(

@@ -88,8 +88,8 @@ class SweepResult:
 
     @property
     def log_likelihood(self) -> float:
-        """Log probability of all that is sampled, given the parameters, nat per frame."""
-        return sum(self.terms.values())
+        """Log probability of all but the parameters, given these, nat per frame."""
+        return sum(value for name, value in self.terms.items() if name != "parameters")
 
 
 @partial(jax.jit, static_argnames=("lags", "n_frames"))

@@ -32,7 +32,7 @@ DIMS: dict[str, str] = {
     "lagged_latent": "latent dimensions of the previous frames, oldest lag first",
     "duration": "bin of bout durations, one frame of the fastest video wide",
     "sweep": "one Gibbs iteration, counted from 0 over all stages",
-    "term": "part of the model: syllable, latent, centroid, noise_scale, position",
+    "term": "part of the model: syllable, latent, centroid, noise_scale, position, parameters",
 }
 
 
@@ -238,7 +238,8 @@ PARAMETERS = (
         "trace_log_probability",
         ("sweep", "term"),
         "float64",
-        "log probability of each part of the model given the rest, per frame; "
+        "log probability of each part of the model given what it depends on, per frame, that of "
+        "the parameters under their priors included; their sum is the joint log probability; "
         "NaN = not part of the stage",
         "nat / frame",
         optional=True,

@@ -76,7 +76,9 @@ def test_both__publishes_two_stages_and_every_variable(store):
     terms = parameters["trace_log_probability"]
     assert np.isfinite(terms[3:]).all()
     assert np.isnan(terms[:3].sel(term=["centroid", "noise_scale", "position"])).all()
-    np.testing.assert_allclose(terms.sum("term"), parameters["trace_log_likelihood"])
+    given_parameters = terms.drop_sel(term="parameters").sum("term")
+    np.testing.assert_allclose(given_parameters, parameters["trace_log_likelihood"])
+    assert np.isfinite(terms.sel(term="parameters")).all()
     for name in ("latent", "centroid", "heading", "noise_scale"):
         assert np.isfinite(real_values(labels, name)).all()
     assert (real_values(labels, "noise_scale") > 0).all()

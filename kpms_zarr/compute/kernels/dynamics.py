@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import multigammaln
 
 from kpms_zarr.compute.kernels.ar import unpack
 
@@ -177,3 +178,22 @@ def log_density(moments: np.ndarray, dynamics: Dynamics) -> float:
     mahalanobis = np.trace(np.linalg.solve(dynamics.covariance, s_rr), axis1=1, axis2=2)
     constant = n_latent * np.log(2 * np.pi) + log_det
     return float(-0.5 * (count @ constant + mahalanobis.sum()))
+
+
+def log_prior(dynamics: Dynamics, prior: DynamicsPrior) -> float:
+    """Log density of all [A b] and Q under their matrix-normal inverse-Wishart prior."""
+    _, m, d = dynamics.weight_bias.shape
+    covariance, dof, scale = dynamics.covariance, prior.dof, prior.innovation_scale
+    log_det = np.linalg.slogdet(covariance)[1]
+    inverse = np.linalg.inv(covariance)
+    of_covariance = (
+        0.5 * dof * m * (np.log(scale) - np.log(2))
+        - multigammaln(0.5 * dof, m)
+        - 0.5 * (dof + m + 1) * log_det
+        - 0.5 * scale * np.trace(inverse, axis1=1, axis2=2)
+    )
+    offset = dynamics.weight_bias - prior.mean
+    square = np.einsum("nij,nik,njk->n", inverse, offset, offset) / prior.weight_scale
+    constant = m * d * np.log(2 * np.pi * prior.weight_scale)
+    of_weight = -0.5 * (constant + d * log_det + square)
+    return float((of_covariance + of_weight).sum())

@@ -151,3 +151,11 @@ def draw_noise_variance(
     n_space : int
     """
     return (dof * scale + square) / generator.chisquare(dof + n_space * count)
+
+
+def log_prior(noise_variance: np.ndarray, *, scale: float, dof: float) -> float:
+    """Log density of global noise variances under their scaled inverse chi-squared prior."""
+    half = dof / 2
+    constant = half * np.log(half * scale) - math.lgamma(half)
+    terms = constant - (1 + half) * np.log(noise_variance) - half * scale / noise_variance
+    return float(terms.sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import gammaln
 
 _USAGE_FLOOR = 1e-100
 """With a very small gamma a weight underflows to 0, which is no concentration."""
@@ -130,3 +131,18 @@ def _count_in_bin(
         p = a[lane] / (c[lane] + position[lane])
         kept[lane] += rng.random(len(lane)) * p_low[lane] < p
     return kept
+
+
+def log_prior(usage: np.ndarray, transition: np.ndarray, prior: TransitionPrior) -> float:
+    """Log density of beta and pi under their Dirichlet priors."""
+    n_states = len(usage)
+    sticky = prior.alpha * usage + prior.kappa * np.eye(n_states)
+    even = np.full((1, n_states), prior.gamma / n_states)
+    return _log_dirichlet(usage[None], even) + _log_dirichlet(transition, sticky)
+
+
+def _log_dirichlet(values: np.ndarray, concentration: np.ndarray) -> float:
+    """Sum of log densities over rows; values that underflowed count as the smallest number."""
+    log_values = np.log(np.maximum(values, np.finfo(float).tiny))
+    constant = gammaln(concentration.sum(-1)) - gammaln(concentration).sum(-1)
+    return float((constant + ((concentration - 1) * log_values).sum(-1)).sum())

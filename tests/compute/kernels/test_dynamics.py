@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from kpms_zarr.compute.kernels.ar import feature_pairs, tile_moments, unpack
 from kpms_zarr.compute.kernels.dynamics import (
@@ -13,6 +14,7 @@ from kpms_zarr.compute.kernels.dynamics import (
     draw_inverse_wishart,
     draw_prior_dynamics,
     log_density,
+    log_prior,
     posterior_of,
     prior_mean,
 )
@@ -177,3 +179,18 @@ def test_pairs__cover_the_lower_triangle():
     rows, columns = feature_pairs(M, LAGS)
     assert len(rows) == (D + M) * (D + M + 1) // 2
     assert (rows >= columns).all()
+
+
+def test_log_prior__equals_that_of_a_library():
+    rng = np.random.default_rng(0)
+    prior = DynamicsPrior(prior_mean(2, 2), 3.0, 0.7, 6.5)
+    drawn = draw_prior_dynamics(rng, 4, prior)
+    expected = sum(
+        stats.invwishart(6.5, 0.7 * np.eye(2)).logpdf(q)
+        + stats.matrix_normal(prior.mean, q, 3.0 * np.eye(5)).logpdf(a)
+        for a, q in zip(drawn.weight_bias, drawn.covariance, strict=True)
+    )
+    assert log_prior(drawn, prior) == pytest.approx(expected, rel=1e-10)
+    # Wrong twin: another scale.
+    other = prior._replace(weight_scale=1.0)
+    assert log_prior(drawn, other) != pytest.approx(expected, rel=1e-3)

@@ -10,6 +10,7 @@ from kpms_zarr.compute.kernels.transitions import (
     draw_prior_transitions,
     draw_tables,
     draw_transitions,
+    log_prior,
 )
 
 N = np.array([1, 2, 7, 40, 300, 5000])
@@ -156,3 +157,13 @@ def test_transitions__rows_have_the_closed_form_mean():
     found = np.mean([p for _, p in draws], 0)
     np.testing.assert_allclose(found, expected, atol=5 * 0.5 / np.sqrt(4000 * 60))
     assert stats.entropy(found[2]) < stats.entropy(found[1])
+
+
+def test_log_prior__equals_that_of_a_library():
+    rng = np.random.default_rng(0)
+    prior = TransitionPrior(4.0, 6.0, 3.0)
+    usage, transition = draw_prior_transitions(rng, 3, prior)
+    expected = stats.dirichlet(np.full(3, 2.0)).logpdf(usage)
+    for i, row in enumerate(transition):
+        expected += stats.dirichlet(4.0 * usage + 3.0 * np.eye(3)[i]).logpdf(row)
+    assert log_prior(usage, transition, prior) == pytest.approx(expected, rel=1e-10)
