@@ -107,6 +107,7 @@ def test_reconstruct__is_near_what_was_tracked_and_better_than_it(store):
     assert clean.position.shape == session.position.shape
 
 
+@pytest.mark.slow
 def test_full__goes_on_from_a_model(store):
     kpms_zarr.fit(store, model="start", config=replace(QUICK, stage="ar", sweeps=5))
     before = open_labels(store, "start").load()
@@ -136,6 +137,7 @@ def test_full__goes_on_from_a_model(store):
         FitConfig(stage="both", from_model="start")
 
 
+@pytest.mark.slow
 def test_from_model__goes_on_with_new_random_numbers(store):
     """The same seed on both sides: the chain explores, instead of repeating itself."""
     kpms_zarr.fit(store, model="ar", config=replace(QUICK, stage="ar", sweeps=5))
@@ -161,6 +163,7 @@ def test_from_model__goes_on_with_new_random_numbers(store):
     assert one == two
 
 
+@pytest.mark.slow
 def test_fit__same_bits_for_tiles_in_flight_and_order_of_sessions(store, tmp_path, copy_store):
     one, p = fitted(store, tiles_in_flight=1)
     two, q = fitted(store, "n", tiles_in_flight=4)
@@ -208,6 +211,7 @@ def test_chain__holds_what_was_tracked_and_nothing_interpolated(store):
         assert np.isfinite(chain.local).all()
 
 
+@pytest.mark.slow
 def test_fit__does_not_depend_on_positions_without_confidence(store, tmp_path, copy_store):
     """A keypoint of confidence 0 is missing, wherever the tracker put it."""
     shape = access.open_group(store)["keypoints"]["confidence"].shape
@@ -224,6 +228,7 @@ def test_fit__does_not_depend_on_positions_without_confidence(store, tmp_path, c
     assert_same(*results)
 
 
+@pytest.mark.slow
 def test_fit__session_in_which_a_keypoint_never_appears(store):
     group = access.open_group(store, "r+")["keypoints"]
     group["position"][1, :, 3] = np.nan
@@ -239,6 +244,7 @@ def test_fit__session_in_which_a_keypoint_never_appears(store):
     assert np.isfinite(found.values).all()
 
 
+@pytest.mark.slow
 def test_fit__frames_without_any_keypoint_follow_the_dynamics(store):
     """In a long gap the latent pose is drawn from the dynamics: it moves, and stays in range."""
     group = access.open_group(store, "r+")["keypoints"]
@@ -255,6 +261,7 @@ def test_fit__frames_without_any_keypoint_follow_the_dynamics(store):
 # ------------------------------------------------------------------ keypoints, units, heading
 
 
+@pytest.mark.slow
 def test_use_keypoints__equals_a_store_of_these_keypoints(store, tmp_path, copy_store):
     names = ("point5", "point0", "point3", "point2")
     one, p = fitted(store, use_keypoints=names)
@@ -272,6 +279,7 @@ def test_use_keypoints__equals_a_store_of_these_keypoints(store, tmp_path, copy_
     assert [model.name for model in kpms_zarr.info(store).models] == ["m"]
 
 
+@pytest.mark.slow
 def test_scale__metres_and_pixels_agree(store, tmp_path, copy_store):
     metres = copy_store(store, tmp_path / "metres.zarr", factor=1e-3)
     kpms_zarr.pca(metres, variance=0.99)
@@ -293,6 +301,7 @@ def test_scale__metres_and_pixels_agree(store, tmp_path, copy_store):
     assert far > 5
 
 
+@pytest.mark.slow
 def test_scale__of_each_session(store, tmp_path, copy_store):
     zoomed = copy_store(store, tmp_path / "zoomed.zarr", factor=[1.0, 2.5, 0.4])
     kpms_zarr.pca(zoomed, variance=0.99)
@@ -307,6 +316,7 @@ def test_scale__of_each_session(store, tmp_path, copy_store):
         assert np.median(np.abs(a - factor * b)) < 3 * factor
 
 
+@pytest.mark.slow
 def test_fix_heading__is_zero_in_every_sweep(store, monkeypatch):
     seen = []
     original = full_sweep.FullSampler.sweep
@@ -331,6 +341,7 @@ def test_fix_heading__is_zero_in_every_sweep(store, monkeypatch):
     assert real_values(labels, "heading").std() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_keypoints", "n_space", "latent_dim", "lags"),
     [(2, 2, 1, 1), (3, 3, 2, 5), (6, 2, 5, 2), (20, 3, 15, 1)],
@@ -362,6 +373,7 @@ def test_fit__fifty_keypoints_and_five_lags(tmp_path):
 # ------------------------------------------------------------------ stickiness and noise
 
 
+@pytest.mark.slow
 def test_target_duration__in_both_stages(store):
     labels, parameters = fitted(store, target_duration=400.0, ar_sweeps=30, sweeps=60)
     assert labels.attrs["median_duration_overall"] == pytest.approx(400, rel=0.15)
@@ -373,6 +385,7 @@ def test_target_duration__in_both_stages(store):
     assert len(set(kappa[68:])) == 1
 
 
+@pytest.mark.slow
 def test_noise_variance__is_fixed_shared_or_of_each_keypoint(store):
     found = {
         mode: fitted(store, mode, sample_noise_variance=mode)[1]["noise_variance"].values
@@ -388,6 +401,7 @@ def test_noise_variance__is_fixed_shared_or_of_each_keypoint(store):
 # ------------------------------------------------------------------ failures
 
 
+@pytest.mark.slow
 def test_tile__is_repeated_in_float64_when_float32_fails(store, monkeypatch):
     """A threshold that no float32 tile passes: the result is that of float64, and is said."""
     monkeypatch.setitem(full_sweep._SMALLEST_KEPT, np.dtype("float32"), 2.0)
@@ -414,6 +428,7 @@ def break_from(sweep: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(full_sweep, "sample_full_tile", broken)
 
 
+@pytest.mark.slow
 def test_failure__stops_at_the_last_complete_sweep_and_says_where(store, monkeypatch):
     break_from(5, monkeypatch)
     with pytest.raises(SamplingError, match=r"sweep 6: .*frame .* of session 'session_00.*state"):
