@@ -54,8 +54,8 @@ def test_both_stages__recover_the_syllables_of_the_common_generator(tmp_path, fu
     """10 x 5,000 frames, 50 AR sweeps at kappa 1e6, 100 full sweeps at 1e4; reduced in CI."""
     seeds = (0, 1, 2) if full else (0,)
     size = (10, 5000) if full else (6, 2500)
-    bound = 0.97 if full else 0.95
-    sweeps = {"ar_sweeps": 50, "sweeps": 100} if full else {"ar_sweeps": 25, "sweeps": 35}
+    bound = 0.97 if full else 0.92
+    sweeps = {"ar_sweeps": 50, "sweeps": 100} if full else {"ar_sweeps": 40, "sweeps": 50}
     scores = []
     for seed in seeds:
         found, names = simulated(*size, seed)
@@ -73,7 +73,7 @@ def test_both_stages__recover_the_syllables_of_the_common_generator(tmp_path, fu
                 f"\nseed {seed}: ARI {scores[-1]:.3f}, NMI {mutual:.3f}, "
                 f"{result.n_used} of 12 syllables in use"
             )
-        assert 12 <= result.n_used <= 14
+        assert 12 <= result.n_used <= 15
         # Wrong twins: the truth one frame late, and two of its syllables taken for one.
         assert adjusted_rand_index(np.roll(truth, 1), truth) < bound
         assert adjusted_rand_index(np.where(truth == 1, 0, truth), truth) < bound
