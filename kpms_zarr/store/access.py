@@ -171,7 +171,12 @@ def subgroup(root: zarr.Group, path: str) -> zarr.Group | None:
 def keypoints_group(root: zarr.Group) -> zarr.Group | None:
     """The group of tracked data, or None; one that a killed ingest left half made is none."""
     group = subgroup(root, layout.KEYPOINTS)
-    return group if group is not None and "provenance" in group.attrs else None
+    if group is None or "provenance" in group.attrs:
+        return group
+    # xarray's to_zarr(mode="a"), by which people add coordinates, replaces attributes: what has
+    # sessions is whole all the same.
+    lengths = group.get("n_frames")
+    return group if isinstance(lengths, zarr.Array) and np.any(lengths[...]) else None
 
 
 def dataset(store: StoreLike, group: str, *, chunks: Any = None) -> xr.Dataset:

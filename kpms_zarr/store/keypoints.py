@@ -37,8 +37,10 @@ def set_session_count(group: zarr.Group, n_sessions: int, n_frames: int) -> None
     for name in ("position", "confidence"):
         array = group[name]
         array.resize((n_sessions, n_frames, *array.shape[2:]))  # type: ignore[union-attr]
-    for name in ("session", "n_frames", *_SESSION_TABLE):
-        group[name].resize((n_sessions,))  # type: ignore[union-attr]
+    # Also what people have added, such as the group of the animal.
+    for _, array in list(group.arrays()):
+        if array.metadata.dimension_names == ("session",):  # type: ignore[union-attr]
+            array.resize((n_sessions,))
 
 
 def write_session_rows(

@@ -31,6 +31,7 @@ PCA = "pca"
 MODELS = "models"
 
 _SESSIONS_PER_CHUNK = 1024
+_SWEEPS_PER_CHUNK = 1024
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -56,6 +57,7 @@ def chunk_shape(var: Variable, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Chunk lengths of a variable: one session a chunk, whole trailing dims."""
     frames = LABEL_FRAMES_PER_CHUNK if var.dtype == "int16" else FRAMES_PER_CHUNK
     rule = {"session": 1 if "frame" in var.dims else _SESSIONS_PER_CHUNK, "frame": frames}
+    rule["sweep"] = _SWEEPS_PER_CHUNK
     return tuple(rule.get(dim, max(1, length)) for dim, length in zip(var.dims, shape, strict=True))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +29,14 @@ class ModelInfo:
         Current label version, such as ``"v1"``.
     versions : tuple of str
         All label versions.
+    n_sessions : int
+        Sessions with labels in the current one.
     """
 
     name: str
     current: str
     versions: tuple[str, ...]
+    n_sessions: int
 
 
 def list_models(store: StoreLike | zarr.Group) -> tuple[ModelInfo, ...]:
@@ -48,14 +51,19 @@ def list_models(store: StoreLike | zarr.Group) -> tuple[ModelInfo, ...]:
         if current is not None:
             labels = access.subgroup(root, f"{layout.model_path(name)}/labels")
             assert labels is not None
-            found.append(ModelInfo(name, current, _published(labels)))
+            n_sessions = int(labels[f"{current}/n_frames"].shape[0])  # type: ignore[union-attr]
+            found.append(ModelInfo(name, current, _published(labels), n_sessions))
     return tuple(found)
 
 
 def _published(labels: zarr.Group) -> tuple[str, ...]:
     """Finished label versions, oldest first; an interrupted one has no provenance yet."""
-    names = [name for name, version in labels.groups() if "provenance" in version.attrs]
-    return tuple(sorted(names, key=lambda name: int(name[1:])))
+    names: list[str] = []
+    while True:  # not listed: Zarr would warn of what an interrupted one left
+        version = access.subgroup(labels, f"v{len(names) + 1}")
+        if version is None or "provenance" not in version.attrs:
+            return tuple(names)
+        names.append(f"v{len(names) + 1}")
 
 
 def current_version(root: zarr.Group, model: str) -> str | None:
@@ -124,6 +132,18 @@ def labels_path(store: StoreLike, model: str, version: str | None = None) -> str
             fix=f"leave the version out to get the current one, {current}",
         )
     return f"{layout.model_path(model)}/labels/{version}"
+
+
+def stage_of(store: StoreLike, model: str) -> str:
+    """The stage that the fit of a model ended with: ``"ar"`` or ``"full"``.
+
+    Raises
+    ------
+    InputError
+        When there is no such model.
+    """
+    settings = open_parameters(store, model).attrs["provenance"]["settings"]
+    return "ar" if settings.get("stage", "ar") == "ar" else "full"
 
 
 def open_parameters(store: StoreLike, model: str, version: str | None = None) -> xr.Dataset:
@@ -216,6 +236,10 @@ class LabelWriter:
                 n_frames=self._n_frames[block.session],
             )
 
+    def read(self, name: str, row: int, start: int, stop: int) -> np.ndarray:
+        """Some frames of what was written."""
+        return regions.read(self._group[name], Block(row, start, stop))  # type: ignore[arg-type]
+
     def publish(
         self, action: str, settings: Mapping[str, Any], statistics: Mapping[str, Any] | None = None
     ) -> str:
@@ -240,6 +264,59 @@ class LabelWriter:
         )
         self._labels.attrs["current"] = self.version
         return self.version
+
+
+def copy_labels(
+    root: zarr.Group,
+    model: str,
+    version: str,
+    writer: LabelWriter,
+    names: Collection[str],
+    *,
+    without: Collection[str],
+) -> None:
+    """Copy what an older version holds by frame into a new one, block by block.
+
+    Parameters
+    ----------
+    root : zarr.Group
+    model, version : str
+        Of the older version.
+    writer : LabelWriter
+        Of the new one; sessions that the older one lacks are left alone.
+    names : collection of str
+        Per-frame variables.
+    without : collection of str
+        Sessions that are left alone.
+    """
+    old = root[f"{layout.model_path(model)}/labels/{version}"]
+    rows = {str(name): row for row, name in enumerate(np.asarray(old["session"][:]))}  # type: ignore[index]
+    for row, session in enumerate(writer.sessions):
+        if session.name in without or session.name not in rows:
+            continue
+        for start in range(0, session.n_frames, writer.block_frames):
+            stop = min(start + writer.block_frames, session.n_frames)
+            source = Block(rows[session.name], start, stop)
+            found = {name: regions.read(old[name], source) for name in names}  # type: ignore[index, arg-type]
+            writer.write(Block(row, start, stop), found)
+
+
+def finished_version(root: zarr.Group, model: str, fit_id: str) -> str | None:
+    """The version that a fit has written to its end, made current; None when there is none.
+
+    ``fit_id``: attribute of the parameters that the fit wrote.
+    """
+    labels = access.subgroup(root, f"{layout.model_path(model)}/labels")
+    for version in _published(labels)[::-1] if labels is not None and fit_id else ():
+        path = f"{layout.model_path(model)}/parameters/{version}"
+        parameters = access.subgroup(root, path)
+        if parameters is None or parameters.attrs.get("fit_id") != fit_id:
+            continue
+        current = current_version(root, model)
+        if current is None or int(current[1:]) < int(version[1:]):
+            labels.attrs["current"] = version  # type: ignore[union-attr]
+        return version
+    return None
 
 
 def _require_group(root: zarr.Group, path: str) -> zarr.Group:

@@ -33,6 +33,8 @@ DIMS: dict[str, str] = {
     "duration": "bin of bout durations, one frame of the fastest video wide",
     "sweep": "one Gibbs iteration, counted from 0 over all stages",
     "term": "part of the model: syllable, latent, centroid, noise_scale, position, parameters",
+    "feature": "column of the state of the chain: latent, centroid, heading, noise scales",
+    "pair": "product of two features of a moment matrix",
 }
 
 
@@ -318,12 +320,64 @@ LABELS = (
     ),
 )
 
+_TRACES = tuple(var for var in PARAMETERS if var.dims and var.dims[0] == "sweep")
+
+PROGRESS = (*_TRACES, replace(_text("term", ("term",), "part of the model"), optional=True))
+"""Of an unfinished fit: appended to at every commit, states numbered as in its chain."""
+
+CHAIN = (
+    _SESSION,
+    _SPACE,
+    _KEYPOINT,
+    _N_FRAMES,
+    _FPS,
+    _text("source_hash", _S, "SHA-256 of the tracking file and the individual"),
+    _text("feature", ("feature",), "what the column holds"),
+    Variable("syllable", _SF, "int16", "syllable of the frame; -1 = none", "", -1),
+    Variable(
+        "local",
+        ("session", "frame", "feature"),
+        "float32",
+        "state of the chain beside the labels, in model units; float64 when sampled so",
+    ),
+    Variable(
+        "state_number",
+        ("state",),
+        "int64",
+        "state of the parameters -> number as a syllable",
+        "",
+        0,
+    ),
+    *(
+        var
+        for var in PARAMETERS
+        if var.name
+        in (
+            "pose_loading",
+            "pose_mean",
+            "ar_weight",
+            "ar_bias",
+            "ar_covariance",
+            "state_usage",
+            "transition_probability",
+            "noise_variance",
+        )
+    ),
+    Variable("moment", ("state", "pair"), "float64", "sums of products of residuals by state"),
+    Variable("noise_square", ("keypoint",), "float64", "sum of squared errors over noise scales"),
+    Variable("noise_count", ("keypoint",), "float64", "frames in which the keypoint is observed"),
+    *(var for var in LABELS if var.name == "scale"),
+)
+"""One committed sweep of an unfinished fit: all that going on from it takes."""
+
 GROUPS: dict[str, tuple[Variable, ...]] = {
     "keypoints": KEYPOINTS,
     "quality": QUALITY,
     "pca": PCA,
     "parameters": PARAMETERS,
     "labels": LABELS,
+    "progress": PROGRESS,
+    "chain": CHAIN,
 }
 """Kind of group -> its variables."""
 

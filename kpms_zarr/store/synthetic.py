@@ -41,6 +41,8 @@ class SyntheticStudy:
         Frames per second.
     seed : int
     is_ragged : bool
+    lengths : tuple of int or None
+        Frames of each session, in place of all that is said above about their number and length.
     """
 
     n_sessions: int = 10
@@ -55,6 +57,11 @@ class SyntheticStudy:
     fps: float = 30.0
     seed: int = 0
     is_ragged: bool = False
+    lengths: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.lengths is not None:
+            object.__setattr__(self, "n_sessions", len(self.lengths))
 
     @property
     def settings(self) -> StudySettings:
@@ -138,7 +145,10 @@ def simulate_session(study: SyntheticStudy, index: int) -> SyntheticSession:
     """Simulate one session of a study; independent of the other sessions."""
     truth = _truth(study)
     rng = np.random.default_rng([study.seed, 1, index])
-    n_frames = int(study.n_frames * (rng.uniform(0.3, 1.7) if study.is_ragged else 1))
+    if study.lengths is not None:
+        n_frames = study.lengths[index]
+    else:
+        n_frames = int(study.n_frames * (rng.uniform(0.3, 1.7) if study.is_ragged else 1))
     syllable = _bouts(rng, n_frames, study.n_syllables, study.mean_duration)
     noise = rng.normal(size=(n_frames, study.n_latent)) * 0.12
     target = truth.target[syllable]

@@ -1,0 +1,172 @@
+"""One fit of a model at a time.
+
+On a local disk the lock is on the folder of the model and goes with the process, however it ends.
+Elsewhere it is a lease in a group below the model, which its holder renews.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from kpms_zarr.store import access, layout
+from kpms_zarr.store.access import StoreLike
+from kpms_zarr.store.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LEASE_SECONDS = 600.0
+"""A lease that was not renewed for so long belongs to a process that is gone."""
+_RENEW_SECONDS = 30.0
+
+
+class Lock:
+    """Held while a model is fitted."""
+
+    def renew(self) -> None:
+        """Say that the holder lives, and make sure that it still holds the model.
+
+        Raises
+        ------
+        InputError
+            When another process has taken it, as after a night in which this machine slept.
+        """
+
+
+class _Lease(Lock):
+    """A group below the model, in whose attributes a thread says that the holder lives."""
+
+    def __init__(self, root: zarr.Group, store: StoreLike, model: str) -> None:
+        self._root, self._store, self._model = root, store, model
+        self._path = f"{layout.model_path(model)}/lock"
+        self._mutex, self._end = threading.Lock(), threading.Event()
+        self._lost: InputError | None = None
+        found = self._read()
+        left = _seconds_left(found)
+        if left > 0:
+            raise self._held(found, f"; if it is gone, try again in {left:.0f} s")
+        self._own: dict[str, Any] = {
+            "owner": uuid.uuid4().hex,
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+        }
+        self._write()
+        self._check()
+        if self._lost is not None:
+            raise self._lost
+        self._thread = threading.Thread(target=self._live, name="lease", daemon=True)
+        self._thread.start()
+
+    def renew(self) -> None:
+        """See :class:`Lock`."""
+        with self._mutex:
+            # A missed renewal is not worth a fit: the lease lasts much longer.
+            with contextlib.suppress(Exception):
+                if self._lost is None and time.monotonic() - self._renewed >= _RENEW_SECONDS:
+                    self._check()
+                    self._write()
+            if self._lost is not None:
+                raise self._lost
+
+    def release(self) -> None:
+        """Let the model go."""
+        self._end.set()
+        self._thread.join()
+        with contextlib.suppress(Exception):
+            self._check()
+            if self._lost is None:
+                del self._root[self._path]
+
+    def _live(self) -> None:
+        while not self._end.wait(_RENEW_SECONDS):
+            with contextlib.suppress(InputError):
+                self.renew()
+
+    def _check(self) -> None:
+        found = self._read()
+        if found and found.get("owner") != self._own["owner"]:
+            self._lost = self._held(found, "")
+
+    def _read(self) -> dict[str, Any]:
+        group = access.subgroup(self._root, self._path)
+        return {} if group is None else dict(group.attrs)
+
+    def _write(self) -> None:
+        group = self._root.require_group(self._path)
+        group.attrs.put({**self._own, "renewed": time.time()})
+        self._renewed = time.monotonic()
+
+    def _held(self, found: dict[str, Any], more: str) -> InputError:
+        who = f"process {found.get('process')} on {found.get('host')}"
+        return _held(self._store, self._model, who, more)
+
+
+def _seconds_left(found: dict[str, Any]) -> float:
+    return float(found.get("renewed", 0)) + LEASE_SECONDS - time.time()
+
+
+@contextmanager
+def model_lock(root: zarr.Group, store: StoreLike, model: str) -> Iterator[Lock]:
+    """Hold the model; the group of the model is made where it is missing.
+
+    Raises
+    ------
+    InputError
+        When another process holds it.
+    OSError
+        When nothing can be written there.
+    """
+    root.require_group(layout.model_path(model))
+    folder = Path(os.fspath(store)) / layout.model_path(model)
+    handle = None
+    if fcntl is not None and not access.is_remote(store):
+        handle = _lock_folder(folder, store, model)
+    if handle is not None:
+        try:
+            yield Lock()
+        finally:
+            os.close(handle)
+        return
+    lease = _Lease(root, store, model)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def _lock_folder(folder: Path, store: StoreLike, model: str) -> int | None:
+    if not os.access(folder, os.W_OK):  # now, not after the first sweeps
+        raise OSError(errno.EROFS, "this cannot be written to", os.fspath(folder))
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise _held(store, model, "another process on this machine") from None
+    except OSError:  # a network disk without such locks
+        os.close(handle)
+        return None
+    return handle
+
+
+def _held(store: StoreLike, model: str, who: str, more: str = "") -> InputError:
+    return InputError(
+        expected=f"a model that nobody is fitting, as {model!r}",
+        found=f"that {who} is fitting it",
+        where=os.fspath(store),
+        fix=f"wait for it, or choose another --model{more}",
+    )

@@ -1,0 +1,78 @@
+"""Storage that is away for a while: wait and try again, then say so."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from kpms_zarr.store.access import StoreLike, is_remote
+
+R = TypeVar("R")
+
+WAIT_SECONDS = 120.0
+"""How long storage may be away, in all."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
+_FINAL = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOENT}
+_CLIENTS = ("botocore", "aiobotocore", "aiohttp", "obstore", "requests", "urllib3", "s3fs", "gcsfs")
+
+
+class StorageError(OSError):
+    """Storage that stayed away."""
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether an error of remote storage may be gone on the next try."""
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return False
+    if isinstance(error, OSError):
+        return error.errno not in _FINAL
+    return type(error).__module__.split(".")[0] in _CLIENTS
+
+
+def patiently(
+    function: Callable[[], R],
+    store: StoreLike,
+    *,
+    tell: Callable[[str], None] = lambda text: None,
+    wait_seconds: float | None = None,
+) -> R:
+    """Call a function that can be called again; on remote storage until it is back.
+
+    Parameters
+    ----------
+    function : callable
+    store : path or URL
+    tell : callable
+        Is given a sentence before the first wait.
+    wait_seconds : float, optional
+        Default: 120 s.
+
+    Raises
+    ------
+    StorageError
+        When the storage is still away after that time.
+    """
+    limit = WAIT_SECONDS if wait_seconds is None else wait_seconds
+    began: float | None = None
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            return function()
+        except Exception as error:
+            if not is_remote(store) or not is_passing(error):
+                raise
+            # From the first failure on: what a long write took before it is no waiting.
+            now = time.monotonic()
+            waited = now - (now if began is None else began)
+            if waited + pause > limit:
+                raise StorageError(
+                    f"{os.fspath(store)} could not be reached for {waited:.0f} s: {error}"
+                ) from error
+            if began is None:
+                tell(f"storage does not answer ({type(error).__name__}: {error}); trying again")
+                began = now
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
