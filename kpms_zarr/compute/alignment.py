@@ -370,6 +370,8 @@ class Aligner:
         *,
         study: StudySettings | None = None,
         scale: Mapping[int, float] | None = None,
+        sessions: Sequence[Session] | None = None,
+        typical_pose: np.ndarray | None = None,
     ) -> Aligner:
         """Look through a store once.
 
@@ -383,6 +385,11 @@ class Aligner:
         scale : mapping of int to float, optional
             Index of a session -> units of position for one model unit: all that is returned is
             in model units. 1 for a session that it lacks.
+        sessions : sequence of Session, optional
+            Default: all.
+        typical_pose : ndarray, optional, (keypoint, space)
+            In the units of what is returned: says where keypoints are put that a session never
+            sees, so that nothing depends on the other sessions (default: these say it).
 
         Raises
         ------
@@ -392,7 +399,7 @@ class Aligner:
         """
         settings = settings or AlignmentSettings()
         root = access.open_group(store)
-        sessions = access.require_sessions(root, os.fspath(store))
+        sessions = tuple(sessions or access.require_sessions(root, os.fspath(store)))
         stored = read_settings(root)
         study = study or stored
         columns = keypoint_columns(stored, study.keypoints)
@@ -409,7 +416,11 @@ class Aligner:
         around = _neighbours(sightings, first_row)
         found = cls(reader, settings, study, sessions, sightings, (), *around, place)
         seen = np.maximum.reduceat(sightings.first_frame, first_row, axis=0) >= 0
-        return found if seen.all() else _with_offsets(found, seen)
+        if seen.all():
+            return found
+        if typical_pose is None:
+            return _with_offsets(found, seen)
+        return _with_typical_offsets(found, seen, typical_pose)
 
     @property
     def compass(self) -> Compass:
@@ -500,6 +511,21 @@ def _with_offsets(aligner: Aligner, seen: np.ndarray) -> Aligner:
     return replace(aligner, notes=tuple(notes), _offset=offset)
 
 
+def _with_typical_offsets(aligner: Aligner, seen: np.ndarray, pose: np.ndarray) -> Aligner:
+    """Like :func:`_with_offsets`, by one pose in place of the other sessions."""
+    _check_seen(aligner, seen, has_typical=True)
+    names = np.asarray(aligner.study.keypoints)
+    offset, notes = {}, []
+    for session, row in zip(aligner.sessions, seen, strict=True):
+        if row.all():
+            continue
+        heading = heading_of(pose[None], without(aligner.compass, ~row))
+        centred = pose - pose[row].mean(0)
+        offset[session.index] = np.where(~row[:, None], rotate(centred[None], -heading)[0], np.nan)
+        notes.append(f"{session.name}: {', '.join(names[~row])} never seen, put where usual")
+    return replace(aligner, notes=tuple(notes), _offset=offset)
+
+
 def _offset_sums(
     aligner: Aligner, patterns: np.ndarray, block: Block
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -523,7 +549,7 @@ def _add_pairs(
     return a[0] + b[0], a[1] + b[1]
 
 
-def _check_seen(aligner: Aligner, seen: np.ndarray) -> None:
+def _check_seen(aligner: Aligner, seen: np.ndarray, *, has_typical: bool = False) -> None:
     """Refuse sessions that cannot be aligned, all of them at once."""
     names = np.asarray(aligner.study.keypoints)
     parts: list[tuple[str, Sequence[int]]] = [("any keypoint", range(len(names)))]
@@ -540,7 +566,7 @@ def _check_seen(aligner: Aligner, seen: np.ndarray) -> None:
             Problem(f"a sighting of {part} in some frame", "none", f"session {session.name}", fix)
             for part in lost
         ]
-    if not problems and not seen.all(1).any():
+    if not problems and not has_typical and not seen.all(1).any():
         gone = ", ".join(names[~seen.all(0)])
         kept = ",".join(names[seen.all(0)]) or "NAMES"
         problems.append(

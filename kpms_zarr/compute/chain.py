@@ -1,4 +1,4 @@
-"""The chain's per-frame state: one flat array per variable in a scratch file, sessions end to end.
+"""The chain's per-frame state: one flat array per kind of variable, sessions end to end.
 
 Sessions lie in the order of their names, so that nothing computed here depends on the order in
 which they were ingested.
@@ -6,19 +6,20 @@ which they were ingested.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import IO
+from typing import Any
 
 import numpy as np
 
+from kpms_zarr.compute.homes import Columns, HostRows, make_rows
 from kpms_zarr.compute.kernels.rng import session_words
 from kpms_zarr.store.access import Session
-from kpms_zarr.store.errors import InputError
+
+BLOCK_FRAMES = 1_000_000
+"""Frames that are handled at once outside the tiles."""
 
 NO_STATE = -1
 """Label of frames that are not modelled: the first ``lags`` of a session."""
@@ -55,6 +56,13 @@ class ChainIndex:
         words = np.array([session_words(s.name) for s in ordered], np.uint32).reshape(-1, 2)
         return cls(ordered, np.cumsum(length) - length, length, words, lags)
 
+    def only(self, which: np.ndarray) -> ChainIndex:
+        """Some of the sessions, where they lie; ``which``: (session,) bool."""
+        sessions = tuple(s for s, is_in in zip(self.sessions, which, strict=True) if is_in)
+        return ChainIndex(
+            sessions, self.first[which], self.length[which], self.words[which], self.lags
+        )
+
     @property
     def n_frames(self) -> int:
         """Frames of all sessions."""
@@ -67,7 +75,7 @@ class ChainIndex:
 
 
 class Chain:
-    """State of every frame, in scratch files that go with the process.
+    """State of every frame, in one of the homes, and the tracked data that it is sampled given.
 
     Parameters
     ----------
@@ -77,102 +85,86 @@ class Chain:
         Of what is sampled.
     n_keypoints : int
         0 for the AR stage alone, which needs neither keypoints nor their noise.
+    home : str
+        Where the state lies: ``"device"``, ``"host"`` or ``"disk"``.
+    scratch : path, optional
+        Folder of the scratch files of ``"disk"``.
+    observed : Segments, optional
+        Where tiles get the tracked data from; default: an array in memory, to be filled.
 
     Attributes
     ----------
-    syllable : memmap, (frame,) int16
-    local : memmap, (frame, latent + space + 1 + keypoint)
-        Everything else that is sampled; the next four are views of it.
+    syllable : Rows, (frame,) int16
+    local : Rows, (frame, latent + space + 1 + keypoint)
+        Everything else that is sampled; the next four are columns of it.
     latent : (frame, latent)
     centroid : (frame, space)
     heading : (frame,)
     noise_scale : (frame, keypoint)
-    observed : memmap, (frame, keypoint * space + keypoint) float32
-        The data; the next two are views of it.
-    position : (frame, keypoint * space)
-        NaN = missing.
-    prior_scale : (frame, keypoint)
-        s0 of the noise scales.
+    observed : Segments, (frame, keypoint * space + keypoint) float32
+        The data: positions (NaN = missing) and prior scales s0 of their noise.
     """
 
     def __init__(
-        self, index: ChainIndex, *, n_latent: int, n_space: int, dtype: str, n_keypoints: int = 0
+        self,
+        index: ChainIndex,
+        *,
+        n_latent: int,
+        n_space: int,
+        dtype: str,
+        n_keypoints: int = 0,
+        home: str = "host",
+        scratch: str | None = None,
+        observed: Any = None,
     ) -> None:
-        self.index = index
+        self.index, self.home = index, home
         self.n_latent, self.n_space, self.n_keypoints = n_latent, n_space, n_keypoints
-        self._files: list[IO[bytes]] = []
-        self._old: tuple[np.memmap, np.memmap] | None = None
-        self._kept: list[slice] | None = None
         n = index.n_frames
         ends = np.cumsum([n_latent, n_space, 1, n_keypoints])
-        self.local = self._array("state", dtype, (n, int(ends[-1])))
-        self.latent = self.local[:, : ends[0]]
-        self.centroid = self.local[:, ends[0] : ends[1]]
-        self.heading = self.local[:, ends[1]]
-        self.noise_scale = self.local[:, ends[2] :]
-        self.syllable = self._array("syllable", "int16", (n,))
-        self.syllable[:] = NO_STATE
-        width = n_keypoints * n_space
+        self._opened: list[Any] = []
+        self.local = self._keep(make_rows(home, "state", dtype, (n, int(ends[-1])), scratch))
+        self.columns: dict[str, slice | int] = {
+            "latent": slice(0, int(ends[0])),
+            "centroid": slice(int(ends[0]), int(ends[1])),
+            "heading": int(ends[1]),
+            "noise_scale": slice(int(ends[2]), int(ends[3])),
+        }
+        self.latent, self.centroid, self.heading, self.noise_scale = (
+            Columns(self.local, which) for which in self.columns.values()
+        )
+        self.syllable = self._keep(make_rows(home, "syllable", "int16", (n,), scratch))
+        for start in range(0, n, BLOCK_FRAMES):
+            self.syllable[start : start + BLOCK_FRAMES] = NO_STATE
         if n_keypoints:
-            self.observed = self._array("data", "float32", (n, width + n_keypoints))
-            self.position = self.observed[:, :width]
-            self.prior_scale = self.observed[:, width:]
-            # Reserved now, so that a full disk is found before the first sweep.
-            self._old = (
-                self._array("old_state", dtype, self.local.shape),
-                self._array("old_syllable", "int16", self.syllable.shape),
-            )
+            width = n_keypoints * n_space + n_keypoints
+            if observed is None:
+                observed = HostRows(np.zeros((n, width), np.float32))
+            self.observed = self._keep(observed)
+
+    def _keep(self, rows: Any) -> Any:
+        self._opened.append(rows)
+        return rows
+
+    def only(self, which: np.ndarray) -> Chain:
+        """A view for sampling some of the sessions; the chain itself must stay open."""
+        view = copy.copy(self)
+        view.index, view._opened = self.index.only(which), []
+        return view
 
     @property
-    def n_bytes(self) -> int:
-        """Size of the scratch files."""
-        state = self.local.nbytes + self.syllable.nbytes
-        return 2 * state + self.observed.nbytes if self.n_keypoints else state
+    def position(self) -> Columns:
+        """(frame, keypoint * space), NaN = missing; of data that lie in memory."""
+        return Columns(self.observed, slice(0, self.n_keypoints * self.n_space))
 
-    def _array(self, name: str, dtype: str, shape: tuple[int, ...]) -> np.memmap:
-        n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        # Without a name on POSIX: gone with the process, however it ends.
-        file = tempfile.TemporaryFile(prefix=f"kpms_zarr_{name}_")  # noqa: SIM115
-        self._files.append(file)
-        try:
-            # Reserve the space now: a full disk under a memory map kills the process later.
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, n_bytes)
-        except OSError as error:
-            self.close()
-            raise InputError(
-                expected=f"{n_bytes:,} bytes of scratch space for {name}",
-                found=f"{error.strerror}",
-                where=tempfile.gettempdir(),
-                fix="free some space, or name another folder in the environment variable TMPDIR",
-            ) from error
-        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
-
-    @contextmanager
-    def undoable(self) -> Iterator[None]:
-        """Bring the state back to what it was at the start when the body raises."""
-        assert self._old is not None
-        self._kept = []
-        try:
-            yield
-        except BaseException:
-            for frames in self._kept:
-                self.local[frames], self.syllable[frames] = (old[frames] for old in self._old)
-            raise
-        finally:
-            self._kept = None
-
-    def keep(self, frames: slice) -> None:
-        """Note frames that are about to be written, once each; see :meth:`undoable`."""
-        if self._kept is not None and self._old is not None:
-            for old, now in zip(self._old, (self.local, self.syllable), strict=True):
-                old[frames] = now[frames]
-            self._kept.append(frames)
+    @property
+    def prior_scale(self) -> Columns:
+        """(frame, keypoint), s0 of the noise scales; of data that lie in memory."""
+        return Columns(self.observed, slice(self.n_keypoints * self.n_space, None))
 
     def close(self) -> None:
-        """Let the scratch files go."""
-        for file in self._files:
-            file.close()
+        """Let memory and scratch files go."""
+        for rows in self._opened:
+            rows.close()
 
     def __enter__(self) -> Chain:
         return self

@@ -36,3 +36,18 @@ class SamplingError(RuntimeError):
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         arguments = (self.session, self.start, self.stop, self.frame, self.state, self.sweep)
         return type(self), arguments
+
+
+class OutOfMemoryError(RuntimeError):
+    """Not even one tile fits the memory that is free."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"out of memory: expected room for one tile of segments, found: {reason}\n"
+            "  What to do: end what else uses the device or the machine, and go on with: "
+            "kpms-zarr fit ... --resume"
+        )
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return type(self), (self.reason,)

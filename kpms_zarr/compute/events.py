@@ -1,9 +1,13 @@
-"""What a fit tells its callbacks while it runs."""
+"""What a computation tells its callbacks while it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kpms_zarr.compute.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -12,25 +16,10 @@ class PlanMade:
 
     Attributes
     ----------
-    n_sessions, n_frames, n_latent, n_states : int
-    n_segments, n_segment_frames : int
-        Shape of a tile.
-    tiles_in_flight : int
-    device_bytes : int
-        Predicted device memory of the tiles in flight; does not depend on ``n_frames``.
-    scratch_bytes : int
-        Size of the scratch files of the chain.
+    plan : Plan
     """
 
-    n_sessions: int
-    n_frames: int
-    n_latent: int
-    n_states: int
-    n_segments: int
-    n_segment_frames: int
-    tiles_in_flight: int
-    device_bytes: int
-    scratch_bytes: int
+    plan: Plan
 
 
 @dataclass(frozen=True)
@@ -38,6 +27,55 @@ class Noted:
     """Something a person should know."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class SweepStarted:
+    """Before each sweep.
+
+    Attributes
+    ----------
+    sweep, n_sweeps : int
+        Counted from 1 over all stages.
+    stage : str
+        ``"ar"`` or ``"full"``.
+    """
+
+    sweep: int
+    n_sweeps: int
+    stage: str
+
+
+@dataclass(frozen=True)
+class TileDone:
+    """After each tile of a sweep.
+
+    Attributes
+    ----------
+    sweep : int
+        Counted from 1 over all stages.
+    n_done, n_tiles : int
+        In this sweep.
+    """
+
+    sweep: int
+    n_done: int
+    n_tiles: int
+
+
+@dataclass(frozen=True)
+class TimePredicted:
+    """Once some tiles of a stage have run.
+
+    Attributes
+    ----------
+    stage : str
+    seconds_per_sweep : float
+        Predicted from three tiles.
+    """
+
+    stage: str
+    seconds_per_sweep: float
 
 
 @dataclass(frozen=True)
@@ -60,6 +98,8 @@ class SweepEnded:
     kappa : float
     stage : str
         ``"ar"`` or ``"full"``.
+    waiting : float
+        Share of the time in which the device had nothing to do.
     """
 
     sweep: int
@@ -70,6 +110,42 @@ class SweepEnded:
     n_used: int
     kappa: float
     stage: str = "ar"
+    waiting: float = 0.0
+
+
+@dataclass(frozen=True)
+class Committed:
+    """After a sweep became what a resume goes on from.
+
+    Attributes
+    ----------
+    sweep : int
+        Sweeps that led to it, over all stages; 0 = the state before the first.
+    n_bytes : int
+        Before compression.
+    seconds : float
+    """
+
+    sweep: int
+    n_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SessionsSettled:
+    """After each sweep of labelling sessions with a model.
+
+    Attributes
+    ----------
+    sweep : int
+        Counted from 1.
+    n_settled, n_sessions : int
+        Sessions whose labels no longer change more than from sample to sample, of all.
+    """
+
+    sweep: int
+    n_settled: int
+    n_sessions: int
 
 
 @dataclass(frozen=True)
@@ -80,5 +156,15 @@ class Published:
     version: str
 
 
-Event = PlanMade | Noted | SweepEnded | Published
+Event = (
+    PlanMade
+    | Noted
+    | SweepStarted
+    | TileDone
+    | TimePredicted
+    | SweepEnded
+    | Committed
+    | SessionsSettled
+    | Published
+)
 Callback = Callable[[Event], None]

@@ -42,7 +42,8 @@ def _every(chain: Chain, stride: int) -> np.ndarray:
     """Features of every ``stride``-th modelled frame, counted across sessions."""
     found, seen = [], 0
     for _, features in _features(chain):
-        found.append(features[-seen % stride :: stride])
+        # A copy: a view would keep the whole block.
+        found.append(features[-seen % stride :: stride].copy())
         seen += len(features)
     return np.concatenate(found)
 

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
 import dask
 import numpy as np
 
+from kpms_zarr.compute.memory import parse_size, resident_memory
 from kpms_zarr.store import access, layout, regions
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.blocks import Block
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.retry import patiently
+from kpms_zarr.store.schema import FRAMES_PER_CHUNK
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _PARTITIONS_PER_WAVE = 64
+_BYTES_PER_NUMBER = 80
+"""Of a block that is aligned: ten arrays in float64 (measured: 25 MB for 8 keypoints in 2-D)."""
+_WORKING_BYTES = 50_000_000
+"""Modules that are loaded on the way."""
 
 
 class BlockReader:
@@ -79,10 +88,47 @@ class BlockReader:
         return self._selected("confidence", block)
 
     def _selected(self, name: str, block: Block) -> np.ndarray:
-        values = regions.read(self._array(name), block)
+        values = patiently(lambda: regions.read(self._array(name), block), self._store)
         # take, not values[:, keypoints]: sums round by memory layout, and this one is that of a
         # store which holds nothing else
         return values if self._keypoints is None else values.take(self._keypoints, axis=1)
+
+
+@contextmanager
+def within(store: StoreLike, host_memory: str | int | None) -> Iterator[None]:
+    """Work on no more blocks at once than a budget of memory allows.
+
+    Parameters
+    ----------
+    store : path or URL
+    host_memory : str, int or None
+        Such as ``"4GB"``, or bytes, of the whole process; None = as many blocks as Dask has
+        threads. A scheduler or client that the user has chosen is left alone.
+
+    Raises
+    ------
+    InputError
+        When not even one block fits, with the smallest budget that would do.
+    """
+    if host_memory is None:
+        yield
+        return
+    position = access.open_group(store)[f"{layout.KEYPOINTS}/position"]
+    n_points, n_space = position.shape[2:]  # type: ignore[union-attr]
+    one = FRAMES_PER_CHUNK * n_points * (n_space + 1) * _BYTES_PER_NUMBER
+    n_bytes, taken = parse_size(host_memory), resident_memory() + _WORKING_BYTES
+    n_blocks = (n_bytes - taken) // one
+    if n_blocks < 1:
+        needed = f"{-(-(taken + one) // 10**6)}MB"
+        raise InputError(
+            expected=f"a --host-memory of at least {needed}",
+            found=f"{n_bytes // 10**6}MB",
+            where="blocks of frames in memory",
+            fix=f"give --host-memory {needed}",
+        )
+    n_threads = int(min(n_blocks, os.cpu_count() or 1))
+    with dask.config.set(num_workers=n_threads):
+        yield
 
 
 def map_reduce(

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from kpms_zarr.compute.alignment import Aligner, AlignmentSettings
-from kpms_zarr.compute.mapreduce import map_reduce
+from kpms_zarr.compute.mapreduce import map_reduce, within
 from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
@@ -140,6 +140,7 @@ def pca(
     posterior: Sequence[str] | None = None,
     confidence_threshold: float = 0.5,
     fix_heading: bool = False,
+    host_memory: str | int | None = None,
 ) -> xr.Dataset:
     """Principal components of the aligned pose of all sessions, written to the group ``pca``.
 
@@ -154,6 +155,8 @@ def pca(
         Keypoints with less confidence are interpolated; frames with such keypoints do not count.
     fix_heading : bool
         Leave the animal as the camera sees it.
+    host_memory : str or int, optional
+        What the process may take, such as ``"4GB"``, or bytes.
 
     Returns
     -------
@@ -173,8 +176,9 @@ def pca(
     before = read_settings(store)
     study = settings_from_names(before, anterior=anterior, posterior=posterior, skeleton=None)
     alignment = AlignmentSettings(confidence_threshold, fix_heading)
-    aligner = Aligner.of(store, alignment, study=study)
-    return _write(store, study, components_of(aligner, variance=variance))
+    with within(store, host_memory):
+        aligner = Aligner.of(store, alignment, study=study)
+        return _write(store, study, components_of(aligner, variance=variance))
 
 
 def components_of(aligner: Aligner, *, variance: float) -> xr.Dataset:

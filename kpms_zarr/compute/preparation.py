@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,15 +15,20 @@ from kpms_zarr.compute.alignment import Aligner, AlignmentSettings, rotate
 from kpms_zarr.compute.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Event, Noted
-from kpms_zarr.compute.kernels.noise import prior_scale
+from kpms_zarr.compute.homes import make_rows
+from kpms_zarr.compute.mapreduce import BlockReader
+from kpms_zarr.compute.plan import Plan
 from kpms_zarr.compute.pose_space import PoseSpace, refine, turn_of, wrap
 from kpms_zarr.compute.scale import measure_lengths, scale_of
-from kpms_zarr.compute.start_model import StartModel, as_typed
+from kpms_zarr.compute.start_model import StartModel
 from kpms_zarr.compute.stream import in_flight
+from kpms_zarr.compute.tracked import TrackedData, observe
 from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.schema import FRAMES_PER_CHUNK
+from kpms_zarr.store.selection import select_sessions
 from kpms_zarr.store.study import StudySettings, read_settings, subset_keypoints
 
 _SMALLEST_STEP_VARIANCE = 1e-4
@@ -40,8 +46,10 @@ class Preparation:
     sessions : tuple of Session
     study : StudySettings
         Restricted to the keypoints in use.
-    aligner : Aligner
-        In model units.
+    reader : BlockReader
+        Of the keypoints in use, in model units.
+    aligner : Aligner or None
+        In model units; None for a fit that is resumed.
     scale : dict of int to float
         Index of the session -> units of position per model unit.
     loading : ndarray, (latent, keypoint, space)
@@ -49,20 +57,22 @@ class Preparation:
     mean : ndarray, (keypoint, space)
     step_variance : float
         sigma2_loc, in model units squared.
+    fix_heading : bool
+        Whether heading is 0 throughout.
+    is_turned : bool
+        Whether headings were fitted together with the components.
     """
 
     sessions: tuple[Session, ...]
     study: StudySettings
-    aligner: Aligner
+    reader: BlockReader
+    aligner: Aligner | None
     scale: dict[int, float]
     loading: np.ndarray
     mean: np.ndarray
     step_variance: float
-
-    @property
-    def fix_heading(self) -> bool:
-        """Whether heading is 0 throughout."""
-        return self.aligner.settings.fix_heading
+    fix_heading: bool
+    is_turned: bool
 
 
 def prepare(
@@ -84,36 +94,40 @@ def prepare(
     InputError
     """
     root = access.open_group(store)
-    sessions = access.require_sessions(root, os.fspath(store))
+    sessions = select_sessions(root, config.sessions, "--sessions")
     stored = read_settings(root)
     study = subset_keypoints(stored, config.use_keypoints) if config.use_keypoints else stored
     _note_lost_heading(stored, study, tell)
     found = _stored_components(store, study, config, tell)
     alignment = _alignment(found, config)
-    plain = Aligner.of(store, alignment, study=study)
+    typical = None if start is None else start.mean
+    usual = None if start is None else start.mean * float(np.median(list(start.scale.values())))
+    plain = Aligner.of(store, alignment, study=study, sessions=sessions, typical_pose=usual)
     for note in plain.notes:
         tell(Noted(note))
     lengths = measure_lengths(plain)
+    scale = scale_of(lengths, sessions, config.scale)
     if start is not None:
-        scale = {session.index: start.scale[session.name] for session in sessions}
-    else:
-        scale = scale_of(lengths, sessions, config.scale)
+        scale = start.scale_of(sessions, scale)
     aligner = plain
     if any(factor != 1 for factor in scale.values()):
-        aligner = Aligner.of(store, alignment, study=study, scale=scale)
+        aligner = Aligner.of(
+            store, alignment, study=study, scale=scale, sessions=sessions, typical_pose=typical
+        )
+    is_turned = config.refines_pose and not alignment.fix_heading
     if start is not None:
-        loading, mean = start.loading, start.mean
+        loading, mean, is_turned = start.loading, start.mean, start.is_turned
     else:
         loading, mean = _projection(found, plain, aligner, scale, config)
-        if config.refines_pose and not alignment.fix_heading:
+        if is_turned:
             loading, mean = _refined(aligner, loading, mean, config, tell)
     steps = [lengths.step[session.index] / scale[session.index] for session in sessions]
     if start is not None and start.step_variance and not config.centroid_step_variance:
         steps = [start.step_variance**0.5]
     estimated = max(float(np.median(steps)) ** 2, _SMALLEST_STEP_VARIANCE)
     return Preparation(
-        sessions, study, aligner, scale, loading, mean,
-        config.centroid_step_variance or estimated,
+        sessions, study, aligner.reader, aligner, scale, loading, mean,
+        config.centroid_step_variance or estimated, alignment.fix_heading, is_turned,
     )  # fmt: skip
 
 
@@ -206,15 +220,31 @@ def _refined(
 # ------------------------------------------------------------------ the state of every frame
 
 
-def make_chain(preparation: Preparation, config: FitConfig) -> Chain:
-    """Scratch files for the sessions and the stages of a fit."""
+def make_chain(
+    preparation: Preparation, config: FitConfig, plan: Plan, scratch: str | None
+) -> Chain:
+    """Room for the sessions and the stages of a fit, and a way to their data."""
     study = preparation.study
+    index = ChainIndex.of(preparation.sessions, config.lags)
+    n_keypoints = 0 if config.stage == "ar" else len(study.keypoints)
+    observed: Any = None
+    n_columns = n_keypoints * (len(study.space) + 1)
+    if n_keypoints and plan.home == "device":
+        observed = make_rows("device", "data", "float32", (index.n_frames, n_columns))
+    elif n_keypoints:
+        observed = TrackedData(
+            lambda block: observe(preparation.reader, block, config), index, n_columns,
+            kept_bytes=plan.kept_bytes, recent_bytes=plan.recent_bytes,
+        )  # fmt: skip
     return Chain(
-        ChainIndex.of(preparation.sessions, config.lags),
+        index,
         n_latent=len(preparation.loading),
         n_space=len(study.space),
         dtype=config.precision,
-        n_keypoints=0 if config.stage == "ar" else len(study.keypoints),
+        n_keypoints=n_keypoints,
+        home=plan.home,
+        scratch=scratch,
+        observed=observed,
     )
 
 
@@ -238,58 +268,94 @@ def check_length(index: ChainIndex, store: StoreLike, tell: Tell) -> None:
 
 
 def load(
-    chain: Chain, preparation: Preparation, config: FitConfig, start: StartModel | None
+    chain: Chain,
+    preparation: Preparation,
+    config: FitConfig,
+    start: StartModel | None,
+    n_threads: int,
 ) -> None:
-    """Fill a chain block by block: the data, and latent pose, centroid, heading to begin with.
+    """Fill a chain block by block with what it begins with.
 
     The aligned pose, in which gaps are interpolated, only says where the chain begins. What the
     full stage takes for observed is the position as it was tracked.
     """
-    origin = {
-        session.index: int(first)
-        for session, first in zip(chain.index.sessions, chain.index.first, strict=True)
-    }
+    place = {session.index: i for i, session in enumerate(chain.index.sessions)}
     inverse = np.linalg.pinv(preparation.loading.reshape(len(preparation.loading), -1))
+    variance = first_noise_variance(config, start)
 
-    def place(block: Block) -> None:
+    def fill(block: Block) -> None:
+        i = place[block.session]
+        first = int(chain.index.first[i])
+        rows = slice(first + block.start, first + block.stop)
+        local = np.zeros((block.n_frames, chain.local.shape[1]), config.precision)
         saved = None
-        rows = slice(origin[block.session] + block.start, origin[block.session] + block.stop)
-        if start is None:
-            aligned = preparation.aligner.align(block)
-            pose, heading = aligned.pose, aligned.heading
-            if config.refines_pose and not preparation.fix_heading:
-                turn = turn_of(pose, PoseSpace(preparation.loading, preparation.mean))
-                pose, heading = rotate(pose, -turn), wrap(heading + turn)
-            chain.latent[rows] = (pose - preparation.mean).reshape(block.n_frames, -1) @ inverse
-            chain.centroid[rows] = aligned.centroid
-            chain.heading[rows] = heading
+        session = chain.index.sessions[i].name
+        if start is not None and session in start.sessions:
+            values = start.read(session, block.start, block.stop)
+            chain.syllable[rows] = values["syllable"]
+            saved = values.get("noise_scale")
+            state = (
+                values["latent"],
+                values["centroid"] / preparation.scale[block.session],
+                0 if preparation.fix_heading else values["heading"],
+            )
         else:
-            saved = _continue(chain, rows, block, start, preparation)
+            state = _aligned(preparation, config, inverse, block)
+        for name, found in zip(("latent", "centroid", "heading"), state, strict=True):
+            local[:, chain.columns[name]] = found
         if chain.n_keypoints:
-            variance = first_noise_variance(config, start)
-            _observe(chain, rows, block, preparation, config, variance)
+            data = _data(chain, preparation, config, block, i, rows)
+            noise = _first_noise(chain, preparation, config, data, local, variance)
             if saved is not None:
-                scale = preparation.scale[block.session]
-                chain.noise_scale[rows] = saved / (variance * scale**2)
+                noise = saved / (variance * preparation.scale[block.session] ** 2)
+            local[:, chain.columns["noise_scale"]] = noise
+        chain.local[rows] = local
 
     blocks = iter_blocks(chain.index.sessions)
-    for _ in in_flight(place, blocks, config.tiles_in_flight, is_double=False):
+    for _ in in_flight(fill, blocks, n_threads, is_double=False):
         pass
     for first, length in zip(chain.index.first, chain.index.length, strict=True):
         chain.syllable[first : first + min(chain.index.lags, length)] = NO_STATE
 
 
-def _continue(
-    chain: Chain, rows: slice, block: Block, start: StartModel, preparation: Preparation
-) -> np.ndarray | None:
-    """The state of a published model; returns the noise scales that were saved, if any."""
-    names = {session.index: session.name for session in preparation.sessions}
-    values = start.read(names[block.session], block.start, block.stop)
-    chain.syllable[rows] = values["syllable"]
-    chain.latent[rows] = values["latent"]
-    chain.centroid[rows] = values["centroid"] / preparation.scale[block.session]
-    chain.heading[rows] = 0 if preparation.fix_heading else values["heading"]
-    return values.get("noise_scale")
+def _aligned(
+    preparation: Preparation, config: FitConfig, inverse: np.ndarray, block: Block
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Latent pose, centroid and heading of the aligned pose of a block."""
+    assert preparation.aligner is not None
+    aligned = preparation.aligner.align(block)
+    pose, heading = aligned.pose, aligned.heading
+    if preparation.is_turned:
+        turn = turn_of(pose, PoseSpace(preparation.loading, preparation.mean))
+        pose, heading = rotate(pose, -turn), wrap(heading + turn)
+    latent = (pose - preparation.mean).reshape(block.n_frames, -1) @ inverse
+    return latent, aligned.centroid, heading
+
+
+def _data(
+    chain: Chain,
+    preparation: Preparation,
+    config: FitConfig,
+    block: Block,
+    session: int,
+    rows: slice,
+) -> np.ndarray:
+    """Tracked data of a block, from where the sweeps will have them; (frame, column)."""
+    if isinstance(chain.observed, TrackedData):
+        return chain.observed.block(session, block.start // FRAMES_PER_CHUNK)
+    data = observe(preparation.reader, block, config)
+    chain.observed[rows] = data
+    return data
+
+
+def load_data(chain: Chain, preparation: Preparation, config: FitConfig) -> None:
+    """Bring the tracked data to the device, when they shall lie there; the rest is restored."""
+    if chain.n_keypoints and not isinstance(chain.observed, TrackedData):
+        for i, session in enumerate(chain.index.sessions):
+            first = int(chain.index.first[i])
+            for block in iter_blocks([session]):
+                rows = slice(first + block.start, first + block.stop)
+                _data(chain, preparation, config, block, i, rows)
 
 
 def first_noise_variance(config: FitConfig, start: StartModel | None) -> np.ndarray:
@@ -300,58 +366,23 @@ def first_noise_variance(config: FitConfig, start: StartModel | None) -> np.ndar
     return start.noise_variance
 
 
-def _observe(
+def _first_noise(
     chain: Chain,
-    rows: slice,
-    block: Block,
     preparation: Preparation,
     config: FitConfig,
+    data: np.ndarray,
+    local: np.ndarray,
     noise_variance: np.ndarray,
-) -> None:
-    """Positions as tracked, their prior noise, and noise scales that fit where the chain begins."""
-    reader = preparation.aligner.reader
-    position = reader.position(block).astype(np.float64)
-    confidence = reader.confidence(block).astype(np.float64)
-    is_missing = ~np.isfinite(position).all(-1) | (confidence == 0)
-    position[is_missing] = np.nan
-    prior = prior_scale(
-        confidence,
-        slope=config.noise_slope,
-        intercept=config.noise_intercept,
-        pseudocount=config.confidence_pseudocount,
-    )
-    chain.position[rows] = position.reshape(block.n_frames, -1)
-    chain.prior_scale[rows] = prior
-    latent = np.asarray(chain.latent[rows], np.float64)
-    pose = preparation.mean + np.tensordot(latent, preparation.loading, 1)
-    placed = rotate(pose, np.asarray(chain.heading[rows], np.float64))
-    error = position - placed - np.asarray(chain.centroid[rows], np.float64)[:, None]
+) -> np.ndarray:
+    """Noise scales that fit where the chain begins: (frame, keypoint)."""
+    n_keypoints, n_space = len(preparation.study.keypoints), chain.n_space
+    position = data[:, : n_keypoints * n_space].astype(np.float64)
+    position = position.reshape(-1, n_keypoints, n_space)
+    prior = data[:, n_keypoints * n_space :]
+    state = {name: local[:, which].astype(np.float64) for name, which in chain.columns.items()}
+    pose = preparation.mean + np.tensordot(state["latent"], preparation.loading, 1)
+    error = position - rotate(pose, state["heading"]) - state["centroid"][:, None]
     square = np.square(error).sum(-1) / noise_variance
     dof = config.noise_dof
-    expected = (dof * prior + square) / (dof + position.shape[-1])
-    chain.noise_scale[rows] = np.where(is_missing, prior, expected)
-
-
-def with_start(config: FitConfig, start: StartModel, tell: Tell) -> FitConfig:
-    """Settings with what a start model has settled: keypoints, units, size of the model.
-
-    Raises
-    ------
-    InputError
-        For settings that were given and differ.
-    """
-    default = FitConfig()
-    problems = []
-    changes = {}
-    for name, value in start.settled.items():
-        given = getattr(config, name)
-        if given != value and given != getattr(default, name):
-            problems.append(start.conflict(name, given, value))
-        if given != value:
-            changes[name] = value
-    if problems:
-        raise InputError.of(problems)
-    if changes:
-        listed = ", ".join(f"{name} {as_typed(value)}" for name, value in changes.items())
-        tell(Noted(f"as in the model {start.name!r}: {listed}"))
-    return replace(config, **changes)
+    expected = (dof * prior + square) / (dof + n_space)
+    return np.where(np.isnan(square), prior, expected)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from kpms_zarr.compute.mapreduce import BlockReader, map_reduce
+from kpms_zarr.compute.mapreduce import BlockReader, map_reduce, within
 from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
@@ -353,7 +353,11 @@ def _groups(sessions: Iterable[Session]) -> Iterator[list[Session]]:
 
 
 def quality(
-    store: StoreLike, *, confidence_threshold: float = 0.5, outlier_scale: float = 6.0
+    store: StoreLike,
+    *,
+    confidence_threshold: float = 0.5,
+    outlier_scale: float = 6.0,
+    host_memory: str | int | None = None,
 ) -> xr.Dataset:
     """Tracking quality of every keypoint of every session, written to the group ``quality``.
 
@@ -366,6 +370,8 @@ def quality(
         A keypoint is an outlier when its distance from the middle of the animal (the
         coordinate-wise median of the keypoints in the same frame) is more than this many median
         absolute deviations above its median over the session.
+    host_memory : str or int, optional
+        What the process may take, such as ``"4GB"``, or bytes.
 
     Returns
     -------
@@ -389,8 +395,9 @@ def quality(
     keypoints = np.asarray(root[f"{layout.KEYPOINTS}/keypoint"][:], dtype=object)  # type: ignore[index]
     reader = BlockReader(store)
     rows: list[dict[str, np.ndarray]] = []
-    for group in _groups(sessions):
-        rows += _of_group(reader, group, confidence_threshold, outlier_scale)
+    with within(store, host_memory):
+        for group in _groups(sessions):
+            rows += _of_group(reader, group, confidence_threshold, outlier_scale)
     values: dict[str, Any] = {
         "session": np.asarray([session.name for session in sessions], dtype=object),
         "keypoint": keypoints,

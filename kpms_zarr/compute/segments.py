@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from kpms_zarr.compute.chain import ChainIndex
 from kpms_zarr.compute.kernels.rng import SEGMENT_OFFSET
 
-_FRAMES_PER_TILE = 16_384
+FRAMES_PER_TILE = 16_384
 """Small enough for float32 sums over a tile; sums over tiles are float64."""
 _LANES = 8
 
@@ -47,16 +46,18 @@ class TileShape:
     n_frames: int
 
     @classmethod
-    def of(cls, index: ChainIndex, segment_frames: int) -> TileShape:
-        """Shape for some sessions: about 16,384 frames, and an even number of tiles.
+    def of(
+        cls, index: ChainIndex, segment_frames: int, tile_frames: int = FRAMES_PER_TILE
+    ) -> TileShape:
+        """Shape for some sessions: at most about ``tile_frames``, and an even number of tiles.
 
-        Depends on the sessions alone, never on a memory budget or on tiles in flight, so that
-        these cannot change a result.
+        Depends on the sessions and on settings of the fit, never on a memory budget or on tiles in
+        flight, so that these cannot change a result.
         """
         n_frames = int(min(segment_frames, max(1, index.n_modelled.max(initial=1))))
         most = (-(-index.n_modelled // n_frames) + 1 + 1) // 2
         n_lanes = int(most.sum())
-        per_tile = max(_LANES, _FRAMES_PER_TILE // n_frames // _LANES * _LANES)
+        per_tile = max(_LANES, tile_frames // n_frames // _LANES * _LANES)
         n_tiles = 2 * max(1, -(-n_lanes // (2 * per_tile)))
         return cls(_LANES * max(1, -(-n_lanes // (n_tiles * _LANES))), n_frames)
 
@@ -78,10 +79,61 @@ def cut(index: ChainIndex, shape: TileShape, seed: int, sweep: int) -> tuple[Til
     return _select(segments, rank % 2 == 0), _select(segments, rank % 2 == 1)
 
 
-def tiles(segments: Tile, shape: TileShape) -> Iterator[Tile]:
+def tiles(segments: Tile, shape: TileShape) -> list[Tile]:
     """Cut a list of segments into tiles."""
-    for first in range(0, len(segments.session), shape.n_segments):
-        yield _select(segments, slice(first, first + shape.n_segments))
+    starts = range(0, len(segments.session), shape.n_segments)
+    return [_select(segments, slice(first, first + shape.n_segments)) for first in starts]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One tile of a sweep, and when it may begin.
+
+    Attributes
+    ----------
+    is_odd : bool
+        Whether its segments are conditioned on even ones of the same sweep.
+    tile : Tile
+    needs : int
+        How many tiles of even segments must be written back before it is gathered.
+    """
+
+    is_odd: bool
+    tile: Tile
+    needs: int
+
+
+def schedule(index: ChainIndex, shape: TileShape, seed: int, sweep: int, lag: int) -> list[Task]:
+    """All tiles of a sweep in the order of their start.
+
+    Odd segments follow closely behind the even ones around them, so that data are still at hand;
+    which draws result does not depend on it, since a segment depends on its neighbours alone.
+
+    Parameters
+    ----------
+    index : ChainIndex
+    shape : TileShape
+    seed, sweep : int
+    lag : int
+        Even tiles that an odd one waits for beyond those that it needs, so that it never keeps
+        a thread waiting.
+    """
+    segments = cut(index, shape, seed, sweep)
+    even, odd = (tiles(part, shape) for part in segments)
+    begin = index.first[segments[0].session] + segments[0].start
+    tasks: list[Task] = []
+    n_even = 0
+    for tile in odd:
+        end = index.first[tile.session[-1]] + tile.start[-1] + tile.length[-1]
+        # Even segments up to the one behind the last of these.
+        behind = int(np.searchsorted(begin, end, side="right"))
+        needs = -(-behind // shape.n_segments)
+        while n_even < min(needs + lag, len(even)):
+            tasks.append(Task(False, even[n_even], 0))
+            n_even += 1
+        tasks.append(Task(True, tile, needs))
+    tasks += [Task(False, tile, 0) for tile in even[n_even:]]
+    return tasks
 
 
 def _select(segments: Tile, which: np.ndarray | slice) -> Tile:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import xarray as xr
 
-from kpms_zarr.compute.chain import Chain
+from kpms_zarr.compute.chain import ChainIndex
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.models import open_labels
 from kpms_zarr.store.schema import USED_FRACTION
@@ -90,7 +90,21 @@ class Bouts(NamedTuple):
     previous: np.ndarray
 
 
-def iter_bouts(chain: Chain, chunk_frames: int = _CHUNK_FRAMES) -> Iterator[Bouts]:
+class Labelled(Protocol):
+    """Labels of some sessions, laid end to end: a chain, or a view of one."""
+
+    @property
+    def index(self) -> ChainIndex:
+        """Where each session lies."""
+        ...
+
+    @property
+    def syllable(self) -> Any:
+        """(frame,) int16, read by slices."""
+        ...
+
+
+def iter_bouts(chain: Labelled, chunk_frames: int = _CHUNK_FRAMES) -> Iterator[Bouts]:
     """All bouts of a chain, some million frames at a time however long the sessions are."""
     first = chain.index.first
     opened = np.zeros((3, 0), np.int64)  # the last bout of a chunk may go on in the next
@@ -123,7 +137,7 @@ def _with_previous(runs: np.ndarray, before: tuple[int, int]) -> Bouts:
     return Bouts(session[is_real], syllable[is_real], length[is_real], previous[is_real])
 
 
-def count_labels(chain: Chain, n_states: int) -> LabelCounts:
+def count_labels(chain: Labelled, n_states: int) -> LabelCounts:
     """Count the labels of a chain."""
     fps = np.array([session.fps for session in chain.index.sessions])
     frames = np.zeros(n_states, np.int64)
@@ -141,7 +155,7 @@ def count_labels(chain: Chain, n_states: int) -> LabelCounts:
     return LabelCounts(frames, transitions, durations, float(fps.max()))
 
 
-def label_statistics(chain: Chain, n_states: int) -> dict[str, Any]:
+def label_statistics(chain: Labelled, n_states: int) -> dict[str, Any]:
     """Statistics published beside the labels (``schema.LABELS``); durations in ms."""
     fps = np.array([session.fps for session in chain.index.sessions])
     by_bin = np.zeros((n_states, _MAX_DURATION_BINS), np.int64)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kpms_zarr.compute.chain import ChainIndex
 from kpms_zarr.compute.kernels.rng import frame_uniforms, session_words, stream_keys
-from kpms_zarr.compute.segments import TileShape, cut, tiles
+from kpms_zarr.compute.segments import Task, Tile, TileShape, cut, schedule, tiles
 from kpms_zarr.store.access import Session
 
 
@@ -71,6 +71,87 @@ def test_cut__moves_from_sweep_to_sweep_and_ignores_the_other_sessions():
     for i in range(5):
         alone, among = cut(one, shape, 0, i)[1], cut(many, shape, 0, i)[1]
         np.testing.assert_array_equal(alone.start, among.start[among.session == 0])
+
+
+def identity(task: Task) -> tuple[object, ...]:
+    """What tells a tile from the others of a sweep."""
+    columns = (values.tobytes() for values in vars(task.tile).values())
+    return (task.is_odd, *columns)
+
+
+def needed(index: ChainIndex, even: list[Tile], odd: Tile) -> int:
+    """Even tiles up to the last that holds a neighbour of a segment of an odd one."""
+    touching = {
+        (session, place)
+        for session, start, length in zip(*vars(odd).values(), strict=True)
+        for place in (start, start + length)
+    }
+    return 1 + max(
+        number
+        for number, tile in enumerate(even)
+        for session, start, length in zip(*vars(tile).values(), strict=True)
+        if {(session, start), (session, start + length)} & touching
+    )
+
+
+@settings(deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 900), min_size=1, max_size=12),
+    n_segments=st.integers(1, 9),
+    n_frames=st.sampled_from([4, 16, 64]),
+    sweep=st.integers(0, 1000),
+    lag=st.integers(0, 40),
+    is_kept=st.lists(st.booleans(), min_size=12, max_size=12),
+)
+def test_schedule__every_tile_once_and_odd_ones_after_all_their_neighbours(
+    lengths, n_segments, n_frames, sweep, lag, is_kept
+):
+    index = index_of(lengths)
+    if any(is_kept[: len(lengths)]):  # also of some of the sessions alone
+        index = index.only(np.array(is_kept[: len(lengths)]))
+    shape = TileShape(n_segments, n_frames)
+    tasks = schedule(index, shape, 5, sweep, lag)
+    even, odd = (tiles(part, shape) for part in cut(index, shape, 5, sweep))
+    expected = [Task(False, tile, 0) for tile in even] + [Task(True, tile, 0) for tile in odd]
+    assert len(tasks) == len(expected)
+    assert {identity(task) for task in tasks} == {identity(task) for task in expected}
+    # Each kind in its own order, in which the sums over tiles are taken.
+    for is_odd in (False, True):
+        own = [identity(task) for task in tasks if task.is_odd == is_odd]
+        assert own == [identity(task) for task in expected if task.is_odd == is_odd]
+    n_even = 0
+    for task in tasks:
+        if task.is_odd:
+            assert task.needs == needed(index, even, task.tile)
+            assert n_even >= min(task.needs + lag, len(even))
+        n_even += not task.is_odd
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=9), st.integers(0, 99))
+def test_schedule__any_lag_gives_the_same_tiles_and_needs(lengths, sweep):
+    index, shape = index_of(lengths), TileShape(3, 16)
+    found = [
+        {(identity(task), task.needs) for task in schedule(index, shape, 5, sweep, lag)}
+        for lag in (0, 1, 7, 10**6)
+    ]
+    assert found.count(found[0]) == len(found)
+
+
+def test_schedule__odd_tiles_follow_closely_behind():
+    """So that the data around them are still at hand; also in a study of many tiles."""
+    index, shape = index_of([20_000] * 10), TileShape(8, 64)
+    for lag in (1, 4):
+        n_even, behind = 0, []
+        for task in schedule(index, shape, 5, 0, lag):
+            if task.is_odd:
+                behind.append(n_even - task.needs)
+            n_even += not task.is_odd
+        assert len(behind) > 150
+        assert max(behind[:-lag]) == lag
+    # Wrong twin: all even ones first.
+    behind = [n_even - t.needs for t in schedule(index, shape, 5, 0, 10**6) if t.is_odd]
+    assert max(behind) > 150
 
 
 def test_shape__stays_bounded_as_studies_grow():

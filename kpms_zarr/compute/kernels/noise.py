@@ -25,10 +25,17 @@ def prior_scale(
     confidence : ndarray, any shape
         NaN = not given.
     slope, intercept, pseudocount : float
+
+    Returns
+    -------
+    ndarray
+        In the precision of ``confidence``.
     """
-    given = np.where(np.isnan(confidence), 1.0, np.maximum(confidence, 0.0))
-    scale = 10 ** (2 * (slope * np.log10(given + pseudocount) + intercept))
-    return np.where(np.isnan(confidence), 1.0, scale)
+    is_lacking = np.isnan(confidence)
+    number = confidence.dtype.type
+    given = np.where(is_lacking, number(1), np.maximum(confidence, number(0)))
+    scale = number(10 ** (2 * intercept)) * np.power(given + number(pseudocount), number(2 * slope))
+    return np.where(is_lacking, number(1), scale)
 
 
 def chi_squared(
