@@ -44,7 +44,9 @@ class FitConfig:
         Median syllable duration to reach, in ms; kappa is then adapted during the first 60 %
         of the sweeps of each stage and fixed afterwards.
     from_model : str or None
-        Model of the same store whose state and parameters the ``"full"`` stage begins with.
+        Model of the same store whose state and parameters the fit begins with: the ``"full"`` stage
+        after ``"ar"``, or more sweeps of the same stage. Sessions that it lacks are first labelled
+        with its parameters.
     use_keypoints : tuple of str or None
         Keypoints of the store to use, in this order; None = all.
     scale : str
@@ -103,8 +105,12 @@ class FitConfig:
     segment_frames : int
         Length of the pieces that run side by side. Speed only: pieces are conditioned on their
         neighbours and cut anew every sweep, so the posterior is that of the uncut sessions.
-    tiles_in_flight : int
-        Tiles of segments computed at the same time. Speed and memory only.
+    tile_frames : int or None
+        Frames that are computed side by side, about, in segments; None = 16,384 on a CPU, 524,288
+        on another device. Speed and memory only, but sums over tiles round by it.
+    sessions : tuple of str or None
+        Sessions to fit: names, patterns such as ``mouse_*``, or ``coordinate=value`` such as
+        ``group=control``; None = all.
     """
 
     stage: str = "both"
@@ -141,7 +147,8 @@ class FitConfig:
     centroid_start_variance: float = 1e6
     save_noise_scale: bool = False
     segment_frames: int = 256
-    tiles_in_flight: int = 2
+    tile_frames: int | None = None
+    sessions: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -187,13 +194,15 @@ class FitConfig:
                 problems.append(_problem(name, "True or False", value))
         if self.from_model is not None and not isinstance(self.from_model, str):
             problems.append(_problem("from_model", "the name of a model", self.from_model))
-        names = self.use_keypoints
-        if names is not None:
+        for setting, what in (("use_keypoints", "keypoints"), ("sessions", "sessions")):
+            names = getattr(self, setting)
+            if names is None:
+                continue
             # A list, as JSON gives it, is welcome; what is kept can be compared and hashed.
             if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
-                problems.append(_problem("use_keypoints", "names of keypoints", names))
+                problems.append(_problem(setting, f"names of {what}", names))
             else:
-                object.__setattr__(self, "use_keypoints", tuple(names))
+                object.__setattr__(self, setting, tuple(names))
         return problems
 
     def _check_whole_numbers(self) -> list[Problem]:
@@ -207,12 +216,12 @@ class FitConfig:
             "innovation_dof": (0, 10**6),
             "noise_dof": (1, 1000),
             "segment_frames": (8, 4096),
-            "tiles_in_flight": (1, 256),
+            "tile_frames": (64, 2**24),
         }
         problems = []
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
-            if value is None and name in ("latent_dim", "sweeps"):
+            if value is None and name in ("latent_dim", "sweeps", "tile_frames"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 problems.append(_problem(name, f"a whole number from {low} to {high}", value))
@@ -233,13 +242,13 @@ class FitConfig:
 
     def _check_stages(self) -> list[Problem]:
         problems = []
-        if self.from_model is not None and self.stage != "full":
+        if self.from_model is not None and self.stage == "both":
             problems.append(
                 Problem(
-                    "--from-model with --stage full",
+                    "--from-model with one stage, full or ar",
                     f"--stage {self.stage}",
                     "--from-model",
-                    "add --stage full, or leave --from-model out",
+                    "add --stage full or --stage ar, or leave --from-model out",
                 )
             )
         if self.stage != "ar" and self.lags > self.segment_frames:

@@ -1,29 +1,58 @@
-"""Fit a model to a store and publish its labels there."""
+"""Fit a model to a store and publish its labels there; commit on the way, and resume."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
-from kpms_zarr.compute.budget import tile_bytes
-from kpms_zarr.compute.chain import ChainIndex
+import numpy as np
+
+from kpms_zarr.compute.budget import Budget
+from kpms_zarr.compute.chain import Chain, ChainIndex
+from kpms_zarr.compute.commit import (
+    Committer,
+    check_same,
+    read_preparation,
+    restore,
+    source_hashes,
+)
 from kpms_zarr.compute.config import FitConfig
-from kpms_zarr.compute.events import Callback, Event, Noted, PlanMade, Published
-from kpms_zarr.compute.preparation import check_length, load, make_chain, prepare, with_start
+from kpms_zarr.compute.errors import SamplingError
+from kpms_zarr.compute.events import Callback, Committed, Event, Noted, PlanMade, Published
+from kpms_zarr.compute.interruption import FitInterrupted, Stop, stoppable
+from kpms_zarr.compute.plan import Needs, Plan, make_plan, settle_tiles
+from kpms_zarr.compute.preparation import (
+    Preparation,
+    check_length,
+    load,
+    load_data,
+    make_chain,
+    prepare,
+)
 from kpms_zarr.compute.publish import publish
-from kpms_zarr.compute.stages import run
-from kpms_zarr.compute.start_model import StartModel
+from kpms_zarr.compute.stages import begin, n_sweeps_of, run
+from kpms_zarr.compute.start_model import StartModel, with_start
+from kpms_zarr.compute.stream import Flight
 from kpms_zarr.compute.sweep import Sampler
-from kpms_zarr.compute.trace import Trace
+from kpms_zarr.compute.trace import Progress, Trace
+from kpms_zarr.compute.warm import warm_start
 from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import StoreLike
+from kpms_zarr.store.checkpoints import Checkpoint, Checkpoints
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.locking import Lock, model_lock
 from kpms_zarr.store.models import current_version, open_labels
+from kpms_zarr.store.retry import patiently
 
 _TARGET_TOLERANCE = 0.15
+
+Tell = Callable[[Event], None]
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -69,14 +98,17 @@ def fit(
     *,
     model: str,
     config: FitConfig | None = None,
+    budget: Budget | None = None,
     callbacks: Sequence[Callback] = (),
+    resume: bool = False,
     overwrite: bool = False,
+    save_every: int = 25,
 ) -> FitSummary:
     """Fit a model and publish a syllable for every frame.
 
-    Data stream through the device in tiles of segments; the per-frame state of the chain lies in
-    a scratch file (``TMPDIR``). Same store, seed, precision and kind of device: the same labels to
-    the bit, whatever the tiles in flight and the order of the sessions.
+    Data stream through the device in tiles of segments, within a budget of memory. Same store,
+    settings, seed, precision and kind of device: the same labels to the bit, whatever the budget,
+    the order of the sessions, and how often the fit was interrupted and resumed.
 
     Parameters
     ----------
@@ -84,10 +116,18 @@ def fit(
     model : str
         Name of the model; labels go to ``models/<model>/labels/v1``.
     config : FitConfig, optional
+        When resuming: default, or the same settings as before.
+    budget : Budget, optional
+        Memory to take, and where the chain's state lies.
     callbacks : sequence of callable
         Each is given the events of ``compute.events``.
+    resume : bool
+        Go on with an unfinished fit from the last sweep that was committed.
     overwrite : bool
-        When the model exists, publish a new version and make it current; the old one stays.
+        When the model exists, publish a new version and make it current; the old one stays. What
+        an unfinished fit has committed is dropped.
+    save_every : int
+        Sweeps between two commits; one is also made after five minutes.
 
     Returns
     -------
@@ -96,66 +136,296 @@ def fit(
     Raises
     ------
     InputError
-        When the store has no sessions, the model exists, or a setting does not fit the data.
+        When the store has no sessions, the model exists or is being fitted, a setting does not
+        fit the data, or no plan fits the budget.
+    FitInterrupted
+        After Ctrl-C or SIGTERM: the last sweep is committed.
     SamplingError
         When a draw has no finite result even in float64; what the last complete sweep left is
         published.
+    OutOfMemoryError
+        When not even one tile fits what is free; the last commit stays.
+    OSError
+        When the storage refuses; the last commit stays.
     """
-    config = config or FitConfig()
     began = time.perf_counter()
+    if isinstance(save_every, bool) or not isinstance(save_every, int) or save_every < 1:
+        raise InputError(
+            expected="a whole number of sweeps, 1 or more",
+            found=repr(save_every),
+            where="--save-every",
+            fix="leave it out, or give one",
+        )
     root = access.open_group(store, "r+")
     access.require_sessions(root, os.fspath(store))
-    _check_name(store, model, is_taken=current_version(root, model) is not None and not overwrite)
-    start = StartModel.of(store, config.from_model) if config.from_model else None
     said: list[str] = []
     tell = partial(_tell, callbacks, said)
-    if start is not None:
-        config = with_start(config, start, tell)
-    preparation = prepare(store, config, start, tell)
-    with make_chain(preparation, config) as chain:
-        check_length(chain.index, store, tell)
-        sampler = Sampler(
-            chain,
-            n_states=config.n_states,
-            segment_frames=config.segment_frames,
-            n_in_flight=config.tiles_in_flight,
-            seed=config.seed,
-            precision=config.precision,
-        )
-        tell(_plan(sampler, config))
-        load(chain, preparation, config, start)
-        outcome = run(sampler, preparation, config, start, tell)
-        trace = outcome.trace
-        if outcome.failure is None:
-            _check_target(config, trace, chain.index, tell)
+    _check_request(root, store, model, resume=resume, overwrite=overwrite)
+    with model_lock(root, store, model) as lock, stoppable(lambda text: tell(Noted(text))) as stop:
+        checkpoints = Checkpoints(root, store, model)
+        checkpoints.tidy()
+        job = _Job(store, model, root, checkpoints, budget or Budget(), tell, said, lock, stop)
+        _check_name(root, store, model, resume=resume, overwrite=overwrite)
+        found = job.patiently(checkpoints.current) if resume else None
+        if found is not None:
+            return job.resume(found, config, save_every, began)
+        return job.fit(config or FitConfig(), save_every, began)
+
+
+# ------------------------------------------------------------------ one fit
+
+
+@dataclass
+class _Job:
+    """One fit, from its plan to its labels."""
+
+    store: StoreLike
+    model: str
+    root: access.Group
+    checkpoints: Checkpoints
+    budget: Budget
+    tell: Tell
+    said: list[str]
+    lock: Lock
+    stop: Stop
+
+    def fit(self, config: FitConfig, save_every: int, began: float) -> FitSummary:
+        start = StartModel.of(self.store, config.from_model) if config.from_model else None
+        if start is not None:
+            config = _goes_on(with_start(config, start, self.tell), start, self.tell)
+        config = settle_tiles(config)
+        preparation = prepare(self.store, config, start, self.tell)
+        plan = self.plan(preparation, config)
+        with make_chain(preparation, config, plan, self.budget.scratch) as chain:
+            check_length(chain.index, self.store, self.tell)
+            sampler = self.sampler(chain, config, plan)
+            load(chain, preparation, config, start, plan.tiles_in_flight)
+            first = start.n_sweeps if start else 0
+            if start is not None:
+                first = self.label_new(sampler, start)
+            progress = begin(sampler, config, start, first)
+            self.checkpoints.begin()
+            committer = self.committer(chain, preparation, config, save_every)
+            if start is not None:
+                committer.from_version = f"{start.name}/{start.version}"
+            return self.sweep(sampler, preparation, committer, progress, began)
+
+    def label_new(self, sampler: Sampler, start: StartModel) -> int:
+        """Labels for sessions that the model lacks; returns the number of the first sweep."""
+        index = sampler.chain.index
+        is_new = np.array([s.name not in start.sessions for s in index.sessions])
+        is_new &= index.n_modelled > 0
+        if not is_new.any():
+            return start.n_sweeps
+        text = f"{int(is_new.sum())} sessions that the model {start.name!r} lacks, labelled with it"
+        self.tell(Noted(text))
+        return warm_start(sampler, is_new, start.parameters, start.n_sweeps)
+
+    def resume(
+        self, found: Checkpoint, given: FitConfig | None, save_every: int, began: float
+    ) -> FitSummary:
+        config, preparation = read_preparation(self.store, found)
+        check_same(config, given)
+        self.said += [str(note) for note in found.attrs["notes"]]
+        self.tell(Noted(f"going on after sweep {found.n_sweeps} of {n_sweeps_of(config)}"))
+        plan = self.plan(preparation, config)
+        with make_chain(preparation, config, plan, self.budget.scratch) as chain:
+            load_data(chain, preparation, config)
+            sampler = self.sampler(chain, config, plan)
+            progress = self.patiently(lambda: restore(chain, found, config.n_states))
+            committer = self.committer(chain, preparation, config, save_every)
+            committer.from_version = found.attrs["from_version"]
+            committer.resumed(found.n_sweeps)
+            return self.sweep(sampler, preparation, committer, progress, began)
+
+    def sweep(
+        self,
+        sampler: Sampler,
+        preparation: Preparation,
+        committer: Committer,
+        progress: Progress,
+        began: float,
+    ) -> FitSummary:
+        """Run what is left, commit on the way, publish; what stops it says how to go on."""
+        try:
+            return self.sweep_on(sampler, preparation, committer, progress, began)
+        except OSError as error:
+            raise self.refused(error, committer.committed) from error
+        except FitInterrupted:
+            raise
+        except KeyboardInterrupt as error:
+            if not self.stop.is_asked or committer.committed is None:
+                raise
+            raise self.interrupted(committer.committed, "stopped at once") from error
+
+    def sweep_on(
+        self,
+        sampler: Sampler,
+        preparation: Preparation,
+        committer: Committer,
+        progress: Progress,
+        began: float,
+    ) -> FitSummary:
+        """Run what is left, commit on the way, publish."""
+        chain, config = sampler.chain, committer.config
+
+        def after_sweep() -> bool:
+            self.lock.renew()
+            if self.stop.is_asked or committer.is_due(progress):
+                self.commit(committer, progress)
+            return not self.stop.is_asked
+
+        self.commit(committer, progress)
+        failure = None
+        try:
+            run(sampler, preparation, config, progress, self.tell, after_sweep=after_sweep)
+        except SamplingError as error:
+            failure, until = error, progress.done
+            progress = self.go_back(sampler, preparation, config, until)
         else:
-            tell(Noted(f"stopped after {len(trace.stage)} sweeps: {outcome.failure}"))
-        version = publish(
-            root, model, chain=chain, outcome=outcome, preparation=preparation, config=config,
-            start=start,
-            notes=said,
+            self.commit(committer, progress)
+            if progress.done < n_sweeps_of(config):
+                raise self.interrupted(progress.done, "stopped")
+            _check_target(config, progress.trace, chain.index, self.tell)
+        if failure is not None:
+            if not progress.done:
+                self.checkpoints.discard()
+                raise failure
+            self.tell(Noted(f"stopped after {progress.done} sweeps: {failure}"))
+        self.lock.renew()
+        version = self.patiently(
+            lambda: publish(
+                self.root, self.model, chain=chain, progress=progress, preparation=preparation,
+                config=config, start=None, from_version=committer.from_version,
+                fit_id=self.checkpoints.fit_id, notes=self.said,
+            )
         )  # fmt: skip
-    tell(Published(model, version))
-    if outcome.failure is not None:
-        raise outcome.failure
-    return FitSummary(
-        os.fspath(store),
-        model,
-        version,
-        len(preparation.sessions),
-        chain.index.n_frames,
-        chain.n_latent,
-        len(trace.stage),
-        trace.n_used[-1],
-        float(open_labels(store, model).attrs["median_duration_overall"]),
-        trace.kappa[-1],
-        trace.log_likelihood[-1],
-        time.perf_counter() - began,
-        tuple(said),
+        self.tell(Published(self.model, version))
+        self.patiently(self.checkpoints.discard)
+        if failure is not None:
+            raise failure
+        return self.summary(chain, progress, version, began)
+
+    def go_back(
+        self, sampler: Sampler, preparation: Preparation, config: FitConfig, until: int
+    ) -> Progress:
+        """Bring the chain to where it stood before a sweep that failed: the last commit, and the
+        sweeps since then once more, which draw the same numbers."""
+        found = self.patiently(self.checkpoints.current)
+        assert found is not None
+        progress = self.patiently(lambda: restore(sampler.chain, found, config.n_states))
+        run(sampler, preparation, config, progress, lambda event: None, until=until)
+        return progress
+
+    def commit(self, committer: Committer, progress: Progress) -> None:
+        """Commit, unless that sweep is committed already."""
+        began = time.perf_counter()
+        n_bytes = self.patiently(lambda: committer.commit(progress))
+        if n_bytes is not None:
+            self.tell(Committed(progress.done, n_bytes, time.perf_counter() - began))
+
+    def patiently(self, function: Callable[[], R]) -> R:
+        """Call a function that can be repeated, in spite of storage that is away for a while."""
+        return patiently(function, self.store, tell=lambda text: self.tell(Noted(text)))
+
+    def how_to_resume(self) -> str:
+        store = shlex.quote(os.fspath(self.store))
+        return f"kpms-zarr fit {store} --model {self.model} --resume"
+
+    def interrupted(self, n_sweeps: int, how: str) -> FitInterrupted:
+        text = f"{how}; sweep {n_sweeps} is committed; go on with: {self.how_to_resume()}"
+        return FitInterrupted(text, self.model, n_sweeps)
+
+    def refused(self, error: OSError, n_sweeps: int | None) -> OSError:
+        """What the storage said, and how to go on."""
+        what = str(error)
+        if error.errno:
+            what = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
+        text = f"{what}; nothing is committed yet. Mend that and fit again"
+        if n_sweeps is not None:
+            text = (
+                f"{what}; sweep {n_sweeps} is committed. Mend that, then go on with: "
+                f"{self.how_to_resume()}"
+            )
+        return OSError(error.errno, text) if error.errno else OSError(text)
+
+    def plan(self, preparation: Preparation, config: FitConfig) -> Plan:
+        needs = Needs(
+            ChainIndex.of(preparation.sessions, config.lags),
+            config,
+            len(preparation.loading),
+            0 if config.stage == "ar" else len(preparation.study.keypoints),
+            len(preparation.study.space),
+            preparation.fix_heading,
+        )
+        plan = make_plan(needs, self.budget)
+        self.tell(PlanMade(plan))
+        return plan
+
+    def sampler(self, chain: Chain, config: FitConfig, plan: Plan) -> Sampler:
+        def say(n: int) -> None:
+            text = f"out of memory: from now on {n} tile{'s' if n > 1 else ''} at a time"
+            self.tell(Noted(text))
+
+        return make_sampler(chain, config, Flight(plan.tiles_in_flight, on_less=say))
+
+    def committer(
+        self, chain: Chain, preparation: Preparation, config: FitConfig, save_every: int
+    ) -> Committer:
+        return Committer(
+            self.checkpoints, chain, preparation, config, source_hashes(self.root), save_every,
+            self.said,
+        )  # fmt: skip
+
+    def summary(self, chain: Chain, progress: Progress, version: str, began: float) -> FitSummary:
+        trace = progress.trace
+        return FitSummary(
+            os.fspath(self.store),
+            self.model,
+            version,
+            len(chain.index.sessions),
+            chain.index.n_frames,
+            chain.n_latent,
+            progress.done,
+            trace.n_used[-1],
+            float(open_labels(self.store, self.model).attrs["median_duration_overall"]),
+            trace.kappa[-1],
+            trace.log_likelihood[-1],
+            time.perf_counter() - began,
+            tuple(self.said),
+        )
+
+
+def make_sampler(chain: Chain, config: FitConfig, flight: Flight) -> Sampler:
+    """The sampler of the AR stage, from which that of the full stage is made."""
+    assert config.tile_frames is not None
+    return Sampler(
+        chain,
+        n_states=config.n_states,
+        segment_frames=config.segment_frames,
+        flight=flight,
+        seed=config.seed,
+        precision=config.precision,
+        tile_frames=config.tile_frames,
     )
 
 
 # ------------------------------------------------------------------ before the first sweep
+
+
+def _goes_on(config: FitConfig, start: StartModel, tell: Tell) -> FitConfig:
+    """Settings of a fit that goes on from a model: the same stage keeps its stickiness."""
+    if config.stage == "ar" and start.stage != "ar":
+        raise InputError(
+            expected=f"--stage full to go on from {start.name!r}, a model of the full stage",
+            found="--stage ar",
+            where="--from-model",
+            fix="leave --stage out, or begin without --from-model",
+        )
+    if config.stage != start.stage or config.kappa is not None:
+        return config
+    tell(Noted(f"kappa {start.kappa:.3g}, as the model {start.name!r} ended with"))
+    return replace(config, kappa=start.kappa)
 
 
 def _tell(callbacks: Sequence[Callback], said: list[str], event: Event) -> None:
@@ -165,9 +435,51 @@ def _tell(callbacks: Sequence[Callback], said: list[str], event: Event) -> None:
         callback(event)
 
 
-def _check_name(store: StoreLike, model: str, *, is_taken: bool) -> None:
-    layout.model_path(model)
-    if is_taken:
+def _check_request(
+    root: access.Group, store: StoreLike, model: str, *, resume: bool, overwrite: bool
+) -> None:
+    """Refuse what cannot be meant, before anything is touched."""
+    path = layout.model_path(model)
+    if resume and overwrite:
+        raise InputError(
+            expected="one of --resume and --overwrite",
+            found="both",
+            where=f"{os.fspath(store)}, model {model!r}",
+            fix="--resume goes on with an unfinished fit, --overwrite begins again",
+        )
+    if resume and access.subgroup(root, path) is None:
+        _check_name(root, store, model, resume=resume, overwrite=overwrite)
+
+
+def _check_name(
+    root: access.Group, store: StoreLike, model: str, *, resume: bool, overwrite: bool
+) -> None:
+    """Refuse a name that is taken, and a resume of what is not there."""
+    where = f"{os.fspath(store)}, model {model!r}"
+    is_published = current_version(root, model) is not None
+    progress = access.subgroup(root, f"{layout.model_path(model)}/chain")
+    n_sweeps = _committed_sweeps(progress)
+    if resume and n_sweeps is None:
+        state = "a fit that is finished" if is_published else "no such fit"
+        raise InputError(
+            expected="an unfinished fit to go on with",
+            found=state,
+            where=where,
+            fix=f"--continue-from {model} --model NEW gives it more sweeps or sessions"
+            if is_published
+            else "leave --resume out to begin it",
+        )
+    if resume or overwrite:
+        return
+    if n_sweeps is not None:
+        raise InputError(
+            expected="a model name that is not in use",
+            found=f"{model!r}, a fit that was interrupted after sweep {n_sweeps}",
+            where=os.fspath(store),
+            fix="add --resume to go on with it, --overwrite to begin again, or choose another "
+            "--model",
+        )
+    if is_published:
         raise InputError(
             expected="a model name that is not in use",
             found=f"{model!r}, which is fitted already",
@@ -177,33 +489,12 @@ def _check_name(store: StoreLike, model: str, *, is_taken: bool) -> None:
         )
 
 
-def _plan(sampler: Sampler, config: FitConfig) -> PlanMade:
-    chain, shape = sampler.chain, sampler.shape
-    one = tile_bytes(
-        shape,
-        n_states=config.n_states,
-        n_latent=chain.n_latent,
-        lags=config.lags,
-        itemsize=sampler.dtype.itemsize,
-        n_keypoints=chain.n_keypoints,
-        n_space=chain.n_space,
-    )
-    return PlanMade(
-        len(chain.index.sessions),
-        chain.index.n_frames,
-        chain.n_latent,
-        config.n_states,
-        shape.n_segments,
-        shape.n_frames,
-        config.tiles_in_flight,
-        one * config.tiles_in_flight,
-        chain.n_bytes,
-    )
+def _committed_sweeps(progress: access.Group | None) -> int | None:
+    current = None if progress is None else progress.attrs.get("current")
+    return int(current[1:]) if isinstance(current, str) else None
 
 
-def _check_target(
-    config: FitConfig, trace: Trace, index: ChainIndex, tell: Callable[[Event], None]
-) -> None:
+def _check_target(config: FitConfig, trace: Trace, index: ChainIndex, tell: Tell) -> None:
     if config.target_duration is None:
         return
     fps = max(session.fps for session in index.sessions)

@@ -19,8 +19,16 @@ from kpms_zarr.compute.full_tile import (
     sample_full_tile,
 )
 from kpms_zarr.compute.kernels.pose import PoseMap
-from kpms_zarr.compute.segments import Tile, cut, tiles
-from kpms_zarr.compute.stream import gather, in_flight, neighbours, pad, scatter_all
+from kpms_zarr.compute.segments import Task, Tile
+from kpms_zarr.compute.stream import (
+    gather,
+    gather_labels,
+    neighbours,
+    pad,
+    run_tasks,
+    scatter_all,
+    spans,
+)
 from kpms_zarr.compute.summaries import count_labels
 from kpms_zarr.compute.sweep import (
     NoiseSums,
@@ -30,6 +38,7 @@ from kpms_zarr.compute.sweep import (
     on_device,
     tables_of,
 )
+from kpms_zarr.compute.tracked import TrackedData
 
 _SMALLEST_KEPT = {np.dtype("float32"): 1e-3, np.dtype("float64"): -np.inf}
 """Share of a diagonal element that must survive the subtractions. At 1e-3 the means of a float32
@@ -85,10 +94,12 @@ class FullSampler(Sampler):
         super().__init__(
             sampler.chain,
             n_states=sampler.n_states,
-            segment_frames=sampler.shape.n_frames,
-            n_in_flight=sampler.n_in_flight,
+            segment_frames=sampler.segment_frames,
+            flight=sampler.flight,
             seed=sampler.seed,
             precision=sampler.dtype.name,
+            tile_frames=sampler.tile_frames,
+            shape=sampler.shape,
         )
         self.observation = observation
         self.settings = settings
@@ -100,52 +111,67 @@ class FullSampler(Sampler):
         Raises
         ------
         SamplingError
-            When a tile has no finite result even in float64; the chain is then as it was before
-            the sweep.
+            When a tile has no finite result even in float64; the chain is then half swept.
         """
-        tables = FullTables(
+        sums = self._draw_all(parameters, number)
+        self.n_repeated += sums.repeated
+        counts = count_labels(self.chain, self.n_states)
+        terms = self._terms(parameters, sums.moments, counts)
+        for name, value in zip(_SUMS, sums.terms, strict=True):
+            terms[name] = terms.get(name, 0.0) + float(value) / self.n_modelled
+        return SweepResult(sums.moments, counts, terms, NoiseSums(sums.square, sums.n_observed))
+
+    def draw(self, parameters: Parameters, number: int) -> np.ndarray:
+        """Draw everything local once; returns the moments."""
+        return self._draw_all(parameters, number).moments
+
+    def _draw_all(self, parameters: Parameters, number: int) -> _Sums:
+        tables = self.tables(parameters)
+        shared = on_device(tables, self.dtype)
+        update = partial(self._update_full, tables=tables, shared=shared, number=number)
+        total: list[_Sums | None] = [None, None]
+        parts = run_tasks(
+            update, self.tasks(number), self.flight, is_double=self._is_double,
+            read_ahead=self._read_ahead,
+        )  # fmt: skip
+        # Closed before the error goes on: no thread may still write.
+        with closing(parts):
+            for task, part in parts:
+                before = total[task.is_odd]
+                total[task.is_odd] = part if before is None else _add(before, part)
+        found = [part for part in total if part is not None]
+        return found[0] if len(found) == 1 else _add(*found)
+
+    def tables(self, parameters: Parameters) -> FullTables:
+        """What a tile needs of the parameters, in float64 on the host."""
+        return FullTables(
             tables_of(parameters),
             parameters.dynamics.weight_bias,
             self.observation.pose,
             self.observation.noise_variance,
             np.asarray(self.observation.step_variance),
         )
-        shared = on_device(tables, self.dtype)
-        total: _Sums | None = None
-        with self.chain.undoable():
-            for is_last, segments in enumerate(
-                cut(self.chain.index, self.shape, self.seed, number)
-            ):
-                update = partial(
-                    self._update_full,
-                    tables=tables,
-                    shared=shared,
-                    number=number,
-                    is_last=bool(is_last),
-                )
-                work = tiles(segments, self.shape)
-                parts = in_flight(update, work, self.n_in_flight, is_double=self._is_double)
-                # Closed before anything is undone: no thread may still write.
-                with closing(parts):
-                    for part in parts:
-                        total = part if total is None else _add(total, part)
-        assert total is not None
-        self.n_repeated += total.repeated
-        counts = count_labels(self.chain, self.n_states)
-        terms = self._terms(parameters, total.moments, counts)
-        for name, value in zip(_SUMS, total.terms, strict=True):
-            terms[name] = terms.get(name, 0.0) + float(value) / self.n_modelled
-        return SweepResult(total.moments, counts, terms, NoiseSums(total.square, total.n_observed))
+
+    def _read_ahead(self, task: Task) -> None:
+        if isinstance(self.chain.observed, TrackedData):
+            self.chain.observed.prefetch(
+                *spans(self.chain, task.tile, before=self.chain.index.lags)
+            )
 
     def _update_full(
-        self, tile: Tile, *, tables: FullTables, shared: FullTables, number: int, is_last: bool
+        self, task: Task, *, tables: FullTables, shared: FullTables, number: int
     ) -> _Sums:
-        given = self._input(tile)
-        found = self._sample(shared, given, number, is_last)
+        tile = task.tile
+        given = self.full_input(tile)
+        with self.flight.meter.busy():
+            found = jax.block_until_ready(self._sample(shared, given, number, task.is_odd))
         is_repeated = not self._is_sound(found, self.dtype)
         if is_repeated:
-            found = self._again(tile, tables, given, number, is_last)
-        scatter_all(self.chain, tile, np.asarray(found.z), np.asarray(found.local))
+            found = self._again(tile, tables, given, number, task.is_odd)
+        scatter_all(self.chain, tile, found.z, found.local)
+        if self.watch:
+            n_frames = self.shape.n_frames
+            self.watch(tile, np.asarray(given.z)[:, :n_frames], np.asarray(found.z))
         by_segment = [np.asarray(getattr(found, name), np.float64).sum() for name in _SUMS]
         return _Sums(
             np.asarray(found.moments, np.float64),
@@ -155,15 +181,14 @@ class FullSampler(Sampler):
             int(is_repeated),
         )
 
-    def _input(self, tile: Tile) -> TileInput:
+    def full_input(self, tile: Tile) -> TileInput:
+        """What :func:`sample_full_tile` is given of a tile."""
         chain, shape, lags = self.chain, self.shape, self.chain.index.lags
         left, _ = neighbours(chain, tile, self.n_states)
         return TileInput(
             gather(chain.local, chain, tile, shape, before=lags, after=lags),
             gather(chain.observed, chain, tile, shape, before=lags),
-            gather(
-                chain.syllable, chain, tile, shape, after=lags, fill=self.n_states, dtype=np.int32
-            ),
+            gather_labels(chain, tile, shape, after=lags, fill=self.n_states),
             pad(left, shape, self.n_states),
             pad(tile.length.astype(np.int32), shape, 0),
             pad(tile.start.astype(np.int32), shape, 0),

@@ -2,24 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from kpms_zarr.compute.chain import Chain
+from kpms_zarr.compute.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.preparation import Preparation
 from kpms_zarr.compute.start_model import StartModel
 from kpms_zarr.compute.summaries import count_labels, label_statistics
-from kpms_zarr.compute.trace import Outcome
+from kpms_zarr.compute.trace import Progress
 from kpms_zarr.store import access
 from kpms_zarr.store.blocks import Block
-from kpms_zarr.store.models import LabelWriter, write_parameters
+from kpms_zarr.store.models import LabelWriter, finished_version, write_parameters
 
-_BLOCK_FRAMES = 2_000_000
 
-TERMS = ("syllable", "latent", "centroid", "noise_scale", "position", "parameters")
-"""Parts of the joint log probability of a sweep, in the order in which they are stored."""
+class Numbered:
+    """Labels of a chain as they are published: numbered by frequency, and none missing.
+
+    The ``lags`` frames that a session begins with, which have no state, have its first label.
+
+    Parameters
+    ----------
+    chain : Chain
+    order : ndarray, (state,)
+        State ``order[i]`` is syllable i.
+    """
+
+    def __init__(self, chain: Chain, order: np.ndarray) -> None:
+        self._chain = chain
+        # One entry more than states: -1 indexes it and stays -1.
+        self._number = np.full(len(order) + 1, NO_STATE, np.int16)
+        self._number[order] = np.arange(len(order), dtype=np.int16)
+
+    @property
+    def index(self) -> ChainIndex:
+        """Where each session lies."""
+        return self._chain.index
+
+    @property
+    def syllable(self) -> Numbered:
+        """Itself: labels are read by slices of frames."""
+        return self
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        start, stop, _ = key.indices(self.index.n_frames)
+        lags = self.index.lags
+        found = np.array(self._chain.syllable[start:stop])
+        first = self.index.first
+        low, high = np.searchsorted(first, [start - lags, stop], side="right")
+        for session in range(max(0, low - 1), high):
+            begin = int(first[session])
+            if self.index.n_modelled[session] > 0 and begin < stop and begin + lags > start:
+                label = self._chain.syllable[begin + lags : begin + lags + 1][0]
+                found[max(0, begin - start) : max(0, begin + lags - start)] = label
+        return self._number[found]
+
+
+def order_of(chain: Chain, n_states: int) -> np.ndarray:
+    """States by frequency, most frequent first: (state,)."""
+    return np.argsort(-count_labels(chain, n_states).frames, kind="stable")
 
 
 def publish(
@@ -27,92 +70,115 @@ def publish(
     model: str,
     *,
     chain: Chain,
-    outcome: Outcome,
+    progress: Progress,
     preparation: Preparation,
     config: FitConfig,
     start: StartModel | None,
+    from_version: str | None = None,
+    fit_id: str = "",
     notes: list[str],
 ) -> str:
     """Number syllables by frequency, write everything, and make the version current.
+
+    When it was done before by the fit of that ``fit_id``, nothing is written again.
 
     Returns
     -------
     str
         The version, such as ``"v1"``.
     """
-    _label_first_frames(chain)
-    order = np.argsort(-count_labels(chain, config.n_states).frames, kind="stable")
-    _renumber(chain, order)
-    sessions = tuple(sorted(chain.index.sessions, key=lambda session: session.index))
+    version = finished_version(root, model, fit_id)
+    if version is not None:
+        return version
+    order = order_of(chain, config.n_states)
+    numbered = Numbered(chain, order)
     settings = {**config.to_dict(), "notes": list(notes)}
-    names = ["syllable", "latent", "centroid", "heading"]
-    if config.save_noise_scale and chain.n_keypoints:
-        names.append("noise_scale")
-    writer = LabelWriter(
+    names = label_names(chain, config)
+    writer = make_writer(root, model, chain, preparation, names)
+    write_labels(writer, numbered, chain, names, progress.noise_variance)
+    values = _parameter_values(progress, order, preparation)
+    attrs: dict[str, Any] = {
+        "fix_heading": preparation.fix_heading,
+        "is_turned": preparation.is_turned,
+        "centroid_step_variance": preparation.step_variance,
+        "n_sweeps_in_all": progress.n_before + progress.done,
+        "fit_id": fit_id,
+    }
+    if start is not None:
+        from_version = f"{start.name}/{start.version}"
+    if from_version is not None:
+        attrs["from_version"] = from_version
+    write_parameters(root, model, writer.version, values, settings, attrs)
+    return writer.publish("fit", settings, label_statistics(numbered, config.n_states))
+
+
+def label_names(chain: Chain, config: FitConfig) -> tuple[str, ...]:
+    """Variables by frame that are published."""
+    names = ("syllable", "latent", "centroid", "heading")
+    has_noise = config.save_noise_scale and chain.n_keypoints
+    return (*names, "noise_scale") if has_noise else names
+
+
+def make_writer(
+    root: access.Group,
+    model: str,
+    chain: Chain,
+    preparation: Preparation,
+    names: tuple[str, ...],
+) -> LabelWriter:
+    """A new label version of the sessions of a chain, in the order of the store."""
+    sessions = tuple(sorted(chain.index.sessions, key=lambda session: session.index))
+    return LabelWriter(
         root,
         model,
         sessions=sessions,
         settings=preparation.study,
-        names=tuple(names),
+        names=names,
         n_latent=chain.n_latent,
         scale=[preparation.scale[session.index] for session in sessions],
     )
-    _write_labels(writer, chain, names, outcome.noise_variance)
-    values = _parameter_values(outcome, order, preparation)
-    attrs: dict[str, Any] = {
-        "fix_heading": preparation.fix_heading,
-        "centroid_step_variance": preparation.step_variance,
-        "n_sweeps_in_all": len(outcome.trace.stage) + (start.n_sweeps if start else 0),
-    }
-    if start is not None:
-        attrs["from_version"] = f"{start.name}/{start.version}"
-    write_parameters(root, model, writer.version, values, settings, attrs)
-    return writer.publish("fit", settings, label_statistics(chain, config.n_states))
 
 
-def _label_first_frames(chain: Chain) -> None:
-    """Give the ``lags`` frames that a session begins with, which have no state, its first label."""
-    lags = chain.index.lags
-    for first in chain.index.first[chain.index.n_modelled > 0]:
-        chain.syllable[first : first + lags] = chain.syllable[first + lags]
-
-
-def _renumber(chain: Chain, order: np.ndarray) -> None:
-    """Give state ``order[i]`` the number i."""
-    # One entry more than states: -1 indexes it and stays -1.
-    number = np.full(len(order) + 1, -1, np.int16)
-    number[order] = np.arange(len(order), dtype=np.int16)
-    for start in range(0, chain.index.n_frames, _BLOCK_FRAMES):
-        block = slice(start, start + _BLOCK_FRAMES)
-        chain.syllable[block] = number[chain.syllable[block]]
-
-
-def _write_labels(
-    writer: LabelWriter, chain: Chain, names: list[str], noise_variance: np.ndarray | None
+def write_labels(
+    writer: LabelWriter,
+    numbered: Numbered,
+    chain: Chain,
+    names: tuple[str, ...],
+    noise_variance: np.ndarray | None,
+    only: Collection[str] | None = None,
 ) -> None:
-    rows = {session: row for row, session in enumerate(writer.sessions)}
+    """Write all that is published by frame, block by block; of some sessions or of all."""
+    rows = {session.name: row for row, session in enumerate(writer.sessions)}
     for session, first in zip(chain.index.sessions, chain.index.first, strict=True):
-        scale = writer.scale[rows[session]]
+        if only is not None and session.name not in only:
+            continue
+        row = rows[session.name]
+        scale = writer.scale[row]
         for start in range(0, session.n_frames, writer.block_frames):
             stop = min(start + writer.block_frames, session.n_frames)
             frames = slice(first + start, first + stop)
-            values = {name: np.asarray(getattr(chain, name)[frames]) for name in names}
+            local = chain.local[frames]
+            values = {
+                name: local[:, chain.columns[name]] for name in names if name in chain.columns
+            }
+            values["syllable"] = numbered[frames]
             values["centroid"] = values["centroid"] * scale
             if "noise_scale" in values:
+                assert noise_variance is not None
                 values["noise_scale"] = values["noise_scale"] * (noise_variance * scale**2)
-            writer.write(Block(rows[session], start, stop), values)
+            writer.write(Block(row, start, stop), values)
 
 
 def _parameter_values(
-    outcome: Outcome, order: np.ndarray, preparation: Preparation
+    progress: Progress, order: np.ndarray, preparation: Preparation
 ) -> dict[str, Any]:
-    parameters, trace = outcome.parameters, outcome.trace
+    parameters = progress.parameters
     weight_bias = parameters.dynamics.weight_bias[order]
-    terms = [[part.get(name, np.nan) for name in TERMS] for part in trace.terms]
+    traces = progress.trace.to_arrays(len(order))
+    traces["trace_usage"] = traces["trace_usage"][:, order]
     values = {
         "keypoint": np.asarray(preparation.study.keypoints, dtype=object),
         "space": np.asarray(preparation.study.space, dtype=object),
-        "term": np.asarray(TERMS, dtype=object),
         "pose_loading": preparation.loading,
         "pose_mean": preparation.mean,
         "ar_weight": weight_bias[..., :-1],
@@ -120,15 +186,8 @@ def _parameter_values(
         "ar_covariance": parameters.dynamics.covariance[order],
         "state_usage": parameters.usage[order],
         "transition_probability": parameters.transition[order][:, order],
-        "trace_stage": np.asarray(trace.stage, dtype=object),
-        "trace_log_likelihood": trace.log_likelihood,
-        "trace_log_probability": np.asarray(terms),
-        "trace_kappa": trace.kappa,
-        "trace_median_duration": trace.median_duration,
-        "trace_n_used": trace.n_used,
-        "trace_usage": np.stack(trace.usage)[:, order],
-        "trace_seconds": trace.seconds,
+        **traces,
     }
-    if outcome.noise_variance is not None:
-        values["noise_variance"] = outcome.noise_variance
+    if progress.noise_variance is not None:
+        values["noise_variance"] = progress.noise_variance
     return values

@@ -9,10 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from kpms_zarr.compute.config import FitConfig
-from kpms_zarr.compute.errors import SamplingError
-from kpms_zarr.compute.events import Event, Noted, SweepEnded
+from kpms_zarr.compute.events import (
+    Event,
+    Noted,
+    SweepEnded,
+    SweepStarted,
+    TileDone,
+    TimePredicted,
+)
 from kpms_zarr.compute.full_sweep import FullSampler, Observation
-from kpms_zarr.compute.full_tile import FixedSettings
 from kpms_zarr.compute.initialize import label_by_clusters
 from kpms_zarr.compute.kernels import rng
 from kpms_zarr.compute.kernels.dynamics import (
@@ -31,11 +36,12 @@ from kpms_zarr.compute.kernels.transitions import (
     draw_transitions,
 )
 from kpms_zarr.compute.kernels.transitions import log_prior as log_prior_transitions
+from kpms_zarr.compute.plan import fixed_settings
 from kpms_zarr.compute.preparation import Preparation, first_noise_variance
 from kpms_zarr.compute.start_model import StartModel
 from kpms_zarr.compute.stickiness import KappaSchedule
 from kpms_zarr.compute.sweep import Parameters, Sampler, SweepResult
-from kpms_zarr.compute.trace import Outcome, Trace
+from kpms_zarr.compute.trace import Progress, Trace
 
 Tell = Callable[[Event], None]
 
@@ -66,57 +72,101 @@ def stages_of(config: FitConfig) -> tuple[Stage, ...]:
     return (last,)
 
 
+def n_sweeps_of(config: FitConfig) -> int:
+    """Sweeps of all stages."""
+    return sum(stage.sweeps for stage in stages_of(config))
+
+
 def run(
     sampler: Sampler,
     preparation: Preparation,
     config: FitConfig,
-    start: StartModel | None,
+    progress: Progress,
     tell: Tell,
-) -> Outcome:
-    """Run all sweeps of all stages over a loaded chain.
+    *,
+    until: int | None = None,
+    after_sweep: Callable[[], bool] = lambda: True,
+) -> None:
+    """Run the sweeps that are left over a loaded chain.
 
-    Sweeps are numbered through, also over the models that a fit goes on from, so that no two of
-    them share random numbers.
+    Parameters
+    ----------
+    sampler : Sampler
+        Of the AR stage.
+    preparation : Preparation
+    config : FitConfig
+    progress : Progress
+        Is brought forward sweep by sweep; between two of them it belongs to the chain.
+    tell : callable
+    until : int, optional
+        Sweeps to be done in all (default: those of the stages).
+    after_sweep : callable
+        Whether to go on.
     """
-    stages = stages_of(config)
-    parameters, result = _begin(sampler, config, stages[0], start)
-    trace = Trace()
-    outcome = Outcome(parameters, None, trace)
-    n_sweeps = sum(stage.sweeps for stage in stages)
-    done = 0
-    before = start.n_sweeps if start else 0
-    for stage in stages:
-        kappa = KappaSchedule(stage.kappa, stage.sweeps, config.target_duration)
-        active = sampler if stage.name == "ar" else _full(sampler, preparation, config, start)
-        if isinstance(active, FullSampler):
-            outcome.noise_variance = active.observation.noise_variance
-        for step in range(stage.sweeps):
-            began = time.perf_counter()
-            number = before + done
-            if result is not None:
-                # The schedule answers to sweeps of its own stage only.
-                if step:
-                    kappa.update(result.counts)
-                parameters = _next_parameters(config, parameters, result, kappa.value, number)
-                _update_noise(active, config, result, number)
-            try:
-                result = active.sweep(parameters, number)
-            except SamplingError as error:
-                if not done:
-                    raise
-                outcome.failure = error
-                return outcome
-            done += 1
-            outcome.parameters = parameters
-            if isinstance(active, FullSampler):
-                outcome.noise_variance = active.observation.noise_variance
-            result.terms["parameters"] = (
-                _log_prior(active, config, parameters, kappa.value) / active.n_modelled
+    n_sweeps = n_sweeps_of(config)
+    active: Sampler | None = None
+    while progress.done < (n_sweeps if until is None else until):
+        stage, step = _place(config, progress.done)
+        if active is None or not step:
+            if active is not None:
+                _note_repeats(active, tell)
+            active = _sampler_of(stage, sampler, preparation, config, progress)
+        began = time.perf_counter()
+        if not step or progress.kappa is None:
+            progress.kappa = KappaSchedule(stage.kappa, stage.sweeps, config.target_duration)
+        elif progress.result is not None:
+            # The schedule answers to sweeps of its own stage only.
+            progress.kappa.update(progress.result.counts)
+        kappa = progress.kappa.value
+        number = progress.n_before + progress.done
+        _announce(active, stage, progress.done, n_sweeps, tell)
+        if progress.result is not None:
+            progress.parameters = _next_parameters(
+                config, progress.parameters, progress.result, kappa, number
             )
-            trace.append(stage.name, result, kappa.value, time.perf_counter() - began)
-            tell(_ended(stage, done, n_sweeps, trace, result))
+            _update_noise(active, config, progress, number)
+        result = active.sweep(progress.parameters, number)
+        result.terms["parameters"] = (
+            _log_prior(active, config, progress.parameters, kappa) / active.n_modelled
+        )
+        progress.result = result
+        progress.done += 1
+        progress.trace.append(stage.name, result, kappa, time.perf_counter() - began)
+        waiting = sampler.flight.meter.restart()
+        tell(_ended(stage, progress.done, n_sweeps, progress.trace, result, waiting))
+        if not after_sweep():
+            break
+    if active is not None:
         _note_repeats(active, tell)
-    return outcome
+
+
+def _place(config: FitConfig, done: int) -> tuple[Stage, int]:
+    """The stage of the next sweep, and how many sweeps of it are done."""
+    for stage in stages_of(config):
+        if done < stage.sweeps:
+            return stage, done
+        done -= stage.sweeps
+    raise ValueError("all sweeps are done")
+
+
+def _announce(active: Sampler, stage: Stage, done: int, n_sweeps: int, tell: Tell) -> None:
+    """Say that a sweep begins, what becomes of its tiles, and how long it will take."""
+    flight = active.flight
+    tell(SweepStarted(done + 1, n_sweeps, stage.name))
+    n_first = flight.n  # these may still be compiling
+    times: list[float] = []
+
+    def on_tile(n_done: int, n_tiles: int) -> None:
+        tell(TileDone(done + 1, n_done, n_tiles))
+        if active.is_timed:
+            return
+        times.append(time.perf_counter())
+        if len(times) == n_first + 3:
+            active.is_timed = True
+            tell(TimePredicted(stage.name, (times[-1] - times[n_first - 1]) / 3 * n_tiles))
+
+    flight.on_tile = on_tile
+    flight.meter.restart()
 
 
 def _log_prior(active: Sampler, config: FitConfig, parameters: Parameters, kappa: float) -> float:
@@ -136,7 +186,12 @@ def _log_prior(active: Sampler, config: FitConfig, parameters: Parameters, kappa
 
 
 def _ended(
-    stage: Stage, number: int, n_sweeps: int, trace: Trace, result: SweepResult
+    stage: Stage,
+    number: int,
+    n_sweeps: int,
+    trace: Trace,
+    result: SweepResult,
+    waiting: float,
 ) -> SweepEnded:
     return SweepEnded(
         number,
@@ -147,6 +202,7 @@ def _ended(
         trace.n_used[-1],
         trace.kappa[-1],
         stage.name,
+        waiting,
     )
 
 
@@ -157,19 +213,28 @@ def _note_repeats(active: Sampler, tell: Tell) -> None:
             "too many digits; --precision float64 does so for all"
         )
         tell(Noted(text))
+        active.n_repeated = 0
 
 
 # ------------------------------------------------------------------ where the chain begins
 
 
-def _begin(
-    sampler: Sampler, config: FitConfig, stage: Stage, start: StartModel | None
-) -> tuple[Parameters, SweepResult | None]:
-    """First parameters; with a model to go on from, also the statistics of its state."""
+def begin(sampler: Sampler, config: FitConfig, start: StartModel | None, n_before: int) -> Progress:
+    """First parameters; with a model to go on from, also the statistics of its state.
+
+    ``n_before``: sweeps before the first, so that no two share random numbers.
+    """
+    stages = stages_of(config)
+    noise_variance = None
+    if sampler.chain.n_keypoints:
+        first = first_noise_variance(config, start)
+        noise_variance = np.broadcast_to(first, sampler.chain.n_keypoints).astype(np.float64)
     if start is not None:
         moments, counts = sampler.measure(start.parameters.dynamics.weight_bias)
-        return start.parameters, SweepResult(moments, counts, {})
-    return _first_parameters(sampler, config, stage.kappa), None
+        result = SweepResult(moments, counts, {})
+        return Progress(0, n_before, start.parameters, noise_variance, result)
+    parameters = _first_parameters(sampler, config, stages[0].kappa)
+    return Progress(0, 0, parameters, noise_variance, None)
 
 
 def _dynamics_prior(config: FitConfig, n_latent: int) -> DynamicsPrior:
@@ -200,18 +265,25 @@ def _first_parameters(sampler: Sampler, config: FitConfig, kappa: float) -> Para
     return Parameters(dynamics, usage, transition)
 
 
-def _full(
-    sampler: Sampler, preparation: Preparation, config: FitConfig, start: StartModel | None
+def _sampler_of(
+    stage: Stage,
+    sampler: Sampler,
+    preparation: Preparation,
+    config: FitConfig,
+    progress: Progress,
+) -> Sampler:
+    if stage.name == "ar":
+        return sampler
+    assert progress.noise_variance is not None
+    return full_sampler(sampler, preparation, config, progress.noise_variance)
+
+
+def full_sampler(
+    sampler: Sampler, preparation: Preparation, config: FitConfig, noise_variance: np.ndarray
 ) -> FullSampler:
-    n_keypoints = sampler.chain.n_keypoints
-    noise_variance = np.broadcast_to(first_noise_variance(config, start), n_keypoints).copy()
+    """The sampler of the full stage over the chain of that of the AR stage."""
     pose = PoseMap(preparation.loading.transpose(1, 2, 0), preparation.mean)
-    settings = FixedSettings(
-        config.noise_dof,
-        config.latent_start_variance,
-        config.centroid_start_variance,
-        preparation.fix_heading,
-    )
+    settings = fixed_settings(config, fix_heading=preparation.fix_heading)
     observation = Observation(pose, noise_variance, preparation.step_variance)
     return FullSampler(sampler, observation, settings)
 
@@ -239,11 +311,12 @@ def _next_parameters(
     return Parameters(dynamics, usage, transition)
 
 
-def _update_noise(active: Sampler, config: FitConfig, result: SweepResult, number: int) -> None:
+def _update_noise(active: Sampler, config: FitConfig, progress: Progress, number: int) -> None:
     """Draw the global noise variances when they are sampled."""
-    if not isinstance(active, FullSampler):
+    result = progress.result
+    if not isinstance(active, FullSampler) or result is None or result.noise is None:
         return
-    if config.sample_noise_variance == "none" or result.noise is None:
+    if config.sample_noise_variance == "none":
         return
     square, n_observed = result.noise
     if config.sample_noise_variance == "shared":
@@ -258,3 +331,4 @@ def _update_noise(active: Sampler, config: FitConfig, result: SweepResult, numbe
     )
     variance = np.broadcast_to(drawn, active.observation.noise_variance.shape).copy()
     active.observation = active.observation._replace(noise_variance=variance)
+    progress.noise_variance = variance

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from kpms_zarr.compute.summaries import LabelCounts
@@ -37,13 +40,34 @@ class KappaSchedule:
         self._sign_changes = 0
         self._last_error = 0.0
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """All of it, JSON-compatible."""
+        return {
+            "value": self.value,
+            "target": self._target,
+            "n_adaptive": self._n_adaptive,
+            "step": self._step,
+            "sign_changes": self._sign_changes,
+            "last_error": self._last_error,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> KappaSchedule:
+        """What :attr:`state` gave."""
+        found = cls(state["value"], 1, state["target"])
+        found._n_adaptive, found._step = int(state["n_adaptive"]), int(state["step"])
+        found._sign_changes = int(state["sign_changes"])
+        found._last_error = float(state["last_error"])
+        return found
+
     def update(self, counts: LabelCounts) -> None:
         """Move kappa after a sweep, given the labels that it left."""
         if self._target is None or self._step >= self._n_adaptive:
             return
         median = max(0.5, counts.smooth_median_duration) * 1000 / counts.fps
         error = float(np.log(self._target / median))
-        self._sign_changes += error * self._last_error < 0
+        self._sign_changes += int(error * self._last_error < 0)
         self._last_error = error
         log_kappa = np.log(self.value) + _GAIN / (1 + self._sign_changes) * error
         self.value = float(np.clip(np.exp(log_kappa), *_RANGE))

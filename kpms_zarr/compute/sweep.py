@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,13 +24,14 @@ from kpms_zarr.compute.kernels.hmm import (
     sample_backward,
     window,
 )
-from kpms_zarr.compute.segments import Tile, TileShape, cut, tiles
+from kpms_zarr.compute.segments import FRAMES_PER_TILE, Task, Tile, TileShape, schedule
 from kpms_zarr.compute.stream import (
+    Flight,
     gather_labels,
     gather_latent,
-    in_flight,
     neighbours,
     pad,
+    run_tasks,
     scatter_labels,
 )
 from kpms_zarr.compute.summaries import LabelCounts, count_labels
@@ -64,6 +67,9 @@ class NoiseSums(NamedTuple):
 
     square: np.ndarray
     n_observed: np.ndarray
+
+
+Watch = Callable[[Tile, np.ndarray, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -145,10 +151,23 @@ class Sampler:
     chain : Chain
     n_states : int
     segment_frames : int
-    n_in_flight : int
+    flight : Flight
+        Shared with the samplers of other stages.
     seed : int
     precision : str
         ``"float32"`` or ``"float64"``.
+    tile_frames : int
+        Most frames of a tile, about.
+    shape : TileShape, optional
+        In place of what follows from the sessions.
+
+    Attributes
+    ----------
+    shape : TileShape
+    is_timed : bool
+        Whether somebody has been told how long a sweep takes.
+    watch : callable or None
+        Is given each tile with its labels before and after, (segment, frame); from several threads.
     """
 
     def __init__(
@@ -157,16 +176,21 @@ class Sampler:
         *,
         n_states: int,
         segment_frames: int,
-        n_in_flight: int,
+        flight: Flight,
         seed: int,
         precision: str,
+        tile_frames: int = FRAMES_PER_TILE,
+        shape: TileShape | None = None,
     ) -> None:
         self.chain = chain
         self.n_states = n_states
-        self.n_in_flight = n_in_flight
+        self.flight = flight
+        self.segment_frames, self.tile_frames = segment_frames, tile_frames
         self.seed = seed
         self.dtype = np.dtype(precision)
-        self.shape = TileShape.of(chain.index, segment_frames)
+        self.shape = shape or TileShape.of(chain.index, segment_frames, tile_frames)
+        self.watch: Watch | None = None
+        self.is_timed = False
 
     @property
     def _is_double(self) -> bool:
@@ -174,26 +198,31 @@ class Sampler:
 
     def sweep(self, parameters: Parameters, number: int) -> SweepResult:
         """Draw all labels once, even segments first, then odd ones given the even."""
-        tables = tables_of(parameters)
-        shared = self._on_device((tables, parameters.dynamics.weight_bias))
-        moments = self._no_moments()
-        for segments in cut(self.chain.index, self.shape, self.seed, number):
-            work = tiles(segments, self.shape)
-            update = partial(self._update, shared=shared, number=number)
-            for part in in_flight(update, work, self.n_in_flight, is_double=self._is_double):
-                moments += part
-        return self._result(parameters, moments)
+        return self._result(parameters, self.draw(parameters, number))
+
+    def draw(self, parameters: Parameters, number: int) -> np.ndarray:
+        """Draw all labels once; returns the moments."""
+        shared = self._on_device((tables_of(parameters), parameters.dynamics.weight_bias))
+        return self._sum(partial(self._update, shared=shared, number=number), number)
 
     def measure(self, weight_bias: np.ndarray) -> tuple[np.ndarray, LabelCounts]:
         """Moments (under ``weight_bias``) and counts of the labels as they are."""
         shared = self._on_device(weight_bias)
-        moments = self._no_moments()
-        for segments in cut(self.chain.index, self.shape, self.seed, 0):
-            work = tiles(segments, self.shape)
-            update = partial(self._measure, weight_bias=shared)
-            for part in in_flight(update, work, self.n_in_flight, is_double=self._is_double):
-                moments += part
+        moments = self._sum(partial(self._measure, weight_bias=shared), 0)
         return moments, count_labels(self.chain, self.n_states)
+
+    def tasks(self, number: int) -> list[Task]:
+        """The tiles of a sweep in the order of their start."""
+        return schedule(self.chain.index, self.shape, self.seed, number, self.flight.n)
+
+    def _sum(self, update: Callable[[Task], np.ndarray], number: int) -> np.ndarray:
+        """Sum over the tiles of a sweep, the same to the bit whatever is under way with what."""
+        total = [self._no_moments(), self._no_moments()]
+        tasks = self.tasks(number)
+        with closing(run_tasks(update, tasks, self.flight, is_double=self._is_double)) as parts:
+            for task, part in parts:
+                total[task.is_odd] += part
+        return total[0] + total[1]
 
     def _on_device(self, values: Any) -> Any:
         return on_device(values, self.dtype)
@@ -204,34 +233,46 @@ class Sampler:
         return np.array([self.seed >> 32, self.seed & 0xFFFFFFFF], np.uint32)
 
     def _no_moments(self) -> np.ndarray:
-        rows, _ = feature_pairs(self.chain.latent.shape[1], self.chain.index.lags)
+        rows, _ = feature_pairs(self.chain.n_latent, self.chain.index.lags)
         return np.zeros((self.n_states, len(rows)))
 
     def _update(
-        self, tile: Tile, *, shared: tuple[HmmTables, jax.Array], number: int
+        self, task: Task, *, shared: tuple[HmmTables, jax.Array], number: int
     ) -> np.ndarray:
-        tables, weight_bias = shared
-        index, shape = self.chain.index, self.shape
+        tile = task.tile
+        given = self.ar_input(tile)
+        before = gather_labels(self.chain, tile, self.shape) if self.watch else None
+        with self.flight.meter.busy():
+            z, moments = jax.block_until_ready(
+                sample_tile(
+                    *shared,
+                    *given,
+                    self.seed_words,
+                    np.int32(number),
+                    lags=self.chain.index.lags,
+                    n_frames=self.shape.n_frames,
+                )
+            )
+        scatter_labels(self.chain, tile, z)
+        if self.watch:
+            self.watch(tile, np.asarray(before), np.asarray(z))
+        return np.asarray(moments, np.float64)
+
+    def ar_input(self, tile: Tile) -> tuple[Any, ...]:
+        """What :func:`sample_tile` is given of a tile."""
+        shape = self.shape
         left, right = neighbours(self.chain, tile, self.n_states)
-        z, moments = sample_tile(
-            tables,
-            weight_bias,
+        return (
             gather_latent(self.chain, tile, shape),
             pad(left, shape, self.n_states),
             pad(right, shape, self.n_states),
             pad(tile.length.astype(np.int32), shape, 0),
-            pad(index.words[tile.session], shape, 0),
+            pad(self.chain.index.words[tile.session], shape, 0),
             pad(tile.start.astype(np.int32), shape, 0),
-            self.seed_words,
-            np.int32(number),
-            lags=index.lags,
-            n_frames=shape.n_frames,
         )
-        scatter_labels(self.chain, tile, np.asarray(z))
-        return np.asarray(moments, np.float64)
 
-    def _measure(self, tile: Tile, *, weight_bias: jax.Array) -> np.ndarray:
-        chain, shape = self.chain, self.shape
+    def _measure(self, task: Task, *, weight_bias: jax.Array) -> np.ndarray:
+        chain, shape, tile = self.chain, self.shape, task.tile
         moments = moments_of_tile(
             weight_bias,
             gather_latent(chain, tile, shape),

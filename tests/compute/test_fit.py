@@ -12,16 +12,22 @@ import xarray as xr
 
 import kpms_zarr
 from kpms_zarr.compute import initialize
-from kpms_zarr.compute.budget import tile_bytes
 from kpms_zarr.compute.chain import Chain, ChainIndex
 from kpms_zarr.compute.config import FitConfig
-from kpms_zarr.compute.events import Noted, PlanMade, Published, SweepEnded
+from kpms_zarr.compute.events import (
+    Committed,
+    Noted,
+    PlanMade,
+    Published,
+    SweepEnded,
+    SweepStarted,
+    TileDone,
+    TimePredicted,
+)
 from kpms_zarr.compute.initialize import fit_centres, label_by_clusters
-from kpms_zarr.compute.kernels.hmm import hmm_tables
 from kpms_zarr.compute.segments import TileShape
 from kpms_zarr.compute.stickiness import KappaSchedule
 from kpms_zarr.compute.summaries import LabelCounts
-from kpms_zarr.compute.sweep import sample_tile
 from kpms_zarr.store import access, models, synthetic
 from kpms_zarr.store.access import Session
 from kpms_zarr.store.ingest import ingest
@@ -64,7 +70,8 @@ def assert_same_fit(a: tuple[Path, str], b: tuple[Path, str]) -> None:
 
 def test_fit__same_bits_for_any_number_of_tiles_in_flight(store):
     for n in (1, 2, 5):
-        kpms_zarr.fit(store, model=f"m{n}", config=replace(QUICK, tiles_in_flight=n))
+        budget = kpms_zarr.Budget(tiles_in_flight=n, device_memory="1GB")
+        kpms_zarr.fit(store, model=f"m{n}", config=QUICK, budget=budget)
     assert_same_fit((store, "m1"), (store, "m2"))
     assert_same_fit((store, "m1"), (store, "m5"))
     # Wrong twin: another seed is another chain.
@@ -104,8 +111,12 @@ def test_fit__publishes_labels_numbered_by_frequency(store):
     assert (np.diff(counts) <= 0).all()
     np.testing.assert_allclose(labels["frequency"], counts / counts.sum())
     assert np.isfinite(labels["latent"].values[real]).all()
-    kinds = [type(event) for event in events]
-    assert kinds == [PlanMade] + [SweepEnded] * 4 + [Published]
+    tiles = [(e.sweep, e.n_done, e.n_tiles) for e in events if isinstance(e, TileDone)]
+    n_tiles = tiles[0][2]
+    assert tiles == [(i, n, n_tiles) for i in range(1, 5) for n in range(1, n_tiles + 1)]
+    kinds = [type(e) for e in events if not isinstance(e, TileDone | TimePredicted)]
+    sweeps = 4 * [SweepStarted, SweepEnded]
+    assert kinds == [PlanMade, Committed, *sweeps, Committed, Published]
     assert result.version == "v1"
     assert result.n_frames == real.sum()
 
@@ -120,7 +131,9 @@ def test_fit__parameters_and_traces_are_complete(store):
     trace = parameters["trace_log_likelihood"].values
     assert trace[-1] > trace[0]
     settings = parameters.attrs["provenance"]["settings"]
-    assert FitConfig.from_dict({k: v for k, v in settings.items() if k != "notes"}) == QUICK
+    assert FitConfig.from_dict({k: v for k, v in settings.items() if k != "notes"}) == replace(
+        QUICK, tile_frames=16_384
+    )
 
 
 def test_fit__parameters_belong_to_the_labels(store):
@@ -245,47 +258,13 @@ def test_kappa__fixed_stays_fixed():
     assert schedule.value == 123.0
 
 
-def test_plan__device_memory_is_predicted_and_does_not_grow_with_frames():
-    for precision, itemsize in (("float32", 4), ("float64", 8)):
-        shape = TileShape(32, 64)
-        measured = _tile_memory(shape, precision)
-        predicted = tile_bytes(shape, n_states=30, n_latent=4, lags=3, itemsize=itemsize)
-        assert measured <= predicted <= 1.5 * measured
+def test_tiles__do_not_grow_with_the_frames():
     shapes = []
     for n_frames in (10**5, 10**7, 10**9):
         index = ChainIndex.of([Session("a", 0, n_frames, 30.0)], 3)
         shapes.append(TileShape.of(index, 256))
-    sizes = [tile_bytes(s, n_states=100, n_latent=4, lags=3, itemsize=4) for s in shapes]
-    assert max(sizes) == sizes[-1] == sizes[-2]
-
-
-def _tile_memory(shape: TileShape, precision: str) -> int:
-    n, m, lags = 30, 4, 3
-    with jax.enable_x64(precision == "float64"):
-        dtype = np.dtype(precision)
-        weight = np.zeros((n, m, m * lags + 1))
-        tables = hmm_tables(
-            weight[..., :-1], weight[..., -1], np.tile(np.eye(m), (n, 1, 1)), np.full((n, n), 1 / n)
-        )
-        tables = jax.tree.map(lambda a: a.astype(dtype), tables)
-        s = shape.n_segments
-        lane = np.zeros(s, np.int32)
-        compiled = sample_tile.lower(
-            tables,
-            weight.astype(dtype),
-            np.zeros((s, lags + shape.n_frames, m), dtype),
-            lane,
-            lane,
-            lane,
-            np.zeros((s, 2), np.uint32),
-            lane,
-            np.zeros(2, np.uint32),
-            np.int32(0),
-            lags=lags,
-            n_frames=shape.n_frames,
-        ).compile()
-    memory = compiled.memory_analysis()
-    return memory.temp_size_in_bytes + memory.output_size_in_bytes + memory.argument_size_in_bytes
+    assert shapes[1] == shapes[2]
+    assert all(shape.n_segments * shape.n_frames <= 16_384 for shape in shapes)
 
 
 def test_clusters__blocks_do_not_change_the_labels(monkeypatch):

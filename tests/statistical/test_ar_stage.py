@@ -21,6 +21,7 @@ from kpms_zarr.compute.kernels.transitions import (
     draw_prior_transitions,
     draw_transitions,
 )
+from kpms_zarr.compute.stream import Flight
 from kpms_zarr.compute.sweep import Parameters, Sampler
 from kpms_zarr.store import synthetic
 from kpms_zarr.store.access import Session
@@ -84,7 +85,12 @@ def segment_error(n_sweeps: int) -> float:
             x = np.asarray(chain.latent[first : first + n])
             exact[first + LAGS : first + n] = exact_marginals(x, parameters)
         sampler = Sampler(
-            chain, n_states=N_STATES, segment_frames=6, n_in_flight=1, seed=1, precision="float64"
+            chain,
+            n_states=N_STATES,
+            segment_frames=6,
+            flight=Flight(1),
+            seed=1,
+            precision="float64",
         )
         seen = np.empty((n_sweeps, index.n_frames), np.int8)
         for i in range(n_sweeps):
@@ -161,7 +167,7 @@ def geweke(n_iterations: int, seed: int) -> float:
             chain,
             n_states=N_STATES,
             segment_frames=4,
-            n_in_flight=1,
+            flight=Flight(1),
             seed=seed,
             precision="float64",
         )

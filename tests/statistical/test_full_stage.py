@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from functools import lru_cache, partial, partialmethod
-from itertools import count
 from typing import NamedTuple
 
 import jax
@@ -29,6 +29,7 @@ from kpms_zarr.compute.kernels.noise import draw_noise_variance
 from kpms_zarr.compute.kernels.pose import PoseMap
 from kpms_zarr.compute.kernels.transitions import TransitionPrior, draw_transitions
 from kpms_zarr.compute.segments import Tile
+from kpms_zarr.compute.stream import Flight
 from kpms_zarr.compute.sweep import Parameters, Sampler
 from kpms_zarr.store.access import Session
 
@@ -319,6 +320,10 @@ def functions(g: Study, state: State) -> dict[str, np.ndarray]:
     return f
 
 
+TILE_FRAMES = 16_384
+"""Of the toys; fewer for those that shall take several tiles."""
+
+
 class Toy:
     """A chain of a study and its sampler."""
 
@@ -333,7 +338,8 @@ class Toy:
         self.chain.prior_scale[:] = g.prior_scale
         sampler = Sampler(
             self.chain, n_states=N_STATES, segment_frames=segment_frames,
-            n_in_flight=n_in_flight, seed=seed, precision="float64",
+            flight=Flight(n_in_flight), seed=seed, precision="float64",
+            tile_frames=TILE_FRAMES,
         )  # fmt: skip
         self.sampler = FullSampler(sampler, g.observation, settings)
 
@@ -612,7 +618,7 @@ def test_missing__a_prior_of_what_is_not_seen_changes_no_bit():
 def test_missing__means_are_those_of_a_dense_model_without_them(n_space, monkeypatch):
     g = study(n_space, TINY)
     state = some_state(g)
-    monkeypatch.setattr(full_sweep, "cut", uncut)
+    monkeypatch.setattr(segments_module, "cut", uncut)
     with (
         traced_with(streams, normal=lambda bits, dtype: jnp.zeros(bits.shape, dtype)),
         Toy(g, segment_frames=15) as toy,
@@ -653,7 +659,7 @@ def test_fix_heading__stays_zero():
 @pytest.fixture
 def many_tiles(monkeypatch):
     """A study that takes several tiles in each pass."""
-    monkeypatch.setattr(segments_module, "_FRAMES_PER_TILE", 8)
+    monkeypatch.setattr(sys.modules[__name__], "TILE_FRAMES", 8)
     return study(2, (60, 43, 27, 12))
 
 
@@ -683,48 +689,16 @@ def test_sweep__draws_of_a_session_do_not_depend_on_the_other_sessions(many_tile
             np.testing.assert_array_equal(a[kept], b)
 
 
-@pytest.mark.parametrize("n_in_flight", [1, 3])
-def test_sweep__that_fails_leaves_the_chain_as_it_was(many_tiles, n_in_flight, monkeypatch):
+def test_sweep__that_fails_names_session_and_segment(many_tiles):
+    """A position that is no number but not missing either."""
     g = many_tiles
-    state = some_state(g)
-    scatter_all = full_sweep.scatter_all
-    with Toy(g, n_in_flight=n_in_flight) as toy:
-        p = toy.put(state)
-        toy.sampler.sweep(p, 0)
-        before = toy.local
-        even, _ = segments_module.cut(toy.chain.index, toy.sampler.shape, 1, 1)
-        n_even = -(-len(even.start) // toy.sampler.shape.n_segments)
-        number, at_failure = count(1), []
-
-        def fail(*args):
-            scatter_all(*args)
-            # The second tile of the odd segments.
-            if next(number) == n_even + 2:
-                at_failure.extend(toy.local)
-                raise SamplingError("g000", 2, 5, 3, 0, 1)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(full_sweep, "scatter_all", fail)
-            with pytest.raises(SamplingError):
-                toy.sampler.sweep(p, 1)
-            for a, b, c in zip(toy.local, before, at_failure, strict=True):
-                np.testing.assert_array_equal(a, b)
-                assert (b != c).mean() > 0.05
-            # Wrong twin: nothing is kept for undoing.
-            number = count(1)
-            patch.setattr(Chain, "keep", lambda self, frames: None)
-            with pytest.raises(SamplingError):
-                toy.sampler.sweep(p, 1)
-            assert (toy.local[0] != before[0]).mean() > 0.3
-        # A failure of its own: a position that is no number but not missing either.
-        toy.put(state)
+    with Toy(g, n_in_flight=3) as toy:
+        p = toy.put(some_state(g))
         toy.chain.position[70] = np.inf
         with pytest.raises(SamplingError) as caught:
             toy.sampler.sweep(p, 2)
         assert (caught.value.session, caught.value.sweep) == ("g001", 2)
         assert caught.value.start <= 10 < caught.value.stop
-        for a, b in zip(toy.local, state[:5], strict=True):
-            np.testing.assert_array_equal(a, b[0])
 
 
 def test_segments__have_the_posterior_of_the_uncut_sessions(full, monkeypatch, capsys):
@@ -733,11 +707,11 @@ def test_segments__have_the_posterior_of_the_uncut_sessions(full, monkeypatch, c
     state = some_state(g, 3)
     n_sweeps = 1000 if full else 120
     with monkeypatch.context() as patch:
-        patch.setattr(full_sweep, "cut", uncut)
+        patch.setattr(segments_module, "cut", uncut)
         whole = means_of_chains(g, state, n_sweeps, seed=1, segment_frames=28)
     right = difference(means_of_chains(g, state, n_sweeps, seed=2, segment_frames=8), whole)
-    twin = partial(without_neighbours, right_one=FullSampler._input)
-    monkeypatch.setattr(FullSampler, "_input", partialmethod(twin))
+    twin = partial(without_neighbours, right_one=FullSampler.full_input)
+    monkeypatch.setattr(FullSampler, "full_input", partialmethod(twin))
     wrong = difference(means_of_chains(g, state, n_sweeps // 4, seed=3, segment_frames=8), whole)
     with capsys.disabled():
         print(f"\nsegments: {right:.1f}, unaware of each other: {wrong:.1f}")
@@ -758,8 +732,8 @@ def test_full_sweep__joint_distribution_test_rejects_wrong_twins(full, monkeypat
     found = {}
     for twin in (without_neighbours, interpolated):
         with monkeypatch.context() as patch:
-            changed = partial(twin, right_one=FullSampler._input)
-            patch.setattr(FullSampler, "_input", partialmethod(changed))
+            changed = partial(twin, right_one=FullSampler.full_input)
+            patch.setattr(FullSampler, "full_input", partialmethod(changed))
             found[twin.__name__] = geweke(2, n_few)
     twins = {"draw_noise_scale": (three_dof, n_few), "eliminate_forward": (without_right, n_many)}
     if full:

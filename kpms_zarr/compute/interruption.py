@@ -1,0 +1,67 @@
+"""Ctrl-C and SIGTERM: finish the sweep, commit, and say how to go on."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name))
+
+
+class FitInterrupted(KeyboardInterrupt):
+    """A fit that was asked to stop, and stopped with its last sweep committed.
+
+    Attributes
+    ----------
+    model : str
+    n_sweeps : int
+        Sweeps that are committed.
+    """
+
+    def __init__(self, message: str, model: str, n_sweeps: int) -> None:
+        self.model, self.n_sweeps = model, n_sweeps
+        super().__init__(message)
+
+
+@dataclass
+class Stop:
+    """Whether somebody asked to stop."""
+
+    is_asked: bool = False
+
+
+@contextmanager
+def stoppable(tell: Callable[[str], None]) -> Iterator[Stop]:
+    """Turn the first Ctrl-C (or SIGTERM, as batch systems send it) into a request.
+
+    The second one stops at once. Outside the main thread, where Python delivers no signals,
+    nothing changes.
+
+    Parameters
+    ----------
+    tell : callable
+        Is given a sentence when the request comes.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before: dict[Any, Any] = {}
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_asked:
+            raise KeyboardInterrupt
+        stop.is_asked = True
+        tell("stopping after this sweep, which is then committed; again to stop at once")
+
+    for number in _SIGNALS:
+        before[number] = signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)

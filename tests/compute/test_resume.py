@@ -1,0 +1,361 @@
+"""Nothing is lost: kills, Ctrl-C, full disks and other plans end with the bits of a quiet run."""
+
+import errno
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import kpms_zarr
+from kpms_zarr.compute import fit as fit_module
+from kpms_zarr.compute import full_sweep
+from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.errors import SamplingError
+from kpms_zarr.compute.events import Committed, SweepEnded
+from kpms_zarr.compute.interruption import FitInterrupted
+from kpms_zarr.store import access, checkpoints, regions, synthetic
+
+STUDY = synthetic.SyntheticStudy(
+    n_keypoints=5, n_latent=2, seed=4, missing_fraction=0.05, lengths=(700, 2, 260, 5, 410, 90)
+)
+CONFIG = FitConfig(
+    ar_sweeps=4, sweeps=5, n_states=8, latent_dim=2, segment_frames=32, tile_frames=256,
+    target_duration=300.0, save_noise_scale=True,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    store = tmp_path_factory.mktemp("resume") / "study.zarr"
+    synthetic.write_store(store, STUDY)
+    kpms_zarr.pca(store)
+    return store
+
+
+@pytest.fixture
+def store(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "study.zarr"))
+
+
+def result(store: Path, model: str = "m") -> tuple[xr.Dataset, xr.Dataset]:
+    labels = kpms_zarr.open_labels(store, model).load()
+    return labels, kpms_zarr.open_parameters(store, model).load()
+
+
+def assert_same(a, b) -> None:
+    """All that is published, to the bit; wall times alone may differ."""
+    for one, two in zip(a, b, strict=True):
+        assert set(one.variables) == set(two.variables)
+        for name in one.variables:
+            if name != "trace_seconds":
+                np.testing.assert_array_equal(one[name].values, two[name].values, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def quiet(original: Path, tmp_path_factory):
+    """The result of a run that nothing disturbed, and its labels after each sweep."""
+    store = Path(shutil.copytree(original, tmp_path_factory.mktemp("quiet") / "study.zarr"))
+    kpms_zarr.fit(store, model="m", config=CONFIG)
+    return result(store)
+
+
+class StopAt:
+    """Raises after some sweep."""
+
+    def __init__(self, sweep: int) -> None:
+        self.sweep = sweep
+
+    def __call__(self, event: object) -> None:
+        if isinstance(event, SweepEnded) and event.sweep == self.sweep:
+            raise ZeroDivisionError
+
+
+# ------------------------------------------------------------------ any plan, any interruption
+
+
+@settings(
+    max_examples=12, deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+@given(
+    plans=st.lists(
+        st.tuples(
+            st.sampled_from(["host", "disk", "device"]),
+            st.integers(1, 5),
+            st.sampled_from([0, 30_000, 10**9]),
+        ),
+        min_size=3, max_size=3,
+    ),
+    stops=st.lists(st.integers(1, 9), min_size=2, max_size=2, unique=True),
+    save_every=st.integers(1, 9),
+)  # fmt: skip
+@pytest.mark.slow
+def test_fit__same_bits_for_any_plan_and_interruption(
+    original, quiet, tmp_path_factory, plans, stops, save_every
+):
+    store = Path(shutil.copytree(original, tmp_path_factory.mktemp("plan") / "study.zarr"))
+    make_plan = fit_module.make_plan
+    with pytest.MonkeyPatch.context() as patch:
+        for number, (home, n, kept) in enumerate(plans):
+            budget = kpms_zarr.Budget(home=home, tiles_in_flight=n, device_memory="1GB")
+            # What the budget leaves for the data: all, some, or nothing.
+            patch.setattr(
+                fit_module, "make_plan",
+                lambda *a, kept=kept: replace(make_plan(*a), kept_bytes=kept, recent_bytes=0),
+            )  # fmt: skip
+            stop = [StopAt(sorted(stops)[number])] if number < 2 else []
+            try:
+                kpms_zarr.fit(
+                    store, model="m", config=CONFIG, budget=budget, callbacks=stop,
+                    resume=number > 0, save_every=save_every,
+                )  # fmt: skip
+            except ZeroDivisionError:
+                continue
+            break
+    assert_same(result(store), quiet)
+
+
+def test_fit__another_seed_is_another_chain(store, quiet):
+    """The wrong twin of all comparisons here."""
+    kpms_zarr.fit(store, model="m", config=replace(CONFIG, seed=1))
+    with pytest.raises(AssertionError):
+        assert_same(result(store), quiet)
+
+
+# ------------------------------------------------------------------ real processes
+
+
+RUN = """
+import sys, kpms_zarr
+from kpms_zarr.compute.config import FitConfig
+config = FitConfig.from_dict({config})
+kpms_zarr.fit(sys.argv[1], model="m", config=config, save_every=1, resume=sys.argv[2] == "resume")
+"""
+
+
+def start(store: Path, how: str = "begin") -> subprocess.Popen:
+    script = RUN.format(config=CONFIG.to_dict())
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(store), how], stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_commit(store: Path, process: subprocess.Popen) -> None:
+    """Until the first commit is there."""
+    end = time.monotonic() + 300
+    while time.monotonic() < end and process.poll() is None:
+        if checkpoints.read_checkpoint(access.open_group(store), "m") is not None:
+            return
+        time.sleep(0.02)
+    raise AssertionError(process.stderr.read())
+
+
+def check_readable(store: Path) -> None:
+    """What a reader finds at any moment is whole."""
+    info = kpms_zarr.info(store)
+    assert len(info.sessions) == STUDY.n_sessions
+    if not info.unfinished:
+        return
+    found = kpms_zarr.open_progress(store, "m").load()
+    z, n_frames = found["syllable"].values, found["n_frames"].values
+    real = np.arange(z.shape[1]) < n_frames[:, None]
+    modelled = real & (n_frames > CONFIG.lags)[:, None]
+    assert ((z >= 0) == modelled).all()
+    assert found.sizes.get("sweep", 0) == found.attrs["n_sweeps"]
+
+
+@pytest.mark.slow
+def test_kill__at_random_moments_loses_nothing(original, quiet, tmp_path, full):
+    """kill -9, again and again, also while it commits: every run resumes what the last one left."""
+    n_kills, done, rounds = 30 if full else 6, 0, 0
+    moments = random.Random(0)
+    while done < n_kills:
+        rounds += 1
+        store = Path(shutil.copytree(original, tmp_path / f"study{rounds}.zarr"))
+        how = "begin"
+        for _ in range(4):
+            with start(store, how) as process:
+                try:
+                    if how == "begin":
+                        wait_for_commit(store, process)
+                        how = "resume"
+                        # Commits follow each other closely from here on.
+                        time.sleep(moments.uniform(0, 4))
+                    else:
+                        time.sleep(moments.uniform(2, 12))
+                finally:
+                    process.kill()
+            done += 1
+            check_readable(store)
+            if not kpms_zarr.info(store).unfinished:
+                break
+        if kpms_zarr.info(store).unfinished:
+            with start(store, "resume") as last:
+                error = last.stderr.read()
+            assert last.returncode == 0, error
+        assert_same(result(store), quiet)
+        assert not (store / "models/m/chain").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c__commits_and_says_how_to_resume(store, quiet, which, tmp_path):
+    settings_file = tmp_path / "settings.json"
+    settings_file.write_text(json.dumps(CONFIG.to_dict()))
+    program = [sys.executable, "-c", "import sys; from kpms_zarr.cli import main; sys.exit(main())"]
+    line = ["fit", str(store), "--model", "m", "--config", str(settings_file), "--save-every", "99"]
+    with subprocess.Popen([*program, *line], stderr=subprocess.PIPE, text=True) as process:
+        for text in process.stderr:
+            if "sweep 1" in text:
+                break
+        process.send_signal(which)
+        rest = process.stderr.read()
+    assert process.returncode == 130, rest
+    command = shlex.split(re.search(r"go on with: kpms-zarr (.*)", rest)[1])
+    again = subprocess.run([*program, *command], capture_output=True, text=True, check=True)
+    assert "going on after sweep" in again.stderr
+    assert_same(result(store), quiet)
+
+
+# ------------------------------------------------------------------ storage that refuses
+
+
+class Refuse:
+    """Fails at the n-th write from now on."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+        self._write = regions.write
+
+    def __call__(self, *args: object, **kwargs: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._write(*args, **kwargs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [13, 14, 20, 24, 25])
+def test_disk_full__leaves_the_last_commit(store, quiet, monkeypatch, n):
+    """Six sessions, two arrays: a commit takes twelve writes, one after another."""
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.regions, "write", Refuse(n))
+        with pytest.raises(OSError, match="--resume"):
+            kpms_zarr.fit(store, model="m", config=CONFIG, save_every=3)
+    found = checkpoints.read_checkpoint(access.open_group(store), "m")
+    assert found.n_sweeps == 3 * ((n - 1) // 12 - 1)
+    check_readable(store)
+    kpms_zarr.fit(store, model="m", resume=True)
+    assert_same(result(store), quiet)
+
+
+def test_commits__keep_one_state_and_the_labels_before_it(store):
+    sizes, seen = [], []
+
+    def look(event: object) -> None:
+        if isinstance(event, Committed):
+            chain = access.open_group(store)["models/m/chain"]
+            states = [name for name, group in chain.groups() if "local" in group]
+            assert states == [chain.attrs["current"]]
+            files = (path for path in (store / "models/m/chain").rglob("*") if path.is_file())
+            sizes.append(sum(path.stat().st_size for path in files))
+            seen.append(event.sweep)
+
+    kpms_zarr.fit(store, model="m", config=CONFIG, save_every=1, callbacks=[look])
+    assert seen == list(range(10))
+    assert sizes[-1] < 1.5 * sizes[1]
+
+
+def test_failure__publishes_the_last_complete_sweep(store, original, tmp_path, monkeypatch):
+    """A draw that fails in sweep 7 leaves what six sweeps leave, not the last commit."""
+    plain = replace(CONFIG, target_duration=None)
+    other = Path(shutil.copytree(original, tmp_path / "other.zarr"))
+    kpms_zarr.fit(other, model="m", config=replace(plain, sweeps=2))
+    sample = full_sweep.FullSampler._sample
+
+    def fail(self, shared, given, number, is_odd):
+        if number == 6 and is_odd:
+            raise SamplingError("session_000", 2, 5, 3, 0, number)
+        return sample(self, shared, given, number, is_odd)
+
+    monkeypatch.setattr(full_sweep.FullSampler, "_sample", fail)
+    with pytest.raises(SamplingError):
+        kpms_zarr.fit(store, model="m", config=plain, save_every=4)
+    assert_same(result(store), result(other))
+    assert not kpms_zarr.info(store).unfinished
+
+
+# ------------------------------------------------------------------ names, settings, data
+
+
+def interrupted(store: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        kpms_zarr.fit(store, model="m", config=CONFIG, save_every=2, callbacks=[StopAt(5)])
+
+
+def test_names__in_use_are_refused(store):
+    with pytest.raises(kpms_zarr.InputError, match="leave --resume out"):
+        kpms_zarr.fit(store, model="m", config=CONFIG, resume=True)
+    interrupted(store)
+    assert [(fit.name, fit.n_sweeps) for fit in kpms_zarr.info(store).unfinished] == [("m", 4)]
+    with pytest.raises(kpms_zarr.InputError, match="interrupted after sweep 4"):
+        kpms_zarr.fit(store, model="m", config=CONFIG)
+    with pytest.raises(kpms_zarr.InputError, match="--n-states"):
+        kpms_zarr.fit(store, model="m", config=replace(CONFIG, n_states=9), resume=True)
+    kpms_zarr.fit(store, model="m", config=CONFIG, overwrite=True)
+    with pytest.raises(kpms_zarr.InputError, match="--continue-from"):
+        kpms_zarr.fit(store, model="m", resume=True)
+    with pytest.raises(kpms_zarr.InputError, match="not in use"):
+        kpms_zarr.fit(store, model="m", config=CONFIG)
+
+
+def test_resume__refuses_other_data_and_keeps_the_commit(store):
+    interrupted(store)
+    group = access.open_group(store, "r+")["keypoints"]
+    before = group["source_hash"][:]
+    group["source_hash"][2] = "another file"
+    with pytest.raises(kpms_zarr.InputError, match="session_002"):
+        kpms_zarr.fit(store, model="m", resume=True)
+    group["source_hash"][:] = before
+    kpms_zarr.fit(store, model="m", resume=True)
+
+
+def test_lock__refuses_a_second_fit_and_goes_with_its_process(store):
+    with start(store) as process:
+        try:
+            wait_for_commit(store, process)
+            with pytest.raises(kpms_zarr.InputError, match="another process"):
+                kpms_zarr.fit(store, model="m", resume=True)
+        finally:
+            process.kill()
+    kpms_zarr.fit(store, model="m", resume=True)
+
+
+def test_interrupt__in_this_process_commits(store, quiet):
+    """As in a notebook: the kernel is interrupted, and the fit goes on later."""
+
+    def press(event: object) -> None:
+        if isinstance(event, SweepEnded) and event.sweep == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(FitInterrupted, match="--resume") as caught:
+        kpms_zarr.fit(store, model="m", config=CONFIG, callbacks=[press], save_every=99)
+    assert caught.value.n_sweeps == 3
+    assert signal.getsignal(signal.SIGINT) is before
+    kpms_zarr.fit(store, model="m", resume=True)
+    assert_same(result(store), quiet)
