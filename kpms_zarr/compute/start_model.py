@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.events import Event, Noted
 from kpms_zarr.compute.kernels.dynamics import Dynamics
 from kpms_zarr.compute.sweep import Parameters
-from kpms_zarr.store import access
-from kpms_zarr.store.access import StoreLike
+from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.models import open_labels, open_parameters, require_model
 
 _SETTLED = ("n_states", "lags", "scale")
+
+Tell = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,14 @@ class StartModel:
         Sweeps that led to it, those of the models before it included.
     version : str
         Of its labels.
+    stage : str
+        That it ended with: ``"ar"`` or ``"full"``.
+    kappa : float
+        At its end.
+    is_turned : bool
+        Whether headings were fitted together with the components.
+    settings : dict
+        Of its fit.
     settled : dict
         Settings that a fit which goes on from it shares with it.
     """
@@ -55,33 +66,32 @@ class StartModel:
     step_variance: float | None
     n_sweeps: int
     version: str
+    stage: str
+    kappa: float
+    is_turned: bool
+    settings: dict[str, Any]
     settled: dict[str, Any]
 
     @classmethod
-    def of(cls, store: StoreLike, name: str) -> StartModel:
+    def of(cls, store: StoreLike, name: str, version: str | None = None) -> StartModel:
         """Open a model.
+
+        Parameters
+        ----------
+        store : path or URL
+        name : str
+        version : str, optional
+            Of its labels (default: the current one).
 
         Raises
         ------
         InputError
-            When there is no such model, or it lacks sessions of the store.
+            When there is no such model.
         """
-        labels = open_labels(store, name)
-        found = open_parameters(store, name).load()
+        version = version or require_model(store, name)
+        labels = open_labels(store, name, version)
+        found = open_parameters(store, name, version).load()
         sessions = [str(session) for session in labels["session"].values]
-        root = access.open_group(store)
-        lost = [
-            session.name
-            for session in access.require_sessions(root, os.fspath(store))
-            if session.name not in sessions
-        ]
-        if lost:
-            raise InputError(
-                expected=f"a model of all sessions of the store as --from-model {name}",
-                found=f"no labels of {', '.join(lost)}",
-                where=os.fspath(store),
-                fix="fit a new model with --stage both, which includes them",
-            )
         weight_bias = np.concatenate(
             [found["ar_weight"].values, found["ar_bias"].values[..., None]], -1
         )
@@ -100,6 +110,7 @@ class StartModel:
             "refine_pose": False,  # its components are kept
             "fix_heading": bool(found.attrs.get("fix_heading", False)),
         }
+        stage = "ar" if settings.get("stage", "ar") == "ar" else "full"
         return cls(
             name,
             labels,
@@ -110,16 +121,53 @@ class StartModel:
             dict(zip(sessions, scale.tolist(), strict=True)),
             found.attrs.get("centroid_step_variance"),
             int(found.attrs.get("n_sweeps_in_all", found.sizes["sweep"])),
-            require_model(store, name),
+            version,
+            stage,
+            float(found["trace_kappa"].values[-1]),
+            bool(found.attrs.get("is_turned", settings.get("refine_pose") and stage != "ar")),
+            dict(settings),
             settled,
         )
 
-    def read(self, session: str, start: int, stop: int) -> dict[str, np.ndarray]:
+    def read(self, session: str, start: int, stop: int | None) -> dict[str, np.ndarray]:
         """Labels, latent pose, centroid, heading and, where saved, noise of some frames."""
         row = self.labels["session"].values.tolist().index(session)
+        stop = int(self.labels["n_frames"].values[row]) if stop is None else stop
         every = ("syllable", "latent", "centroid", "heading", "noise_scale")
         names = [name for name in every if name in self.labels]
         return {name: self.labels[name][row, start:stop].values for name in names}
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """Sessions with labels."""
+        return tuple(self.scale)
+
+    def labels_of(self, session: str, start: int) -> np.ndarray:
+        """Labels of a session from a frame on: (frame,)."""
+        row = self.labels["session"].values.tolist().index(session)
+        stop = int(self.labels["n_frames"].values[row])
+        return np.asarray(self.labels["syllable"][row, start:stop].values)
+
+    def scale_of(
+        self, sessions: Sequence[Session], measured: Mapping[int, float]
+    ) -> dict[int, float]:
+        """Units of position per model unit: those of the model, also for sessions new to it.
+
+        Parameters
+        ----------
+        sessions : sequence of Session
+        measured : mapping of int to float
+            What a fit of these sessions alone would take; used for new sessions when every
+            session has its own.
+        """
+        has_own = self.settled.get("scale") == "session"
+        common = next(iter(self.scale.values()))
+        return {
+            session.index: self.scale.get(
+                session.name, measured[session.index] if has_own else common
+            )
+            for session in sessions
+        }
 
     def conflict(self, name: str, given: object, value: object) -> Problem:
         """What to say about a setting that differs from that of the model."""
@@ -135,3 +183,28 @@ class StartModel:
 def as_typed(value: object) -> str:
     """A value of a setting as a person types it."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def with_start(config: FitConfig, start: StartModel, tell: Tell) -> FitConfig:
+    """Settings with what a start model has settled: keypoints, units, size of the model.
+
+    Raises
+    ------
+    InputError
+        For settings that were given and differ.
+    """
+    default = FitConfig()
+    problems = []
+    changes = {}
+    for name, value in start.settled.items():
+        given = getattr(config, name)
+        if given != value and given != getattr(default, name):
+            problems.append(start.conflict(name, given, value))
+        if given != value:
+            changes[name] = value
+    if problems:
+        raise InputError.of(problems)
+    if changes:
+        listed = ", ".join(f"{name} {as_typed(value)}" for name, value in changes.items())
+        tell(Noted(f"as in the model {start.name!r}: {listed}"))
+    return replace(config, **changes)

@@ -1,0 +1,496 @@
+"""Label sessions with a model whose parameters stay as they are."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from kpms_zarr.compute.budget import Budget
+from kpms_zarr.compute.chain import Chain, ChainIndex
+from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.events import Callback, Event, Noted, PlanMade, Published, SessionsSettled
+from kpms_zarr.compute.full_sweep import _SMALLEST_KEPT, FullSampler
+from kpms_zarr.compute.full_tile import FullTables, TileInput, TileOutput
+from kpms_zarr.compute.plan import Needs, make_plan, settle_tiles
+from kpms_zarr.compute.preparation import (
+    Preparation,
+    check_length,
+    first_noise_variance,
+    load,
+    make_chain,
+    prepare,
+)
+from kpms_zarr.compute.publish import Numbered, label_names, write_labels
+from kpms_zarr.compute.segments import Tile, TileShape
+from kpms_zarr.compute.stages import full_sampler
+from kpms_zarr.compute.start_model import StartModel
+from kpms_zarr.compute.stream import Flight
+from kpms_zarr.compute.summaries import label_statistics
+from kpms_zarr.compute.sweep import Sampler, on_device
+from kpms_zarr.compute.warm import warm_start
+from kpms_zarr.store import access
+from kpms_zarr.store.access import Session, StoreLike
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.locking import Lock, model_lock
+from kpms_zarr.store.models import LabelWriter, copy_labels, require_model
+from kpms_zarr.store.selection import select_sessions
+
+LEAST_SWEEPS = 10
+"""Before a session can have settled: five sweeps to compare with the five before them."""
+_WINDOW = 5
+_STILL_FALLING = 0.97
+"""A session has settled when its labels change from sweep to sweep hardly less than before."""
+_MOST_NAMES = 5
+_APART = 10
+"""Sweeps between the two states of the chain that say how far samples differ anyway."""
+
+Tell = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class ApplySummary:
+    """What :func:`apply` did.
+
+    Attributes
+    ----------
+    store, model, version : str
+        The labels are in the group ``models/<model>/labels/<version>``.
+    labelled : tuple of str
+        Sessions that were labelled.
+    n_frames : int
+        Of these.
+    sweeps : dict of str to int
+        Session -> sweeps until its labels had settled.
+    settled : bool
+        Whether all had, before the largest number of sweeps.
+    checked : tuple of str
+        Sessions of the fit that were labelled again, to compare.
+    agreement : float
+        Share of their frames that have the same label as before; NaN without such sessions.
+    own_agreement : float
+        Share of these frames with the same label in two sweeps of this chain, ten apart: what
+        agreement can be expected.
+    seconds : float
+        Wall time.
+    notes : tuple of str
+    """
+
+    store: str
+    model: str
+    version: str
+    labelled: tuple[str, ...]
+    n_frames: int
+    sweeps: dict[str, int]
+    settled: bool
+    checked: tuple[str, ...]
+    agreement: float
+    own_agreement: float
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def apply(
+    store: StoreLike,
+    *,
+    model: str,
+    sessions: Sequence[str] | None = None,
+    sweeps: int = 100,
+    check: bool = True,
+    budget: Budget | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> ApplySummary:
+    """Label sessions with a fitted model, its parameters fixed, and publish a new version.
+
+    The sampler is that of the fit. Each session begins with its aligned pose, labels drawn from
+    it, and ends when its labels change from sweep to sweep no less than before. Its result does
+    not depend on the sessions beside it, to the bit. Sessions that are not labelled now keep their
+    labels in the new version.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    sessions : sequence of str, optional
+        Names, patterns or ``coordinate=value``, see :attr:`FitConfig.sessions`; default: those
+        without labels.
+    sweeps : int
+        At most.
+    check : bool
+        Label also one session of the fit again when none is among ``sessions``, only to compare.
+    budget : Budget, optional
+    callbacks : sequence of callable
+        Each is given the events of ``compute.events``.
+
+    Returns
+    -------
+    ApplySummary
+
+    Raises
+    ------
+    InputError
+        When there is no such model or session, all sessions have labels and none was named, or no
+        plan fits the budget.
+    SamplingError
+        When a draw has no finite result even in float64; nothing is published.
+    """
+    began = time.perf_counter()
+    if isinstance(sweeps, bool) or not isinstance(sweeps, int) or sweeps < 1:
+        raise InputError(
+            expected="a whole number of sweeps, 1 or more",
+            found=repr(sweeps),
+            where="--sweeps",
+            fix="leave it out, or give one",
+        )
+    root = access.open_group(store, "r+")
+    said: list[str] = []
+    tell = partial(_tell, callbacks, said)
+    require_model(store, model)  # the lock would make a group for any name
+    with model_lock(root, store, model) as lock:
+        start = StartModel.of(store, model)
+        # As the fit left it, whatever has been applied since.
+        fitted = StartModel.of(store, model, str(start.labels.attrs["parameters"]))
+        chosen = _chosen(root, store, start, sessions)
+        compared = tuple(session for session in chosen if session.name in fitted.sessions)
+        if check and not compared:
+            compared = _one_to_compare(root, fitted)
+        every = tuple(sorted({*chosen, *compared}, key=lambda session: session.index))
+        config = _settings(start, every)
+        preparation = prepare(store, config, fitted, tell)
+        plan = make_plan(_needs(preparation, config), budget or Budget())
+        tell(PlanMade(plan))
+        with make_chain(preparation, config, plan, (budget or Budget()).scratch) as chain:
+            check_length(chain.index, store, tell)
+            # As new: a session of the fit shall be labelled as one that was not in it.
+            unseen = replace(fitted, scale={})
+            load(chain, preparation, config, unseen, plan.tiles_in_flight)
+            run = _Run(chain, preparation, config, fitted, plan.tiles_in_flight, tell, lock)
+            n_sweeps = run.settle(sweeps)
+            writer = _write(root, start, chain, preparation, config, chosen)
+            # Only then published: what stops it here publishes nothing.
+            agreement, own = run.compare(compared, writer, chosen)
+            settings = {
+                **config.to_dict(), "sessions": [session.name for session in chosen],
+                "sweeps": sweeps, "notes": list(said),
+            }  # fmt: skip
+            version = writer.publish("apply", settings, _statistics(writer, config))
+            tell(Published(model, version))
+    return ApplySummary(
+        os.fspath(store),
+        model,
+        version,
+        tuple(session.name for session in chosen),
+        sum(session.n_frames for session in chosen),
+        {session.name: n_sweeps[session.name] for session in chosen},
+        run.has_settled,
+        tuple(session.name for session in compared),
+        agreement,
+        own,
+        time.perf_counter() - began,
+        tuple(said),
+    )
+
+
+def _tell(callbacks: Sequence[Callback], said: list[str], event: Event) -> None:
+    if isinstance(event, Noted):
+        said.append(event.text)
+    for callback in callbacks:
+        callback(event)
+
+
+# ------------------------------------------------------------------ which sessions, which settings
+
+
+def _chosen(
+    root: access.Group, store: StoreLike, start: StartModel, selectors: Sequence[str] | None
+) -> tuple[Session, ...]:
+    found = select_sessions(root, selectors, "--sessions")
+    if selectors is None:
+        found = tuple(session for session in found if session.name not in start.sessions)
+    if not found:
+        raise InputError(
+            expected=f"sessions that the model {start.name!r} has not labelled yet",
+            found="none: all have labels",
+            where=os.fspath(store),
+            fix="name the sessions to label again with --sessions, or all with --sessions '*'",
+        )
+    return found
+
+
+def _one_to_compare(root: access.Group, fitted: StartModel) -> tuple[Session, ...]:
+    """A session of the fit of median length."""
+    found = [session for session in access.sessions(root) if session.name in fitted.sessions]
+    found.sort(key=lambda session: (session.n_frames, session.name))
+    return (found[len(found) // 2],) if found else ()
+
+
+def _settings(start: StartModel, sessions: Sequence[Session]) -> FitConfig:
+    """Those of the fit, for these sessions."""
+    names = {name: value for name, value in start.settings.items() if name != "notes"}
+    config = replace(
+        FitConfig.from_dict(names),
+        stage=start.stage,
+        from_model=None,
+        use_keypoints=start.settled["use_keypoints"],
+        fix_heading=start.settled["fix_heading"],
+        latent_dim=start.settled["latent_dim"],
+        sessions=tuple(session.name for session in sessions),
+        save_noise_scale="noise_scale" in start.labels,
+        # Only says where a fit begins; the model has its own.
+        noise_variance=FitConfig().noise_variance,
+    )
+    return settle_tiles(config)
+
+
+def _needs(preparation: Preparation, config: FitConfig) -> Needs:
+    return Needs(
+        ChainIndex.of(preparation.sessions, config.lags),
+        config,
+        len(preparation.loading),
+        0 if config.stage == "ar" else len(preparation.study.keypoints),
+        len(preparation.study.space),
+        preparation.fix_heading,
+        fixed_shape(config),
+    )
+
+
+def fixed_shape(config: FitConfig) -> TileShape:
+    """One shape of tiles for any sessions, so that none can change the result of another."""
+    assert config.tile_frames is not None
+    lanes = max(8, config.tile_frames // config.segment_frames // 8 * 8)
+    return TileShape(lanes, config.segment_frames)
+
+
+# ------------------------------------------------------------------ the chain
+
+
+class _Labeller(FullSampler):
+    """Draws every segment as it would without the segments beside it in the tile.
+
+    Of a tile that is computed again in float64, only the segments that float32 cannot draw are
+    taken. The moments are not those of what is left.
+    """
+
+    def _again(
+        self, tile: Tile, tables: FullTables, given: TileInput, number: int, is_last: bool
+    ) -> TileOutput:
+        double = super()._again(tile, tables, given, number, is_last)
+        single = self._sample(on_device(tables, self.dtype), given, number, is_last)
+        is_bad = np.asarray(single.first_bad) < single.local.shape[1]
+        is_bad |= ~(np.asarray(single.kept) > _SMALLEST_KEPT[self.dtype])
+        z = np.where(is_bad[:, None], double.z, single.z)
+        local = np.where(is_bad[:, None, None], double.local, single.local)
+        return double._replace(z=z, local=local)  # type: ignore[arg-type]
+
+
+class _Run:
+    """Sweeps over a chain with fixed parameters, sessions leaving it as they settle."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        preparation: Preparation,
+        config: FitConfig,
+        fitted: StartModel,
+        n_in_flight: int,
+        tell: Tell,
+        lock: Lock,
+    ) -> None:
+        self.chain, self.preparation, self.config, self.fitted = chain, preparation, config, fitted
+        self.tell, self.lock = tell, lock
+        self.flight = Flight(n_in_flight, on_less=self._say_less)
+        self.has_settled = True
+        self._number = fitted.n_sweeps
+
+    def _say_less(self, n: int) -> None:
+        self.tell(Noted(f"out of memory: from now on {n} tile{'s' if n > 1 else ''} at a time"))
+
+    def _sampler(self, which: np.ndarray) -> Sampler:
+        config = self.config
+        sampler = self._ar_sampler(self.chain.only(which))
+        if config.stage == "ar":
+            return sampler
+        variance = first_noise_variance(config, self.fitted)
+        variance = np.broadcast_to(variance, self.chain.n_keypoints).astype(np.float64)
+        full = full_sampler(sampler, self.preparation, config, variance)
+        return _Labeller(sampler, full.observation, full.settings)
+
+    def _ar_sampler(self, chain: Chain) -> Sampler:
+        config = self.config
+        return Sampler(
+            chain, n_states=config.n_states, segment_frames=config.segment_frames,
+            flight=self.flight, seed=config.seed, precision=config.precision,
+            shape=fixed_shape(config),
+        )  # fmt: skip
+
+    def settle(self, most: int) -> dict[str, int]:
+        """Sweep until the labels of every session have settled; returns sweeps by session."""
+        index = self.chain.index
+        names = [session.name for session in index.sessions]
+        is_open = index.n_modelled > 0
+        n_sweeps = dict.fromkeys(names, 0)
+        shape = fixed_shape(self.config)
+        labeller, parameters = self._ar_sampler(self.chain), self.fitted.parameters
+        self._number = warm_start(labeller, is_open, parameters, self._number, shape)
+        changes: list[list[float]] = [[] for _ in names]
+        for done in range(1, most + 1):
+            if not is_open.any():
+                break
+            for row, share in self._sweep(is_open).items():
+                changes[row].append(share)
+                n_sweeps[names[row]] = done
+                is_open[row] = not has_settled(changes[row])
+            self.tell(SessionsSettled(done, int((~is_open).sum()), len(names)))
+        self.has_settled = not is_open.any()
+        if not self.has_settled:
+            self.tell(Noted(_still_open([names[row] for row in np.flatnonzero(is_open)], most)))
+        return n_sweeps
+
+    def _sweep(self, which: np.ndarray) -> dict[int, float]:
+        """One sweep over some sessions; returns the share of changed labels by session."""
+        rows = np.flatnonzero(which)
+        changed, total = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
+        lock = threading.Lock()
+
+        def watch(tile: Any, before: np.ndarray, after: np.ndarray) -> None:
+            n = len(tile.length)
+            is_own = np.arange(after.shape[1]) < tile.length[:, None]
+            differs = ((before[:n] != after[:n]) & is_own).sum(1)
+            with lock:
+                np.add.at(changed, tile.session, differs)
+                np.add.at(total, tile.session, tile.length)
+
+        sampler = self._sampler(which)
+        sampler.watch = watch
+        sampler.draw(self.fitted.parameters, self._number)
+        self._number += 1
+        self.lock.renew()
+        shares = changed / np.maximum(1, total)
+        return dict(zip(rows.tolist(), shares.tolist(), strict=True))
+
+    def compare(
+        self, sessions: Sequence[Session], writer: LabelWriter, written: Sequence[Session]
+    ) -> tuple[float, float]:
+        """Agreement with the labels of the fit, and of this chain with itself ten sweeps later.
+
+        What has been written need not be kept in memory meanwhile.
+        """
+        names = {session.name for session in sessions}
+        index = self.chain.index
+        which = np.array([s.name in names for s in index.sessions]) & (index.n_modelled > 0)
+        if not which.any():
+            return float("nan"), float("nan")
+        is_written = {session.name for session in written}
+        place = {session.name: row for row, session in enumerate(writer.sessions)}
+        same = own = n_frames = 0
+        kept: dict[str, np.ndarray] = {}
+        for row in np.flatnonzero(which).tolist():
+            name, now = index.sessions[row].name, self._labels_of(row)
+            same += int((now == self.fitted.labels_of(name, index.lags)).sum())
+            n_frames += len(now)
+            if name not in is_written:
+                kept[name] = now
+        for _ in range(_APART):
+            self._sweep(which)
+        for row in np.flatnonzero(which).tolist():
+            session, later = index.sessions[row], self._labels_of(row)
+            before = kept.get(session.name)
+            if before is None:
+                before = writer.read("syllable", place[session.name], index.lags, session.n_frames)
+            own += int((later == before).sum())
+        return same / n_frames, own / n_frames
+
+    def _labels_of(self, row: int) -> np.ndarray:
+        index = self.chain.index
+        first, length = int(index.first[row]), int(index.length[row])
+        return np.array(self.chain.syllable[first + index.lags : first + length])
+
+
+def _still_open(names: Sequence[str], most: int) -> str:
+    """What to say about sessions that had not settled."""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    why = "still changing" if most >= LEAST_SWEEPS else "perhaps still changing"
+    return (
+        f"labels {why} after {most} sweeps: {', '.join(names[:_MOST_NAMES])}{more}; give more "
+        f"--sweeps (at least {LEAST_SWEEPS} tell whether they have settled)"
+    )
+
+
+def has_settled(changes: Sequence[float]) -> bool:
+    """Whether labels change from sweep to sweep hardly less than they did before.
+
+    Labels are samples and never stop changing; they have settled when the mean share that changes
+    is no longer falling: over the last five sweeps at least 97 % of that over the five before.
+    """
+    if len(changes) < LEAST_SWEEPS:
+        return False
+    before, now = np.mean(changes[-2 * _WINDOW : -_WINDOW]), np.mean(changes[-_WINDOW:])
+    return bool(now >= _STILL_FALLING * before)
+
+
+# ------------------------------------------------------------------ the new version
+
+
+def _write(
+    root: access.Group,
+    start: StartModel,
+    chain: Chain,
+    preparation: Preparation,
+    config: FitConfig,
+    chosen: Sequence[Session],
+) -> LabelWriter:
+    """All sessions that have labels now: the chosen ones from the chain, the others as before."""
+    new = {session.name for session in chosen}
+    sessions = tuple(s for s in access.sessions(root) if s.name in new or s.name in start.sessions)
+    names = label_names(chain, config)
+    writer = LabelWriter(
+        root,
+        start.name,
+        sessions=sessions,
+        settings=preparation.study,
+        names=names,
+        n_latent=chain.n_latent,
+        parameters_version=str(start.labels.attrs["parameters"]),
+        scale=[
+            preparation.scale[s.index] if s.name in new else start.scale[s.name] for s in sessions
+        ],
+    )
+    numbered = Numbered(chain, np.arange(config.n_states))
+    variance = np.asarray(first_noise_variance(config, start))
+    write_labels(writer, numbered, chain, names, variance, only=new)
+    copy_labels(root, start.name, start.version, writer, names, without=new)
+    return writer
+
+
+class _Written:
+    """Labels of a version that has just been written, sessions end to end."""
+
+    def __init__(self, writer: LabelWriter, lags: int) -> None:
+        self._writer = writer
+        self.index = ChainIndex.of(writer.sessions, lags)
+        self._row = {session.name: row for row, session in enumerate(writer.sessions)}
+
+    @property
+    def syllable(self) -> _Written:
+        return self
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        start, stop, _ = key.indices(self.index.n_frames)
+        first, parts = self.index.first, []
+        low, high = np.searchsorted(first, [start, stop - 1], side="right") - 1
+        for session in range(int(low), int(high) + 1):
+            begin, length = int(first[session]), int(self.index.length[session])
+            a, b = max(0, start - begin), min(length, stop - begin)
+            row = self._row[self.index.sessions[session].name]
+            parts.append(self._writer.read("syllable", row, a, b))
+        return np.concatenate(parts) if parts else np.zeros(0, np.int16)
+
+
+def _statistics(writer: LabelWriter, config: FitConfig) -> dict[str, Any]:
+    return label_statistics(_Written(writer, config.lags), config.n_states)
