@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 from kpms_zarr.store.provenance import package_version
 
 if TYPE_CHECKING:
+    from kpms_zarr.compute.apply import apply
+    from kpms_zarr.compute.budget import Budget
     from kpms_zarr.compute.config import FitConfig
     from kpms_zarr.compute.fit import fit
     from kpms_zarr.compute.pca import pca
+    from kpms_zarr.compute.plan import plan
     from kpms_zarr.compute.quality import quality
     from kpms_zarr.compute.summaries import summary
     from kpms_zarr.demonstration import demo
+    from kpms_zarr.diagnosis import doctor
+    from kpms_zarr.store.checkpoints import open_progress
     from kpms_zarr.store.errors import InputError
     from kpms_zarr.store.info import info
     from kpms_zarr.store.ingest import ingest
@@ -30,11 +35,16 @@ _HOME = {
     "pca": "kpms_zarr.compute.pca",
     "fit": "kpms_zarr.compute.fit",
     "FitConfig": "kpms_zarr.compute.config",
+    "Budget": "kpms_zarr.compute.budget",
+    "plan": "kpms_zarr.compute.plan",
+    "apply": "kpms_zarr.compute.apply",
     "summary": "kpms_zarr.compute.summaries",
     "report": "kpms_zarr.viz.report",
     "demo": "kpms_zarr.demonstration",
+    "doctor": "kpms_zarr.diagnosis",
     "open_labels": "kpms_zarr.store.models",
     "open_parameters": "kpms_zarr.store.models",
+    "open_progress": "kpms_zarr.store.checkpoints",
     "reconstruct": "kpms_zarr.store.reconstruction",
     "InputError": "kpms_zarr.store.errors",
 }

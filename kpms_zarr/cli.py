@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 import kpms_zarr
 from kpms_zarr import console
-from kpms_zarr.compute.errors import SamplingError
+from kpms_zarr.compute.errors import OutOfMemoryError, SamplingError
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.models import stage_of
 from kpms_zarr.store.schema import USED_FRACTION
+from kpms_zarr.store.selection import parse_selectors
 
 _WIDTH = 12
 
@@ -36,13 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"kpms-zarr {options.command}: the system refused: {error}", file=sys.stderr)
         return 1
-    except SamplingError as error:
+    except (SamplingError, OutOfMemoryError) as error:
         print(f"kpms-zarr {options.command}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if str(error):  # it says itself how to go on
+            print(f"\nkpms-zarr {options.command}: {error}", file=sys.stderr)
+            return 130
         print(f"\nkpms-zarr {options.command}: stopped; nothing was published", file=sys.stderr)
         return 130
-    print(console.to_json(result) if options.json else text)
+    try:
+        print(console.to_json(result) if options.json else text, flush=True)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     return 0
 
 
@@ -53,7 +63,19 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"kpms-zarr {kpms_zarr.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_ingest, _info, _quality, _pca, _fit, _summary, _report, _demo):
+    for add in (
+        _ingest,
+        _info,
+        _quality,
+        _pca,
+        _plan,
+        _fit,
+        _apply,
+        _summary,
+        _report,
+        _demo,
+        _doctor,
+    ):
         add(commands)
     return top
 
@@ -157,8 +179,14 @@ def _run_info(options: argparse.Namespace) -> tuple[object, str]:
     result = kpms_zarr.info(options.store)
     study = result.settings
     models = [
-        f"{model.name} (labels {model.current}; versions {', '.join(model.versions)})"
+        f"{model.name} (labels {model.current}, {model.n_sessions} sessions; versions "
+        f"{', '.join(model.versions)})"
         for model in result.models
+    ]
+    models += [
+        f"{fit.name} (unfinished, {fit.n_sweeps} sweeps; kpms-zarr fit {options.store} --model "
+        f"{fit.name} --resume)"
+        for fit in result.unfinished
     ]
     sizes = ", ".join(f"{k} {console.size(v)}" for k, v in result.bytes_by_group.items())
     facts = {
@@ -194,6 +222,13 @@ def _quality(commands: Any) -> None:
         help="outlier: further from the middle of the animal than median + this many median "
         "absolute deviations",
     )
+    _host_memory(command)
+
+
+def _host_memory(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--host-memory", metavar="16GB", help="of the process (none = what Dask's threads take)"
+    )
 
 
 def _run_quality(options: argparse.Namespace) -> tuple[object, str]:
@@ -203,6 +238,7 @@ def _run_quality(options: argparse.Namespace) -> tuple[object, str]:
         options.store,
         confidence_threshold=options.confidence_threshold,
         outlier_scale=options.outlier_scale,
+        host_memory=options.host_memory,
     )
     pooled = summarise(result)
     shares = ("missing_fraction", "low_confidence_fraction", "outlier_fraction")
@@ -243,6 +279,7 @@ def _pca(commands: Any) -> None:
     command.add_argument(
         "--fix-heading", action="store_true", help="heading 0 in all frames: do not turn the animal"
     )
+    _host_memory(command)
 
 
 def _run_pca(options: argparse.Namespace) -> tuple[object, str]:
@@ -253,6 +290,7 @@ def _run_pca(options: argparse.Namespace) -> tuple[object, str]:
         posterior=options.posterior,
         confidence_threshold=options.confidence_threshold,
         fix_heading=options.fix_heading,
+        host_memory=options.host_memory,
     )
     share = result["explained_variance_ratio"].values
     total = share.cumsum()
@@ -275,7 +313,34 @@ def _fit(commands: Any) -> None:
     command = _command(commands, "fit", _run_fit, "fit a model and publish a syllable per frame")
     _store(command)
     _model(command)
+    _settings(command)
+    command.add_argument(
+        "--resume", action="store_true", help="go on with an unfinished fit from its last commit"
+    )
+    command.add_argument(
+        "--overwrite", action="store_true", help="publish a new version of an existing model"
+    )
+    command.add_argument(
+        "--save-every", type=int, default=25, help="sweeps between commits; also every 5 minutes"
+    )
+    _watching(command)
+    _resources(command)
+    _optional(command)
+
+
+def _sessions(command: argparse.ArgumentParser, which: str) -> None:
+    command.add_argument(
+        "--sessions",
+        type=parse_selectors,
+        metavar="A,B*,group=C",
+        help=f"{which}: names, patterns, or coordinate=value such as group=control",
+    )
+
+
+def _settings(command: argparse.ArgumentParser) -> None:
+    """Settings of a fit."""
     default = kpms_zarr.FitConfig()
+    _sessions(command, "sessions to fit, all by default")
     command.add_argument(
         "--stage",
         default=default.stage,
@@ -283,8 +348,14 @@ def _fit(commands: Any) -> None:
         help="ar: syllables from principal components; full: keypoint model, which also infers "
         "pose, heading, centroid and noise; both: the first as the start of the second",
     )
-    command.add_argument(
+    before = command.add_mutually_exclusive_group()
+    before.add_argument(
         "--from-model", metavar="NAME", help="with --stage full: go on from this model"
+    )
+    before.add_argument(
+        "--continue-from",
+        metavar="NAME",
+        help="give this model more sweeps or sessions, under the new name",
     )
     command.add_argument(
         "--sweeps", type=int, help="Gibbs iterations of the last stage (none = 50 for ar, 200 else)"
@@ -368,13 +439,142 @@ def _fit(commands: Any) -> None:
         metavar="FILE.json",
         help="settings by their Python names, such as noise_dof; options that are given win",
     )
-    command.add_argument(
-        "--overwrite", action="store_true", help="publish a new version of an existing model"
-    )
+
+
+def _watching(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quiet", action="store_true", help="no progress")
+    command.add_argument("--log", metavar="FILE", help="append every event as a line of JSON")
+
+
+def _resources(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group(
+        "resources", "what may be taken of the machine; nothing here changes a result"
+    )
+    group.add_argument(
+        "--device-memory",
+        metavar="4GB",
+        help="of the GPU or, on a CPU, for computing (none = 60 %% of what is free; CPU: 20 %%)",
+    )
+    group.add_argument(
+        "--host-memory",
+        metavar="16GB",
+        help="of the process (none = 60 %% of what machine and cgroup have free; CPU: 40 %%)",
+    )
+    group.add_argument(
+        "--tiles-in-flight", type=int, metavar="N", help="computed at once (none = by the plan)"
+    )
+    group.add_argument(
+        "--home",
+        choices=("device", "host", "disk"),
+        help="where the state of the chain lies (none = the first that fits)",
+    )
+    group.add_argument(
+        "--scratch", metavar="DIR", help="for --home disk (none = environment variable TMPDIR)"
+    )
+
+
+def _budget(options: argparse.Namespace) -> kpms_zarr.Budget:
+    return kpms_zarr.Budget(
+        device_memory=options.device_memory,
+        host_memory=options.host_memory,
+        tiles_in_flight=options.tiles_in_flight,
+        home=options.home,
+        scratch=options.scratch,
+    )
+
+
+@contextmanager
+def _callbacks(options: argparse.Namespace) -> Iterator[tuple[Callable[[Any], None], ...]]:
+    """Progress, a watch over memory, and the log that was asked for."""
+    found: list[Callable[[Any], None]] = []
+    if not options.quiet:
+        found.append(console.Progress(sys.stderr))
+    found.append(
+        console.MemoryWatch(lambda text: print(f"note: {text}", file=sys.stderr, flush=True))
+    )
+    if options.log is None:
+        yield tuple(found)
+        return
+    with closing(console.JsonLog(options.log)) as log:
+        yield (*found, log)
+
+
+def _plan(commands: Any) -> None:
+    command = _command(commands, "plan", _run_plan, "what a fit would take, without running it")
+    _store(command)
+    _settings(command)
+    command.add_argument("--no-time", action="store_true", help="do not time any tiles")
+    _resources(command)
+    _optional(command)
+
+
+def _run_plan(options: argparse.Namespace) -> tuple[object, str]:
+    result = kpms_zarr.plan(
+        options.store,
+        config=_config(options),
+        budget=_budget(options),
+        time_tiles=not options.no_time,
+    )
+    return result, console.plan_table(result)
+
+
+def _apply(commands: Any) -> None:
+    command = _command(
+        commands, "apply", _run_apply, "label sessions with a fitted model, its parameters fixed"
+    )
+    _store(command)
+    _model(command)
+    _sessions(command, "sessions to label, those without labels by default")
+    command.add_argument(
+        "--sweeps",
+        type=int,
+        default=100,
+        help="at most; a session ends when its labels have settled, after 10 at the earliest",
+    )
+    command.add_argument(
+        "--no-check", action="store_true", help="do not label a session of the fit to compare"
+    )
+    _watching(command)
+    _resources(command)
+
+
+def _run_apply(options: argparse.Namespace) -> tuple[object, str]:
+    with _callbacks(options) as callbacks:
+        result = kpms_zarr.apply(
+            options.store,
+            model=options.model,
+            sessions=options.sessions,
+            sweeps=options.sweeps,
+            check=not options.no_check,
+            budget=_budget(options),
+            callbacks=callbacks,
+        )
+    lines = [
+        f"{_sessions_text(result.labelled)} labelled, {result.n_frames:,} frames, up to "
+        f"{max(result.sweeps.values())} sweeps in {result.seconds:.0f} s: version {result.version}"
+    ]
+    if not result.settled:
+        lines.append("not settled everywhere: give more --sweeps, or look at them before use")
+    if result.checked:
+        lines.append(
+            f"agreement with the fit: {_sessions_text(result.checked)} of the fit, labelled again, "
+            f"{'has' if len(result.checked) == 1 else 'have'} the label of the fit in "
+            f"{console.percent(result.agreement)} of the frames; two samples of the chain, ten "
+            f"sweeps apart, agree in {console.percent(result.own_agreement)}"
+        )
+    lines.append(f"next: kpms-zarr summary {options.store} --model {options.model}")
+    return result, "\n".join(lines)
+
+
+def _sessions_text(names: Sequence[str]) -> str:
+    return f"{len(names)} session{'' if len(names) == 1 else 's'}"
+
+
+def _optional(command: argparse.ArgumentParser) -> None:
+    """Settings of a fit are absent unless given, so that they can win over a file of settings."""
+    default = kpms_zarr.FitConfig()
     for action in command._actions:
         if action.dest in _FIT_SETTINGS:
-            # Absent unless given, so that what is given can win over a file of settings.
             value = getattr(default, action.dest)
             if value is not None and not isinstance(value, bool):
                 action.help = f"{action.help} (default: {value})"
@@ -383,14 +583,17 @@ def _fit(commands: Any) -> None:
 
 def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
     config = _config(options)
-    callbacks = () if options.quiet else (console.Progress(sys.stderr),)
-    result = kpms_zarr.fit(
-        options.store,
-        model=options.model,
-        config=config,
-        callbacks=callbacks,
-        overwrite=options.overwrite,
-    )
+    with _callbacks(options) as callbacks:
+        result = kpms_zarr.fit(
+            options.store,
+            model=options.model,
+            config=config,
+            budget=_budget(options),
+            callbacks=callbacks,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            save_every=options.save_every,
+        )
     text = (
         f"{result.n_used} syllables in use, median duration {result.median_duration:.0f} ms, "
         f"{result.n_sweeps} sweeps in {result.seconds:.0f} s (kappa {result.kappa:.3g})\n"
@@ -402,7 +605,7 @@ def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
 _FIT_SETTINGS = (
     "stage", "from_model", "sweeps", "ar_sweeps", "kappa", "target_duration", "ar_kappa",
     "n_states", "latent_dim", "lags", "use_keypoints", "scale", "fix_heading", "refine_pose",
-    "sample_noise_variance", "save_noise_scale", "seed", "precision", "init",
+    "sample_noise_variance", "save_noise_scale", "seed", "precision", "init", "sessions",
 )  # fmt: skip
 
 
@@ -410,6 +613,9 @@ def _config(options: argparse.Namespace) -> kpms_zarr.FitConfig:
     """Settings of a fit: those of a file, then the options that were given."""
     given = {name: getattr(options, name) for name in _FIT_SETTINGS if name in options}
     settings = {**_settings_file(options.config), **given}
+    if options.continue_from is not None:
+        settings["from_model"] = options.continue_from
+        settings.setdefault("stage", stage_of(options.store, options.continue_from))
     if settings.get("from_model") is not None:
         settings.setdefault("stage", "full")
     return kpms_zarr.FitConfig.from_dict(settings)
@@ -509,3 +715,22 @@ def _run_demo(options: argparse.Namespace) -> tuple[object, str]:
         f"report:  {result.report}"
     )
     return result, text
+
+
+def _doctor(commands: Any) -> None:
+    command = _command(
+        commands, "doctor", _run_doctor, "look at this machine: devices, memory, speed, advice"
+    )
+    command.add_argument(
+        "--seconds",
+        type=float,
+        default=10.0,
+        help="of the speed test, compilation included; 0 = none",
+    )
+
+
+def _run_doctor(options: argparse.Namespace) -> tuple[object, str]:
+    from kpms_zarr.diagnosis import as_text
+
+    result = kpms_zarr.doctor(options.seconds)
+    return result, as_text(result)

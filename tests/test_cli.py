@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,10 @@ from kpms_zarr.store.synthetic import SyntheticStudy, write_dlc_csv
 STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=6, missing_fraction=0.01)
 HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settings.posterior[0]]
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
-COMMANDS = ("ingest", "info", "quality", "pca", "fit", "summary", "report", "demo")
+COMMANDS = (
+    "ingest", "info", "quality", "pca", "plan", "fit", "apply", "summary", "report", "demo",
+    "doctor",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +222,11 @@ def test_text__of_each_command(store, tracking, tmp_path, run):
     page = tmp_path / "page.html"
     said = {
         ("ingest", new, tracking): ["3 sessions added, 4,500 frames", "next: kpms-zarr quality"],
-        ("info", store): ["3, 4,500 frames", "session_002", "m (labels v1; versions v1)"],
+        ("info", store): [
+            "3, 4,500 frames",
+            "session_002",
+            "m (labels v1, 3 sessions; versions v1)",
+        ],
         ("quality", store): ["point0", "low confidence"],
         ("quality", store, "--breakdown"): ["session_001", "point5"],
         ("pca", new, *HEADING): ["component", "components (*) hold"],
@@ -289,9 +297,9 @@ def test_functions__give_what_the_command_line_gives(store, tracking, tmp_path, 
 def test_fit_options__reach_the_configuration(run, monkeypatch):
     seen = {}
 
-    def fit(store, *, model, config, callbacks, overwrite):
-        seen.update(store=store, model=model, config=config, overwrite=overwrite)
-        seen["is_quiet"] = not callbacks
+    def fit(store, *, model, config, callbacks, overwrite, **others):
+        seen.update(store=store, model=model, config=config, overwrite=overwrite, **others)
+        seen["is_quiet"] = not any(isinstance(call, console.Progress) for call in callbacks)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("kpms_zarr.compute.fit.fit", fit)
@@ -304,12 +312,17 @@ def test_fit_options__reach_the_configuration(run, monkeypatch):
     given += ["--stage", "full", "--from-model", "a", "--use-keypoints", "x,y", "--scale", "none"]
     given += ["--fix-heading", "--no-refine-pose", "--save-noise-scale", "--ar-sweeps", "3"]
     given += ["--ar-kappa", "1e5"]
+    given += ["--sessions", "a*,group=control"]
+    given += ["--device-memory", "1GB", "--host-memory", "2GiB", "--tiles-in-flight", "3"]
+    given += ["--home", "disk", "--scratch", "/scratch", "--save-every", "7", "--resume"]
     run(*fit_x, *given, "--overwrite", "--quiet")
+    assert seen["budget"] == kpms_zarr.Budget("1GB", "2GiB", 3, "disk", "/scratch")
+    assert (seen["save_every"], seen["resume"]) == (7, True)
     assert seen["config"] == kpms_zarr.FitConfig(
         sweeps=7, target_duration=400.0, n_states=9, latent_dim=2, lags=2, seed=5,
         precision="float64", init="prior", stage="full", from_model="a",
         use_keypoints=("x", "y"), scale="none", fix_heading=True, refine_pose=False,
-        save_noise_scale=True, ar_sweeps=3, ar_kappa=1e5,
+        save_noise_scale=True, ar_sweeps=3, ar_kappa=1e5, sessions=("a*", "group=control"),
     )  # fmt: skip
     assert (seen["overwrite"], seen["is_quiet"]) == (True, True)
     run(*fit_x, "--kappa", "1e5")
@@ -319,7 +332,7 @@ def test_fit_options__reach_the_configuration(run, monkeypatch):
 def test_fit_settings__come_from_a_file_and_options_win(run, monkeypatch, tmp_path):
     seen = {}
 
-    def fit(store, *, model, config, callbacks, overwrite):
+    def fit(store, *, config, **_):
         seen["config"] = config
         raise KeyboardInterrupt
 
@@ -346,6 +359,39 @@ def test_fit_settings__come_from_a_file_and_options_win(run, monkeypatch, tmp_pa
         status, _, err = run("fit", "s.zarr", "--model", "x", "--config", file)
         assert status == 2
         assert words in err
+
+
+def test_log__is_one_line_of_json_for_each_event(store, tmp_path, run):
+    log = tmp_path / "fit.jsonl"
+    line = ["fit", store, "--model", "logged", "--quiet", "--log", log, *SMALL_FIT, "--overwrite"]
+    assert run(*line)[0] == 0
+    events = [json.loads(text, parse_constant=pytest.fail) for text in log.read_text().splitlines()]
+    names = [event["event"] for event in events]
+    assert names[0] == "PlanMade"
+    assert names.count("SweepEnded") == 2
+    assert names[-1] == "Published"
+    assert all(event["resident_bytes"] > 10**7 for event in events)
+    assert run(*line[:-2], "--log", tmp_path)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--device-memory", "lots"], "size in bytes"),
+        (["--host-memory", "1MB"], "--host-memory of at least"),
+        (["--sessions", "nobody"], "nobody"),
+        (["--resume"], "leave --resume out"),
+        (["--save-every", "0"], "--save-every"),
+    ],
+)
+def test_fit__refuses_what_cannot_be_and_changes_nothing(store, run, given, words):
+    before = sorted(path.name for path in (Path(store) / "models").iterdir())
+    status, _, err = run("fit", store, "--model", "never", *given, *SMALL_FIT)
+    assert status == 2
+    assert words in err
+    after = sorted(path.name for path in (Path(store) / "models").iterdir())
+    assert set(after) - set(before) <= {"never"}  # the lock makes its folder
+    assert "never" not in run("info", store)[1]
 
 
 def test_fit__name_in_use_needs_overwrite_and_keeps_the_old_version(store, run):
