@@ -31,8 +31,9 @@ from kpms_zarr.compute.kernels.hmm import filter_forward, hmm_tables, sample_bac
 from kpms_zarr.compute.kernels.latent import eliminate_forward, factor_table, substitute_backward
 from kpms_zarr.compute.kernels.noise import draw_noise_scale
 from kpms_zarr.compute.kernels.pose import PoseMap, latent_evidence, pose_of, rotate
+from kpms_zarr.compute.plan import Plan
 from kpms_zarr.compute.segments import Tile, TileShape
-from kpms_zarr.compute.stream import gather, in_flight, scatter_all
+from kpms_zarr.compute.stream import gather, gather_labels, in_flight, scatter_all
 from kpms_zarr.store.access import Session
 from kpms_zarr.store.synthetic import SyntheticStudy, write_store
 
@@ -204,11 +205,10 @@ def traffic(n_segments: int, n_frames: int) -> float:
         def move() -> None:
             local = gather(chain.local, chain, tile, shape, before=LAGS, after=LAGS)
             gather(chain.observed, chain, tile, shape, before=LAGS)
-            z = gather(chain.syllable, chain, tile, shape, after=LAGS, dtype=np.int32)
+            z = gather_labels(chain, tile, shape, after=LAGS)
             scatter_all(chain, tile, z[:, :n_frames], local[:, : LAGS + n_frames])
 
-        with chain.undoable():
-            return best_of(move)
+        return best_of(move)
 
 
 def memory(n_segments: int, n_frames: int) -> dict[str, float]:
@@ -246,7 +246,7 @@ def memory(n_segments: int, n_frames: int) -> dict[str, float]:
     }
 
 
-def whole(study: SyntheticStudy, n_sweeps: int, folder: Path) -> tuple[dict[str, float], PlanMade]:
+def whole(study: SyntheticStudy, n_sweeps: int, folder: Path) -> tuple[dict[str, float], Plan]:
     """us per frame and sweep of a fit by stage (median of its sweeps), and its plan."""
     store = folder / "study.zarr"
     write_store(store, study)
@@ -256,11 +256,12 @@ def whole(study: SyntheticStudy, n_sweeps: int, folder: Path) -> tuple[dict[str,
         ar_sweeps=n_sweeps, sweeps=n_sweeps, latent_dim=M, n_states=N, lags=LAGS
     )
     kpms_zarr.fit(store, model="m", config=config, callbacks=[events.append])
-    (plan,) = (event for event in events if isinstance(event, PlanMade))
+    (plan,) = (event.plan for event in events if isinstance(event, PlanMade))
     speed = {}
     for stage in ("ar", "full"):
         ended = [e for e in events if isinstance(e, SweepEnded) and e.stage == stage]
         speed[stage] = float(np.median([e.seconds for e in ended[2:]])) / plan.n_frames * 1e6
+        speed[f"{stage} waiting"] = float(np.median([e.waiting for e in ended[2:]]))
     return speed, plan
 
 
@@ -300,6 +301,7 @@ def main() -> None:
     print(f"{'us per frame and sweep':<34}{'now':>6}{'limit':>8}  bound by")
     print(f"{'whole AR sweep':<34}{speed['ar']:6.2f}")
     print(f"{'whole full sweep':<34}{speed['full']:6.2f}")
+    print(f"device waits: AR {speed['ar waiting']:.0%}, full {speed['full waiting']:.0%}")
     n = plan.n_segments * plan.n_segment_frames
     total, limits = 0.0, 0.0
     for block in blocks(plan.n_segments, plan.n_segment_frames):
