@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
 BIN := $(VENV)/bin
+# Two at a time on two cores; each module stays with one worker as long as both have work.
+PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 .PHONY: demo test test-full test-fast lint format bench clean
 
@@ -14,14 +16,14 @@ demo: $(VENV)/.installed
 	$(BIN)/kpms-zarr demo $(DEMO)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-fast: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Statistical tests at their full length.
 test-full: $(VENV)/.installed-test
-	KPMS_ZARR_FULL=1 $(BIN)/python -m pytest -q
+	KPMS_ZARR_FULL=1 $(PYTEST)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -1,9 +1,20 @@
-"""Shared fixtures."""
+"""Shared fixtures; and what is compiled once serves all processes of a run."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Read by JAX when it is imported; workers and the processes that tests start inherit it.
+    _CACHE = tempfile.mkdtemp(prefix="kpms_zarr_compiled_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+    atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
