@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from kpms_zarr.store.schema import CHAIN, LABEL_FRAMES_PER_CHUNK, PROGRESS, vari
 
 _WRITERS = 4
 _PER_FRAME = ("syllable", "local")
+_OLD_SECONDS = 3600.0
 _COMMIT = re.compile(r"s\d{9,}")
 
 ReadRows = Callable[[int, int, int], tuple[np.ndarray, np.ndarray]]
@@ -111,6 +113,9 @@ class Checkpoints:
             for folder in (model, model / "labels", model / "parameters"):
                 _unlink(folder.glob("*.partial"))
             _unlink((model / "chain").rglob("*.partial"))
+            # Above the model others may be writing: only what nobody can be at any more.
+            for folder in (model.parent, model.parent.parent):
+                _unlink(file for file in folder.glob("*.partial") if _is_old(file))
         chain = access.subgroup(self._root, self._path)
         if chain is None or chain.attrs.get("current") is None:
             self.discard()
@@ -325,6 +330,12 @@ def _remove(group: zarr.Group, name: str) -> None:
     if name not in group:
         group.create_group(name, overwrite=True)
     del group[name]
+
+
+def _is_old(file: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return time.time() - file.stat().st_mtime > _OLD_SECONDS
+    return False
 
 
 def _unlink(files: Iterable[Path]) -> None:

@@ -78,7 +78,8 @@ class _Lease(Lock):
             with contextlib.suppress(Exception):
                 if self._lost is None and time.monotonic() - self._renewed >= _RENEW_SECONDS:
                     self._check()
-                    self._write()
+                    if self._lost is None:  # else it belongs to somebody else by now
+                        self._write()
             if self._lost is not None:
                 raise self._lost
 

@@ -14,9 +14,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import xarray as xr
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,9 +27,9 @@ from kpms_zarr.compute import fit as fit_module
 from kpms_zarr.compute import full_sweep
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.errors import SamplingError
-from kpms_zarr.compute.events import Committed, SweepEnded
+from kpms_zarr.compute.events import Committed, Noted, SweepEnded
 from kpms_zarr.compute.interruption import FitInterrupted
-from kpms_zarr.store import access, checkpoints, regions, synthetic
+from kpms_zarr.store import access, checkpoints, locking, regions, retry, synthetic
 
 STUDY = synthetic.SyntheticStudy(
     n_keypoints=5, n_latent=2, seed=4, missing_fraction=0.05, lengths=(700, 2, 260, 5, 410, 90)
@@ -359,3 +361,93 @@ def test_interrupt__in_this_process_commits(store, quiet):
     assert signal.getsignal(signal.SIGINT) is before
     kpms_zarr.fit(store, model="m", resume=True)
     assert_same(result(store), quiet)
+
+
+# ------------------------------------------------------------------ remote storage
+
+
+ZARR_GIVES_UP = pytest.mark.filterwarnings(
+    # What Zarr had not begun to write when a request failed.
+    "ignore:coroutine .* was never awaited:RuntimeWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+
+
+class Network:
+    """Between a fit and a store in ``memory://``: away for some requests, or for good."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.n, self.n_failed, self.is_away = 0, 0, lambda n: False
+        for name in ("pipe_file", "cat_file"):
+            method = getattr(MemoryFileSystem, name)
+            monkeypatch.setattr(MemoryFileSystem, name, self._between(method))
+        monkeypatch.setattr(retry.time, "sleep", lambda seconds: None)
+
+    def _between(self, method):
+        def request(*args, **kwargs):
+            self.n += 1
+            if self.is_away(self.n):
+                self.n_failed += 1
+                raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+            return method(*args, **kwargs)
+
+        return request
+
+
+@pytest.fixture
+def remote(original: Path, tmp_path: Path):
+    url = f"memory://{tmp_path.name}/study.zarr"
+    fsspec.filesystem("memory").put(str(original), url, recursive=True)
+    yield url
+    fsspec.filesystem("memory").rm(url, recursive=True)
+
+
+@ZARR_GIVES_UP
+@pytest.mark.slow
+def test_network__away_for_a_while_is_waited_for(remote, quiet, monkeypatch):
+    """Two of three requests of a while fail, first in the middle of a sweep, then of a commit."""
+    network, said, n_then = Network(monkeypatch), [], []
+
+    def watch(event: object) -> None:
+        if isinstance(event, Noted):
+            said.append(event.text)
+        if isinstance(event, SweepEnded) and event.sweep in (2, 5):
+            start = network.n
+            network.is_away = lambda n: n < start + 60 and n % 3
+            n_then.append(network.n_failed)
+
+    # Nothing is kept in memory: every sweep of the full stage reads.
+    make_plan = fit_module.make_plan
+    monkeypatch.setattr(
+        fit_module, "make_plan",
+        lambda *a: replace(make_plan(*a), kept_bytes=0, recent_bytes=0),
+    )  # fmt: skip
+    kpms_zarr.fit(remote, model="m", config=CONFIG, save_every=2, callbacks=[watch])
+    assert network.n_failed > 30
+    assert n_then[1] > n_then[0] + 10
+    assert any("does not answer" in text and "ConnectionResetError" in text for text in said)
+    assert_same(result(remote), quiet)
+
+
+@ZARR_GIVES_UP
+@pytest.mark.slow
+def test_network__away_for_good_says_how_to_go_on(remote, quiet, monkeypatch):
+    network = Network(monkeypatch)
+    clock = [0.0]
+    monkeypatch.setattr(retry.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(retry.time, "sleep", lambda s: clock.__setitem__(0, clock[0] + s))
+
+    def cut(event: object) -> None:
+        if isinstance(event, SweepEnded) and event.sweep == 6:
+            network.is_away = lambda n: True
+
+    with pytest.raises(OSError, match="sweep 3 is committed") as caught:
+        kpms_zarr.fit(remote, model="m", config=CONFIG, save_every=3, callbacks=[cut])
+    assert "--resume" in str(caught.value)
+    assert "could not be reached for" in str(caught.value)
+    network.is_away = lambda n: False
+    # Nobody has let the model go; the lease is that of a process that is gone.
+    now = time.time()
+    monkeypatch.setattr(locking.time, "time", lambda: now + locking.LEASE_SECONDS + 1)
+    kpms_zarr.fit(remote, model="m", resume=True)
+    assert_same(result(remote), quiet)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
 import kpms_zarr
 from kpms_zarr.store import access
+from kpms_zarr.store import checkpoints as checkpoints_module
 from kpms_zarr.store.access import Session
 from kpms_zarr.store.checkpoints import Checkpoints, read_checkpoint
 
@@ -167,3 +171,194 @@ def failing(folder: Path, **settings: Any) -> Iterator[Faults]:
         yield faults
     finally:
         _faults.remove(faults)
+
+
+def changes(function: Callable[[], Any], folder: Path) -> int:
+    """How many changes of files it makes."""
+    with failing(folder) as faults:
+        function()
+    return faults.n
+
+
+def error_of(function: Callable[..., Any], *arguments: Any) -> OSError | None:
+    """What the system refused."""
+    try:
+        function(*arguments)
+    except OSError as error:
+        return error
+    return None
+
+
+def moments(n: int, full: bool) -> range:
+    """All of them, or some."""
+    return range(1, n + 1, 1 if full else 19)
+
+
+@pytest.fixture
+def committed(checkpoints: Checkpoints, store: Path) -> Path:
+    """A store in which sweeps 2 and 3 were committed."""
+    checkpoints.begin()
+    commit(checkpoints, 2)
+    commit(checkpoints, 3)
+    return store
+
+
+@pytest.fixture
+def copy(committed: Path, tmp_path: Path) -> Callable[[], Path]:
+    """Gives a fresh copy of that store at each call, at the same place."""
+
+    def again() -> Path:
+        place = tmp_path / "copy.zarr"
+        shutil.rmtree(place, ignore_errors=True)
+        return Path(shutil.copytree(committed, place))
+
+    return again
+
+
+@pytest.mark.slow
+def test_commit__killed_between_any_two_writes_is_whole_or_not_at_all(copy, full):
+    store = copy()
+    checkpoints = opened(store)
+    n = changes(lambda: commit(checkpoints, 5), store)
+    assert n > 50
+    found = set()
+    for at in moments(n, full):
+        store = copy()
+        killed = opened(store)
+        with failing(store, at=at), pytest.raises(Killed):
+            commit(killed, 5)
+        seen = read_checkpoint(access.open_group(store), "m").n_sweeps
+        assert_is(store, seen)
+        found.add(seen)
+        # The next process tidies up, and goes on.
+        after = opened(store)
+        after.tidy()
+        assert_is(store, seen)
+        assert not list((store / "models/m").rglob("*.partial"))
+        chain = store / "models/m/chain"
+        assert sum((folder / "local").is_dir() for folder in chain.glob("s*")) == 1
+        commit(after, 7)
+        assert_is(store, 7)
+    assert found == ({3, 5} if full else found | {3})
+
+
+def test_commit__that_is_one_write_earlier_current_would_be_seen(copy, monkeypatch):
+    """Wrong twin: a commit that is made current before it is written."""
+    store = copy()
+    write = Checkpoints._write_rows
+
+    def early(self, group, sessions, read):
+        self._root[self._path].attrs.update({"current": group.name.split("/")[-1]})
+        return write(self, group, sessions, read)
+
+    monkeypatch.setattr(Checkpoints, "_write_rows", early)
+    checkpoints = opened(store)
+    n = changes(lambda: commit(checkpoints, 5), store)
+    checkpoints = opened(copy())
+    with failing(store, at=n // 2), pytest.raises(Killed):
+        commit(checkpoints, 5)
+    with pytest.raises((AssertionError, KeyError, TypeError, ValueError)):
+        assert_is(store, read_checkpoint(access.open_group(store), "m").n_sweeps)
+
+
+@pytest.mark.slow
+def test_commit__on_a_full_disk_leaves_the_one_before_and_no_litter(copy, full):
+    def no_space() -> OSError:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    store = copy()
+    checkpoints = opened(store)
+    n = changes(lambda: commit(checkpoints, 5), store)
+    n_failed = 0
+    for at in moments(n, full):
+        store = copy()
+        before = bytes_below(store)
+        checkpoints = opened(store)
+        # Only what needs space fails; removing goes on working.
+        with failing(
+            store, at=at, error=no_space, is_final=False, only=("open", "os.mkdir")
+        ) as faults:
+            error = error_of(commit, checkpoints, 5)
+        if faults.n < at:
+            break
+        assert error is None or error.errno == errno.ENOSPC
+        n_failed += error is not None
+        seen = read_checkpoint(access.open_group(store), "m").n_sweeps
+        assert_is(store, seen)
+        if seen == 3:
+            opened(store).tidy()
+            assert bytes_below(store) <= before + 20_000  # rows of the traces may be there already
+        commit(checkpoints, 5)
+        commit(checkpoints, 6)
+        assert_is(store, 6)
+    assert n_failed > 3
+
+
+@pytest.mark.slow
+def test_discard__killed_between_any_two_writes_never_looks_like_a_commit(copy, full):
+    store = copy()
+    n = changes(opened(store).discard, store)
+    for at in moments(n, full):
+        store = copy()
+        killed = opened(store)
+        with failing(store, at=at), pytest.raises(Killed):
+            killed.discard()
+        if read_checkpoint(access.open_group(store), "m") is not None:
+            assert_is(store, 3)
+        after = opened(store)
+        after.discard()
+        # Empty folders may be left, of which nobody takes notice.
+        assert not [path for path in (store / "models/m/chain").rglob("*") if path.is_file()]
+        assert access.open_group(store)["models/m"].get("chain") is None
+        after.begin()
+        commit(after, 1)
+        assert_is(store, 1)
+
+
+def test_open_progress__stays_readable_over_the_next_commit(committed):
+    before = kpms_zarr.open_progress(committed, "m")
+    commit(opened(committed), 5)
+    labels = before["syllable"].load().values
+    for row, session in enumerate(SESSIONS):
+        wanted = state(3, row, 0, session.n_frames)[0]
+        np.testing.assert_array_equal(labels[row, : session.n_frames], wanted)
+
+
+def test_commit__again_of_the_same_sweep_writes_nothing(committed):
+    n = bytes_below(committed)
+    assert commit(opened(committed), 3, read=None) == 0
+    assert bytes_below(committed) == n
+
+
+def test_commits__take_one_state_and_labels_twice(committed):
+    sizes = []
+    for sweep in range(4, 12):
+        commit(opened(committed), sweep)
+        sizes.append(bytes_below(committed / "models/m/chain"))
+    assert max(sizes) < 1.1 * min(sizes)
+
+
+def test_remote__commits_and_goes_on_as_on_a_disk(tmp_path):
+    url = f"memory://{tmp_path.name}/s.zarr"
+    access.create(url)
+    checkpoints = opened(url)
+    checkpoints.begin()
+    for sweep in (2, 3, 5):
+        commit(checkpoints, sweep)
+        assert_is(url, sweep)
+    fs = fsspec.filesystem("memory")
+    opened(url).tidy()
+    assert_is(url, 5)
+    names = {path.split("/chain/")[1].split("/")[0] for path in fs.find(url) if "/chain/s" in path}
+    assert names == {"s000000003", "s000000005"}
+    opened(url).discard()
+    assert read_checkpoint(access.open_group(url), "m") is None
+    assert not [path for path in fs.find(url) if "/chain/" in path]
+    fs.rm(url, recursive=True)
+
+
+def test_unfinished__lists_what_was_interrupted(committed):
+    found = checkpoints_module.unfinished(access.open_group(committed))
+    assert [(fit.name, fit.n_sweeps) for fit in found] == [("m", 3)]
+    with pytest.raises(kpms_zarr.InputError, match="open_labels"):
+        kpms_zarr.open_progress(committed, "other")

@@ -1,0 +1,140 @@
+"""One fit of a model at a time, on a disk and on storage without locks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+import kpms_zarr
+from kpms_zarr.store import access, locking
+from kpms_zarr.store.locking import model_lock
+
+HOLD = """
+import sys, time
+from kpms_zarr.store import access
+from kpms_zarr.store.locking import model_lock
+with model_lock(access.open_group(sys.argv[1], "r+"), sys.argv[1], "m"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Path:
+    access.create(tmp_path / "s.zarr")
+    return tmp_path / "s.zarr"
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Iterator[str]:
+    url = f"memory://{tmp_path.name}/s.zarr"
+    access.create(url)
+    yield url
+    fsspec.filesystem("memory").store.clear()
+
+
+def hold(store: str | Path):
+    return model_lock(access.open_group(store, "r+"), store, "m")
+
+
+# ------------------------------------------------------------------ on a disk
+
+
+def test_local__is_refused_while_held_and_free_after_it(local):
+    with hold(local), pytest.raises(kpms_zarr.InputError, match="another process") as caught:
+        hold(local).__enter__()
+    assert "another --model" in str(caught.value)
+    with hold(local), model_lock(access.open_group(local, "r+"), local, "other"):
+        pass
+
+
+def test_local__goes_with_a_process_that_is_killed(local):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(local)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(kpms_zarr.InputError, match="another process"):
+            hold(local).__enter__()
+        process.kill()
+    with hold(local):
+        pass
+
+
+def test_local__a_folder_that_cannot_be_written_is_said_at_once(local, monkeypatch):
+    with hold(local):
+        pass
+    # Root may write everywhere; what a read-only disk answers is simulated.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(OSError, match="cannot be written") as caught:
+        hold(local).__enter__()
+    assert "models/m" in str(caught.value)
+
+
+def test_local__without_locks_of_the_file_system_there_is_a_lease(local, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(locking.fcntl, "flock", refuse)
+    with hold(local):
+        assert (local / "models/m/lock").is_dir()
+        with pytest.raises(kpms_zarr.InputError, match=f"process {os.getpid()}"):
+            hold(local).__enter__()
+    assert not (local / "models/m/lock").exists()
+
+
+# ------------------------------------------------------------------ elsewhere
+
+
+def test_remote__is_refused_while_held_and_free_after_it(remote):
+    with hold(remote), pytest.raises(kpms_zarr.InputError, match="try again in") as caught:
+        hold(remote).__enter__()
+    assert f"process {os.getpid()}" in str(caught.value)
+    with hold(remote) as lock:
+        lock.renew()
+
+
+def test_remote__of_a_process_that_died_ends_by_itself(remote, monkeypatch):
+    abandoned = hold(remote)
+    abandoned.__enter__()
+    now = time.time()
+    monkeypatch.setattr(locking.time, "time", lambda: now + locking.LEASE_SECONDS + 1)
+    with hold(remote):
+        pass
+
+
+def test_remote__a_holder_that_slept_too_long_is_told(remote, monkeypatch):
+    """Somebody else took the model meanwhile: the first holder must not write any more."""
+    monkeypatch.setattr(locking, "_RENEW_SECONDS", 0.0)
+    # No thread: this process sleeps.
+    monkeypatch.setattr(locking._Lease, "_live", lambda self: None)
+    lock = hold(remote)
+    first = lock.__enter__()
+    first.renew()
+    group = access.open_group(remote, "r+")["models/m/lock"]
+    group.attrs.put({"owner": "somebody", "host": "elsewhere", "process": 7, "renewed": 1e12})
+    with pytest.raises(kpms_zarr.InputError, match="process 7 on elsewhere"):
+        first.renew()
+    lock.__exit__(None, None, None)
+    # And leaves the lease of the other alone.
+    assert access.open_group(remote)["models/m/lock"].attrs["owner"] == "somebody"
+
+
+def test_remote__storage_that_is_away_does_not_end_a_lease(remote, monkeypatch):
+    monkeypatch.setattr(locking, "_RENEW_SECONDS", 0.0)
+    monkeypatch.setattr(locking._Lease, "_live", lambda self: None)
+    with hold(remote) as lock:
+        with monkeypatch.context() as patch:
+
+            def away(self: object) -> None:
+                raise ConnectionError("gone")
+
+            patch.setattr(locking._Lease, "_read", away)
+            lock.renew()
+        lock.renew()
