@@ -7,6 +7,7 @@ sessions; 20 million in 200 sessions of very different lengths; one session of 5
 500 of 2,000. Fits each for a few sweeps with `--device-memory 1GB --host-memory 2GB`, every fit in
 a process of its own, and prints microseconds per frame and sweep, the share of time that the device
 waited, and the peak of the process. `--slow MS` delays every read of tracked data by so many ms.
+Last, opens a store of 10,000 sessions in several ways.
 """
 
 import argparse
@@ -23,6 +24,9 @@ import kpms_zarr
 from kpms_zarr.compute import mapreduce
 from kpms_zarr.compute.events import PlanMade, SweepEnded
 from kpms_zarr.compute.memory import peak_resident_memory
+from kpms_zarr.store import access
+from kpms_zarr.store.keypoints import create_keypoints, set_session_count, write_session_rows
+from kpms_zarr.store.study import StudySettings, write_settings
 from kpms_zarr.store.synthetic import SyntheticStudy, write_store
 
 
@@ -95,15 +99,51 @@ def slow_down(seconds: float) -> None:
     mapreduce.regions.read = late
 
 
+OPENINGS = {
+    "kpms_zarr.info": "kpms_zarr.info(store)",
+    "xarray.open_zarr": "xarray.open_zarr(store, group='keypoints', consolidated=False)",
+    "index of a fit": "ChainIndex.of(access.sessions(access.open_group(store)), 3)",
+}
+
+
+def open_many(folder: Path, n_sessions: int) -> None:
+    """Print how long it takes to open a store of very many sessions, without the imports."""
+    store = folder / f"sessions_{n_sessions}.zarr"
+    if not store.exists():
+        study = StudySettings(tuple(f"point{i}" for i in range(8)), ("x", "y"), (), (), ())
+        root = access.create(store)
+        write_settings(root, study)
+        group = create_keypoints(root, study)
+        set_session_count(group, n_sessions, 20_000)
+        names = [f"mouse_{i:05d}" for i in range(n_sessions)]
+        table = dict.fromkeys(("session", "recording", "source", "source_hash"), names)
+        table |= {"individual": [""] * n_sessions, "source_format": ["synthetic"] * n_sessions}
+        write_session_rows(group, 0, table, 30.0)
+        group["n_frames"][:] = np.random.default_rng(0).integers(1_000, 20_000, n_sessions)
+    for name, call in OPENINGS.items():
+        code = (
+            "import sys, time, kpms_zarr, xarray, kpms_zarr.store.info\n"
+            "from kpms_zarr.compute.chain import ChainIndex\n"
+            "from kpms_zarr.store import access\n"
+            f"store = sys.argv[1]; began = time.perf_counter(); {call}\n"
+            "print(time.perf_counter() - began)"
+        )
+        output = subprocess.run(
+            [sys.executable, "-c", code, str(store)], capture_output=True, text=True, check=True
+        ).stdout
+        print(f"{n_sessions:,} sessions, {name}: {float(output):.2f} s", flush=True)
+
+
 def main() -> None:
     """Run the cases one after another and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--cases", nargs="+", default=["small", "large", "long"])
+    parser.add_argument("--cases", nargs="*", default=["small", "large", "long"])
     parser.add_argument("--sweeps", type=int, default=3)
     parser.add_argument("--device-memory", default="1GB")
     parser.add_argument("--host-memory", default="2GB")
     parser.add_argument("--home", choices=("device", "host", "disk"))
+    parser.add_argument("--many", type=int, default=10_000, help="sessions of the store to open")
     parser.add_argument("--slow", type=float, default=0.0, metavar="MS")
     parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -131,6 +171,7 @@ def main() -> None:
             f"| {f['peak'] / 1e9:.2f} GB, {f['predicted'] / 1e9:.2f} GB | {f['in all']:.0f} s |",
             flush=True,
         )
+    open_many(folder, arguments.many)
 
 
 if __name__ == "__main__":

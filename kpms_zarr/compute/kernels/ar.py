@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,10 +80,28 @@ def _moments(
     products = (features[:, rows] * features[:, columns]).transpose(0, 2, 1)
     # Padding goes to a state of its own that is cut off again.
     segment_ids = jnp.where(is_real, z, n_states).reshape(-1)
-    total = jax.ops.segment_sum(
-        products.reshape(-1, len(rows)), segment_ids, num_segments=n_states + 1
+    products = products.reshape(-1, len(rows))
+    # A scattered sum is the fastest on a CPU; on a GPU its order, and so its bits, may vary.
+    return jax.lax.platform_dependent(
+        products,
+        segment_ids,
+        cpu=partial(sum_scattered, n_states=n_states),
+        default=partial(sum_by_product, n_states=n_states),
     )
-    return total[:n_states]
+
+
+def sum_scattered(values: jax.Array, state: jax.Array, *, n_states: int) -> jax.Array:
+    """Sums of values (row, column) by state (row,), one row after the other: (state, column).
+
+    Rows of other states than 0 to ``n_states`` - 1 are left out.
+    """
+    return jax.ops.segment_sum(values, state, num_segments=n_states + 1)[:n_states]
+
+
+def sum_by_product(values: jax.Array, state: jax.Array, *, n_states: int) -> jax.Array:
+    """The same as one matrix product, whose order of summation is fixed."""
+    is_state = (state == jnp.arange(n_states)[:, None]).astype(values.dtype)
+    return jnp.matmul(is_state, values, precision=jax.lax.Precision.HIGHEST)
 
 
 def unpack(
