@@ -195,11 +195,13 @@ class _Job:
             config = _goes_on(with_start(config, start, self.tell), start, self.tell)
         config = settle_tiles(config)
         preparation = prepare(self.store, config, start, self.tell)
+        self.stop.check()
         plan = self.plan(preparation, config)
         with make_chain(preparation, config, plan, self.budget.scratch) as chain:
             check_length(chain.index, self.store, self.tell)
             sampler = self.sampler(chain, config, plan)
             load(chain, preparation, config, start, plan.tiles_in_flight)
+            self.stop.check()
             first = start.n_sweeps if start else 0
             if start is not None:
                 first = self.label_new(sampler, start)
@@ -276,6 +278,8 @@ class _Job:
             return not self.stop.is_asked
 
         self.commit(committer, progress)
+        if self.stop.is_asked and progress.done < n_sweeps_of(config):
+            raise self.interrupted(progress.done, "stopped")
         failure = None
         try:
             run(sampler, preparation, config, progress, self.tell, after_sweep=after_sweep)

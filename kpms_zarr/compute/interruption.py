@@ -33,6 +33,16 @@ class Stop:
 
     is_asked: bool = False
 
+    def check(self) -> None:
+        """End where there is nothing yet to finish or to commit.
+
+        Raises
+        ------
+        KeyboardInterrupt
+        """
+        if self.is_asked:
+            raise KeyboardInterrupt
+
 
 @contextmanager
 def stoppable(tell: Callable[[str], None]) -> Iterator[Stop]:
@@ -56,7 +66,7 @@ def stoppable(tell: Callable[[str], None]) -> Iterator[Stop]:
         if stop.is_asked:
             raise KeyboardInterrupt
         stop.is_asked = True
-        tell("stopping after this sweep, which is then committed; again to stop at once")
+        tell("stopping once this sweep is done and committed; again to stop at once")
 
     for number in _SIGNALS:
         before[number] = signal.signal(number, ask)

@@ -27,7 +27,7 @@ from kpms_zarr.compute import fit as fit_module
 from kpms_zarr.compute import full_sweep
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.errors import SamplingError
-from kpms_zarr.compute.events import Committed, Noted, SweepEnded
+from kpms_zarr.compute.events import Committed, Noted, PlanMade, SweepEnded
 from kpms_zarr.compute.interruption import FitInterrupted
 from kpms_zarr.store import access, checkpoints, locking, regions, retry, synthetic
 
@@ -359,6 +359,22 @@ def test_interrupt__in_this_process_commits(store, quiet):
         kpms_zarr.fit(store, model="m", config=CONFIG, callbacks=[press], save_every=99)
     assert caught.value.n_sweeps == 3
     assert signal.getsignal(signal.SIGINT) is before
+    kpms_zarr.fit(store, model="m", resume=True)
+    assert_same(result(store), quiet)
+
+
+def test_interrupt__before_the_first_sweep(store, quiet):
+    """With nothing to finish or to commit it ends at once; after the first commit with that."""
+
+    def press_at(kind: type) -> object:
+        return lambda event: signal.raise_signal(signal.SIGINT) if isinstance(event, kind) else None
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        kpms_zarr.fit(store, model="m", config=CONFIG, callbacks=[press_at(PlanMade)])
+    assert not isinstance(caught.value, FitInterrupted)
+    assert not kpms_zarr.info(store).unfinished
+    with pytest.raises(FitInterrupted, match="sweep 0 is committed"):
+        kpms_zarr.fit(store, model="m", config=CONFIG, callbacks=[press_at(Committed)])
     kpms_zarr.fit(store, model="m", resume=True)
     assert_same(result(store), quiet)
 
