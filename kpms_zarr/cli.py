@@ -582,7 +582,12 @@ def _optional(command: argparse.ArgumentParser) -> None:
 
 
 def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
-    config = _config(options)
+    settings = _given_settings(options)
+    config = kpms_zarr.FitConfig.from_dict(settings)
+    if options.resume:
+        from kpms_zarr.compute.commit import check_given
+
+        check_given(options.store, options.model, settings)
     with _callbacks(options) as callbacks:
         result = kpms_zarr.fit(
             options.store,
@@ -610,7 +615,12 @@ _FIT_SETTINGS = (
 
 
 def _config(options: argparse.Namespace) -> kpms_zarr.FitConfig:
-    """Settings of a fit: those of a file, then the options that were given."""
+    """Settings of a fit."""
+    return kpms_zarr.FitConfig.from_dict(_given_settings(options))
+
+
+def _given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What was given: in a file, then as options."""
     given = {name: getattr(options, name) for name in _FIT_SETTINGS if name in options}
     settings = {**_settings_file(options.config), **given}
     if options.continue_from is not None:
@@ -618,7 +628,7 @@ def _config(options: argparse.Namespace) -> kpms_zarr.FitConfig:
         settings.setdefault("stage", stage_of(options.store, options.continue_from))
     if settings.get("from_model") is not None:
         settings.setdefault("stage", "full")
-    return kpms_zarr.FitConfig.from_dict(settings)
+    return settings
 
 
 def _settings_file(path: str | None) -> dict[str, Any]:

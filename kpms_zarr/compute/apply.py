@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,8 @@ from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Callback, Event, Noted, PlanMade, Published, SessionsSettled
 from kpms_zarr.compute.full_sweep import _SMALLEST_KEPT, FullSampler
 from kpms_zarr.compute.full_tile import FullTables, TileInput, TileOutput
-from kpms_zarr.compute.plan import Needs, make_plan, settle_tiles
+from kpms_zarr.compute.mapreduce import within
+from kpms_zarr.compute.plan import DEVICE_TILE_FRAMES, Needs, make_plan, settle_tiles
 from kpms_zarr.compute.preparation import (
     Preparation,
     check_length,
@@ -162,7 +163,8 @@ def apply(
             compared = _one_to_compare(root, fitted)
         every = tuple(sorted({*chosen, *compared}, key=lambda session: session.index))
         config = _settings(start, every)
-        preparation = prepare(store, config, fitted, tell)
+        with within(store, (budget or Budget()).host_memory, is_strict=False):
+            preparation = prepare(store, config, fitted, tell)
         plan = make_plan(_needs(preparation, config), budget or Budget())
         tell(PlanMade(plan))
         with make_chain(preparation, config, plan, (budget or Budget()).scratch) as chain:
@@ -179,7 +181,8 @@ def apply(
                 **config.to_dict(), "sessions": [session.name for session in chosen],
                 "sweeps": sweeps, "notes": list(said),
             }  # fmt: skip
-            version = writer.publish("apply", settings, _statistics(writer, config))
+            numbers = {"n_sweeps_in_all": max(run.next_number, start.n_sweeps)}
+            version = writer.publish("apply", settings, {**_statistics(writer, config), **numbers})
             tell(Published(model, version))
     return ApplySummary(
         os.fspath(store),
@@ -232,7 +235,11 @@ def _one_to_compare(root: access.Group, fitted: StartModel) -> tuple[Session, ..
 
 def _settings(start: StartModel, sessions: Sequence[Session]) -> FitConfig:
     """Those of the fit, for these sessions."""
-    names = {name: value for name, value in start.settings.items() if name != "notes"}
+    # What a newer or older version has saved besides says nothing about the labels.
+    known = {field.name for field in fields(FitConfig)}
+    names = {name: value for name, value in start.settings.items() if name in known}
+    if names.get("tile_frames") in DEVICE_TILE_FRAMES:
+        names["tile_frames"] = None  # it was left open, and the device at hand may be another
     config = replace(
         FitConfig.from_dict(names),
         stage=start.stage,
@@ -307,6 +314,11 @@ class _Run:
         self.flight = Flight(n_in_flight, on_less=self._say_less)
         self.has_settled = True
         self._number = fitted.n_sweeps
+
+    @property
+    def next_number(self) -> int:
+        """Of the next sweep, for random numbers."""
+        return self._number
 
     def _say_less(self, n: int) -> None:
         self.tell(Noted(f"out of memory: from now on {n} tile{'s' if n > 1 else ''} at a time"))

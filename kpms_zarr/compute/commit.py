@@ -21,7 +21,7 @@ from kpms_zarr.compute.trace import Progress
 from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import iter_blocks
-from kpms_zarr.store.checkpoints import Checkpoint, Checkpoints
+from kpms_zarr.store.checkpoints import Checkpoint, Checkpoints, read_checkpoint
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.schema import LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.study import keypoint_columns, read_settings, subset_keypoints
@@ -208,6 +208,18 @@ def _same_sessions(store: StoreLike, root: access.Group, found: Checkpoint) -> t
     return tuple(there[name] for name in found.sessions)
 
 
+def check_given(store: StoreLike, model: str, given: Mapping[str, Any]) -> None:
+    """Refuse settings, all that a person has typed, that an unfinished fit was not begun with.
+
+    Raises
+    ------
+    InputError
+    """
+    found = read_checkpoint(access.open_group(store), model)
+    if found is not None:
+        check_same(FitConfig.from_dict(found.attrs["config"]), given)
+
+
 def restore(chain: Chain, found: Checkpoint, n_states: int) -> Progress:
     """Fill a chain with a commit, to the bit."""
     number = found.values["state_number"].astype(np.int64)
@@ -227,8 +239,14 @@ def restore(chain: Chain, found: Checkpoint, n_states: int) -> Progress:
     return Progress.from_store(found.n_sweeps, found.values, found.attrs, found.traces, counts)
 
 
-def check_same(config: FitConfig, given: FitConfig | None) -> None:
+def check_same(config: FitConfig, given: FitConfig | Mapping[str, Any] | None) -> None:
     """Refuse settings that differ from those that a fit was begun with.
+
+    Parameters
+    ----------
+    config : FitConfig
+    given : FitConfig or mapping, optional
+        Of a FitConfig the defaults count as not given; of a mapping everything counts.
 
     Raises
     ------
@@ -236,8 +254,11 @@ def check_same(config: FitConfig, given: FitConfig | None) -> None:
     """
     if given is None:
         return
-    before, now = config.to_dict(), given.to_dict()
-    default = FitConfig().to_dict()
+    is_all = not isinstance(given, FitConfig)
+    whole = FitConfig.from_dict(given) if is_all else given  # type: ignore[arg-type]
+    before, now, default = config.to_dict(), whole.to_dict(), FitConfig().to_dict()  # type: ignore[union-attr]
+    if is_all:
+        now = {name: now[name] for name in given}  # type: ignore[union-attr]
     problems = [
         Problem(
             f"{json.dumps(before[name])}, as in the fit that is resumed",
@@ -246,7 +267,7 @@ def check_same(config: FitConfig, given: FitConfig | None) -> None:
             "leave it out, or begin again with --overwrite",
         )
         for name in now
-        if now[name] != before[name] and now[name] != default[name]
+        if now[name] != before[name] and (is_all or now[name] != default[name])
     ]
     if problems:
         raise InputError.of(problems)

@@ -45,8 +45,8 @@ class OutOfMemoryError(RuntimeError):
         self.reason = reason
         super().__init__(
             f"out of memory: expected room for one tile of segments, found: {reason}\n"
-            "  What to do: end what else uses the device or the machine, and go on with: "
-            "kpms-zarr fit ... --resume"
+            "  What to do: end what else uses the device or the machine, then go on: a fit with "
+            "--resume, everything else with the same command"
         )
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:

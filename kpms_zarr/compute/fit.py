@@ -25,6 +25,7 @@ from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.compute.events import Callback, Committed, Event, Noted, PlanMade, Published
 from kpms_zarr.compute.interruption import FitInterrupted, Stop, stoppable
+from kpms_zarr.compute.mapreduce import within
 from kpms_zarr.compute.plan import Needs, Plan, make_plan, settle_tiles
 from kpms_zarr.compute.preparation import (
     Preparation,
@@ -159,9 +160,9 @@ def fit(
     root = access.open_group(store, "r+")
     access.require_sessions(root, os.fspath(store))
     said: list[str] = []
-    tell = partial(_tell, callbacks, said)
     _check_request(root, store, model, resume=resume, overwrite=overwrite)
-    with model_lock(root, store, model) as lock, stoppable(lambda text: tell(Noted(text))) as stop:
+    with model_lock(root, store, model) as lock, stoppable() as stop:
+        tell = partial(_tell, callbacks, said, stop)
         checkpoints = Checkpoints(root, store, model)
         checkpoints.tidy()
         job = _Job(store, model, root, checkpoints, budget or Budget(), tell, said, lock, stop)
@@ -194,7 +195,8 @@ class _Job:
         if start is not None:
             config = _goes_on(with_start(config, start, self.tell), start, self.tell)
         config = settle_tiles(config)
-        preparation = prepare(self.store, config, start, self.tell)
+        with within(self.store, self.budget.host_memory, is_strict=False):
+            preparation = prepare(self.store, config, start, self.tell)
         self.stop.check()
         plan = self.plan(preparation, config)
         with make_chain(preparation, config, plan, self.budget.scratch) as chain:
@@ -305,7 +307,10 @@ class _Job:
             )
         )  # fmt: skip
         self.tell(Published(self.model, version))
-        self.patiently(self.checkpoints.discard)
+        try:
+            self.patiently(self.checkpoints.discard)
+        except OSError as error:  # what matters is published; the next fit of the name tidies up
+            self.tell(Noted(f"the progress of the fit could not be removed: {error}"))
         if failure is not None:
             raise failure
         return self.summary(chain, progress, version, began)
@@ -432,11 +437,15 @@ def _goes_on(config: FitConfig, start: StartModel, tell: Tell) -> FitConfig:
     return replace(config, kappa=start.kappa)
 
 
-def _tell(callbacks: Sequence[Callback], said: list[str], event: Event) -> None:
+def _tell(callbacks: Sequence[Callback], said: list[str], stop: Stop, event: Event) -> None:
+    def pass_on(event: Event) -> None:
+        for callback in callbacks:
+            callback(event)
+
+    stop.say(lambda text: pass_on(Noted(text)))
     if isinstance(event, Noted):
         said.append(event.text)
-    for callback in callbacks:
-        callback(event)
+    pass_on(event)
 
 
 def _check_request(

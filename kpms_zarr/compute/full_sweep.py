@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from contextlib import closing
 from functools import partial
@@ -104,6 +105,7 @@ class FullSampler(Sampler):
         self.observation = observation
         self.settings = settings
         self.n_repeated = 0
+        self._wide = threading.Lock()
 
     def sweep(self, parameters: Parameters, number: int) -> SweepResult:
         """Draw everything local once, even segments first, then odd ones given the even.
@@ -168,18 +170,20 @@ class FullSampler(Sampler):
         is_repeated = not self._is_sound(found, self.dtype)
         if is_repeated:
             found = self._again(tile, tables, given, number, task.is_odd)
-        scatter_all(self.chain, tile, found.z, found.local)
-        if self.watch:
-            n_frames = self.shape.n_frames
-            self.watch(tile, np.asarray(given.z)[:, :n_frames], np.asarray(found.z))
         by_segment = [np.asarray(getattr(found, name), np.float64).sum() for name in _SUMS]
-        return _Sums(
+        sums = _Sums(
             np.asarray(found.moments, np.float64),
             np.array(by_segment),
             np.asarray(found.square, np.float64),
             np.asarray(found.n_observed, np.float64),
             int(is_repeated),
         )
+        if self.watch:
+            n_frames = self.shape.n_frames
+            self.watch(tile, np.asarray(given.z)[:, :n_frames], np.asarray(found.z))
+        # Last: what is written must not be drawn again from what it has changed.
+        scatter_all(self.chain, tile, found.z, found.local)
+        return sums
 
     def full_input(self, tile: Tile) -> TileInput:
         """What :func:`sample_full_tile` is given of a tile."""
@@ -218,7 +222,8 @@ class FullSampler(Sampler):
     ) -> TileOutput:
         """The tile once more in float64."""
         double = np.dtype("float64")
-        with jax.enable_x64(True):
+        # One at a time: they take twice the memory of the tiles that were planned for.
+        with self._wide, jax.enable_x64(True):
             shared = on_device(tables, double)
             wide = given._replace(local=given.local.astype(double))
             found = self._sample(shared, wide, number, is_last)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,7 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kpms_zarr.compute.errors import OutOfMemoryError
 from kpms_zarr.store.errors import InputError
+
+_PIECE_ROWS = 65_536
+"""Of an array on the device that are handed over at once."""
 
 HOMES = ("device", "host", "disk")
 
@@ -319,16 +324,40 @@ class DeviceRows:
         return jax.enable_x64(self.dtype == np.float64)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        with self._lock, self._precision():
-            return np.asarray(self._values[key])
+        start, stop, _ = key.indices(self.shape[0])
+        found = np.empty((max(0, stop - start), *self.shape[1:]), self.dtype)
+        for first, begin, rows in self._pieces(start, stop):
+            with self._lock, self._precision():
+                piece = np.asarray(_piece(self._values, np.int32(begin), n_rows=self._n_rows))
+            found[first : first + rows.stop - rows.start] = piece[rows]
+        return found
 
     def __setitem__(self, key: Any, values: Any) -> None:
         start, stop, _ = key.indices(self.shape[0])
         shape = (max(0, stop - start), *self.shape[1:])
         given = np.broadcast_to(np.asarray(values, self.dtype), shape)
-        if given.size:
+        for first, begin, rows in self._pieces(start, stop):
+            padded = np.zeros((self._n_rows, *self.shape[1:]), self.dtype)
+            padded[rows] = given[first : first + rows.stop - rows.start]
             with self._lock, self._precision():
-                self._values = _overwrite(self._values, given, np.int32(start))
+                self._values = _overwrite(
+                    self._values, padded, np.int32(begin), np.int32(rows.start), np.int32(rows.stop)
+                )
+
+    @property
+    def _n_rows(self) -> int:
+        return min(_PIECE_ROWS, self.shape[0])
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, slice]]:
+        """Pieces of one size, so that one program serves all: what is asked for lies in their
+        ``rows``, and they begin early enough to end within the array.
+
+        Yields (first of what is asked for, first row of the piece, rows of the piece).
+        """
+        for first in range(start, stop, max(1, self._n_rows)):
+            begin = min(first, self.shape[0] - self._n_rows)
+            end = min(stop, first + self._n_rows, begin + self._n_rows)
+            yield first - start, begin, slice(first - begin, end - begin)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self[:], dtype, copy=copy)
@@ -357,8 +386,12 @@ class DeviceRows:
         if values.dtype != self.dtype:
             values = np.asarray(values).astype(self.dtype)
         rows = (_padded(part, n_segments) for part in (first, start, stop))
-        with self._lock, self._precision():
-            self._values = _put(self._values, *rows, values)
+        try:
+            with self._lock, self._precision():
+                self._values = _put(self._values, *rows, values)
+        except jax.errors.JaxRuntimeError as error:
+            # The array was given away: there is no state that could be gone on from.
+            raise OutOfMemoryError(str(error).splitlines()[0]) from error
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """See :class:`Rows`."""
@@ -374,9 +407,19 @@ def _padded(rows: np.ndarray, n_segments: int) -> np.ndarray:
     return np.pad(np.asarray(rows, np.int32), (0, n_segments - len(rows)))
 
 
+@partial(jax.jit, static_argnames="n_rows")
+def _piece(values: jax.Array, start: jax.Array, *, n_rows: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(values, start, n_rows)
+
+
 @partial(jax.jit, donate_argnums=0)
-def _overwrite(values: jax.Array, given: jax.Array, start: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_update_slice_in_dim(values, given, start, 0)
+def _overwrite(
+    values: jax.Array, given: jax.Array, start: jax.Array, low: jax.Array, high: jax.Array
+) -> jax.Array:
+    before = jax.lax.dynamic_slice_in_dim(values, start, len(given))
+    row = jnp.arange(len(given)).reshape(-1, *(1,) * (values.ndim - 1))
+    new = jnp.where((row >= low) & (row < high), given, before)
+    return jax.lax.dynamic_update_slice_in_dim(values, new, start, 0)
 
 
 @partial(jax.jit, static_argnames=("n_rows", "columns"))

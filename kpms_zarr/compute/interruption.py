@@ -32,6 +32,14 @@ class Stop:
     """Whether somebody asked to stop."""
 
     is_asked: bool = False
+    is_said: bool = False
+
+    def say(self, tell: Callable[[str], None]) -> None:
+        """Tell once that the request has come; not from within the signal, which may come while
+        somebody is writing."""
+        if self.is_asked and not self.is_said:
+            self.is_said = True
+            tell("stopping once this sweep is done and committed; again to stop at once")
 
     def check(self) -> None:
         """End where there is nothing yet to finish or to commit.
@@ -45,16 +53,11 @@ class Stop:
 
 
 @contextmanager
-def stoppable(tell: Callable[[str], None]) -> Iterator[Stop]:
+def stoppable() -> Iterator[Stop]:
     """Turn the first Ctrl-C (or SIGTERM, as batch systems send it) into a request.
 
     The second one stops at once. Outside the main thread, where Python delivers no signals,
     nothing changes.
-
-    Parameters
-    ----------
-    tell : callable
-        Is given a sentence when the request comes.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -66,7 +69,6 @@ def stoppable(tell: Callable[[str], None]) -> Iterator[Stop]:
         if stop.is_asked:
             raise KeyboardInterrupt
         stop.is_asked = True
-        tell("stopping once this sweep is done and committed; again to stop at once")
 
     for number in _SIGNALS:
         before[number] = signal.signal(number, ask)

@@ -95,7 +95,9 @@ class BlockReader:
 
 
 @contextmanager
-def within(store: StoreLike, host_memory: str | int | None) -> Iterator[None]:
+def within(
+    store: StoreLike, host_memory: str | int | None, *, is_strict: bool = True
+) -> Iterator[None]:
     """Work on no more blocks at once than a budget of memory allows.
 
     Parameters
@@ -104,6 +106,8 @@ def within(store: StoreLike, host_memory: str | int | None) -> Iterator[None]:
     host_memory : str, int or None
         Such as ``"4GB"``, or bytes, of the whole process; None = as many blocks as Dask has
         threads. A scheduler or client that the user has chosen is left alone.
+    is_strict : bool
+        False: one block at a time where not even that fits, for somebody else will refuse.
 
     Raises
     ------
@@ -118,7 +122,7 @@ def within(store: StoreLike, host_memory: str | int | None) -> Iterator[None]:
     one = FRAMES_PER_CHUNK * n_points * (n_space + 1) * _BYTES_PER_NUMBER
     n_bytes, taken = parse_size(host_memory), resident_memory() + _WORKING_BYTES
     n_blocks = (n_bytes - taken) // one
-    if n_blocks < 1:
+    if n_blocks < 1 and is_strict:
         needed = f"{-(-(taken + one) // 10**6)}MB"
         raise InputError(
             expected=f"a --host-memory of at least {needed}",
@@ -126,7 +130,7 @@ def within(store: StoreLike, host_memory: str | int | None) -> Iterator[None]:
             where="blocks of frames in memory",
             fix=f"give --host-memory {needed}",
         )
-    n_threads = int(min(n_blocks, os.cpu_count() or 1))
+    n_threads = int(min(max(1, n_blocks), os.cpu_count() or 1))
     with dask.config.set(num_workers=n_threads):
         yield
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,11 @@ class StartModel:
             found["pose_mean"].values,
             dict(zip(sessions, scale.tolist(), strict=True)),
             found.attrs.get("centroid_step_variance"),
-            int(found.attrs.get("n_sweeps_in_all", found.sizes["sweep"])),
+            # Labels that were applied have used the numbers of further sweeps.
+            max(
+                int(found.attrs.get("n_sweeps_in_all", found.sizes["sweep"])),
+                int(labels.attrs.get("n_sweeps_in_all", 0)),
+            ),
             version,
             stage,
             float(found["trace_kappa"].values[-1]),
@@ -131,20 +136,25 @@ class StartModel:
 
     def read(self, session: str, start: int, stop: int | None) -> dict[str, np.ndarray]:
         """Labels, latent pose, centroid, heading and, where saved, noise of some frames."""
-        row = self.labels["session"].values.tolist().index(session)
+        row = self._rows[session]
         stop = int(self.labels["n_frames"].values[row]) if stop is None else stop
         every = ("syllable", "latent", "centroid", "heading", "noise_scale")
         names = [name for name in every if name in self.labels]
         return {name: self.labels[name][row, start:stop].values for name in names}
 
-    @property
-    def sessions(self) -> tuple[str, ...]:
+    @cached_property
+    def sessions(self) -> frozenset[str]:
         """Sessions with labels."""
-        return tuple(self.scale)
+        return frozenset(self.scale)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        names = self.labels["session"].values.tolist()
+        return {str(name): row for row, name in enumerate(names)}
 
     def labels_of(self, session: str, start: int) -> np.ndarray:
         """Labels of a session from a frame on: (frame,)."""
-        row = self.labels["session"].values.tolist().index(session)
+        row = self._rows[session]
         stop = int(self.labels["n_frames"].values[row])
         return np.asarray(self.labels["syllable"][row, start:stop].values)
 

@@ -181,6 +181,8 @@ def run_tasks(
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on the device or on the host."""
+    if isinstance(error, OutOfMemoryError):  # nothing that could be tried again
+        return False
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
@@ -279,6 +281,9 @@ def scatter_all(chain: Chain, tile: Tile, z: Any, local: Any) -> None:
     lags = chain.index.lags
     begin = chain.index.first[tile.session] + tile.start
     skip = np.where(tile.start > lags, lags, 0)
+    if chain.home != "device":
+        # Before the first of them is written: this may fail for lack of memory, writing does not.
+        z, local = np.asarray(z), np.asarray(local)
     chain.local.put(begin - lags + skip, skip, lags + tile.length, local)
     scatter_labels(chain, tile, z)
 

@@ -253,10 +253,11 @@ class Sampler:
                     n_frames=self.shape.n_frames,
                 )
             )
-        scatter_labels(self.chain, tile, z)
+        sums = np.asarray(moments, np.float64)
         if self.watch:
             self.watch(tile, np.asarray(before), np.asarray(z))
-        return np.asarray(moments, np.float64)
+        scatter_labels(self.chain, tile, z)
+        return sums
 
     def ar_input(self, tile: Tile) -> tuple[Any, ...]:
         """What :func:`sample_tile` is given of a tile."""

@@ -32,6 +32,8 @@ except ImportError:  # Windows
 LEASE_SECONDS = 600.0
 """A lease that was not renewed for so long belongs to a process that is gone."""
 _RENEW_SECONDS = 30.0
+_SETTLE_SECONDS = 1.5
+"""Longer than it takes from looking at a lease to writing one."""
 
 
 class Lock:
@@ -65,6 +67,8 @@ class _Lease(Lock):
             "process": os.getpid(),
         }
         self._write()
+        # Somebody else may have found it free at the same moment; the later of both has it.
+        time.sleep(_SETTLE_SECONDS)
         self._check()
         if self._lost is not None:
             raise self._lost
@@ -76,7 +80,8 @@ class _Lease(Lock):
         with self._mutex:
             # A missed renewal is not worth a fit: the lease lasts much longer.
             with contextlib.suppress(Exception):
-                if self._lost is None and time.monotonic() - self._renewed >= _RENEW_SECONDS:
+                # Not the monotonic clock, which stands still while a machine sleeps.
+                if self._lost is None and abs(time.time() - self._renewed) >= _RENEW_SECONDS:
                     self._check()
                     if self._lost is None:  # else it belongs to somebody else by now
                         self._write()
@@ -109,7 +114,7 @@ class _Lease(Lock):
     def _write(self) -> None:
         group = self._root.require_group(self._path)
         group.attrs.put({**self._own, "renewed": time.time()})
-        self._renewed = time.monotonic()
+        self._renewed = time.time()
 
     def _held(self, found: dict[str, Any], more: str) -> InputError:
         who = f"process {found.get('process')} on {found.get('host')}"

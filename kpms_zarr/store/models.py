@@ -312,6 +312,9 @@ def finished_version(root: zarr.Group, model: str, fit_id: str) -> str | None:
         parameters = access.subgroup(root, path)
         if parameters is None or parameters.attrs.get("fit_id") != fit_id:
             continue
+        # Labels of that number may be those of somebody who published meanwhile.
+        if labels[version].attrs.get("parameters") != version:  # type: ignore[index]
+            continue
         current = current_version(root, model)
         if current is None or int(current[1:]) < int(version[1:]):
             labels.attrs["current"] = version  # type: ignore[union-attr]

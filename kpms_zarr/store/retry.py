@@ -56,7 +56,7 @@ def patiently(
         When the storage is still away after that time.
     """
     limit = WAIT_SECONDS if wait_seconds is None else wait_seconds
-    began: float | None = None
+    waited = 0.0
     pause = _FIRST_PAUSE
     while True:
         try:
@@ -64,15 +64,13 @@ def patiently(
         except Exception as error:
             if not is_remote(store) or not is_passing(error):
                 raise
-            # From the first failure on: what a long write took before it is no waiting.
-            now = time.monotonic()
-            waited = now - (now if began is None else began)
+            # Only pauses count: a long write that fails twice has not waited long.
             if waited + pause > limit:
                 raise StorageError(
                     f"{os.fspath(store)} could not be reached for {waited:.0f} s: {error}"
                 ) from error
-            if began is None:
+            if not waited:
                 tell(f"storage does not answer ({type(error).__name__}: {error}); trying again")
-                began = now
         time.sleep(pause)
+        waited += pause
         pause = min(2 * pause, _LONGEST_PAUSE)

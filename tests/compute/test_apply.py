@@ -21,6 +21,7 @@ from kpms_zarr.compute.agreement import adjusted_rand_index
 from kpms_zarr.compute.apply import LEAST_SWEEPS, ApplySummary, has_settled
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Noted, PlanMade, Published, SessionsSettled
+from kpms_zarr.compute.segments import FRAMES_PER_TILE
 from kpms_zarr.store import access, models, synthetic
 from kpms_zarr.store.locking import Lock, model_lock
 
@@ -537,6 +538,20 @@ def test_apply__sessions_too_short_for_a_label(store):
     assert result.summary.checked
     with pytest.raises(kpms_zarr.InputError, match="more than 3 frames"):
         run(store, SHORT, check=False)
+
+
+def test_apply__models_of_other_versions_and_devices(store):
+    """Settings that this version does not know; tiles of a size that suits another device."""
+    parameters = access.open_group(store, "r+")["models/m/parameters/v1"]
+    provenance = parameters.attrs["provenance"]
+    settings = {**provenance["settings"], "tiles_in_flight": 2, "tile_frames": 524_288}
+    parameters.attrs["provenance"] = {**provenance, "settings": settings}
+    plans = []
+    kpms_zarr.apply(
+        store, model="m", sweeps=1, check=False,
+        callbacks=[lambda e: plans.append(e.plan) if isinstance(e, PlanMade) else None],
+    )  # fmt: skip
+    assert plans[0].n_segments * plans[0].n_segment_frames <= FRAMES_PER_TILE
 
 
 def test_apply__names_what_is_wrong(store):

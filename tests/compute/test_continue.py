@@ -189,6 +189,10 @@ def test_continue__from_labels_that_were_applied(store):
     _, events = fit(store, "all", MORE_AR)
     assert any("3 sessions that the model 'ar' lacks" in note for note in notes(events))
     parameters = result(store, "all")[1]
+    # No sweep of the new fit has the random numbers of one that was applied.
+    applied = int(kpms_zarr.open_labels(store, "ar").attrs["n_sweeps_in_all"])
+    assert applied >= 10 + WARM_SWEEPS + 12
+    assert parameters.attrs["n_sweeps_in_all"] == applied + WARM_SWEEPS + 3
     assert parameters.attrs["from_version"] == "ar/v2"
     _, events = fit(store, "same", replace(MORE_AR, sessions=(NAMES[3], NAMES[5])))
     assert not any("lacks" in note for note in notes(events))

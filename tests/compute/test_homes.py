@@ -6,14 +6,19 @@ import os
 import threading
 from contextlib import ExitStack, closing, nullcontext
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
+from kpms_zarr.compute import homes
 from kpms_zarr.compute.chain import NO_STATE, Chain, ChainIndex
+from kpms_zarr.compute.errors import OutOfMemoryError
 from kpms_zarr.compute.homes import HOMES, Columns, DeviceRows, DiskRows, HostRows, make_rows
+from kpms_zarr.compute.stream import is_out_of_memory
 from kpms_zarr.store.access import Session
 
 N_ROWS, N_COLUMNS, N_SEGMENTS, WIDTH = 23, 5, 4, 7
@@ -250,6 +255,35 @@ def test_disk__reads_and_writes_whole_pieces_on_every_system(lacks, monkeypatch)
         np.testing.assert_array_equal(rows[:], values)
         found = rows.gather(np.array([3]), np.array([8]), n_rows=5, n_segments=1, fill=0)
         np.testing.assert_array_equal(found[0], values[3:8])
+
+
+def test_device__one_program_serves_slices_of_all_lengths(monkeypatch):
+    """Sessions differ in length; each would otherwise be compiled for."""
+    monkeypatch.setattr(homes, "_PIECE_ROWS", 7)
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(50, 3)).astype(np.float32)
+    with closing(DeviceRows("float32", (50, 3))) as rows:
+        counts = set()
+        for start, stop in [(0, 50), (0, 3), (44, 50), (13, 29), (49, 50), (20, 20), (5, 12)]:
+            values[start:stop] = rng.normal(size=(stop - start, 3))
+            rows[start:stop] = values[start:stop]
+            assert_same_bits(rows[:], values)
+            assert_same_bits(rows[start:stop], values[start:stop])
+            counts.add((homes._overwrite._cache_size(), homes._piece._cache_size()))
+        assert len(counts) == 1
+
+
+def test_device__a_write_without_memory_is_final(monkeypatch):
+    """The array was given away: the tile cannot be drawn again."""
+
+    def fail(*_: object) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes.")
+
+    monkeypatch.setattr(homes, "_put", fail)
+    with closing(DeviceRows("float32", (50, 3))) as rows:
+        with pytest.raises(OutOfMemoryError, match="RESOURCE_EXHAUSTED") as caught:
+            rows.put(*(np.array([0]),) * 2, np.array([2]), jnp.zeros((4, 7, 3), "float32"))
+        assert not is_out_of_memory(caught.value)
 
 
 def test_disk__is_read_by_plain_slices_only():

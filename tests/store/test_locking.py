@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +125,43 @@ def test_remote__a_holder_that_slept_too_long_is_told(remote, monkeypatch):
     lock.__exit__(None, None, None)
     # And leaves the lease of the other alone.
     assert access.open_group(remote)["models/m/lock"].attrs["owner"] == "somebody"
+
+
+@pytest.mark.parametrize("settle", [None, 0.0])
+def test_remote__of_two_at_the_same_moment_one_has_it(remote, monkeypatch, settle):
+    """Both find it free before either has written; without waiting both would go on."""
+    monkeypatch.setattr(locking, "_SETTLE_SECONDS", 0.6 if settle is None else settle)
+    read, both = locking._Lease._read, threading.Barrier(2)
+
+    def slow(self: locking._Lease) -> dict:
+        found = read(self)
+        if not hasattr(self, "_own"):
+            both.wait(10)
+            time.sleep(0.2 * (threading.current_thread().name == "later"))
+        return found
+
+    monkeypatch.setattr(locking._Lease, "_read", slow)
+    held, refused, end = [], [], threading.Event()
+
+    def try_it() -> None:
+        try:
+            with hold(remote):
+                held.append(threading.current_thread().name)
+                end.wait(10)
+        except kpms_zarr.InputError:
+            refused.append(threading.current_thread().name)
+
+    threads = [threading.Thread(target=try_it, name=name) for name in ("sooner", "later")]
+    for thread in threads:
+        thread.start()
+    time.sleep(2)
+    end.set()
+    for thread in threads:
+        thread.join()
+    if settle is None:
+        assert (held, refused) == (["later"], ["sooner"])
+    else:
+        assert len(held) == 2
 
 
 def test_remote__storage_that_is_away_does_not_end_a_lease(remote, monkeypatch):
