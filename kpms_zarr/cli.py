@@ -529,7 +529,7 @@ def _apply(commands: Any) -> None:
         "--sweeps",
         type=int,
         default=100,
-        help="at most; a session ends when its labels have settled, after 10 at the earliest",
+        help="at most; a session ends when its labels have settled, after 30 at the earliest",
     )
     command.add_argument(
         "--no-check", action="store_true", help="do not label a session of the fit to compare"
@@ -559,8 +559,8 @@ def _run_apply(options: argparse.Namespace) -> tuple[object, str]:
         lines.append(
             f"agreement with the fit: {_sessions_text(result.checked)} of the fit, labelled again, "
             f"{'has' if len(result.checked) == 1 else 'have'} the label of the fit in "
-            f"{console.percent(result.agreement)} of the frames; two samples of the chain, ten "
-            f"sweeps apart, agree in {console.percent(result.own_agreement)}"
+            f"{console.percent(result.agreement)} of the frames; labelled twice, with other random "
+            f"numbers, one of them agrees with itself in {console.percent(result.own_agreement)}"
         )
     lines.append(f"next: kpms-zarr summary {options.store} --model {options.model}")
     return result, "\n".join(lines)

@@ -19,7 +19,7 @@ from kpms_zarr.compute.events import Callback, Event, Noted, PlanMade, Published
 from kpms_zarr.compute.full_sweep import _SMALLEST_KEPT, FullSampler
 from kpms_zarr.compute.full_tile import FullTables, TileInput, TileOutput
 from kpms_zarr.compute.mapreduce import within
-from kpms_zarr.compute.plan import DEVICE_TILE_FRAMES, Needs, make_plan, settle_tiles
+from kpms_zarr.compute.plan import DEVICE_TILE_FRAMES, Needs, Plan, make_plan, settle_tiles
 from kpms_zarr.compute.preparation import (
     Preparation,
     check_length,
@@ -34,8 +34,8 @@ from kpms_zarr.compute.stages import full_sampler
 from kpms_zarr.compute.start_model import StartModel
 from kpms_zarr.compute.stream import Flight
 from kpms_zarr.compute.summaries import label_statistics
-from kpms_zarr.compute.sweep import Sampler, on_device
-from kpms_zarr.compute.warm import warm_start
+from kpms_zarr.compute.sweep import Parameters, Sampler, on_device
+from kpms_zarr.compute.warm import ANNEAL_SWEEPS, annealed, warm_start
 from kpms_zarr.store import access
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.errors import InputError
@@ -49,8 +49,8 @@ _WINDOW = 5
 _STILL_FALLING = 0.97
 """A session has settled when its labels change from sweep to sweep hardly less than before."""
 _MOST_NAMES = 5
-_APART = 10
-"""Sweeps between the two states of the chain that say how far samples differ anyway."""
+_LONG_ENOUGH = 2_000
+"""Frames of a session that tell how far two samples of the labels differ."""
 
 Tell = Callable[[Event], None]
 
@@ -76,8 +76,8 @@ class ApplySummary:
     agreement : float
         Share of their frames that have the same label as before; NaN without such sessions.
     own_agreement : float
-        Share of these frames with the same label in two sweeps of this chain, ten apart: what
-        agreement can be expected.
+        Share of the frames of one of these sessions that have the same label when the session is
+        labelled twice, with other random numbers: what agreement can be expected.
     seconds : float
         Wall time.
     notes : tuple of str
@@ -172,11 +172,12 @@ def apply(
             # As new: a session of the fit shall be labelled as one that was not in it.
             unseen = replace(fitted, scale={})
             load(chain, preparation, config, unseen, plan.tiles_in_flight)
-            run = _Run(chain, preparation, config, fitted, plan.tiles_in_flight, tell, lock)
+            run = _Run(chain, preparation, config, fitted, plan, plan.tiles_in_flight, tell, lock)
             n_sweeps = run.settle(sweeps)
             writer = _write(root, start, chain, preparation, config, chosen)
             # Only then published: what stops it here publishes nothing.
-            agreement, own = run.compare(compared, writer, chosen)
+            scratch = (budget or Budget()).scratch
+            agreement, own = run.compare(compared, sweeps, scratch)
             settings = {
                 **config.to_dict(), "sessions": [session.name for session in chosen],
                 "sweeps": sweeps, "notes": list(said),
@@ -305,10 +306,12 @@ class _Run:
         preparation: Preparation,
         config: FitConfig,
         fitted: StartModel,
+        plan: Plan,
         n_in_flight: int,
         tell: Tell,
         lock: Lock,
     ) -> None:
+        self.plan = plan
         self.chain, self.preparation, self.config, self.fitted = chain, preparation, config, fitted
         self.tell, self.lock = tell, lock
         self.flight = Flight(n_in_flight, on_less=self._say_less)
@@ -349,22 +352,28 @@ class _Run:
         n_sweeps = dict.fromkeys(names, 0)
         shape = fixed_shape(self.config)
         labeller, parameters = self._ar_sampler(self.chain), self.fitted.parameters
-        self._number = warm_start(labeller, is_open, parameters, self._number, shape)
+        n_annealed = min(ANNEAL_SWEEPS, most // 2) if self.config.stage != "ar" else 0
+        path = annealed(parameters, n_annealed)
+        first = path[0] if path else parameters
+        self._number = warm_start(labeller, is_open, first, self._number, shape)
         changes: list[list[float]] = [[] for _ in names]
         for done in range(1, most + 1):
             if not is_open.any():
                 break
-            for row, share in self._sweep(is_open).items():
-                changes[row].append(share)
+            now = path[done - 1] if done <= n_annealed else parameters
+            for row, share in self._sweep(is_open, now).items():
                 n_sweeps[names[row]] = done
-                is_open[row] = not has_settled(changes[row])
+                if done > n_annealed:
+                    changes[row].append(share)
+                    is_open[row] = not has_settled(changes[row])
             self.tell(SessionsSettled(done, int((~is_open).sum()), len(names)))
         self.has_settled = not is_open.any()
         if not self.has_settled:
-            self.tell(Noted(_still_open([names[row] for row in np.flatnonzero(is_open)], most)))
+            rest = [names[row] for row in np.flatnonzero(is_open)]
+            self.tell(Noted(_still_open(rest, most, n_annealed + LEAST_SWEEPS)))
         return n_sweeps
 
-    def _sweep(self, which: np.ndarray) -> dict[int, float]:
+    def _sweep(self, which: np.ndarray, parameters: Parameters) -> dict[int, float]:
         """One sweep over some sessions; returns the share of changed labels by session."""
         rows = np.flatnonzero(which)
         changed, total = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
@@ -380,43 +389,54 @@ class _Run:
 
         sampler = self._sampler(which)
         sampler.watch = watch
-        sampler.draw(self.fitted.parameters, self._number)
+        sampler.draw(parameters, self._number)
         self._number += 1
         self.lock.renew()
         shares = changed / np.maximum(1, total)
         return dict(zip(rows.tolist(), shares.tolist(), strict=True))
 
     def compare(
-        self, sessions: Sequence[Session], writer: LabelWriter, written: Sequence[Session]
+        self, sessions: Sequence[Session], most: int, scratch: str | None
     ) -> tuple[float, float]:
-        """Agreement with the labels of the fit, and of this chain with itself ten sweeps later.
+        """Agreement with the labels of the fit, and of two samples with each other.
 
-        What has been written need not be kept in memory meanwhile.
+        For the latter one of the sessions is labelled again, with other random numbers: sweeps of
+        one chain are alike for longer than anybody would wait.
         """
         names = {session.name for session in sessions}
         index = self.chain.index
         which = np.array([s.name in names for s in index.sessions]) & (index.n_modelled > 0)
-        if not which.any():
+        rows = np.flatnonzero(which).tolist()
+        if not rows:
             return float("nan"), float("nan")
-        is_written = {session.name for session in written}
-        place = {session.name: row for row, session in enumerate(writer.sessions)}
-        same = own = n_frames = 0
-        kept: dict[str, np.ndarray] = {}
-        for row in np.flatnonzero(which).tolist():
-            name, now = index.sessions[row].name, self._labels_of(row)
-            same += int((now == self.fitted.labels_of(name, index.lags)).sum())
+        same = n_frames = 0
+        for row in rows:
+            now = self._labels_of(row)
+            same += int((now == self.fitted.labels_of(index.sessions[row].name, index.lags)).sum())
             n_frames += len(now)
-            if name not in is_written:
-                kept[name] = now
-        for _ in range(_APART):
-            self._sweep(which)
-        for row in np.flatnonzero(which).tolist():
-            session, later = index.sessions[row], self._labels_of(row)
-            before = kept.get(session.name)
-            if before is None:
-                before = writer.read("syllable", place[session.name], index.lags, session.n_frames)
-            own += int((later == before).sum())
-        return same / n_frames, own / n_frames
+        long_enough = [row for row in rows if index.length[row] >= _LONG_ENOUGH]
+        # The shortest that tells enough, else the longest.
+        one = min(long_enough, key=lambda row: index.length[row], default=None)
+        if one is None:
+            one = max(rows, key=lambda row: index.length[row])
+        return same / n_frames, self._twice(one, most, scratch)
+
+    def _twice(self, row: int, most: int, scratch: str | None) -> float:
+        """Share of the labels of a session that are drawn again by other random numbers."""
+        session = self.chain.index.sessions[row]
+        config = replace(self.config, sessions=(session.name,), seed=(self.config.seed + 1) % 2**63)
+        preparation = replace(self.preparation, sessions=(session,))
+        n_in_flight = self.flight.n
+        plan = replace(self.plan, kept_bytes=0)
+        with make_chain(preparation, config, plan, scratch) as chain:
+            unseen = replace(self.fitted, scale={})
+            load(chain, preparation, config, unseen, n_in_flight)
+            again = _Run(
+                chain, preparation, config, self.fitted, plan, n_in_flight, lambda _: None,
+                self.lock,
+            )  # fmt: skip
+            again.settle(most)
+            return float((again._labels_of(0) == self._labels_of(row)).mean())
 
     def _labels_of(self, row: int) -> np.ndarray:
         index = self.chain.index
@@ -424,13 +444,13 @@ class _Run:
         return np.array(self.chain.syllable[first + index.lags : first + length])
 
 
-def _still_open(names: Sequence[str], most: int) -> str:
+def _still_open(names: Sequence[str], most: int, least: int) -> str:
     """What to say about sessions that had not settled."""
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    why = "still changing" if most >= LEAST_SWEEPS else "perhaps still changing"
+    why = "still changing" if most >= least else "perhaps still changing"
     return (
         f"labels {why} after {most} sweeps: {', '.join(names[:_MOST_NAMES])}{more}; give more "
-        f"--sweeps (at least {LEAST_SWEEPS} tell whether they have settled)"
+        f"--sweeps (at least {max(least, 2 * LEAST_SWEEPS)} tell whether they have settled)"
     )
 
 

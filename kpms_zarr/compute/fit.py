@@ -30,18 +30,19 @@ from kpms_zarr.compute.plan import Needs, Plan, make_plan, settle_tiles
 from kpms_zarr.compute.preparation import (
     Preparation,
     check_length,
+    first_noise_variance,
     load,
     load_data,
     make_chain,
     prepare,
 )
 from kpms_zarr.compute.publish import publish
-from kpms_zarr.compute.stages import begin, n_sweeps_of, run
+from kpms_zarr.compute.stages import begin, full_sampler, n_sweeps_of, run
 from kpms_zarr.compute.start_model import StartModel, with_start
 from kpms_zarr.compute.stream import Flight
 from kpms_zarr.compute.sweep import Sampler
 from kpms_zarr.compute.trace import Progress, Trace
-from kpms_zarr.compute.warm import warm_start
+from kpms_zarr.compute.warm import ANNEAL_SWEEPS, annealed, warm_start
 from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.checkpoints import Checkpoint, Checkpoints
@@ -206,7 +207,7 @@ class _Job:
             self.stop.check()
             first = start.n_sweeps if start else 0
             if start is not None:
-                first = self.label_new(sampler, start)
+                first = self.label_new(sampler, preparation, config, start)
             progress = begin(sampler, config, start, first)
             self.checkpoints.begin()
             committer = self.committer(chain, preparation, config, save_every)
@@ -214,7 +215,9 @@ class _Job:
                 committer.from_version = f"{start.name}/{start.version}"
             return self.sweep(sampler, preparation, committer, progress, began)
 
-    def label_new(self, sampler: Sampler, start: StartModel) -> int:
+    def label_new(
+        self, sampler: Sampler, preparation: Preparation, config: FitConfig, start: StartModel
+    ) -> int:
         """Labels for sessions that the model lacks; returns the number of the first sweep."""
         index = sampler.chain.index
         is_new = np.array([s.name not in start.sessions for s in index.sessions])
@@ -223,7 +226,17 @@ class _Job:
             return start.n_sweeps
         text = f"{int(is_new.sum())} sessions that the model {start.name!r} lacks, labelled with it"
         self.tell(Noted(text))
-        return warm_start(sampler, is_new, start.parameters, start.n_sweeps)
+        if start.stage == "ar":
+            return warm_start(sampler, is_new, start.parameters, start.n_sweeps)
+        path = annealed(start.parameters, ANNEAL_SWEEPS)
+        number = warm_start(sampler, is_new, path[0], start.n_sweeps)
+        only_new = make_sampler(sampler.chain.only(is_new), config, sampler.flight)
+        variance = np.broadcast_to(first_noise_variance(config, start), sampler.chain.n_keypoints)
+        full = full_sampler(only_new, preparation, config, variance.astype(np.float64))
+        for parameters in path:
+            full.draw(parameters, number)
+            number += 1
+        return number
 
     def resume(
         self, found: Checkpoint, given: FitConfig | None, save_every: int, began: float

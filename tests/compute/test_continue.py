@@ -16,7 +16,7 @@ from kpms_zarr.compute.agreement import adjusted_rand_index
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Committed, Noted, PlanMade, SweepEnded, SweepStarted
 from kpms_zarr.compute.fit import FitSummary
-from kpms_zarr.compute.warm import WARM_SWEEPS
+from kpms_zarr.compute.warm import ANNEAL_SWEEPS, WARM_SWEEPS
 from kpms_zarr.store import access, models, synthetic
 
 STUDY = synthetic.SyntheticStudy(
@@ -128,7 +128,7 @@ def test_continue__counts_sweeps_and_keeps_kappa(store):
     parameters = result(store, "all")[1]
     assert summary.n_sweeps == parameters.sizes["sweep"] == 3
     assert parameters["trace_stage"].values.tolist() == ["full"] * 3
-    assert parameters.attrs["n_sweeps_in_all"] == 30 + WARM_SWEEPS + 3
+    assert parameters.attrs["n_sweeps_in_all"] == 30 + WARM_SWEEPS + ANNEAL_SWEEPS + 3
     assert parameters.attrs["from_version"] == "part/v1"
     assert parameters["trace_kappa"].values.tolist() == [2e4] * 3
     assert any("kappa 2e+04, as the model 'part' ended with" in note for note in notes(events))
@@ -137,7 +137,7 @@ def test_continue__counts_sweeps_and_keeps_kappa(store):
     same = replace(MORE, from_model="all", sweeps=2, kappa=1e3)
     fit(store, "more", same)
     parameters = result(store, "more")[1]
-    assert parameters.attrs["n_sweeps_in_all"] == 30 + WARM_SWEEPS + 3 + 2
+    assert parameters.attrs["n_sweeps_in_all"] == 30 + WARM_SWEEPS + ANNEAL_SWEEPS + 3 + 2
     assert parameters.attrs["from_version"] == "all/v1"
     assert parameters["trace_kappa"].values.tolist() == [1e3] * 2
     # Fewer sessions than the model had.
@@ -305,7 +305,7 @@ def test_continue__interrupted_and_resumed_gives_the_same_bits(store, when):
     one, two = (result(store, name)[1].attrs for name in ("m", "quiet"))
     for name in ("n_sweeps_in_all", "from_version", "centroid_step_variance", "is_turned"):
         assert one[name] == two[name]
-    assert one["n_sweeps_in_all"] == 30 + WARM_SWEEPS + 4
+    assert one["n_sweeps_in_all"] == 30 + WARM_SWEEPS + ANNEAL_SWEEPS + 4
 
 
 @pytest.mark.slow
