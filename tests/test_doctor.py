@@ -108,8 +108,8 @@ def test_made_up_tile__is_finite_and_of_the_right_shape():
     import numpy as np
 
     tables, tile = diagnosis._made_up()
-    assert tile.local.shape == (64, 262, 15)
-    assert tile.observed.shape == (64, 259, 24)
+    assert tile.local.shape == (48, 262, 15)
+    assert tile.observed.shape == (48, 259, 24)
     for values in (*tables.hmm, *tables.pose, *tile):
         assert np.isfinite(values).all()
         assert values.dtype in (np.float32, np.int32, np.uint32)
@@ -198,7 +198,7 @@ def test_threads__as_many_as_cores_and_memory_allow(cores, free, device, threads
 def test_study_sweep__has_two_rounds_at_least():
     speed = TileSpeed(2.0, 0.0)
     assert diagnosis._study_sweep(speed, 1) == pytest.approx(0.216)
-    assert diagnosis._study_sweep(speed, 64) == pytest.approx(2 * 64 * 16_384 * 2e-6)
+    assert diagnosis._study_sweep(speed, 64) == pytest.approx(2 * 64 * 12_288 * 2e-6)
 
 
 # --- advice ----------------------------------------------------------------------------

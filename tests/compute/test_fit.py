@@ -25,7 +25,7 @@ from kpms_zarr.compute.events import (
     TimePredicted,
 )
 from kpms_zarr.compute.initialize import fit_centres, label_by_clusters
-from kpms_zarr.compute.segments import TileShape
+from kpms_zarr.compute.segments import FRAMES_PER_TILE, TileShape
 from kpms_zarr.compute.stickiness import KappaSchedule
 from kpms_zarr.compute.summaries import LabelCounts
 from kpms_zarr.store import access, models, synthetic
@@ -132,7 +132,7 @@ def test_fit__parameters_and_traces_are_complete(store):
     assert trace[-1] > trace[0]
     settings = parameters.attrs["provenance"]["settings"]
     assert FitConfig.from_dict({k: v for k, v in settings.items() if k != "notes"}) == replace(
-        QUICK, tile_frames=16_384
+        QUICK, tile_frames=FRAMES_PER_TILE
     )
 
 
@@ -264,7 +264,7 @@ def test_tiles__do_not_grow_with_the_frames():
         index = ChainIndex.of([Session("a", 0, n_frames, 30.0)], 3)
         shapes.append(TileShape.of(index, 256))
     assert shapes[1] == shapes[2]
-    assert all(shape.n_segments * shape.n_frames <= 16_384 for shape in shapes)
+    assert all(shape.n_segments * shape.n_frames <= FRAMES_PER_TILE for shape in shapes)
 
 
 def test_clusters__blocks_do_not_change_the_labels(monkeypatch):

@@ -18,6 +18,7 @@ from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.compute.events import Noted, SweepEnded
 from kpms_zarr.compute.plan import Needs, make_plan, settle_tiles
 from kpms_zarr.compute.preparation import load, make_chain, prepare
+from kpms_zarr.compute.segments import FRAMES_PER_TILE
 from kpms_zarr.store import access, synthetic
 from kpms_zarr.store.models import open_labels, open_parameters
 
@@ -87,7 +88,7 @@ def test_both__publishes_two_stages_and_every_variable(store):
     assert parameters.attrs["centroid_step_variance"] > 0
     settings = parameters.attrs["provenance"]["settings"]
     assert FitConfig.from_dict({k: v for k, v in settings.items() if k != "notes"}) == replace(
-        config, tile_frames=16_384
+        config, tile_frames=FRAMES_PER_TILE
     )
 
 
