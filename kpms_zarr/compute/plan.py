@@ -35,7 +35,7 @@ DEVICE_TILE_FRAMES = (FRAMES_PER_TILE, _GPU_TILE_FRAMES)
 """Frames of a tile where a person leaves them open, by kind of device."""
 _MARGIN = 1.05
 """Above what the compiler says: tables, what is rounded up, what is transferred."""
-_WORKING_BYTES = 120_000_000
+_WORKING_BYTES = 180_000_000
 """Beside state and data: blocks that are loaded, counted and committed, and the interpreter's."""
 
 _KEPT_OVERHEAD = 1.12
