@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -166,6 +167,13 @@ def subgroup(root: zarr.Group, path: str) -> zarr.Group | None:
     """A group below the root, or None."""
     node = root.get(path)
     return node if isinstance(node, zarr.Group) else None
+
+
+def groups_below(group: zarr.Group) -> list[tuple[str, zarr.Group]]:
+    """Groups by name; what a killed process left half written is none, and no reason to warn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not recognized as a component")
+        return sorted(group.groups(), key=lambda item: item[0])
 
 
 def keypoints_group(root: zarr.Group) -> zarr.Group | None:

@@ -288,7 +288,7 @@ def unfinished(root: zarr.Group) -> tuple[Unfinished, ...]:
     """All unfinished fits of a store, by name."""
     models = access.subgroup(root, layout.MODELS)
     found = []
-    for name, _ in sorted(models.groups()) if models is not None else ():
+    for name, _ in access.groups_below(models) if models is not None else ():
         chain = access.subgroup(root, f"{layout.model_path(name)}/chain")
         current = None if chain is None else chain.attrs.get("current")
         if isinstance(current, str):

@@ -46,7 +46,7 @@ def list_models(store: StoreLike | zarr.Group) -> tuple[ModelInfo, ...]:
     if group is None:
         return ()
     found = []
-    for name, _ in sorted(group.groups()):
+    for name, _ in access.groups_below(group):
         current = current_version(root, name)
         if current is not None:
             labels = access.subgroup(root, f"{layout.model_path(name)}/labels")

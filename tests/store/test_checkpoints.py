@@ -358,6 +358,7 @@ def test_remote__commits_and_goes_on_as_on_a_disk(tmp_path):
 
 
 def test_unfinished__lists_what_was_interrupted(committed):
+    (committed / "models" / "zarr.0123.partial").write_text("{")  # of a killed process
     found = checkpoints_module.unfinished(access.open_group(committed))
     assert [(fit.name, fit.n_sweeps) for fit in found] == [("m", 3)]
     with pytest.raises(kpms_zarr.InputError, match="open_labels"):
