@@ -555,12 +555,18 @@ def _run_apply(options: argparse.Namespace) -> tuple[object, str]:
     ]
     if not result.settled:
         lines.append("not settled everywhere: give more --sweeps, or look at them before use")
-    if result.checked:
+    if result.again:
         lines.append(
-            f"agreement with the fit: {_sessions_text(result.checked)} of the fit, labelled again, "
-            f"{'has' if len(result.checked) == 1 else 'have'} the label of the fit in "
-            f"{console.percent(result.agreement)} of the frames; labelled twice, with other random "
-            f"numbers, one of them agrees with itself in {console.percent(result.own_agreement)}"
+            f"{_sessions_text(result.again)} of the fit, labelled again, "
+            f"{'has' if len(result.again) == 1 else 'have'} the label of the fit in "
+            f"{console.percent(result.agreement)} of the frames; two such labellings of one "
+            f"session agree in {console.percent(result.own_agreement)}"
+        )
+    if result.as_new:
+        lines.append(
+            f"to compare, session {result.as_new} of the fit was labelled as if it were new: it has "
+            f"the label of the fit in {console.percent(result.new_agreement)} of the frames; two "
+            f"such labellings agree in {console.percent(result.new_own_agreement)}"
         )
     lines.append(f"next: kpms-zarr summary {options.store} --model {options.model}")
     return result, "\n".join(lines)

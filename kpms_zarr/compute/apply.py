@@ -35,7 +35,7 @@ from kpms_zarr.compute.start_model import StartModel
 from kpms_zarr.compute.stream import Flight
 from kpms_zarr.compute.summaries import label_statistics
 from kpms_zarr.compute.sweep import Parameters, Sampler, on_device
-from kpms_zarr.compute.warm import ANNEAL_SWEEPS, annealed, warm_start
+from kpms_zarr.compute.warm import ANNEAL_SWEEPS, WARM_SWEEPS, annealed, warm_start
 from kpms_zarr.store import access
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.errors import InputError
@@ -71,13 +71,18 @@ class ApplySummary:
         Session -> sweeps until its labels had settled.
     settled : bool
         Whether all had, before the largest number of sweeps.
-    checked : tuple of str
-        Sessions of the fit that were labelled again, to compare.
+    again : tuple of str
+        Of the labelled sessions, those of the fit.
     agreement : float
-        Share of their frames that have the same label as before; NaN without such sessions.
+        Share of their frames that have the label of the fit; NaN without such sessions.
     own_agreement : float
-        Share of the frames of one of these sessions that have the same label when the session is
-        labelled twice, with other random numbers: what agreement can be expected.
+        Share of the frames of one of them that have the same label when it is labelled twice, with
+        other random numbers: what agreement can be expected, as labels are samples.
+    as_new : str
+        A session of the fit that was labelled as if the model had never seen it; "" for none.
+    new_agreement, new_own_agreement : float
+        The same two shares for that session: how much labels of new sessions are like those that
+        a fit with them would have given.
     seconds : float
         Wall time.
     notes : tuple of str
@@ -90,9 +95,12 @@ class ApplySummary:
     n_frames: int
     sweeps: dict[str, int]
     settled: bool
-    checked: tuple[str, ...]
+    again: tuple[str, ...]
     agreement: float
     own_agreement: float
+    as_new: str
+    new_agreement: float
+    new_own_agreement: float
     seconds: float
     notes: tuple[str, ...]
 
@@ -109,10 +117,11 @@ def apply(
 ) -> ApplySummary:
     """Label sessions with a fitted model, its parameters fixed, and publish a new version.
 
-    The sampler is that of the fit. Each session begins with its aligned pose, labels drawn from
-    it, and ends when its labels change from sweep to sweep no less than before. Its result does
-    not depend on the sessions beside it, to the bit. Sessions that are not labelled now keep their
-    labels in the new version.
+    The sampler is that of the fit. A session that the model has not seen begins with its aligned
+    pose and labels drawn from it; one of the fit begins with its state in the fit. Each ends when
+    its labels change from sweep to sweep no less than before. Its result does not depend on the
+    sessions beside it, to the bit. Sessions that are not labelled now keep their labels in the new
+    version.
 
     Parameters
     ----------
@@ -124,7 +133,7 @@ def apply(
     sweeps : int
         At most.
     check : bool
-        Label also one session of the fit again when none is among ``sessions``, only to compare.
+        When there are new sessions, label one of the fit as if it were new, only to compare.
     budget : Budget, optional
     callbacks : sequence of callable
         Each is given the events of ``compute.events``.
@@ -158,26 +167,27 @@ def apply(
         # As the fit left it, whatever has been applied since.
         fitted = StartModel.of(store, model, str(start.labels.attrs["parameters"]))
         chosen = _chosen(root, store, start, sessions)
-        compared = tuple(session for session in chosen if session.name in fitted.sessions)
-        if check and not compared:
-            compared = _one_to_compare(root, fitted)
-        every = tuple(sorted({*chosen, *compared}, key=lambda session: session.index))
+        again = tuple(session for session in chosen if session.name in fitted.sessions)
+        as_new = _one_to_compare(root, fitted) if check and len(again) < len(chosen) else None
+        every = (*chosen, as_new) if as_new is not None and as_new not in chosen else chosen
+        every = tuple(sorted(every, key=lambda session: session.index))
         config = _settings(start, every)
         with within(store, (budget or Budget()).host_memory, is_strict=False):
             preparation = prepare(store, config, fitted, tell)
         plan = make_plan(_needs(preparation, config), budget or Budget())
         tell(PlanMade(plan))
-        with make_chain(preparation, config, plan, (budget or Budget()).scratch) as chain:
+        scratch = (budget or Budget()).scratch
+        labelled = replace(preparation, sessions=chosen)
+        with make_chain(labelled, config, plan, scratch) as chain:
             check_length(chain.index, store, tell)
-            # As new: a session of the fit shall be labelled as one that was not in it.
-            unseen = replace(fitted, scale={})
-            load(chain, preparation, config, unseen, plan.tiles_in_flight)
-            run = _Run(chain, preparation, config, fitted, plan, plan.tiles_in_flight, tell, lock)
+            load(chain, labelled, config, fitted, plan.tiles_in_flight)
+            run = _Run(chain, labelled, config, fitted, plan, plan.tiles_in_flight, tell, lock)
             n_sweeps = run.settle(sweeps)
             writer = _write(root, start, chain, preparation, config, chosen)
             # Only then published: what stops it here publishes nothing.
-            scratch = (budget or Budget()).scratch
-            agreement, own = run.compare(compared, sweeps, scratch)
+            compare = _Comparison(preparation, config, fitted, plan, run.flight.n, lock, scratch)
+            like_fit = compare.again(run, again, sweeps)
+            like_new = compare.as_new(as_new, sweeps)
             settings = {
                 **config.to_dict(), "sessions": [session.name for session in chosen],
                 "sweeps": sweeps, "notes": list(said),
@@ -193,9 +203,10 @@ def apply(
         sum(session.n_frames for session in chosen),
         {session.name: n_sweeps[session.name] for session in chosen},
         run.has_settled,
-        tuple(session.name for session in compared),
-        agreement,
-        own,
+        tuple(session.name for session in again),
+        *like_fit,
+        "" if as_new is None else as_new.name,
+        *like_new,
         time.perf_counter() - began,
         tuple(said),
     )
@@ -227,11 +238,11 @@ def _chosen(
     return found
 
 
-def _one_to_compare(root: access.Group, fitted: StartModel) -> tuple[Session, ...]:
+def _one_to_compare(root: access.Group, fitted: StartModel) -> Session | None:
     """A session of the fit of median length."""
     found = [session for session in access.sessions(root) if session.name in fitted.sessions]
     found.sort(key=lambda session: (session.n_frames, session.name))
-    return (found[len(found) // 2],) if found else ()
+    return found[len(found) // 2] if found else None
 
 
 def _settings(start: StartModel, sessions: Sequence[Session]) -> FitConfig:
@@ -317,6 +328,7 @@ class _Run:
         self.flight = Flight(n_in_flight, on_less=self._say_less)
         self.has_settled = True
         self._number = fitted.n_sweeps
+        self._is_new = np.array([s.name not in fitted.sessions for s in chain.index.sessions])
 
     @property
     def next_number(self) -> int:
@@ -351,21 +363,28 @@ class _Run:
         is_open = index.n_modelled > 0
         n_sweeps = dict.fromkeys(names, 0)
         shape = fixed_shape(self.config)
-        labeller, parameters = self._ar_sampler(self.chain), self.fitted.parameters
+        parameters = self.fitted.parameters
         n_annealed = min(ANNEAL_SWEEPS, most // 2) if self.config.stage != "ar" else 0
         path = annealed(parameters, n_annealed)
-        first = path[0] if path else parameters
-        self._number = warm_start(labeller, is_open, first, self._number, shape)
+        is_new = is_open & self._is_new
+        if is_new.any():
+            labeller = self._ar_sampler(self.chain)
+            warm_start(labeller, is_new, path[0] if path else parameters, self._number, shape)
+        self._number += WARM_SWEEPS  # also without, as nothing may depend on other sessions
         changes: list[list[float]] = [[] for _ in names]
         for done in range(1, most + 1):
             if not is_open.any():
                 break
-            now = path[done - 1] if done <= n_annealed else parameters
-            for row, share in self._sweep(is_open, now).items():
-                n_sweeps[names[row]] = done
-                if done > n_annealed:
-                    changes[row].append(share)
-                    is_open[row] = not has_settled(changes[row])
+            is_annealed = done <= n_annealed
+            groups = [(is_open & self._is_new, path[done - 1])] if is_annealed else []
+            groups.append((is_open & ~self._is_new if is_annealed else is_open, parameters))
+            for which, now in groups:
+                for row, share in (self._sweep(which, now) if which.any() else {}).items():
+                    n_sweeps[names[row]] = done
+                    if now is parameters:
+                        changes[row].append(share)
+                        is_open[row] = not has_settled(changes[row])
+            self._number += 1
             self.tell(SessionsSettled(done, int((~is_open).sum()), len(names)))
         self.has_settled = not is_open.any()
         if not self.has_settled:
@@ -390,58 +409,83 @@ class _Run:
         sampler = self._sampler(which)
         sampler.watch = watch
         sampler.draw(parameters, self._number)
-        self._number += 1
         self.lock.renew()
         shares = changed / np.maximum(1, total)
         return dict(zip(rows.tolist(), shares.tolist(), strict=True))
 
-    def compare(
-        self, sessions: Sequence[Session], most: int, scratch: str | None
-    ) -> tuple[float, float]:
-        """Agreement with the labels of the fit, and of two samples with each other.
-
-        For the latter one of the sessions is labelled again, with other random numbers: sweeps of
-        one chain are alike for longer than anybody would wait.
-        """
-        names = {session.name for session in sessions}
+    def labels_of(self, row: int) -> np.ndarray:
         index = self.chain.index
+        first, length = int(index.first[row]), int(index.length[row])
+        return np.array(self.chain.syllable[first + index.lags : first + length])
+
+
+class _Comparison:
+    """How well labels agree: with those of the fit, and those of one session with themselves.
+
+    Two samples of the labels of a session are two runs with different random numbers: sweeps of
+    one chain are alike for longer than anybody would wait.
+    """
+
+    def __init__(
+        self,
+        preparation: Preparation,
+        config: FitConfig,
+        fitted: StartModel,
+        plan: Plan,
+        n_in_flight: int,
+        lock: Lock,
+        scratch: str | None,
+    ) -> None:
+        self._preparation, self._config, self._fitted = preparation, config, fitted
+        self._plan, self._n_in_flight = replace(plan, kept_bytes=0), n_in_flight
+        self._lock, self._scratch = lock, scratch
+
+    def again(self, run: _Run, sessions: Sequence[Session], most: int) -> tuple[float, float]:
+        """Of sessions of the fit that a run has labelled again."""
+        names = {session.name for session in sessions}
+        index = run.chain.index
         which = np.array([s.name in names for s in index.sessions]) & (index.n_modelled > 0)
         rows = np.flatnonzero(which).tolist()
         if not rows:
             return float("nan"), float("nan")
         same = n_frames = 0
         for row in rows:
-            now = self._labels_of(row)
-            same += int((now == self.fitted.labels_of(index.sessions[row].name, index.lags)).sum())
+            now = run.labels_of(row)
+            same += int((now == self._labels_of_fit(index.sessions[row])).sum())
             n_frames += len(now)
         long_enough = [row for row in rows if index.length[row] >= _LONG_ENOUGH]
         # The shortest that tells enough, else the longest.
         one = min(long_enough, key=lambda row: index.length[row], default=None)
         if one is None:
             one = max(rows, key=lambda row: index.length[row])
-        return same / n_frames, self._twice(one, most, scratch)
+        twin = self._labels(index.sessions[one], most, seed=1, is_new=False)
+        return same / n_frames, float((twin == run.labels_of(one)).mean())
 
-    def _twice(self, row: int, most: int, scratch: str | None) -> float:
-        """Share of the labels of a session that are drawn again by other random numbers."""
-        session = self.chain.index.sessions[row]
-        config = replace(self.config, sessions=(session.name,), seed=(self.config.seed + 1) % 2**63)
-        preparation = replace(self.preparation, sessions=(session,))
-        n_in_flight = self.flight.n
-        plan = replace(self.plan, kept_bytes=0)
-        with make_chain(preparation, config, plan, scratch) as chain:
-            unseen = replace(self.fitted, scale={})
-            load(chain, preparation, config, unseen, n_in_flight)
-            again = _Run(
-                chain, preparation, config, self.fitted, plan, n_in_flight, lambda _: None,
-                self.lock,
+    def as_new(self, session: Session | None, most: int) -> tuple[float, float]:
+        """Of a session of the fit, labelled as if the model had never seen it."""
+        if session is None or session.n_frames <= self._config.lags:
+            return float("nan"), float("nan")
+        first, second = (self._labels(session, most, seed=n, is_new=True) for n in (0, 1))
+        fit = self._labels_of_fit(session)
+        return float((first == fit).mean()), float((first == second).mean())
+
+    def _labels_of_fit(self, session: Session) -> np.ndarray:
+        return self._fitted.labels_of(session.name, self._config.lags)
+
+    def _labels(self, session: Session, most: int, *, seed: int, is_new: bool) -> np.ndarray:
+        """Labels of one session by a run of its own."""
+        seed = (self._config.seed + seed) % 2**63
+        config = replace(self._config, sessions=(session.name,), seed=seed)
+        preparation = replace(self._preparation, sessions=(session,))
+        start = replace(self._fitted, scale={}) if is_new else self._fitted
+        with make_chain(preparation, config, self._plan, self._scratch) as chain:
+            load(chain, preparation, config, start, self._n_in_flight)
+            run = _Run(
+                chain, preparation, config, start, self._plan, self._n_in_flight, lambda _: None,
+                self._lock,
             )  # fmt: skip
-            again.settle(most)
-            return float((again._labels_of(0) == self._labels_of(row)).mean())
-
-    def _labels_of(self, row: int) -> np.ndarray:
-        index = self.chain.index
-        first, length = int(index.first[row]), int(index.length[row])
-        return np.array(self.chain.syllable[first + index.lags : first + length])
+            run.settle(most)
+            return run.labels_of(0)
 
 
 def _still_open(names: Sequence[str], most: int, least: int) -> str:
