@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
-import h5py
-
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers import dlc_csv, dlc_h5
+from kpms_zarr.store.parsers import (
+    anipose_csv,
+    arrays,
+    dannce_mat,
+    dlc_csv,
+    dlc_h5,
+    facemap_h5,
+    freipose_json,
+    hdf5,
+    movement_netcdf,
+    nwb,
+    sleap_anipose_h5,
+    sleap_h5,
+    slp,
+    table,
+)
 from kpms_zarr.store.parsers.base import FileHeader, Parser, PoseBlock, TrackHeader
 
 __all__ = [
@@ -17,16 +31,35 @@ __all__ = [
     "PoseBlock",
     "TrackHeader",
     "formats",
+    "parser_named",
     "recognise",
 ]
 
 # A new format is a module with a PARSER, and one entry here.
-PARSERS: tuple[Parser, ...] = (dlc_csv.PARSER, dlc_h5.PARSER)
+PARSERS: tuple[Parser, ...] = (
+    dlc_csv.PARSER,
+    dlc_h5.PARSER,
+    sleap_h5.PARSER,
+    slp.PARSER,
+    sleap_anipose_h5.PARSER,
+    anipose_csv.PARSER,
+    nwb.PARSER,
+    movement_netcdf.PARSER,
+    dannce_mat.PARSER,
+    facemap_h5.PARSER,
+    freipose_json.PARSER,
+    table.PARSER,
+)
 
 
 def formats() -> tuple[str, ...]:
     """Names of the known formats, as used with ``--format``."""
     return tuple(parser.name for parser in PARSERS)
+
+
+def parser_named(format: str) -> Parser:
+    """The parser of a format by its registry name."""
+    return next(parser for parser in (*PARSERS, arrays.PARSER) if parser.name == format)
 
 
 def recognise(path: str | Path, format: str = "auto") -> tuple[Parser, str]:
@@ -106,10 +139,12 @@ def _content(path: Path) -> tuple[str, str]:
     try:
         with path.open("rb") as raw:
             beginning = raw.read(60)
-        if h5py.is_hdf5(path):
-            with h5py.File(path, "r") as file:
-                keys = ", ".join(str(key) for key in list(file)[:8])
+        if hdf5.is_hdf5(path):
+            with hdf5.opened(path) as file:
+                keys = ", ".join(str(key) for key in itertools.islice(file, 8))
                 return f"HDF5 with {keys or 'nothing in it'}", otherwise
+    except InputError as error:
+        return f"one that cannot be opened ({error.problems[0].found})", "copy or export it again"
     except (OSError, RuntimeError, UnicodeDecodeError) as error:
         return f"one that cannot be opened ({error})", "copy or export it again"
     text = beginning.decode("utf-8", "ignore").splitlines()

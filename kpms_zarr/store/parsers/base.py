@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache, wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a person says about files that do not say it themselves.
+
+    Attributes
+    ----------
+    keypoint_names : tuple of str
+        Names for the keypoints of files that hold none, in file order.
+    mapping : mapping, optional
+        Which columns of a table hold what, see ``parsers/table.py``.
+    memory : mapping of str to Tracks, optional
+        Sessions that are in memory and in no file, by name.
+    """
+
+    keypoint_names: tuple[str, ...] = ()
+    mapping: Mapping[str, Any] | None = None
+    memory: Mapping[str, Tracks] | None = None
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """A recording in memory.
+
+    Attributes
+    ----------
+    header : FileHeader
+    position : dict of str to ndarray, (frame, keypoint, space)
+        By key of the track.
+    confidence : dict of str to ndarray, (frame, keypoint)
+        By key of the track; may lack some.
+    """
+
+    header: FileHeader
+    position: Mapping[str, np.ndarray]
+    confidence: Mapping[str, np.ndarray]
+
+
+NO_OPTIONS = ReadOptions()
 
 
 @dataclass(frozen=True)
 class TrackHeader:
-    """One individual of a file.
+    """One individual in one recording of a file: what becomes a session.
 
     Attributes
     ----------
@@ -19,10 +63,28 @@ class TrackHeader:
         Name of the individual, "" where the format does not name one.
     keypoints : tuple of str
         Keypoint names in file order.
+    part : str
+        Which recording it is, in files that hold several; "" where there is one only.
+    first_frame, frame_step : int
+        Frame i of the track is frame ``first_frame + frame_step * i`` of the video.
+    fps : float, optional
+        Frames of the video per second, where the file says so.
+    video : str
+        Path of the video, where the file says so.
     """
 
     individual: str
     keypoints: tuple[str, ...]
+    part: str = ""
+    first_frame: int = 0
+    frame_step: int = 1
+    fps: float | None = None
+    video: str = ""
+
+    @property
+    def key(self) -> str:
+        """Name within the file: its blocks are found under it, and the session is named by it."""
+        return "_".join(name for name in (self.part, self.individual) if name)
 
 
 @dataclass(frozen=True)
@@ -37,7 +99,7 @@ class FileHeader:
     space : tuple of str
         ``("x", "y")`` or ``("x", "y", "z")``.
     tracks : tuple of TrackHeader
-        The individuals that become sessions: those that appear at least once.
+        The individuals that become sessions: those that appear at least once. Their keys differ.
     has_confidence : bool
         Whether the file has a tracker confidence for every keypoint.
     notes : tuple of str
@@ -54,16 +116,17 @@ class FileHeader:
 
 @dataclass(frozen=True)
 class PoseBlock:
-    """Consecutive frames of all the tracks of a file.
+    """Consecutive frames of some or all of the tracks of a file.
 
     Attributes
     ----------
     start : int
-        Index of the first frame of the block within the file.
+        Index of the first frame of the block within its tracks.
     position : dict of str to ndarray, (frame, keypoint, space) float32
-        By individual; units of the file (usually pixels); NaN = missing.
+        By key of the track; units of the file (usually pixels); NaN = missing.
     confidence : dict of str to ndarray, (frame, keypoint) float32
-        By individual; empty when the file has none.
+        By key of the track; empty when the file has none. As in the file: scores of some trackers
+        exceed 1.
     """
 
     start: int
@@ -89,15 +152,57 @@ class Parser:
     sniff : callable (Path) -> str or None
         Why this file is of the format (one phrase), or None when it is not. Looks at
         the beginning of the content, never only at the file name, and never raises.
-    inspect : callable (Path) -> FileHeader
+    inspect : callable (Path, ReadOptions = none) -> FileHeader
         Raises InputError when the file is of the format but cannot be used.
-    read : callable (Path, int) -> iterator of PoseBlock
-        Frames in order, at most the given number a block. Raises InputError for a
+    read : callable (Path, int, ReadOptions = none) -> iterator of PoseBlock
+        Frames of each track in order, at most the given number a block; tracks of the same
+        length share their blocks, others follow one another. Raises InputError for a
         truncated file or for text where numbers should be, naming file and row.
     """
 
     name: str
     title: str
     sniff: Callable[[Path], str | None]
-    inspect: Callable[[Path], FileHeader]
-    read: Callable[[Path, int], Iterator[PoseBlock]]
+    inspect: Callable[..., FileHeader]
+    read: Callable[..., Iterator[PoseBlock]]
+
+
+def remembered(function: Callable[[Path], R]) -> Callable[[Path], R]:
+    """What a function says of a file, kept for the next time as long as the file is the same.
+
+    A file is looked at when it is recognised, inspected and read.
+    """
+
+    @lru_cache(maxsize=64)
+    def look(path: Path, *stamp: int) -> R:
+        return function(path)
+
+    @wraps(function)
+    def remember(path: Path) -> R:
+        try:
+            now = path.stat()
+        except OSError:
+            return function(path)  # which knows what to say
+        return look(path, now.st_size, now.st_mtime_ns, now.st_ino)
+
+    return remember
+
+
+def check_block_frames(block_frames: int) -> None:
+    """Refuse an impossible block size: a mistake in code, not in an input."""
+    if block_frames < 1:
+        raise ValueError(f"block_frames is at least 1, got {block_frames}")
+
+
+def some(names: tuple[str, ...] | list[str], limit: int = 5) -> str:
+    """Names for a message, at most `limit` of them."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(f"`{name}`" for name in names[:limit]) + more
+
+
+def float32(values: np.ndarray) -> np.ndarray:
+    """Numbers as they are stored; infinite ones, and those too large for float32, are missing."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = np.asarray(values).astype(np.float32)
+    numbers[~np.isfinite(numbers)] = np.nan
+    return numbers

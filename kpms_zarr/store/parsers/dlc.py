@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kpms_zarr.store.errors import InputError, Problem
-from kpms_zarr.store.parsers.base import FileHeader, PoseBlock, TrackHeader
+from kpms_zarr.store.parsers.base import FileHeader, PoseBlock, TrackHeader, float32, some
 
 SPACE = ("x", "y", "z")
 LIKELIHOOD = "likelihood"
@@ -64,13 +64,11 @@ class Layout:
         ----------
         start : int
             Index of the first frame.
-        values : ndarray, (frame, column) float64
-            One column for every entry of `used`. Infinite values count as missing.
+        values : ndarray, (frame, column) float64 or float32
+            One column for every entry of `used`. Infinite values count as missing; there are none
+            in float32 ones.
         """
-        # A number too large for float32 becomes infinite, and so missing too.
-        with np.errstate(over="ignore", invalid="ignore"):
-            numbers = values.astype(np.float32)
-        numbers[~np.isfinite(numbers)] = np.nan
+        numbers = values if values.dtype == np.float32 else float32(values)
         return PoseBlock(
             start=start,
             position={name: numbers[:, where] for name, where in self.position.items()},
@@ -86,6 +84,18 @@ class Layout:
             tracks=self.tracks,
             has_confidence=bool(self.confidence),
             notes=self.notes,
+        )
+
+    def positions_of(self, names: Iterable[str]) -> Layout:
+        """Leave all out but the coordinates of some individuals."""
+        kept = {name: self.used[self.position[name]] for name in names}
+        used = np.unique(np.concatenate([columns.ravel() for columns in kept.values()]))
+        return replace(
+            self,
+            tracks=tuple(track for track in self.tracks if track.individual in kept),
+            used=used,
+            position={name: np.searchsorted(used, columns) for name, columns in kept.items()},
+            confidence={},
         )
 
     def without(self, absent: Iterable[str], note: str) -> Layout:
@@ -189,18 +199,6 @@ def refuse_labelled_frames(first_index: str, n_index: int, where: str) -> None:
         where=where,
         fix="use the file that DeepLabCut's analyze_videos wrote next to the video",
     )
-
-
-def check_block_frames(block_frames: int) -> None:
-    """Refuse an impossible block size: a mistake in code, not in an input."""
-    if block_frames < 1:
-        raise ValueError(f"block_frames is at least 1, got {block_frames}")
-
-
-def some(names: Sequence[str], limit: int = 5) -> str:
-    """Names for a message, at most `limit` of them."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(f"`{name}`" for name in names[:limit]) + more
 
 
 def _grow(

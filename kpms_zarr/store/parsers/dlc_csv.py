@@ -1,39 +1,41 @@
-"""DeepLabCut and Lightning Pose csv files, read as a stream of lines."""
+"""DeepLabCut and Lightning Pose csv files, read as a stream."""
 
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers.base import FileHeader, Parser, PoseBlock
+from kpms_zarr.store.parsers.base import (
+    NO_OPTIONS,
+    FileHeader,
+    Parser,
+    PoseBlock,
+    ReadOptions,
+    check_block_frames,
+    remembered,
+)
 from kpms_zarr.store.parsers.dlc import (
     COORDS,
     SCAN_FRAMES,
     Layout,
-    check_block_frames,
     lay_out,
     only_appearing,
     refuse_labelled_frames,
 )
+from kpms_zarr.store.parsers.text import LONGEST_LINE, Table, read_blocks, readable
 
 # scorer, individuals, bodyparts, coords, the name of the index, two frames
 _FIRST_LINES = 7
-# Far more than a real header line; stops at once in a large file without line ends.
-_LONGEST_LINE = 4_000_000
-
-# Python reads "nan" in any case by itself.
-_MISSING = ("", "NA", "N/A", "#N/A", "null", "NULL", "None", "<NA>")
+# Few, because in most files all individuals appear at once.
+_SEARCH_FRAMES = 256
 
 
 @dataclass(frozen=True)
@@ -66,50 +68,36 @@ def sniff(path: Path) -> str | None:
     return None
 
 
-def inspect(path: Path) -> FileHeader:
+def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
     """Read the header, and for multi-animal files find who appears; see `Parser`."""
     return _inspect(path)[1].header(PARSER.name, path)
 
 
-def read(path: Path, block_frames: int) -> Iterator[PoseBlock]:
+def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
     check_block_frames(block_frames)
     header, layout = _inspect(path)
     yield from _blocks(path, header, layout, block_frames)
 
 
+@remembered
 def _inspect(path: Path) -> tuple[_Header, Layout]:
     header = _read_header(path)
-    scan = partial(_blocks, path, header, header.layout, SCAN_FRAMES)
-    return header, only_appearing(header.layout, scan, str(path))
+    return header, only_appearing(header.layout, partial(_search, path, header), str(path))
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
-    """Open for reading; what the operating system or the decoder dislikes is an InputError."""
+    """Open for reading the header; what cannot be read is an InputError."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with readable(path), path.open(encoding="utf-8-sig") as file:
             yield file
-    except UnicodeDecodeError as error:
-        raise InputError(
-            expected="text in UTF-8",
-            found=f"the byte {error.object[error.start : error.start + 1]!r}",
-            where=str(path),
-            fix="save the file as `CSV UTF-8`; if it should be text already, it may be damaged",
-        ) from error
     except csv.Error as error:
         raise _not_a_header(path, str(error)) from error
-    except OSError as error:
-        raise InputError(
-            expected="a file that can be read",
-            found=error.strerror or str(error),
-            where=str(path),
-            fix="check the path and the permissions",
-        ) from error
 
 
 def _first_rows(file: TextIO) -> list[list[str]]:
-    lines = (file.readline(_LONGEST_LINE) for _ in range(_FIRST_LINES))
+    lines = (file.readline(LONGEST_LINE) for _ in range(_FIRST_LINES))
     return [_fields(line) for line in lines if line]
 
 
@@ -202,101 +190,34 @@ def _is_index_name(frames: list[list[str]]) -> bool:
 
 
 def _blocks(path: Path, header: _Header, layout: Layout, block_frames: int) -> Iterator[PoseBlock]:
-    start = 0
-    with _opened(path) as file:
-        lines = _lines(file, header, path)
-        while block := list(islice(lines, block_frames)):
-            first_row = header.n_lines + 1 + start
-            yield layout.block(start, _numbers(block, header, first_row, path))
-            start += len(block)
-
-
-def _lines(file: TextIO, header: _Header, path: Path) -> Iterator[str]:
-    """Lines of the frames, each with the right number of fields.
-
-    A short line is otherwise the last one of a file that was cut off, or a damaged one.
-    """
-    lines = enumerate(islice(file, header.n_lines, None), start=header.n_lines + 1)
-    for row, line in lines:
-        n_fields = len(_fields(line)) if '"' in line else line.count(",") + 1
-        if n_fields == header.n_fields and not line.isspace():
-            yield line
-            continue
-        rest = next((text for _, text in lines if not text.isspace()), None)
-        if line.isspace() and rest is None:
-            return
-        cut_off = rest is None and n_fields < header.n_fields
-        raise InputError(
-            expected=f"{header.n_fields} fields",
-            found="an empty line" if line.isspace() else f"{n_fields} fields",
-            where=f"{path}, row {row}",
-            fix="the file is cut off: copy or export it again, or delete its last, incomplete row"
-            if cut_off
-            else "correct this row, or export the file again",
-        )
-
-
-def _numbers(lines: list[str], header: _Header, first_row: int, path: Path) -> np.ndarray:
-    """Numbers of the used columns, (frame, column) float64.
-
-    NumPy's C reader takes a block of plain numbers and empty cells; a block with anything else
-    (quotes, NA, a wrong cell) is read cell by cell, which names the one that is wrong.
-    """
-    plain = _plain_numbers(lines, header)
-    return _checked_numbers(lines, header, first_row, path) if plain is None else plain
-
-
-def _plain_numbers(lines: list[str], header: _Header) -> np.ndarray | None:
-    """The block by NumPy's reader, which rounds as `float` does; None when it is not plain."""
-    text = "".join(lines).replace(",,", ",nan,").replace(",,", ",nan,").replace(",\n", ",nan\n")
-    text = text + "nan" if text.endswith(",") else text
-    wanted = (header.layout.used + header.n_index).tolist()
-    try:
-        values = np.loadtxt(
-            io.StringIO(text), delimiter=",", comments=None, usecols=wanted, ndmin=2
-        )
-    except ValueError:
-        return None
-    return values if values.shape == (len(lines), len(wanted)) else None
-
-
-def _checked_numbers(lines: list[str], header: _Header, first_row: int, path: Path) -> np.ndarray:
-    """The block cell by cell."""
-    wanted = header.layout.used + header.n_index
-    pick = itemgetter(*wanted.tolist())
-    values = np.empty((len(lines), len(wanted)))
-    for number, line in enumerate(lines):
-        cells = pick(_fields(line) if '"' in line else line.rstrip("\n").split(","))
-        try:
-            # Python alone would read 1_0 as ten.
-            if any("_" in cell for cell in cells):
-                raise ValueError
-            values[number] = [float(cell) if cell else np.nan for cell in cells]
-        except ValueError:
-            row = f"{path}, row {first_row + number}"
-            values[number] = [
-                _number(cell, row, header.columns[column])
-                for cell, column in zip(cells, header.layout.used, strict=True)
-            ]
-    return values
-
-
-def _number(cell: str, row: str, column: tuple[str, ...]) -> float:
-    """Read a cell of a row that is not all plain numbers."""
-    cell = cell.strip()
-    if cell in _MISSING:
-        return np.nan
-    try:
-        if "_" not in cell:
-            return float(cell)
-    except ValueError:
-        pass
-    raise InputError(
-        expected="a number or an empty cell",
-        found=f"the text {cell[:40]!r}",
-        where=f"{row}, column {' '.join(column[1:])}",
-        fix="correct this cell (empty it where the point is missing), or export the file again",
+    columns = [header.columns[number] for number in layout.used]
+    table = Table(
+        path,
+        header.n_lines,
+        header.n_fields,
+        columns=tuple((layout.used + header.n_index).tolist()),
+        names=tuple(" ".join(column[1:]) for column in columns),
     )
+    start = 0
+    for values in read_blocks(table, block_frames):
+        yield layout.block(start, values)
+        start += len(values)
+
+
+def _search(path: Path, header: _Header) -> Iterator[PoseBlock]:
+    """Blocks to look for individuals in: once some have been seen, of the others alone.
+
+    An individual that never appears makes this a search of the whole file, but of its own columns
+    only, which are empty.
+    """
+    for block in _blocks(path, header, header.layout, _SEARCH_FRAMES):
+        yield block
+        unseen = [name for name, at in block.position.items() if not np.isfinite(at).any()]
+        break
+    else:
+        return
+    if unseen:
+        yield from _blocks(path, header, header.layout.positions_of(unseen), SCAN_FRAMES)
 
 
 PARSER = Parser("dlc_csv", "DeepLabCut or Lightning Pose csv", sniff, inspect, read)

@@ -6,7 +6,6 @@ import io
 import pickle
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,35 +15,29 @@ import h5py
 import numpy as np
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers.base import FileHeader, Parser, PoseBlock
+from kpms_zarr.store.parsers.base import (
+    NO_OPTIONS,
+    FileHeader,
+    Parser,
+    PoseBlock,
+    ReadOptions,
+    check_block_frames,
+    remembered,
+    some,
+)
 from kpms_zarr.store.parsers.dlc import (
     SCAN_FRAMES,
     Layout,
-    check_block_frames,
     lay_out,
     only_appearing,
     refuse_labelled_frames,
-    some,
 )
+from kpms_zarr.store.parsers.hdf5 import DAMAGE, is_hdf5, opened, text
 
 # Keys that DeepLabCut itself gives its tables.
 _DLC_KEYS = ("df_with_missing", "tracks")
 
 _Columns = list[tuple[str, ...]]
-
-# What broken pickles, attributes and datasets make h5py, pickle and numpy raise.
-_DAMAGE = (
-    OSError,
-    KeyError,
-    IndexError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    RuntimeError,
-    EOFError,
-    MemoryError,
-    pickle.UnpicklingError,
-)
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ class _Table:
 def sniff(path: Path) -> str | None:
     """Recognise pandas tables with DeepLabCut's columns; see `Parser`."""
     try:
-        if not h5py.is_hdf5(path):
+        if not is_hdf5(path):
             return None
         with h5py.File(path, "r") as file:
             for key in _pandas_keys(file):
@@ -84,23 +77,28 @@ def sniff(path: Path) -> str | None:
                 except InputError:
                     # Claimed all the same, so that `inspect` says what is wrong with it.
                     return f"pandas table `/{key}`"
-    except _DAMAGE:
+    except DAMAGE:
         return None
     return None
 
 
-def inspect(path: Path) -> FileHeader:
+def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
     """Read the column names, and for multi-animal files find who appears; see `Parser`."""
-    with _opened(path) as file:
-        return _inspect(file, path)[1].header(PARSER.name, path)
+    return _inspected(path)[1].header(PARSER.name, path)
 
 
-def read(path: Path, block_frames: int) -> Iterator[PoseBlock]:
+def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
     check_block_frames(block_frames)
-    with _opened(path) as file:
-        table, layout = _inspect(file, path)
+    table, layout = _inspected(path)
+    with opened(path) as file:
         yield from _blocks(file, table, layout, path, block_frames)
+
+
+@remembered
+def _inspected(path: Path) -> tuple[_Table, Layout]:
+    with opened(path) as file:
+        return _inspect(file, path)
 
 
 def _inspect(file: h5py.File, path: Path) -> tuple[_Table, Layout]:
@@ -124,39 +122,13 @@ def _inspect(file: h5py.File, path: Path) -> tuple[_Table, Layout]:
     return table, only_appearing(layout, scan, where)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """Open for reading; what h5py dislikes is an InputError."""
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(
-            expected="a complete HDF5 file",
-            found=f"one that HDF5 cannot open ({error})",
-            where=str(path),
-            fix="the file may be cut off or no HDF5 file: copy or export it again",
-        ) from error
-    try:
-        with file:
-            yield file
-    except InputError:
-        raise
-    except _DAMAGE as error:
-        raise InputError(
-            expected="a complete HDF5 file",
-            found=f"parts that HDF5 cannot read ({error})",
-            where=str(path),
-            fix="the file is damaged: copy or export it again",
-        ) from error
-
-
 def _pandas_keys(file: h5py.File) -> list[str]:
     keys: list[str] = []
 
     def visit(name: str, item: object) -> None:
         if not isinstance(item, h5py.Group) or "pandas_type" not in item.attrs:
             return
-        if _text(item.attrs["pandas_type"]) in ("frame", "frame_table"):
+        if text(item.attrs["pandas_type"]) in ("frame", "frame_table"):
             keys.append(name)
 
     # Follows no external or soft links, so stays in this file.
@@ -176,7 +148,7 @@ def _choose(file: h5py.File, path: Path) -> tuple[_Table, tuple[str, ...]]:
     if not tables:
         raise InputError(
             expected="a pandas table with DeepLabCut's columns",
-            found=f"an HDF5 file with {some([_text(key) for key in file]) or 'nothing in it'}",
+            found=f"an HDF5 file with {some([text(key) for key in file]) or 'nothing in it'}",
             where=str(path),
             fix="check that DeepLabCut wrote this file, or name its format with --format",
         )
@@ -202,10 +174,10 @@ def _choose(file: h5py.File, path: Path) -> tuple[_Table, tuple[str, ...]]:
 def _describe(file: h5py.File, key: str, path: Path) -> _Table:
     group = file[key]
     try:
-        if _text(group.attrs["pandas_type"]) == "frame_table":
+        if text(group.attrs["pandas_type"]) == "frame_table":
             return _describe_table(group, key)
         return _describe_fixed(group, key)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise InputError(
             expected="a pandas table with plain column names",
             found=f"one that cannot be read ({error})",
@@ -231,7 +203,7 @@ def _describe_table(group: h5py.Group, key: str) -> _Table:
         for field in fields
     )
     one_index = "index" in rows.dtype.names
-    first = _text(rows.fields("index")[:1][0]) if one_index and len(rows) else ""
+    first = text(rows.fields("index")[:1][0]) if one_index and len(rows) else ""
     names = tuple(str(name or "") for name in names)
     n_index = 1 if one_index else 2
     return _Table(key, names, columns, values, len(rows), n_index, first, n_written)
@@ -256,7 +228,7 @@ def _describe_fixed(group: h5py.Group, key: str) -> _Table:
     index = group["axis1"]
     # pandas writes one dummy row for an empty axis, and its real shape as an attribute.
     n_frames = 0 if "shape" in index.attrs else len(index)
-    first = _text(index[0]) if n_frames and index.dtype.kind == "S" else ""
+    first = text(index[0]) if n_frames and index.dtype.kind == "S" else ""
     return _Table(key, names, columns, values, n_frames, 1, first)
 
 
@@ -267,23 +239,19 @@ def _fixed_columns(group: h5py.Group, axis: str) -> tuple[tuple[str, ...], _Colu
     names, levels = [], []
     for number in range(int(group.attrs[f"{axis}_nlevels"])):
         level = group[f"{axis}_level{number}"]
-        labels = [_text(label) for label in level[:]]
+        labels = [text(label) for label in level[:]]
         codes = group[f"{axis}_label{number}"][:]
         levels.append([labels[code] if code >= 0 else "" for code in codes])
-        name = _text(level.attrs.get("name", b""))
+        name = text(level.attrs.get("name", b""))
         names.append("" if name == "N." else name)  # a pickled None
     return tuple(names), list(zip(*levels, strict=True))
 
 
 def _named(columns: Any) -> _Columns:
     return [
-        tuple(_text(level) for level in column) if isinstance(column, tuple) else (_text(column),)
+        tuple(text(level) for level in column) if isinstance(column, tuple) else (text(column),)
         for column in columns
     ]
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _check_values(file: h5py.File, table: _Table, layout: Layout, where: str) -> None:

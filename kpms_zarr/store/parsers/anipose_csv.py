@@ -1,0 +1,319 @@
+"""anipose csv files of 3-D poses, read as a stream of lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.parsers.base import (
+    NO_OPTIONS,
+    FileHeader,
+    Parser,
+    PoseBlock,
+    ReadOptions,
+    TrackHeader,
+    check_block_frames,
+    float32,
+    some,
+)
+from kpms_zarr.store.parsers.textfile import LONGEST_LINE, fields, lines, opened
+
+_SPACE = ("x", "y", "z")
+_SCORE = "score"
+# What anipose writes beside the coordinates of every keypoint.
+_BESIDE = ("error", "ncams", _SCORE)
+_FRAME_NUMBER = "fnum"
+# The change of coordinates that anipose made: a matrix and a centre, the same in all rows.
+_TRANSFORMATION = frozenset((*(f"M_{i}{j}" for i in range(3) for j in range(3)), "center")) | {
+    f"center_{i}" for i in range(3)
+}
+_FRAMES_AT_ONCE = 4096
+_MISSING = ("", "NA", "N/A", "#N/A", "null", "NULL", "None", "<NA>")
+
+# keypoint -> coordinate or other quantity -> number of the field
+_Groups = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Where the numbers are: `position` and `confidence` are indices into `used`."""
+
+    fields: list[str]
+    keypoints: tuple[str, ...]
+    used: np.ndarray
+    position: np.ndarray
+    confidence: np.ndarray | None
+    frame_number: int | None
+    notes: tuple[str, ...]
+
+
+def sniff(path: Path) -> str | None:
+    """Recognise columns such as ``nose_x``, ``nose_y``, ``nose_z``, ``nose_error``."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            groups, _ = _groups(fields(file.readline(LONGEST_LINE)))
+    except (OSError, ValueError, csv.Error):
+        return None
+    for name, at in groups.items():
+        if {*_SPACE} < at.keys():
+            others = ", ".join(f"_{what}" for what in _BESIDE if what in at)
+            return f"columns {name[:40]}_x, _y, _z, {others}"
+    return None
+
+
+def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+    """Read the column names, and the frame numbers of all rows; see `Parser`."""
+    header = _read_header(path)
+    first_frame, frame_step, notes = _frame_numbers(path, header)
+    track = TrackHeader("", header.keypoints, first_frame=first_frame, frame_step=frame_step)
+    has_confidence = header.confidence is not None
+    return FileHeader(PARSER.name, path, _SPACE, (track,), has_confidence, (*header.notes, *notes))
+
+
+def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
+    """Stream the frames; see `Parser`."""
+    check_block_frames(block_frames)
+    header = _read_header(path)
+    start = 0
+    with opened(path) as file:
+        frames = _frames(lines(file), header, path)
+        while block := list(islice(frames, block_frames)):
+            values = float32(_numbers(block, header, start + 2, path))
+            confidence = header.confidence
+            yield PoseBlock(
+                start,
+                {"": values[:, header.position]},
+                {} if confidence is None else {"": values[:, confidence]},
+            )
+            start += len(block)
+
+
+def _groups(names: list[str]) -> tuple[_Groups, list[str]]:
+    """Columns by keypoint, and those that are there twice; the last `_` is where to split."""
+    groups: _Groups = {}
+    doubled = []
+    for number, column in enumerate(names):
+        name, _, what = column.strip().rpartition("_")
+        if name and what in (*_SPACE, *_BESIDE):
+            at = groups.setdefault(name, {})
+            if what in at:
+                doubled.append(column)
+            at.setdefault(what, number)
+    return groups, doubled
+
+
+def _read_header(path: Path) -> _Header:
+    with opened(path) as file:
+        names = fields(file.readline(LONGEST_LINE))
+        first_frame = file.readline(LONGEST_LINE)
+    groups, doubled = _groups(names)
+    # Other quantities may be called `stage_x` or `trial_score`: anipose writes both kinds.
+    keypoints = {
+        name: at for name, at in groups.items() if at.keys() & {*_SPACE} and at.keys() & {*_BESIDE}
+    } or {name: at for name, at in groups.items() if {*_SPACE} <= at.keys()}
+    problems = list(_problems(keypoints, doubled, path, names))
+    if not problems and not first_frame.strip():
+        problems.append(
+            Problem(
+                expected="at least one frame below the header",
+                found="0 frames",
+                where=str(path),
+                fix="export this recording again, or leave the file out",
+            )
+        )
+    if problems:
+        raise InputError.of(problems)
+    return _lay_out(names, keypoints)
+
+
+def _problems(
+    keypoints: _Groups, doubled: list[str], path: Path, names: list[str]
+) -> Iterator[Problem]:
+    where = f"{path}, header"
+    if not keypoints:
+        found = some(names[:5]) if len(names) > 1 else f"the text {names[0][:40]!r}"
+        yield Problem(
+            expected="columns NAME_x, NAME_y, NAME_z, NAME_error, NAME_ncams, NAME_score",
+            found=found,
+            where=where,
+            fix="check that this is a csv file of `pose-3d` written by anipose, with commas",
+        )
+    lacking = [f"{n}_{c}" for n, at in keypoints.items() for c in _SPACE if c not in at]
+    if lacking:
+        yield Problem(
+            expected="columns _x, _y, _z for every keypoint",
+            found=f"no {some(lacking)}",
+            where=where,
+            fix="export the file again with all its columns, or remove the keypoint",
+        )
+    if doubled:
+        yield Problem(
+            expected="one column for every coordinate of a keypoint",
+            found=f"duplicated columns {some(doubled)}",
+            where=where,
+            fix="give the keypoints different names",
+        )
+
+
+def _lay_out(names: list[str], keypoints: _Groups) -> _Header:
+    notes = []
+    unscored = [name for name, at in keypoints.items() if _SCORE not in at]
+    if unscored:
+        whom = "the file" if len(unscored) == len(keypoints) else some(unscored)
+        notes.append(f"no score for {whom}: read without confidence")
+    wanted = _SPACE if unscored else (*_SPACE, _SCORE)
+    columns = np.array([[at[what] for what in wanted] for at in keypoints.values()], dtype=int)
+    used = np.sort(columns, axis=None)
+    within = np.searchsorted(used, columns)
+    known = {number for at in keypoints.values() for number in at.values()}
+    stripped = [name.strip() for name in names]
+    others = [
+        name
+        for number, name in enumerate(stripped)
+        if name and number not in known and name not in (_FRAME_NUMBER, *_TRANSFORMATION)
+    ]
+    if others:
+        notes.append(f"left out columns that are no coordinates of keypoints: {some(others)}")
+    return _Header(
+        fields=names,
+        keypoints=tuple(keypoints),
+        used=used,
+        position=within[:, : len(_SPACE)],
+        confidence=None if unscored else within[:, -1],
+        frame_number=stripped.index(_FRAME_NUMBER) if _FRAME_NUMBER in stripped else None,
+        notes=tuple(notes),
+    )
+
+
+def _frames(file: Iterator[str], header: _Header, path: Path) -> Iterator[str]:
+    """Lines of the frames, each with the right number of fields.
+
+    A short line is otherwise the last one of a file that was cut off, or a damaged one.
+    """
+    next(file, None)
+    n_wanted = len(header.fields)
+    for row, line in enumerate(file, start=2):
+        n_fields = len(fields(line)) if '"' in line else line.count(",") + 1
+        is_blank = line.isspace()
+        if n_fields == n_wanted and not is_blank:
+            yield line
+            continue
+        is_last = all(text.isspace() for text in file)
+        if is_blank and is_last:
+            return
+        raise InputError(
+            expected=f"{n_wanted} fields",
+            found="an empty line" if is_blank else f"{n_fields} fields",
+            where=f"{path}, row {row}",
+            fix="the file is cut off: copy or export it again, or delete its last, incomplete row"
+            if is_last and n_fields < n_wanted
+            else "correct this row, or export the file again",
+        )
+
+
+def _numbers(block: list[str], header: _Header, first_row: int, path: Path) -> np.ndarray:
+    """Numbers of the used fields, (frame, field) float64.
+
+    NumPy reads a block of plain numbers and empty cells; a block with anything else (quotes, NA,
+    a wrong cell) is read cell by cell, which names the one that is wrong.
+    """
+    text = "".join(block)
+    if '"' not in text:
+        text = text.replace(",,", ",nan,").replace(",,", ",nan,").replace(",\n", ",nan\n")
+        text = text + "nan" if text.endswith(",") else text
+        try:
+            return np.loadtxt(
+                io.StringIO(text),
+                delimiter=",",
+                comments=None,
+                usecols=header.used.tolist(),
+                ndmin=2,
+            )
+        except ValueError:
+            pass
+    values = np.empty((len(block), len(header.used)))
+    for number, line in enumerate(block):
+        cells = fields(line)
+        where = f"{path}, row {first_row + number}"
+        values[number] = [_number(cells[at], where, header.fields[at]) for at in header.used]
+    return values
+
+
+def _number(cell: str, row: str, column: str) -> float:
+    cell = cell.strip()
+    if cell in _MISSING:
+        return np.nan
+    try:
+        # Python alone would read 1_0 as ten.
+        if "_" not in cell:
+            return float(cell)
+    except ValueError:
+        pass
+    raise InputError(
+        expected="a number or an empty cell",
+        found=f"the text {cell[:40]!r}",
+        where=f"{row}, column {column.strip()}",
+        fix="correct this cell (empty it where the point is missing), or export the file again",
+    )
+
+
+def _frame_numbers(path: Path, header: _Header) -> tuple[int, int, tuple[str, ...]]:
+    """First frame and step in the video, with a note where the numbers do not say them."""
+    if header.frame_number is None:
+        return 0, 1, ()
+    numbers = []
+    with opened(path) as file:
+        frames = _frames(lines(file), header, path)
+        while block := list(islice(frames, _FRAMES_AT_ONCE)):
+            try:
+                numbers.append(_field(block, header.frame_number, len(header.fields)))
+            except ValueError:
+                return 0, 1, ("`fnum` holds something else than numbers: it is not used",)
+    counted = np.concatenate(numbers)
+    if not np.isfinite(counted).all():
+        return 0, 1, ("`fnum` is missing in some rows: it is not used",)
+    first = counted[0]
+    steps = np.diff(counted) if len(counted) > 1 else np.ones(1)
+    whole = bool(np.all((np.mod(counted, 1) == 0) & (counted >= 0)))
+    if whole and steps[0] > 0 and np.all(steps == steps[0]) and counted[-1] < 2**53:
+        return int(first), int(steps[0]), ()
+    return 0, 1, (_irregular(counted, steps),)
+
+
+def _field(block: list[str], at: int, n_fields: int) -> np.ndarray:
+    """One field of some lines; it is one of the last, so lines are split from their end."""
+    from_end = n_fields - at
+    return np.array(
+        [
+            float(fields(line)[at] if '"' in line else line.rsplit(",", from_end)[-from_end])
+            for line in block
+        ]
+    )
+
+
+def _irregular(counted: np.ndarray, steps: np.ndarray) -> str:
+    back = np.flatnonzero(~(steps > 0))
+    if len(back):
+        return (
+            f"the frame numbers `fnum` start again or go back {len(back)} times, first at row "
+            f"{back[0] + 3}: the file may hold several recordings, which are read as one; "
+            "split it into one file a recording"
+        )
+    values, counts = np.unique(steps, return_counts=True)
+    jumps = np.flatnonzero(steps != values[np.argmax(counts)])
+    if not len(jumps):
+        return "the frame numbers `fnum` are no whole numbers: they are not used"
+    return (
+        f"the frame numbers `fnum` are not evenly spaced ({len(jumps)} jumps, first at row "
+        f"{jumps[0] + 3}): frames are read as if they followed one another"
+    )
+
+
+PARSER = Parser("anipose_csv", "anipose csv", sniff, inspect, read)

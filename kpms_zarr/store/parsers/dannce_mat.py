@@ -1,0 +1,317 @@
+"""DANNCE mat files: those of MATLAB 7.3 are read by rows, older ones as a whole (up to 2 GB)."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import h5py
+import numpy as np
+
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.parsers import hdf5, mat5
+from kpms_zarr.store.parsers.base import (
+    NO_OPTIONS,
+    FileHeader,
+    Parser,
+    PoseBlock,
+    ReadOptions,
+    TrackHeader,
+    check_block_frames,
+    float32,
+    some,
+)
+from kpms_zarr.store.parsers.naming import keypoint_names
+
+_SPACE = ("x", "y", "z")
+_POSE, _PEAK, _SAMPLES = "pred", "p_max", "sampleID"
+_SHAPES = "(frames, 3, keypoints) or (frames, animals, 3, keypoints)"
+_MATLAB_73 = b"MATLAB 7.3"
+_FRAMES_AT_ONCE = 4096
+_FRAMES_OF_MEDIAN = 100_000
+_MOST_ANIMALS = 1_000
+
+
+class _Array(Protocol):
+    """An array of a file, with its axes in the order that MATLAB shows."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Some of the rows, as numbers of any type."""
+        ...
+
+
+class _Rows:
+    """Of a file of MATLAB 7.3, in which axes are reversed."""
+
+    def __init__(self, data: h5py.Dataset) -> None:
+        self._data = data
+        self.shape: tuple[int, ...] = tuple(int(n) for n in data.shape[::-1])
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        return self._data[..., start:stop].T
+
+
+class _Whole:
+    """Of an older file, read when it is first needed."""
+
+    def __init__(self, path: Path, variable: mat5.Variable) -> None:
+        self._path = path
+        self._variable = variable
+        self.shape: tuple[int, ...] = variable.shape
+
+    @cached_property
+    def _values(self) -> np.ndarray:
+        return mat5.values(self._path, self._variable)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        return self._values[start:stop]
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """The arrays of a file; `peak` has the shape of `pose` without its space axis."""
+
+    pose: _Array
+    peak: _Array | None
+    notes: tuple[str, ...]
+
+    @property
+    def n_frames(self) -> int:
+        return self.pose.shape[0]
+
+    @property
+    def n_animals(self) -> int:
+        return self.pose.shape[1] if len(self.pose.shape) == 4 else 1
+
+    def positions(self, start: int, stop: int) -> np.ndarray:
+        """(frame, animal, keypoint, space)."""
+        values = self.pose.rows(start, stop)
+        return values.reshape(len(values), self.n_animals, *values.shape[-2:]).swapaxes(2, 3)
+
+    def peaks(self, peak: _Array, start: int, stop: int) -> np.ndarray:
+        """(frame, animal, keypoint)."""
+        values = peak.rows(start, stop)
+        return values.reshape(len(values), self.n_animals, values.shape[-1])
+
+
+def sniff(path: Path) -> str | None:
+    """Recognise an array ``pred`` of poses in a MATLAB file; see `Parser`."""
+    try:
+        with path.open("rb") as file:
+            is_73 = file.read(len(_MATLAB_73)) == _MATLAB_73
+        if is_73 and hdf5.is_hdf5(path):
+            with h5py.File(path, "r") as h5:
+                data = hdf5.dataset(h5, _POSE)
+                shape = None if data is None else data.shape[::-1]
+        elif mat5.is_mat5(path):
+            found = (v.shape for v in mat5.variables(path) if v.name == _POSE and v.is_numbers)
+            shape = next(found, None)
+        else:
+            return None
+    except (*hdf5.DAMAGE, zlib.error):
+        return None
+    if shape is None or len(shape) not in (3, 4) or len(_SPACE) not in shape[1:]:
+        return None
+    return f"MATLAB file with `{_POSE}` of shape {tuple(int(n) for n in shape)}"
+
+
+def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+    """Read shapes, sample numbers and the scale of the confidence; see `Parser`."""
+    with _opened(path) as contents:
+        names, notes = keypoint_names(options, contents.pose.shape[-1], str(path))
+        animals, absent = _animals(contents, path)
+        if contents.peak is not None:
+            notes = (*notes, _scale(contents.peak, contents.n_frames))
+    return FileHeader(
+        format=PARSER.name,
+        path=path,
+        space=_SPACE,
+        tracks=tuple(TrackHeader(name, names) for name in animals),
+        has_confidence=contents.peak is not None,
+        notes=(*notes, *contents.notes, *absent),
+    )
+
+
+def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
+    """Stream the frames; see `Parser`."""
+    check_block_frames(block_frames)
+    with _opened(path) as contents:
+        animals, _ = _animals(contents, path)
+        for start in range(0, contents.n_frames, block_frames):
+            stop = min(start + block_frames, contents.n_frames)
+            positions = float32(contents.positions(start, stop))
+            confidence = {}
+            if contents.peak is not None:
+                peaks = float32(contents.peaks(contents.peak, start, stop))
+                confidence = {name: peaks[:, at] for name, at in animals.items()}
+            yield PoseBlock(
+                start, {name: positions[:, at] for name, at in animals.items()}, confidence
+            )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Contents]:
+    """Open for reading; what is wrong with the file is an InputError."""
+    if hdf5.is_hdf5(path):
+        with hdf5.opened(path) as file:
+            names = (_POSE, _PEAK, _SAMPLES)
+            found = {n: data for n in names if (data := hdf5.dataset(file, n)) is not None}
+            for data in found.values():
+                hdf5.check_inside(data, str(path))
+                hdf5.check_numbers(data, str(path))
+            yield _contents({name: _Rows(data) for name, data in found.items()}, path)
+        return
+    try:
+        yield _contents(
+            {v.name: _Whole(path, v) for v in mat5.variables(path) if _is_usable(v, path)}, path
+        )
+    except InputError:
+        raise
+    except (*hdf5.DAMAGE, zlib.error) as error:
+        raise InputError(
+            expected="a complete MATLAB file",
+            found=f"parts that cannot be read ({error})",
+            where=str(path),
+            fix="the file is cut off, damaged or no MATLAB file: copy it again, or run the "
+            "prediction again",
+        ) from error
+
+
+def _is_usable(variable: mat5.Variable, path: Path) -> bool:
+    if variable.name not in (_POSE, _PEAK, _SAMPLES):
+        return False
+    if not variable.is_numbers:
+        raise InputError(
+            expected=f"numbers in `{variable.name}`",
+            found="a variable of another type",
+            where=str(path),
+            fix="use the `save_data` file that DANNCE wrote",
+        )
+    n_bytes = math.prod(variable.shape) * variable.dtype.itemsize
+    if n_bytes > mat5.MOST_BYTES:
+        raise InputError(
+            expected=f"at most {mat5.MOST_BYTES / 1e9:g} GB in `{variable.name}`",
+            found=f"{n_bytes / 1e9:.1f} GB",
+            where=str(path),
+            fix="save it from MATLAB with `-v7.3`, which is read in pieces",
+        )
+    mat5.check(variable)
+    return True
+
+
+def _contents(arrays: dict[str, _Array], path: Path) -> _Contents:
+    pose = arrays.get(_POSE)
+    shape = None if pose is None else pose.shape
+    if pose is None or shape is None or len(shape) not in (3, 4) or shape[-2] != len(_SPACE):
+        swapped = shape is not None and len(shape) in (3, 4) and shape[-1] == len(_SPACE)
+        raise InputError(
+            expected=f"an array `{_POSE}` of shape {_SHAPES}",
+            found="no such array" if shape is None else f"shape {shape}",
+            where=str(path),
+            fix="swap its last two axes and save it again"
+            if swapped
+            else "use the `save_data` file that DANNCE wrote",
+        )
+    if 0 in shape or math.prod(shape[1:-2]) > _MOST_ANIMALS:
+        raise InputError(
+            expected="at least one frame, one keypoint and one animal, and not very many animals",
+            found=f"`{_POSE}` of shape {shape}",
+            where=str(path),
+            fix="run the prediction of this video again, or leave the file out",
+        )
+    peak, notes = _peak(arrays.get(_PEAK), shape)
+    samples = _samples(arrays.get(_SAMPLES), shape[0])
+    return _Contents(pose, peak, (*notes, *samples))
+
+
+def _peak(peak: _Array | None, shape: tuple[int, ...]) -> tuple[_Array | None, tuple[str, ...]]:
+    """The confidences, where they are those of all keypoints."""
+    if peak is None:
+        return None, (f"no `{_PEAK}`: read without confidence",)
+    fitting = [(*shape[:-2], shape[-1])]
+    if math.prod(shape[1:-2]) == 1:
+        # One animal, with an axis of its own or without.
+        fitting = [(shape[0], shape[-1]), (shape[0], 1, shape[-1])]
+    if peak.shape in fitting:
+        return peak, ()
+    return None, (
+        f"left out `{_PEAK}`, whose shape {peak.shape} does not fit `{_POSE}`: read without "
+        "confidence",
+    )
+
+
+def _samples(samples: _Array | None, n_frames: int) -> tuple[str, ...]:
+    """What a person should know of the sample numbers.
+
+    They count time in any unit that the synchronisation of the cameras was written in: the script
+    that DANNCE has for it writes milliseconds, others frames. So they are not used.
+    """
+    if samples is None:
+        return ()
+    if math.prod(samples.shape) != n_frames:
+        shape = f"shape {samples.shape}"
+        return (f"left out `{_SAMPLES}`, whose {shape} does not fit {n_frames} frames",)
+    if n_frames < 2:
+        return ()
+    with np.errstate(all="ignore"):
+        counted = samples.rows(0, samples.shape[0]).ravel().astype(np.float64)
+        steps = np.diff(counted)
+        is_even = steps[0] > 0 and np.all(np.abs(steps - steps[0]) <= 1e-6 * steps[0])
+    if not is_even:
+        return (
+            f"`{_SAMPLES}` is not evenly spaced: frames may be missing, and those that are there "
+            "are read as consecutive",
+        )
+    if steps[0] == 1 and counted[0] in (0, 1):
+        return ()
+    return (
+        f"`{_SAMPLES}` counts from {counted[0]:g} in steps of {steps[0]:g}, and the file does not "
+        f"say of what (frames; or milliseconds, which would be {1000 / steps[0]:.4g} frames per "
+        "second): frames are read as consecutive, so give the fps of these rows",
+    )
+
+
+def _scale(peak: _Array, n_frames: int) -> str:
+    values = float32(peak.rows(0, min(n_frames, _FRAMES_OF_MEDIAN)))
+    values = values[np.isfinite(values)]
+    median = f"median {np.median(values):.2g}" if len(values) else "without a number in it"
+    return (
+        f"the confidence is `{_PEAK}`, the peak of a probability map ({median}), which is not on "
+        "the scale of a likelihood: choose --confidence-threshold accordingly"
+    )
+
+
+def _animals(contents: _Contents, path: Path) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Animals that appear, and their places; the file is read until all have been seen."""
+    if contents.n_animals == 1:
+        return {"": 0}, ()
+    seen = np.zeros(contents.n_animals, dtype=bool)
+    for start in range(0, contents.n_frames, _FRAMES_AT_ONCE):
+        positions = contents.positions(start, start + _FRAMES_AT_ONCE)
+        seen |= np.isfinite(positions).any(axis=(0, 2, 3))
+        if seen.all():
+            break
+    names = [f"animal{number}" for number in range(contents.n_animals)]
+    absent = [name for name, is_seen in zip(names, seen, strict=True) if not is_seen]
+    if len(absent) == len(names):
+        raise InputError(
+            expected="at least one animal with coordinates",
+            found=f"no coordinates at all for {some(absent)}",
+            where=str(path),
+            fix="check the tracking of this video, or leave the file out",
+        )
+    note = f"left out {some(absent)}: no coordinates in the whole file"
+    present = {name: number for number, name in enumerate(names) if name not in absent}
+    return present, (note,) if absent else ()
+
+
+PARSER = Parser("dannce_mat", "DANNCE mat", sniff, inspect, read)

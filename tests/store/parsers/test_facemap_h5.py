@@ -1,0 +1,263 @@
+"""The Facemap parser, on small files written as Facemap writes them: no real file is at hand."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.parsers import hdf5_heaps
+from kpms_zarr.store.parsers.base import NO_OPTIONS
+from kpms_zarr.store.parsers.facemap_h5 import PARSER
+
+# In the order of HDF5, which is that of the names.
+NAMES = ("eye(back)", "nose(tip)", "paw", "whisker(II)")
+COLUMNS = ("x", "y", "likelihood")
+
+
+def numbers(n_frames, n_keypoints=4, seed=0, missing=0.2):
+    """(frame, keypoint, column) float32."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(300, 100, (n_frames, n_keypoints, 3)).astype(np.float32)
+    values[rng.random(values.shape) < missing] = np.nan
+    return values
+
+
+def write(path, values, names=NAMES, *, columns=COLUMNS, **how):
+    """Write ``Facemap/<name>/<column>``, each with one number a frame."""
+    with h5py.File(path, "w") as file:
+        for number, name in enumerate(names):
+            part = file.create_group(f"Facemap/{name}")
+            for column in columns:
+                data = values[:, number, COLUMNS.index(column)]
+                part.create_dataset(column, data=data, **how)
+    return path
+
+
+def assert_survives(path):
+    """Whatever the bytes: no other error than InputError, with all its parts."""
+    PARSER.sniff(path)
+    problems = []
+    for work in (PARSER.inspect, lambda path: list(PARSER.read(path, 7))):
+        try:
+            work(path)
+        except InputError as error:
+            problems += error.problems
+    assert all(p.expected and p.found and p.where and p.fix for p in problems)
+
+
+@pytest.mark.parametrize("how", [{}, {"chunks": (5,), "compression": "gzip"}, {"dtype": "f8"}])
+def test_read__gives_what_was_written(tmp_path, load, how):
+    values = numbers(40)
+    path = write(tmp_path / "m1_FacemapPose.h5", values, **how)
+    assert "`Facemap`" in PARSER.sniff(path)
+    found = load(PARSER, path)
+    np.testing.assert_array_equal(found.position["m1_FacemapPose"], values[:, :, :2])
+    np.testing.assert_array_equal(found.confidence["m1_FacemapPose"], values[:, :, 2])
+    assert found.header.tracks[0].keypoints == NAMES
+    assert found.header.space == ("x", "y")
+    assert found.header.notes == ()
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.integers(1, 30),
+    st.integers(1, 40),
+    st.integers(0, 2**16),
+    st.lists(
+        st.text("abc ()-é€", min_size=1),
+        min_size=1,
+        max_size=4,
+        unique=True,
+    ),
+)
+def test_read__blocks_of_any_size_give_the_same(load, n_frames, block_frames, seed, names):
+    names = sorted(names, key=str.encode)
+    values = numbers(n_frames, len(names), seed)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder) / "a.h5", values, names)
+        found = load(PARSER, path, NO_OPTIONS, block_frames=block_frames)
+    assert found.header.tracks[0].keypoints == tuple(names)
+    np.testing.assert_array_equal(found.position["a"], values[:, :, :2])
+    np.testing.assert_array_equal(found.confidence["a"], values[:, :, 2])
+
+
+def test_integers_and_infinite_values(tmp_path, load):
+    path = write(tmp_path / "a.h5", numbers(5, missing=0))
+    with h5py.File(path, "a") as file:
+        del file["Facemap/paw/x"]
+        file["Facemap/paw/x"] = np.arange(5)
+        file["Facemap/paw/y"][1:3] = [np.inf, -np.inf]
+    position = load(PARSER, path).position["a"]
+    assert position[:, 2, 0].tolist() == [0, 1, 2, 3, 4]
+    assert np.argwhere(np.isnan(position)).tolist() == [[1, 2, 1], [2, 2, 1]]
+
+
+def test_without_likelihood__is_read_without_confidence(tmp_path, load):
+    path = write(tmp_path / "a.h5", numbers(5), columns=("x", "y"))
+    found = load(PARSER, path)
+    assert found.confidence == {}
+    assert found.header.notes == ("no likelihood for the file: read without confidence",)
+    path = write(tmp_path / "a.h5", numbers(5))
+    with h5py.File(path, "a") as file:
+        del file["Facemap/paw/likelihood"]
+    assert load(PARSER, path).header.notes == ("no likelihood for `paw`: read without confidence",)
+
+
+def test_other_members__are_left_out_with_a_note(tmp_path, load):
+    path = write(tmp_path / "a.h5", numbers(5))
+    with h5py.File(path, "a") as file:
+        file["Facemap/bbox"] = [1, 2, 3]
+        file["Facemap/elsewhere"] = h5py.ExternalLink("other.h5", "/Facemap/paw")
+        file["Facemap/soft"] = h5py.SoftLink("/Facemap")
+        file["motSVD"] = np.zeros((4, 4))
+    header = load(PARSER, path).header
+    assert header.tracks[0].keypoints == NAMES
+    assert header.notes == ("left out what is no keypoint: `bbox`, `elsewhere`, `soft`",)
+
+
+# --- what is wrong is said ---------------------------------------------------------------
+
+
+def test_keypoints_without_a_coordinate_and_lengths__are_reported_together(tmp_path):
+    path = write(tmp_path / "a.h5", numbers(5))
+    with h5py.File(path, "a") as file:
+        del file["Facemap/paw/y"]
+        del file["Facemap/nose(tip)/x"]
+        file["Facemap/nose(tip)/x"] = np.zeros(4)
+    assert PARSER.sniff(path)
+    with pytest.raises(InputError) as caught:
+        PARSER.inspect(path)
+    assert len(caught.value.problems) == 2
+    assert "no `paw/y`" in str(caught.value)
+    assert "(4,) in `/Facemap/nose(tip)/x`" in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(), (5, 1), (5, 2)])
+def test_another_shape__is_an_error(tmp_path, shape):
+    path = write(tmp_path / "a.h5", numbers(5), columns=("x", "y"))
+    with h5py.File(path, "a") as file:
+        file["Facemap/paw/likelihood"] = np.zeros(shape)
+    with pytest.raises(InputError, match="one number a frame, equally many"):
+        PARSER.inspect(path)
+
+
+def test_text__is_an_error(tmp_path):
+    path = write(tmp_path / "a.h5", numbers(5), columns=("x", "y"))
+    with h5py.File(path, "a") as file:
+        file["Facemap/paw/likelihood"] = [b"high"] * 5
+    with pytest.raises(InputError, match="numbers in `/Facemap/paw/likelihood`"):
+        PARSER.inspect(path)
+
+
+def test_no_frames__is_an_error(tmp_path):
+    path = write(tmp_path / "a.h5", numbers(0))
+    assert PARSER.sniff(path)
+    with pytest.raises(InputError, match="at least one frame, found 0 frames"):
+        PARSER.inspect(path)
+
+
+@pytest.mark.parametrize("members", [[], ["other/x"], ["Facemap"], ["Facemap/x"]])
+def test_another_hdf5__is_not_claimed_and_refused(tmp_path, members):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for name in members:
+            file[name] = np.zeros(5)
+    assert PARSER.sniff(path) is None
+    with pytest.raises(InputError, match=r"a\.h5"):
+        PARSER.inspect(path)
+
+
+def test_sniff__leaves_other_formats_alone(real):
+    assert not [path for path in real.others("facemap_h5") if PARSER.sniff(path)]
+
+
+def test_links_in_a_circle__are_not_followed_for_ever(tmp_path):
+    path = write(tmp_path / "a.h5", numbers(5))
+    with h5py.File(path, "a") as file:
+        file["Facemap/again"] = file["Facemap"]
+        file["Facemap/paw/up"] = file["/"]
+    assert PARSER.sniff(path)
+    with pytest.raises(InputError, match="no `again/x`, `again/y`"):
+        PARSER.inspect(path)
+
+
+def test_shape_far_beyond_the_file__is_refused(tmp_path):
+    path = write(tmp_path / "a.h5", numbers(5))
+    with h5py.File(path, "a") as file:
+        for name in ("x", "y", "likelihood"):
+            for keypoint in NAMES:
+                del file[f"Facemap/{keypoint}/{name}"]
+                file[f"Facemap/{keypoint}"].create_dataset(name, (10**12,), "f8", chunks=(1000,))
+    assert path.stat().st_size < 100_000
+    for work in (PARSER.inspect, lambda path: list(PARSER.read(path, 10**12))):
+        with pytest.raises(InputError, match="as many values"):
+            work(path)
+
+
+def circular(path):
+    """Damage that makes HDF5 itself take all memory: a free block that is its own successor."""
+    data = bytearray(path.read_bytes())
+    base = data.index(b"\x89HDF")
+    at = data.rindex(b"HEAP")
+    _, free, start = struct.unpack("<QQQ", data[at + 8 : at + 32])
+    data[base + start + free : base + start + free + 8] = struct.pack("<Q", free)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("userblock", [0, 512, 2048])
+def test_free_space_in_a_circle__is_refused(tmp_path, userblock):
+    path = write(tmp_path / "a.h5", numbers(5))
+    with h5py.File(path) as old, h5py.File(tmp_path / "b.h5", "w", userblock_size=userblock) as new:
+        old.copy("Facemap", new)
+    path = tmp_path / "b.h5"
+    assert PARSER.sniff(path)
+    circular(path)
+    assert PARSER.sniff(path) is None
+    for work in (PARSER.inspect, lambda path: list(PARSER.read(path, 7))):
+        with pytest.raises(InputError, match="free space that runs in a circle"):
+            work(path)
+
+
+def test_free_space__of_real_files_ends(real):
+    files = [real.folder / name for name in real.expected if name.endswith(("h5", "slp", "nwb"))]
+    assert len(files) > 50
+    assert not [path for path in files if hdf5_heaps.has_endless_heap(path)]
+
+
+def test_damaged_bytes__give_no_other_error(tmp_path):
+    good = write(tmp_path / "good.h5", numbers(30), chunks=(8,), compression="gzip").read_bytes()
+    rng = np.random.default_rng(5)
+    path = tmp_path / "bad.h5"
+    for _ in range(150):
+        data = bytearray(good)
+        for at in rng.integers(0, len(data), rng.integers(1, 30)):
+            data[at] = rng.integers(0, 256)
+        path.write_bytes(data[: rng.integers(1, len(data))] if rng.random() < 0.3 else data)
+        assert_survives(path)
+
+
+def test_cut_off__is_an_error(tmp_path):
+    path = write(tmp_path / "a.h5", numbers(50))
+    path.write_bytes(path.read_bytes()[:-200])
+    assert PARSER.sniff(path) is None
+    with pytest.raises(InputError, match="a complete HDF5 file"):
+        PARSER.inspect(path)
+
+
+def test_read__needs_at_least_one_frame_a_block(tmp_path):
+    with pytest.raises(ValueError, match="at least 1"):
+        list(PARSER.read(write(tmp_path / "a.h5", numbers(5)), 0))

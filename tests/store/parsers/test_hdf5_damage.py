@@ -1,0 +1,103 @@
+"""Damage on which HDF5 itself would loop or crash is found before HDF5 sees it."""
+
+from __future__ import annotations
+
+import struct
+
+import h5py
+import numpy as np
+import pytest
+
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.parsers.hdf5 import (
+    attribute,
+    check_inside,
+    check_numbers,
+    heaps_are_sound,
+    internal,
+    is_hdf5,
+    opened,
+    texts,
+)
+
+
+@pytest.fixture
+def path(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["names"] = ["nose", "tail", "left ear"]
+        file.create_group("group").attrs["kind"] = "a text"
+        file["group/data"] = np.zeros((5, 2))
+    return tmp_path / "x.h5"
+
+
+def overwrite(path, at, content):
+    data = bytearray(path.read_bytes())
+    data[at : at + len(content)] = content
+    path.write_bytes(data)
+
+
+def assert_refused(path):
+    assert not heaps_are_sound(path)
+    assert not is_hdf5(path)
+    with pytest.raises(InputError, match="comes to no end"), opened(path):
+        pass
+
+
+def test_sound_files__are_opened(path, real):
+    assert all(heaps_are_sound(real.folder / name) for name in real.expected)
+    with opened(path) as file:
+        assert texts(file["names"]) == ["nose", "tail", "left ear"]
+        assert attribute(file["group"], "kind") == "a text"
+        assert attribute(file["group"], "other", 3) == 3
+
+
+@pytest.mark.parametrize("entry", [struct.pack("<HHIQ", 0, 0, 0, 0), b"\1\0" + b"\xff" * 14])
+def test_heap_of_texts_without_end__is_refused(path, entry):
+    start = path.read_bytes().index(b"GCOL")
+    overwrite(path, start + 16, entry)
+    assert_refused(path)
+
+
+def test_heap_of_names_with_a_cycle__is_refused(path):
+    start = path.read_bytes().index(b"HEAP")
+    size, _, place = struct.unpack_from("<QQQ", path.read_bytes(), start + 8)
+    assert size >= 48
+    overwrite(path, start + 16, struct.pack("<Q", 16))
+    overwrite(path, place + 16, struct.pack("<QQ", 16, 16))
+    assert_refused(path)
+
+
+def test_attribute_of_a_damaged_type__is_left_alone(path):
+    data = path.read_bytes()
+    at = data.index(b"kind\0")
+    # Class 9, version 1: a text of any length; 3 is no kind of it.
+    overwrite(path, data.index(b"\x19\x01", at) + 1, b"\x03")
+    with opened(path) as file:
+        assert attribute(file["group"], "kind", "nothing") == "nothing"
+
+
+def test_links__are_followed_inside_only(path):
+    with h5py.File(path, "a") as file:
+        file["soft"] = h5py.SoftLink("/group/data")
+        file["group/up"] = h5py.SoftLink("/soft")
+        file["out"] = h5py.ExternalLink("other.h5", "/")
+        file["group/by_out"] = h5py.SoftLink("/out/data")
+        file["self"] = h5py.SoftLink("/self")
+    with opened(path) as file:
+        assert internal(file["group"], "up").shape == (5, 2)
+        for name in ("out", "self", "none"):
+            assert internal(file, name) is None
+        assert internal(file["group"], "by_out") is None
+
+
+def test_values_elsewhere_and_lists__are_refused(path):
+    with h5py.File(path, "a") as file:
+        file.create_dataset("raw", (5,), "f8", external=[("other.bin", 0, 40)])
+        file.create_dataset("lists", (3,), h5py.vlen_dtype("f8"))
+    with opened(path) as file:
+        with pytest.raises(InputError, match="in other files"):
+            check_inside(file["raw"], "here")
+        with pytest.raises(ValueError, match="lists"):
+            texts(file["lists"])
+        with pytest.raises(InputError, match="numbers in"):
+            check_numbers(file["lists"], "here")
