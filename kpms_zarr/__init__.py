@@ -18,18 +18,26 @@ if TYPE_CHECKING:
     from kpms_zarr.compute.summaries import summary
     from kpms_zarr.demonstration import demo
     from kpms_zarr.diagnosis import doctor
+    from kpms_zarr.store.access import set_storage_options
+    from kpms_zarr.store.annotate import annotate
     from kpms_zarr.store.checkpoints import open_progress
     from kpms_zarr.store.errors import InputError
     from kpms_zarr.store.info import info
     from kpms_zarr.store.ingest import ingest
     from kpms_zarr.store.models import open_labels, open_parameters
     from kpms_zarr.store.reconstruction import reconstruct
+    from kpms_zarr.store.remove import remove
+    from kpms_zarr.store.verify import verify
     from kpms_zarr.viz.report import report
 
 __version__ = package_version()
 
 _HOME = {
     "ingest": "kpms_zarr.store.ingest",
+    "annotate": "kpms_zarr.store.annotate",
+    "remove": "kpms_zarr.store.remove",
+    "verify": "kpms_zarr.store.verify",
+    "set_storage_options": "kpms_zarr.store.access",
     "info": "kpms_zarr.store.info",
     "quality": "kpms_zarr.compute.quality",
     "pca": "kpms_zarr.compute.pca",

@@ -5,19 +5,27 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
 import kpms_zarr
-from kpms_zarr import console
+from kpms_zarr import cli_store, console
 from kpms_zarr.compute.errors import OutOfMemoryError, SamplingError
+from kpms_zarr.options import (
+    add_command,
+    duration,
+    heading_option,
+    model_option,
+    names,
+    sessions_option,
+    store_option,
+)
+from kpms_zarr.store.access import set_storage_options
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.models import stage_of
 from kpms_zarr.store.schema import USED_FRACTION
-from kpms_zarr.store.selection import parse_selectors
 
 _WIDTH = 12
 
@@ -29,10 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         0; 2 for a wrong input (one message on standard error); 1 when the machine refused
-        (disk full, no permission); 130 after Ctrl-C.
+        (disk full, no permission), or a store is damaged; 130 after Ctrl-C.
     """
     options = parser().parse_args(arguments)
     try:
+        if getattr(options, "storage_option", None):
+            set_storage_options(options.store, dict(options.storage_option))
         result, text = options.run(options)
     except InputError as error:
         print(f"kpms-zarr {options.command}: {error}", file=sys.stderr)
@@ -53,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(console.to_json(result) if options.json else text, flush=True)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    return 0
+    return 0 if getattr(result, "is_sound", True) else 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,8 +74,11 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"kpms-zarr {kpms_zarr.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
-        _ingest,
-        _info,
+        cli_store.ingest,
+        cli_store.info,
+        cli_store.annotate,
+        cli_store.remove,
+        cli_store.verify,
         _quality,
         _pca,
         _plan,
@@ -80,137 +93,14 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-# ------------------------------------------------------------------ options
-
-
-def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], tuple[object, str]], about: str
-) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=about,
-        description=about[0].upper() + about[1:] + ".",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    command.add_argument("--json", action="store_true", help="print JSON instead of text")
-    command.set_defaults(run=run)
-    return command
-
-
-def _store(command: argparse.ArgumentParser) -> None:
-    command.add_argument("store", metavar="STORE", help="the Zarr store of the study: path or URL")
-
-
-def _model(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--model", required=True, metavar="NAME", help="name of the model")
-
-
-def names(text: str) -> list[str]:
-    """``a,b,c`` as a list of names."""
-    found = [name.strip() for name in text.split(",")]
-    if not all(found):
-        raise argparse.ArgumentTypeError(f"expected names separated by commas, found {text!r}")
-    return found
-
-
-def duration(text: str) -> float:
-    """``400ms`` or ``0.4s`` in ms."""
-    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(ms|s)\s*", text)
-    try:
-        return float(match[1]) * (1000 if match[2] == "s" else 1)  # type: ignore[index]
-    except (TypeError, ValueError):
-        raise argparse.ArgumentTypeError(
-            f"expected a duration with its unit, such as 400ms or 0.4s, found {text!r}"
-        ) from None
-
-
-def _heading(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--anterior", type=names, metavar="A", help="keypoints at the front of the animal"
-    )
-    command.add_argument(
-        "--posterior", type=names, metavar="B", help="keypoints at the rear of the animal"
-    )
-
-
 # ------------------------------------------------------------------ commands
 
 
-def _ingest(commands: Any) -> None:
-    command = _command(commands, "ingest", _run_ingest, "add tracking files to a store")
-    _store(command)
-    command.add_argument("files", nargs="+", metavar="FILE_OR_DIR_OR_GLOB", help="tracking files")
-    command.add_argument("--format", default="auto", help="format of the files")
-    command.add_argument("--fps", type=float, default=30.0, help="frame rate, frames per second")
-    command.add_argument(
-        "--keypoints", type=names, metavar="A,B,C", help="take these, in this order (none = all)"
-    )
-    _heading(command)
-    command.add_argument("--skeleton", metavar="A-B,B-C", help="bones, for drawing only")
-
-
-def _run_ingest(options: argparse.Namespace) -> tuple[object, str]:
-    result = kpms_zarr.ingest(
-        options.store,
-        options.files,
-        format=options.format,
-        fps=options.fps,
-        keypoints=options.keypoints,
-        anterior=options.anterior,
-        posterior=options.posterior,
-        skeleton=options.skeleton,
-    )
-    lines = [f"note: {note}" for note in result.notes]
-    if result.added:
-        lines.append(f"{len(result.added)} sessions added, {result.n_frames:,} frames")
-        lines += [f"  {name}" for name in result.added]
-    if result.known:
-        lines.append(f"{len(result.known)} sessions were there already and were left alone")
-    if result.added:
-        lines.append(f"next: kpms-zarr quality {options.store}")
-    return result, "\n".join(lines)
-
-
-def _info(commands: Any) -> None:
-    _store(_command(commands, "info", _run_info, "show what is inside a store"))
-
-
-def _run_info(options: argparse.Namespace) -> tuple[object, str]:
-    result = kpms_zarr.info(options.store)
-    study = result.settings
-    models = [
-        f"{model.name} (labels {model.current}, {model.n_sessions} sessions; versions "
-        f"{', '.join(model.versions)})"
-        for model in result.models
-    ]
-    models += [
-        f"{fit.name} (unfinished, {fit.n_sweeps} sweeps; kpms-zarr fit {options.store} --model "
-        f"{fit.name} --resume)"
-        for fit in result.unfinished
-    ]
-    sizes = ", ".join(f"{k} {console.size(v)}" for k, v in result.bytes_by_group.items())
-    facts = {
-        "store": f"{result.store} (format {result.format_version}, {result.created_by})",
-        "sessions": f"{len(result.sessions)}, {result.n_frames:,} frames, {result.hours:.2f} h",
-        "keypoints": f"{', '.join(study.keypoints) or 'none'} ({len(study.space)}-D)",
-        "heading": f"{', '.join(study.posterior) or '?'} -> {', '.join(study.anterior) or '?'}",
-        "models": "; ".join(models) or f"none; fit one: kpms-zarr fit {options.store} --model NAME",
-        "on disk": f"{console.size(sum(result.bytes_by_group.values()))}: {sizes}",
-    }
-    lines = [f"{name:<{_WIDTH}}{value}" for name, value in facts.items()]
-    rows = [
-        (s.name, f"{s.n_frames:,}", f"{s.fps:g}", f"{s.seconds:.1f}", s.individual or "-", s.source)
-        for s in result.sessions
-    ]
-    header = ("session", "frames", "fps", "seconds", "individual", "file")
-    return result, "\n".join([*lines, "", console.table(header, rows)])
-
-
 def _quality(commands: Any) -> None:
-    command = _command(
+    command = add_command(
         commands, "quality", _run_quality, "missing, doubtful and outlying keypoints"
     )
-    _store(command)
+    store_option(command)
     command.add_argument("--breakdown", action="store_true", help="a row per session and keypoint")
     command.add_argument(
         "--confidence-threshold", type=float, default=0.5, help="confidence below it is low"
@@ -264,12 +154,12 @@ def _run_quality(options: argparse.Namespace) -> tuple[object, str]:
 
 
 def _pca(commands: Any) -> None:
-    command = _command(commands, "pca", _run_pca, "principal components of the aligned pose")
-    _store(command)
+    command = add_command(commands, "pca", _run_pca, "principal components of the aligned pose")
+    store_option(command)
     command.add_argument(
         "--variance", type=float, default=0.9, help="share of the variance to keep, 0 to 1"
     )
-    _heading(command)
+    heading_option(command)
     command.add_argument(
         "--confidence-threshold",
         type=float,
@@ -310,9 +200,9 @@ def _run_pca(options: argparse.Namespace) -> tuple[object, str]:
 
 
 def _fit(commands: Any) -> None:
-    command = _command(commands, "fit", _run_fit, "fit a model and publish a syllable per frame")
-    _store(command)
-    _model(command)
+    command = add_command(commands, "fit", _run_fit, "fit a model and publish a syllable per frame")
+    store_option(command)
+    model_option(command)
     _settings(command)
     command.add_argument(
         "--resume", action="store_true", help="go on with an unfinished fit from its last commit"
@@ -328,19 +218,10 @@ def _fit(commands: Any) -> None:
     _optional(command)
 
 
-def _sessions(command: argparse.ArgumentParser, which: str) -> None:
-    command.add_argument(
-        "--sessions",
-        type=parse_selectors,
-        metavar="A,B*,group=C",
-        help=f"{which}: names, patterns, or coordinate=value such as group=control",
-    )
-
-
 def _settings(command: argparse.ArgumentParser) -> None:
     """Settings of a fit."""
     default = kpms_zarr.FitConfig()
-    _sessions(command, "sessions to fit, all by default")
+    sessions_option(command, "sessions to fit, all by default")
     command.add_argument(
         "--stage",
         default=default.stage,
@@ -500,8 +381,8 @@ def _callbacks(options: argparse.Namespace) -> Iterator[tuple[Callable[[Any], No
 
 
 def _plan(commands: Any) -> None:
-    command = _command(commands, "plan", _run_plan, "what a fit would take, without running it")
-    _store(command)
+    command = add_command(commands, "plan", _run_plan, "what a fit would take, without running it")
+    store_option(command)
     _settings(command)
     command.add_argument("--no-time", action="store_true", help="do not time any tiles")
     _resources(command)
@@ -519,12 +400,12 @@ def _run_plan(options: argparse.Namespace) -> tuple[object, str]:
 
 
 def _apply(commands: Any) -> None:
-    command = _command(
+    command = add_command(
         commands, "apply", _run_apply, "label sessions with a fitted model, its parameters fixed"
     )
-    _store(command)
-    _model(command)
-    _sessions(command, "sessions to label, those without labels by default")
+    store_option(command)
+    model_option(command)
+    sessions_option(command, "sessions to label, those without labels by default")
     command.add_argument(
         "--sweeps",
         type=int,
@@ -564,9 +445,9 @@ def _run_apply(options: argparse.Namespace) -> tuple[object, str]:
         )
     if result.as_new:
         lines.append(
-            f"to compare, session {result.as_new} of the fit was labelled as if it were new: it has "
-            f"the label of the fit in {console.percent(result.new_agreement)} of the frames; two "
-            f"such labellings agree in {console.percent(result.new_own_agreement)}"
+            f"to compare, {result.as_new} of the fit was labelled as if it were new: it has the "
+            f"label of the fit in {console.percent(result.new_agreement)} of the frames; two such "
+            f"labellings agree in {console.percent(result.new_own_agreement)}"
         )
     lines.append(f"next: kpms-zarr summary {options.store} --model {options.model}")
     return result, "\n".join(lines)
@@ -657,9 +538,9 @@ def _settings_file(path: str | None) -> dict[str, Any]:
 
 
 def _summary(commands: Any) -> None:
-    command = _command(commands, "summary", _run_summary, "table of the syllables of a model")
-    _store(command)
-    _model(command)
+    command = add_command(commands, "summary", _run_summary, "table of the syllables of a model")
+    store_option(command)
+    model_option(command)
     command.add_argument(
         "--all", action="store_true", help="also the syllables with less than 0.5 %% of the frames"
     )
@@ -700,9 +581,11 @@ def _syllables(result: Any, *, with_rare: bool = False) -> str:
 
 
 def _report(commands: Any) -> None:
-    command = _command(commands, "report", _run_report, "write what a model found as one HTML page")
-    _store(command)
-    _model(command)
+    command = add_command(
+        commands, "report", _run_report, "write what a model found as one HTML page"
+    )
+    store_option(command)
+    model_option(command)
     command.add_argument("--out", default="report.html", help="the page to write")
 
 
@@ -712,7 +595,7 @@ def _run_report(options: argparse.Namespace) -> tuple[object, str]:
 
 
 def _demo(commands: Any) -> None:
-    command = _command(
+    command = add_command(
         commands, "demo", _run_demo, "the whole job on simulated tracking files, in about a minute"
     )
     command.add_argument(
@@ -734,7 +617,7 @@ def _run_demo(options: argparse.Namespace) -> tuple[object, str]:
 
 
 def _doctor(commands: Any) -> None:
-    command = _command(
+    command = add_command(
         commands, "doctor", _run_doctor, "look at this machine: devices, memory, speed, advice"
     )
     command.add_argument(

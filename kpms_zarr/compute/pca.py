@@ -15,6 +15,7 @@ from kpms_zarr.compute.mapreduce import map_reduce, within
 from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
+from kpms_zarr.store.consolidation import consolidate
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.provenance import provenance
 from kpms_zarr.store.schema import variable
@@ -335,6 +336,7 @@ def _write(store: StoreLike, study: StudySettings, found: xr.Dataset) -> xr.Data
     group = root.create_group(layout.PCA, overwrite=True)
     layout.write_values(group, "pca", {str(name): found[name].values for name in found.variables})
     group.attrs.update(attrs)
+    consolidate(root, [layout.PCA])
     return found.assign_attrs(attrs)
 
 

@@ -15,7 +15,8 @@ from kpms_zarr.compute.mapreduce import BlockReader, map_reduce, within
 from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
-from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.consolidation import consolidate
+from kpms_zarr.store.errors import InputError, ReadOnlyError
 from kpms_zarr.store.provenance import provenance
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK, variable
 
@@ -431,10 +432,12 @@ def _check_settings(confidence_threshold: float, outlier_scale: float) -> None:
 def _write(store: StoreLike, values: dict[str, Any], attrs: dict[str, Any]) -> bool:
     """Write the result; False when the store is read-only."""
     try:
-        group = access.open_group(store, "r+").create_group(layout.QUALITY, overwrite=True)
+        root = access.open_group(store, "r+")
+        group = root.create_group(layout.QUALITY, overwrite=True)
         layout.write_values(group, "quality", values)
         group.attrs.update(attrs)
-    except NotImplementedError:
+        consolidate(root, [layout.QUALITY])
+    except (NotImplementedError, ReadOnlyError):
         return False
     except OSError as error:
         if error.errno not in _READ_ONLY:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,16 +14,20 @@ import fsspec
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, GroupNotFoundError
 
 from kpms_zarr.store import layout
-from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.errors import InputError, ReadOnlyError
 from kpms_zarr.store.provenance import package_version, provenance
 from kpms_zarr.store.schema import FORMAT_VERSION
 
 StoreLike = str | os.PathLike[str]
 Group = zarr.Group
 """An open store or group, for annotations where Zarr itself is not imported."""
+
+_WEB = ("http://", "https://")
+_CACHING = ("s3", "s3a", "gs", "gcs", "abfs", "az")
 
 _NO_GROUP = (GroupNotFoundError, ContainsArrayError, FileNotFoundError, NotADirectoryError)
 
@@ -53,11 +57,26 @@ def is_remote(store: StoreLike) -> bool:
     return "://" in os.fspath(store)
 
 
+def _place(store: StoreLike, mode: str) -> Any:
+    """What Zarr takes: the path, or a store that tries again while a remote storage is away."""
+    where = os.fspath(store)
+    if not is_remote(where):
+        return where
+    from kpms_zarr.store.remote import remote_store
+
+    return remote_store(where, read_only=mode == "r")
+
+
+def is_web(store: StoreLike) -> bool:
+    """Whether the store lies at a web address, which can be read and not listed."""
+    return os.fspath(store).startswith(_WEB)
+
+
 def exists(store: StoreLike) -> bool:
     """Whether something with a Zarr group lies at the place."""
     _check_protocol(os.fspath(store))
     try:
-        zarr.open_group(os.fspath(store), mode="r", zarr_format=3)
+        zarr.open_group(_place(store, "r"), mode="r", zarr_format=3, use_consolidated=False)
     except _NO_GROUP:
         return False
     except json.JSONDecodeError:
@@ -75,8 +94,17 @@ def open_group(store: StoreLike, mode: Literal["r", "r+"] = "r") -> zarr.Group:
     """
     where = os.fspath(store)
     _check_protocol(where)
+    if is_web(where) and mode != "r":
+        raise ReadOnlyError(
+            expected="a store that can be written to",
+            found="a web address, which can only be read",
+            where=where,
+            fix="copy the store to a disk or to a bucket of yours",
+        )
     try:
-        root = zarr.open_group(where, mode=mode, zarr_format=3)
+        # Web servers list no folders: there, what the store says of itself has to do.
+        use = None if is_web(where) else False
+        root = zarr.open_group(_place(where, mode), mode=mode, zarr_format=3, use_consolidated=use)
     except json.JSONDecodeError as error:
         raise InputError(
             expected="a kpms_zarr store",
@@ -109,9 +137,43 @@ def open_group(store: StoreLike, mode: Literal["r", "r+"] = "r") -> zarr.Group:
     return root
 
 
+def set_storage_options(store: StoreLike, options: Mapping[str, Any]) -> None:
+    """Say how stores of the protocol of this one are reached, for the rest of this process.
+
+    Nothing of it is saved or printed. Where possible, use the environment instead: the profile or
+    variables of the cloud (``AWS_ACCESS_KEY_ID``, ...), or ``FSSPEC_S3_ENDPOINT_URL``.
+
+    Parameters
+    ----------
+    store : URL
+    options : mapping
+        For the file system of fsspec, such as ``{"endpoint_url": "http://...", "anon": True}``.
+
+    Raises
+    ------
+    InputError
+        When the store is a local path.
+    """
+    where = os.fspath(store)
+    if not is_remote(where):
+        raise InputError(
+            expected="a URL, such as s3://bucket/study.zarr, with options for reaching it",
+            found="a local path",
+            where=where,
+            fix="leave --storage-option out",
+        )
+    protocol = where.split("://")[0]
+    known = dict(fsspec.config.conf.get(protocol) or {})
+    fsspec.config.conf[protocol] = {**known, **options}
+
+
 def _check_protocol(where: str) -> None:
     if not is_remote(where):
         return
+    protocol = where.split("://")[0]
+    if protocol in _CACHING:
+        # What others write must be seen, as must what is written through another instance.
+        fsspec.config.conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
     try:
         fsspec.get_filesystem_class(where.split("://")[0])
     except (ImportError, ValueError) as error:
@@ -145,7 +207,7 @@ def create(store: StoreLike) -> zarr.Group:
         "created_by": f"kpms_zarr {package_version()}",
         **provenance("create"),
     }
-    return zarr.create_group(where, zarr_format=3, attributes=attrs)
+    return zarr.create_group(_place(where, "w"), zarr_format=3, attributes=attrs)
 
 
 def _holds_anything(folder: Path) -> bool:
@@ -164,16 +226,44 @@ def remove(store: StoreLike) -> None:
 
 
 def subgroup(root: zarr.Group, path: str) -> zarr.Group | None:
-    """A group below the root, or None."""
+    """A group below the root, or None; as it is, not as consolidated metadata say."""
     node = root.get(path)
-    return node if isinstance(node, zarr.Group) else None
+    if not isinstance(node, zarr.Group):
+        return None
+    return node if root.metadata.consolidated_metadata is not None else _plain(node)
+
+
+def _plain(group: zarr.Group) -> zarr.Group:
+    if group.metadata.consolidated_metadata is None:
+        return group
+    metadata = replace(group.metadata, consolidated_metadata=None)
+    return zarr.Group(zarr.AsyncGroup(metadata=metadata, store_path=group.store_path))
 
 
 def groups_below(group: zarr.Group) -> list[tuple[str, zarr.Group]]:
-    """Groups by name; what a killed process left half written is none, and no reason to warn."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*not recognized as a component")
-        return sorted(group.groups(), key=lambda item: item[0])
+    """Groups by name, without what is no group: half written, or deleted and still listed."""
+    return [(name, one) for name, one in _below(group) if isinstance(one, zarr.Group)]
+
+
+def arrays_below(group: zarr.Group) -> list[tuple[str, zarr.Array[Any]]]:
+    """Arrays by name, without what is no array: half written, or deleted and still listed."""
+    return [(name, one) for name, one in _below(group) if isinstance(one, zarr.Array)]
+
+
+def _below(group: zarr.Group) -> list[tuple[str, Any]]:
+    if group.metadata.consolidated_metadata is not None:
+        return sorted(group.members(), key=lambda item: item[0])
+    place = group.store_path
+
+    async def names() -> list[str]:
+        return [name.rstrip("/") async for name in place.store.list_dir(place.path)]
+
+    found = ((name, group.get(name)) for name in sorted(sync(names())) if name != "zarr.json")
+    return [
+        (n, _plain(one) if isinstance(one, zarr.Group) else one)
+        for n, one in found
+        if one is not None
+    ]
 
 
 def keypoints_group(root: zarr.Group) -> zarr.Group | None:
@@ -188,10 +278,16 @@ def keypoints_group(root: zarr.Group) -> zarr.Group | None:
 
 
 def dataset(store: StoreLike, group: str, *, chunks: Any = None) -> xr.Dataset:
-    """One group as an xarray dataset; lazy arrays, or Dask arrays with ``chunks={}``."""
-    return xr.open_zarr(
-        os.fspath(store), group=group, consolidated=False, chunks=chunks, zarr_format=3
-    )
+    """One group as an xarray dataset; lazy arrays, or Dask arrays with ``chunks={}``.
+
+    As its consolidated metadata say, where it has them: what is being written beside them is not
+    seen before it is whole.
+    """
+    options: dict[str, Any] = {"group": group, "chunks": chunks, "zarr_format": 3}
+    try:
+        return xr.open_zarr(_place(store, "r"), consolidated=True, **options)
+    except (ValueError, KeyError):
+        return xr.open_zarr(_place(store, "r"), consolidated=False, **options)
 
 
 def sessions(store: StoreLike | zarr.Group) -> tuple[Session, ...]:

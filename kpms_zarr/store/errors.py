@@ -60,3 +60,7 @@ class InputError(ValueError):
     def of(cls, problems: Iterable[Problem]) -> InputError:
         """One error for all the problems of an input."""
         return cls(problems=problems)
+
+
+class ReadOnlyError(InputError):
+    """A store that can be read and not written to."""

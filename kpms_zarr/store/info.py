@@ -49,7 +49,7 @@ class StoreInfo:
     unfinished : tuple of Unfinished
         Fits that run or were interrupted.
     bytes_by_group : dict of str to int
-        Bytes stored, by top-level group.
+        Bytes stored, by top-level group; empty for web addresses, which cannot be listed.
     """
 
     store: str
@@ -111,6 +111,8 @@ def info(store: StoreLike) -> StoreInfo:
 def _bytes_by_group(store: StoreLike) -> dict[str, int]:
     where = os.fspath(store)
     sizes: dict[str, int] = {}
+    if access.is_web(where):  # which lists no folders
+        return sizes
     if access.is_remote(where):
         fs, base = fsspec.core.url_to_fs(where)
         files = fs.find(base, detail=True).items()

@@ -2,36 +2,57 @@
 
 from __future__ import annotations
 
-import glob
-import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import json
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import zarr
 
-from kpms_zarr.store import access, regions
+from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import StoreLike
-from kpms_zarr.store.blocks import Block
+from kpms_zarr.store.annotate import annotate_sessions, read_metadata
+from kpms_zarr.store.consolidation import consolidate
 from kpms_zarr.store.errors import InputError, Problem
-from kpms_zarr.store.keypoints import create_keypoints, set_session_count, write_session_rows
-from kpms_zarr.store.parsers import PARSERS, formats, recognise
-from kpms_zarr.store.parsers.base import FileHeader, Parser, PoseBlock
-from kpms_zarr.store.provenance import provenance
-from kpms_zarr.store.schema import FRAMES_PER_CHUNK
+from kpms_zarr.store.loading import LoadedTrack, LoadTask, Look, LookTask, TrackTask, load, look
+from kpms_zarr.store.locking import sessions_lock
+from kpms_zarr.store.parsers import formats
+from kpms_zarr.store.parsers.arrays import hash_of, tracks_in_memory
+from kpms_zarr.store.parsers.base import ReadOptions
+from kpms_zarr.store.planning import (
+    Plan,
+    PlannedFile,
+    PlannedTrack,
+    check_keypoints,
+    plan_files,
+    raise_all,
+)
+from kpms_zarr.store.provenance import package_version
+from kpms_zarr.store.rows import NewSession, Rows, is_unfinished
+from kpms_zarr.store.sources import Table, find_files, frame_rates, nothing_there, read_mapping
 from kpms_zarr.store.study import (
     StudySettings,
     parse_skeleton,
-    read_settings,
     settings_from_names,
     write_settings,
 )
+from kpms_zarr.store.trimming import Trim, check_downsample, parse_trim
+from kpms_zarr.store.workers import run_tasks
+
+_BYTES_PER_WORKER = 30_000_000
+"""A process takes a second to start; below so many bytes another one is not worth it."""
+_THREADS = 8
+"""For stores that are far away, where threads wait most of the time."""
 
 
 @dataclass(frozen=True)
 class IngestSummary:
-    """What :func:`ingest` did.
+    """What :func:`ingest` did, or would do.
 
     Attributes
     ----------
@@ -41,9 +62,15 @@ class IngestSummary:
     known : tuple of str
         Names of the sessions that were already there with the same content.
     n_frames : int
-        Frames added.
+        Frames added; 0 in a dry run, in which no frame is read.
     notes : tuple of str
         What a person should know: individuals left out, files without likelihood, ...
+    bad : tuple of str
+        Files that could not be used and were skipped, as asked.
+    recognised : dict of str to str
+        File -> its format, and why.
+    is_dry : bool
+        Whether nothing was written.
     """
 
     store: str
@@ -51,54 +78,102 @@ class IngestSummary:
     known: tuple[str, ...]
     n_frames: int
     notes: tuple[str, ...]
+    bad: tuple[str, ...] = ()
+    recognised: dict[str, str] = field(default_factory=dict)
+    is_dry: bool = False
 
 
 @dataclass(frozen=True)
-class _PlannedTrack:
-    session: str
-    individual: str
-    source_hash: str
-    columns: tuple[int, ...]
+class IngestProgress:
+    """How far an ingest is.
 
+    Attributes
+    ----------
+    stage : str
+        ``"look"`` (headers, checksums) or ``"load"`` (frames).
+    n_done, n_files : int
+    n_frames : int
+        Loaded so far.
+    """
 
-@dataclass(frozen=True)
-class _PlannedFile:
-    parser: Parser
-    header: FileHeader
-    tracks: tuple[_PlannedTrack, ...]
+    stage: str
+    n_done: int
+    n_files: int
+    n_frames: int
 
 
 def ingest(
     store: StoreLike,
-    files: str | Path | Iterable[str | Path],
+    files: str | Path | Iterable[str | Path] = (),
     *,
+    arrays: Mapping[str, Any] | None = None,
+    confidences: Mapping[str, Any] | None = None,
     format: str = "auto",
-    fps: float = 30.0,
+    fps: float | str | Path | Mapping[str, float] | None = None,
     keypoints: Sequence[str] | None = None,
+    keypoint_names: Sequence[str] | None = None,
     anterior: Sequence[str] | None = None,
     posterior: Sequence[str] | None = None,
     skeleton: str | Sequence[tuple[str, str]] | None = None,
+    mapping: Mapping[str, Any] | str | Path | None = None,
+    trim: str | None = None,
+    downsample: int = 1,
+    min_visible: float = 0.0,
+    metadata: str | Path | None = None,
+    skip_bad: bool = False,
+    dry_run: bool = False,
+    workers: int | None = None,
+    on_progress: Callable[[IngestProgress], None] | None = None,
 ) -> IngestSummary:
-    """Add tracking files to a store, which is made when it does not exist.
+    """Add recordings to a store, which is made when it does not exist.
 
     One session per individual, named ``<file>`` or ``<file>_<individual>``. A file that is
-    already in the store (same content) is left alone. One block of frames is in memory at a time.
+    already in the store (same content) is left alone. Sessions become visible one by one, each
+    as a whole; when a file turns out to be damaged, those of this call are taken back. A killed
+    ingest is finished by the same call. Memory does not grow with the length of a file where its
+    format allows that.
 
     Parameters
     ----------
     store : path or URL
     files : iterable of path
         Files, folders (searched with their subfolders) or glob patterns.
+    arrays : mapping of str to array, (frame, keypoint, space), optional
+        Session name -> positions, NaN = missing; or -> a ``movement`` dataset.
+    confidences : mapping of str to array, (frame, keypoint), optional
+        For some or all of the arrays.
     format : str
         Name of the format, or ``"auto"`` to recognise each file by its content.
-    fps : float
-        Frame rate of the videos, in frames per second.
+    fps : float, mapping or path of a csv file, optional
+        Frames of the video per second, of all sessions, or by session, recording or file
+        (a csv file has these in one column, and one named ``fps``). Default: as the file says,
+        else 30.
     keypoints : sequence of str, optional
         Keypoints to take, in this order (default: all of the first file, in its order).
+    keypoint_names : sequence of str, optional
+        Names for the keypoints of arrays and of files that hold none, in their order.
     anterior, posterior : sequence of str, optional
         Keypoints at the front and at the rear of the animal; they define its heading.
     skeleton : str or sequence of (str, str), optional
         Bones, for drawing only, as pairs of keypoints or as text: ``"a-b,b-c"``.
+    mapping : mapping or path of a JSON file, optional
+        What the columns of a table hold, see ``help(kpms_zarr.store.parsers.table)``.
+    trim : str, optional
+        ``"start:stop"`` in frames of the file, or in seconds (``"10s:70s"``); either may be empty.
+    downsample : int
+        Take one frame of so many.
+    min_visible : float
+        Leave tracks out of which a smaller share of the positions is there, 0 to 1.
+    metadata : path, optional
+        Table of the sessions, as for :func:`annotate`.
+    skip_bad : bool
+        Leave files out that cannot be used, instead of taking everything back.
+    dry_run : bool
+        Only look at the files and say what would be added.
+    workers : int, optional
+        Processes (threads, for remote stores) at work; default: by cores and sizes of the files.
+    on_progress : callable, optional
+        Is given an :class:`IngestProgress` after every file.
 
     Returns
     -------
@@ -109,80 +184,52 @@ def ingest(
     InputError
         With every problem found in the files. The store is then as it was.
     """
-    problems = _wrong_options(format, fps, keypoints)
-    if problems:
-        raise InputError.of(problems)
-    files = [files] if isinstance(files, str | Path) else files
-    anterior, posterior = (
-        [names] if isinstance(names, str) else names for names in (anterior, posterior)
-    )
+    raise_all(_wrong_options(format, keypoints, keypoint_names, min_visible, workers))
+    names = tuple(keypoint_names or ())
+    read = ReadOptions(names, read_mapping(mapping), tracks_in_memory(arrays, confidences, names))
+    table = None if metadata is None else read_metadata(metadata)
+    run = _Ingest(
+        os.fspath(store),
+        read,
+        _Choice(
+            frame_rates(fps), keypoints, parse_trim(trim), check_downsample(downsample),
+            min_visible, anterior, posterior, skeleton,
+        ),
+        skip_bad=skip_bad,
+        workers=workers,
+        on_progress=on_progress or (lambda progress: None),
+    )  # fmt: skip
+    if read.mapping is not None and format == "auto":
+        format = "table"  # whose columns it describes
+    run.look([files] if isinstance(files, str | Path) else list(files), format)
+    if dry_run:
+        return run.summary(*run.plan(), [], is_dry=True)
     is_new = not access.exists(store)
-    taken = {} if is_new else _sources(store)
-    settings = read_settings(store) if taken else StudySettings()
-    notes: list[str] = []
-    found = _expand(files, format, notes, problems)
-    planned = _plan(store, found, keypoints, settings, taken, notes, problems)
-    settings = planned.settings
-    try:
-        if isinstance(skeleton, str):
-            skeleton = parse_skeleton(skeleton, settings.keypoints)
-        settings = settings_from_names(
-            settings, anterior=anterior, posterior=posterior, skeleton=skeleton
-        )
-    except InputError as error:
-        problems += error.problems if settings.keypoints else ()
-    if problems:
-        raise InputError.of(dict.fromkeys(problems))
     root = access.create(store) if is_new else access.open_group(store, "r+")
     try:
-        added, n_frames = _write(root, planned, settings, fps, notes)
-        write_settings(root, settings)
+        with sessions_lock(root, store, run.notes.append):
+            plan, settings = run.plan()
+            added = run.load(root, plan)
+            write_settings(root, settings)
+            if table is not None:
+                run.notes += annotate_sessions(root, store, table)
+                consolidate(root, [layout.KEYPOINTS])
     except BaseException:
-        if is_new:
+        if is_new and not access.sessions(store):
             access.remove(store)
         raise
-    notes += _notes_on_settings(store, planned, settings, fps)
-    return IngestSummary(str(store), added, planned.known, n_frames, tuple(dict.fromkeys(notes)))
+    return run.summary(plan, settings, added)
 
 
-def _notes_on_settings(
-    store: StoreLike, planned: _Plan, settings: StudySettings, fps: float
-) -> list[str]:
-    """What was set besides the sessions, and what was asked for but not done."""
-    notes = []
-    kept = [s for s in access.sessions(store) if s.name in planned.known and s.fps != fps]
-    if kept:
-        notes.append(
-            f"{len(kept)} known sessions keep their frame rate of {kept[0].fps:g} frames per second"
-        )
-    before = planned.settings
-    if before.anterior and (before.anterior, before.posterior) != (
-        settings.anterior,
-        settings.posterior,
-    ):
-        notes.append(
-            f"heading of the study changed to {', '.join(settings.posterior)} -> "
-            f"{', '.join(settings.anterior)}; models fitted before keep the old one"
-        )
-    if not (settings.anterior and settings.posterior):
-        notes.append("no heading yet: give --anterior and --posterior, here or in kpms-zarr pca")
-    return notes
-
-
-# ------------------------------------------------------------------ what to read
-
-
-def _wrong_options(format: str, fps: float, keypoints: Sequence[str] | None) -> list[Problem]:
-    problems = []
-    if not (np.isfinite(fps) and fps > 0):
-        problems.append(
-            Problem(
-                "a positive number of frames per second",
-                str(fps),
-                "--fps",
-                "give the frame rate of the video, such as --fps 30",
-            )
-        )
+def _wrong_options(
+    format: str,
+    keypoints: Sequence[str] | None,
+    keypoint_names: Sequence[str] | None,
+    min_visible: float,
+    workers: int | None,
+) -> list[Problem]:
+    problems = check_keypoints(keypoints, "--keypoints")
+    problems += check_keypoints(keypoint_names, "--keypoint-names")
     if format not in ("auto", *formats()):
         problems.append(
             Problem(
@@ -192,321 +239,287 @@ def _wrong_options(format: str, fps: float, keypoints: Sequence[str] | None) -> 
                 "choose a known format, or leave the option out",
             )
         )
-    if keypoints and len(set(keypoints)) != len(keypoints):
-        twice = dict.fromkeys(name for name in keypoints if list(keypoints).count(name) > 1)
+    if not 0 <= min_visible <= 1:
         problems.append(
-            Problem(
-                "every keypoint once",
-                f"{', '.join(twice)} more than once",
-                "--keypoints",
-                "name each keypoint once",
-            )
+            Problem("a share from 0 to 1", str(min_visible), "--min-visible", "give e.g. 0.05")
         )
+    if workers is not None and workers < 1:
+        problems.append(Problem("1 or more", str(workers), "--workers", "leave it out, or give 1"))
     return problems
 
 
-def _expand(
-    files: Iterable[str | Path], format: str, notes: list[str], problems: list[Problem]
-) -> list[tuple[Path, Parser]]:
-    """Files behind paths, folders and patterns, with their parsers, sorted by path."""
-    found: dict[Path, Parser] = {}
-    for item in files:
-        text = str(item)
-        path = Path(text)
-        if path.is_dir():
-            inside = _in_folder(path, format, notes)
-            if not inside:
-                problems.append(_nothing(text, "a folder without any tracking file"))
-            found.update(inside)
-            continue
-        matches = (
-            [path] if path.exists() else [Path(p) for p in sorted(glob.glob(text, recursive=True))]
-        )
-        if not matches:
-            problems.append(_nothing(text, "nothing there"))
-        for match in matches:
-            try:
-                found[match] = recognise(match, format)[0]
-            except InputError as error:
-                problems += error.problems
-    if not found and not problems:
-        problems.append(_nothing("FILE_OR_DIR_OR_GLOB", "no files named"))
-    return sorted(found.items(), key=lambda item: str(item[0]))
-
-
-def _nothing(where: str, found: str) -> Problem:
-    formats = ", ".join(parser.title for parser in PARSERS)
-    return Problem(
-        f"tracking files ({formats})", found, where, "check the path; quote a pattern: 'data/*.csv'"
-    )
-
-
-def _in_folder(folder: Path, format: str, notes: list[str]) -> dict[Path, Parser]:
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if path.is_dir() or any(p.startswith(".") or p.endswith(".zarr") for p in parts):
-            continue
-        try:
-            found[path] = recognise(path, format)[0]
-        except InputError:
-            notes.append(f"{path}: not a tracking file, left out")
-    return found
-
-
-# ------------------------------------------------------------------ what to write
-
-
 @dataclass(frozen=True)
-class _Plan:
-    files: tuple[_PlannedFile, ...]
-    known: tuple[str, ...]
-    settings: StudySettings
+class _Choice:
+    """What a person chose for all files."""
+
+    rates: Table | float | None
+    keypoints: Sequence[str] | None
+    trim: Trim
+    downsample: int
+    min_visible: float
+    anterior: Sequence[str] | None
+    posterior: Sequence[str] | None
+    skeleton: str | Sequence[tuple[str, str]] | None
+
+    def settings(self, settings: StudySettings) -> StudySettings:
+        """Settings of the study with the heading and skeleton that were chosen."""
+        anterior, posterior = (
+            [names] if isinstance(names, str) else names
+            for names in (self.anterior, self.posterior)
+        )
+        skeleton = self.skeleton
+        if isinstance(skeleton, str):
+            skeleton = parse_skeleton(skeleton, settings.keypoints)
+        return settings_from_names(
+            settings, anterior=anterior, posterior=posterior, skeleton=skeleton
+        )
+
+    def entry(self, format: str) -> str:
+        """How a session came in, as one line of JSON."""
+        return json.dumps(
+            {
+                "format": format,
+                "trim": [self.trim.start, self.trim.stop],
+                "downsample": self.downsample,
+                "min_visible": self.min_visible,
+                "by": f"kpms_zarr {package_version()}",
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+        )
 
 
-def _plan(
-    store: StoreLike,
-    files: list[tuple[Path, Parser]],
-    keypoints: Sequence[str] | None,
-    settings: StudySettings,
-    taken: dict[str, str],
-    notes: list[str],
-    problems: list[Problem],
-) -> _Plan:
-    """Decide session names and columns for every file; every problem is put to the others."""
-    by_hash = {value: name for name, value in taken.items()}
-    planned: list[_PlannedFile] = []
-    known: list[str] = []
-    origin: dict[str, str] = dict.fromkeys(taken, "the store")
-    wanted = tuple(keypoints) if keypoints else settings.keypoints
-    if settings.keypoints and wanted != settings.keypoints:
-        problems.append(_other_keypoints(str(store), settings.keypoints, wanted))
-        wanted = settings.keypoints
-    for path, parser in files:
+class _Ingest:
+    """One call of :func:`ingest`."""
+
+    def __init__(
+        self,
+        store: str,
+        read: ReadOptions,
+        choice: _Choice,
+        *,
+        skip_bad: bool,
+        workers: int | None,
+        on_progress: Callable[[IngestProgress], None],
+    ) -> None:
+        self.store, self.read, self.choice = store, read, choice
+        self.skip_bad, self.workers, self.on_progress = skip_bad, workers, on_progress
+        self.token = uuid.uuid4().hex
+        self.looks: list[Look] = []
+        self.notes: list[str] = []
+        self.problems: list[Problem] = []
+        self.bad: list[str] = []
+
+    def look(self, files: Sequence[str | Path], format: str) -> None:
+        """Headers of arrays and of all files, in order of their paths."""
+        memory = self.read.memory or {}
+        self.looks = [Look(t.header, hash_of(t), "in memory") for t in memory.values()]
+        paths = []
+        if files or not memory:
+            paths = find_files(files, format, self.notes, self.problems)
+        read = replace(self.read, memory=None)
+        tasks = [LookTask(path, format, read) for path in paths]
+        found: dict[int, Look] = {}
+        n = self._n_workers("process", paths)
+        for n_done, (index, result) in enumerate(run_tasks(look, tasks, n_workers=n), start=1):
+            if isinstance(result, Exception):
+                self._failed(paths[index], result)
+            else:
+                found[index] = result
+            self.on_progress(IngestProgress("look", n_done, len(tasks), 0))
+        self.looks += [found[index] for index in sorted(found)]
+
+    def _n_workers(self, kind: str, paths: Sequence[Path]) -> int:
+        if self.workers is not None:
+            return self.workers
+        if kind == "thread":
+            return _THREADS
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+        size = sum(path.stat().st_size for path in paths if path.is_file())
+        return min(cores, 1 + size // _BYTES_PER_WORKER)
+
+    def _failed(self, path: Path, error: Exception) -> None:
+        if not isinstance(error, InputError):
+            raise error
+        if self.skip_bad:
+            self.bad.append(str(path))
+            self.notes += [f"left out, {problem}" for problem in error.problems]
+        else:
+            self.problems += error.problems
+
+    def plan(self) -> tuple[Plan, StudySettings]:
+        """What is to be loaded, and the settings that the study will have.
+
+        Raises
+        ------
+        InputError
+            With every problem found so far.
+        """
+        choice = self.choice
+        plan = plan_files(
+            self.store,
+            self.looks,
+            keypoints=choice.keypoints,
+            rates=choice.rates,
+            trim=choice.trim,
+            downsample=choice.downsample,
+        )
+        self.notes += plan.notes
+        problems = [*self.problems, *plan.problems]
+        settings = plan.settings
         try:
-            header = parser.inspect(path)
+            settings = choice.settings(settings)
         except InputError as error:
-            problems += error.problems
-            continue
-        notes += [f"{path.name}: {note}" for note in header.notes]
-        file_hash = _file_hash(path)
-        tracks = []
-        for track in header.tracks:
-            wanted = wanted or track.keypoints
-            settings = replace(settings, keypoints=wanted, space=settings.space or header.space)
-            session = f"{path.stem}_{track.individual}" if track.individual else path.stem
-            content = hashlib.sha256(f"{file_hash}{track.individual}".encode()).hexdigest()
-            if content in by_hash:
-                known.append(by_hash[content])
-                if by_hash[content] != session:
-                    notes.append(f"{path.name}: same content as session {by_hash[content]!r}")
-                continue
-            exact = not taken and not keypoints
-            columns, wrong = _columns(path, track.keypoints, wanted, exact=exact)
-            extra = [name for name in track.keypoints if name not in wanted]
-            if extra and not (exact or keypoints):
-                notes.append(
-                    f"{path.name}: keypoints the store has not, left out: {', '.join(extra)}"
+            problems += error.problems if settings.keypoints else ()
+        raise_all(problems)
+        return plan, settings
+
+    def load(self, root: zarr.Group, plan: Plan) -> list[str]:
+        """Write the frames of all planned files; returns the sessions that are there now.
+
+        Raises
+        ------
+        InputError
+            When a file cannot be read to its end; all rows are as they were.
+        """
+        self.n_frames = 0
+        if not plan.files and not is_unfinished(root):
+            return []
+        rows = Rows(root, self.store, plan.settings)
+        try:
+            added = self._load(rows, plan)
+            if plan.files and not (added or plan.known or self.bad or self.problems):
+                where = str(plan.files[0].look.header.path)
+                self.problems.append(nothing_there(where, "no keypoint in any frame"))
+            raise_all(self.problems)
+            names = [file.look.header.path.name for file in plan.files]
+            rows.finish({"files": names[:100], "n_files": len(names)})
+        except BaseException:
+            rows.undo()
+            raise
+        return added
+
+    def _load(self, rows: Rows, plan: Plan) -> list[str]:
+        turns = _Turns(rows)
+        tasks = [self._task(file) for file in plan.files]
+        in_memory = any(task.options.memory for task in tasks)
+        kind: Any = "thread" if in_memory or access.is_remote(self.store) else "process"
+        n = self._n_workers(kind, [file.look.header.path for file in plan.files])
+        added: dict[int, list[str]] = {}
+        done = run_tasks(load, tasks, answer=turns.rows, kind=kind, n_workers=n)
+        for n_done, (index, result) in enumerate(done, start=1):
+            turns.has_ended(index)
+            file = plan.files[index]
+            if isinstance(result, Exception):
+                self._failed(file.look.header.path, result)
+            elif not self.problems:
+                new = self._sessions(file, result)
+                added[index] = [str(session.entries["session"]) for session in new]
+                self.n_frames += sum(session.n_frames for session in new)
+                rows.add(new)
+            self.on_progress(IngestProgress("load", n_done, len(tasks), self.n_frames))
+        return [name for index in sorted(added) for name in added[index]]
+
+    def _task(self, file: PlannedFile) -> LoadTask:
+        header = file.look.header
+        is_array = header.format == "array"
+        read = self.read if is_array else replace(self.read, memory=None)
+        tracks = tuple(TrackTask(t.header.key, t.columns, t.window) for t in file.tracks)
+        return LoadTask(self.store, self.token, header, read, tracks, self.choice.min_visible)
+
+    def _sessions(self, file: PlannedFile, loaded: Sequence[LoadedTrack]) -> list[NewSession]:
+        by_key = {track.key: track for track in loaded}
+        found = []
+        for track in file.tracks:
+            one = by_key[track.header.key]
+            if one.row is not None:
+                entries = self._entries(file, track, one)
+                found.append(NewSession(one.row, one.n_frames, entries))
+            elif not one.n_frames:
+                self.notes.append(f"{track.session}: no frames left after trimming, left out")
+            elif not one.visible:
+                self.notes.append(
+                    f"{track.session}: none of the keypoints is ever tracked, left out"
                 )
-            problems += wrong
-            if header.space != settings.space:
-                problems.append(_other_space(path, settings.space, header.space))
-            if session in origin:
-                problems.append(_same_name(path, session, origin[session]))
-            origin[session] = str(path)
-            by_hash[content] = session
-            tracks.append(_PlannedTrack(session, track.individual, content, columns))
-        if tracks:
-            planned.append(_PlannedFile(parser, header, tuple(tracks)))
-    return _Plan(tuple(planned), tuple(known), settings)
+            else:
+                self.notes.append(
+                    f"{track.session}: {100 * one.visible:.2g} % of the positions are there, "
+                    f"less than --min-visible {self.choice.min_visible:g}, left out"
+                )
+        return found
 
+    def _entries(
+        self, file: PlannedFile, track: PlannedTrack, loaded: LoadedTrack
+    ) -> dict[str, Any]:
+        header = file.look.header
+        return {
+            "session": track.session,
+            "fps": track.fps,
+            "individual": track.header.individual,
+            "recording": track.recording,
+            "source": "" if header.format == "array" else header.path.name,
+            "source_hash": track.source_hash,
+            "source_format": header.format,
+            "video": track.header.video,
+            "first_frame": track.first_frame,
+            "frame_step": track.frame_step,
+            "checksum": loaded.checksum,
+            "ingest": self.choice.entry(header.format),
+        }
 
-def _sources(store: StoreLike) -> dict[str, str]:
-    root = access.open_group(store)
-    group = access.keypoints_group(root)
-    if group is None:
-        return {}
-    hashes = np.asarray(group["source_hash"][:])  # type: ignore[index]
-    return {session.name: str(hashes[session.index]) for session in access.sessions(root)}
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _columns(
-    path: Path, found: tuple[str, ...], wanted: tuple[str, ...], *, exact: bool
-) -> tuple[tuple[int, ...], list[Problem]]:
-    missing = [name for name in wanted if name not in found]
-    extra = [name for name in found if name not in wanted] if exact else []
-    if not missing and not extra:
-        return tuple(found.index(name) for name in wanted), []
-    said = [f"without {', '.join(missing)}"] if missing else []
-    said += [f"with {', '.join(extra)} besides"] if extra else []
-    common = ",".join(name for name in wanted if name in found)
-    fix = (
-        f"take the keypoints that all files have: --keypoints {common}"
-        if common
-        else ("put recordings with different keypoints into different stores")
-    )
-    return (), [Problem(f"the keypoints {', '.join(wanted)}", " and ".join(said), str(path), fix)]
-
-
-def _other_keypoints(where: str, has: tuple[str, ...], wanted: tuple[str, ...]) -> Problem:
-    return Problem(
-        f"the keypoints of the store: {', '.join(has)}",
-        f"--keypoints {','.join(wanted)}",
-        where,
-        "leave --keypoints out, or make another store",
-    )
-
-
-def _other_space(path: Path, has: tuple[str, ...], found: tuple[str, ...]) -> Problem:
-    return Problem(
-        f"{len(has)}-D positions ({', '.join(has)}) like the other sessions",
-        f"{len(found)}-D positions",
-        str(path),
-        "put 2-D and 3-D recordings into different stores",
-    )
-
-
-def _same_name(path: Path, session: str, other: str) -> Problem:
-    return Problem(
-        "a session name of its own for each file",
-        f"the name {session!r}, taken by {other}",
-        str(path),
-        "rename one of the files, or name only one of them (a pattern such as '*.h5' takes one "
-        "of two formats of the same recording)",
-    )
-
-
-# ------------------------------------------------------------------ writing
-
-
-def _write(
-    root: zarr.Group, planned: _Plan, settings: StudySettings, fps: float, notes: list[str]
-) -> tuple[tuple[str, ...], int]:
-    """Append the sessions; ``n_frames`` last, so that until then none of them exists."""
-    if not planned.files:
-        return (), 0
-    there = access.sessions(root)
-    before, longest = len(there), max((s.n_frames for s in there), default=0)
-    group = access.keypoints_group(root)
-    if group is None or not there:
-        group = create_keypoints(root, settings)
-    set_session_count(group, before, longest)  # sweeps up what a killed ingest left
-    try:
-        rows, lengths, files = _write_frames(group, planned, settings, before, notes)
-        set_session_count(group, before + len(rows), max(longest, *lengths, 0))
-        if rows:
-            _write_table(group, rows, files, before, fps)
-            group.attrs.update(
-                provenance("ingest", {"files": [f.header.path.name for f in planned.files]})
+    def summary(
+        self, plan: Plan, settings: StudySettings, added: Sequence[str], *, is_dry: bool = False
+    ) -> IngestSummary:
+        """What to tell about it."""
+        before = plan.before
+        heading = (settings.anterior, settings.posterior)
+        if before.anterior and (before.anterior, before.posterior) != heading:
+            self.notes.append(
+                f"heading of the study changed to {', '.join(settings.posterior)} -> "
+                f"{', '.join(settings.anterior)}; models fitted before keep the old one"
             )
-            group["n_frames"][before:] = np.asarray(lengths)  # type: ignore[index]
-    except BaseException:
-        set_session_count(group, before, longest)
-        raise
-    return tuple(track.session for track in rows), int(sum(lengths))
-
-
-def _write_frames(
-    group: zarr.Group,
-    planned: _Plan,
-    settings: StudySettings,
-    before: int,
-    notes: list[str],
-) -> tuple[list[_PlannedTrack], list[int], list[_PlannedFile]]:
-    """Write position and confidence of every track; all problems of all files at once."""
-    problems: list[Problem] = []
-    rows: list[_PlannedTrack] = []
-    lengths: list[int] = []
-    files: list[_PlannedFile] = []
-    for file in planned.files:
-        try:
-            kept, n_frames = _write_file(
-                group, file, before + len(rows), notes, is_dry=bool(problems)
+        if not all(heading):
+            self.notes.append(
+                "no heading yet: give --anterior and --posterior, here or in kpms-zarr pca"
             )
-        except InputError as error:
-            problems += error.problems
-            continue
-        rows += kept
-        lengths += [n_frames] * len(kept)
-        files += [file] * len(kept)
-    if not rows and not problems and not planned.known:
-        problems.append(_nothing(str(planned.files[0].header.path), "no keypoint in any frame"))
-    if problems:
-        raise InputError.of(problems)
-    return rows, lengths, files
+        would = [track.session for file in plan.files for track in file.tracks]
+        recognised = {
+            str(look.header.path): f"{look.header.format}: {look.reason}" for look in self.looks
+        }
+        return IngestSummary(
+            self.store,
+            tuple(would if is_dry else added),
+            tuple(plan.known),
+            0 if is_dry else self.n_frames,
+            tuple(dict.fromkeys(self.notes)),
+            tuple(self.bad),
+            recognised,
+            is_dry,
+        )
 
 
-def _write_file(
-    group: zarr.Group, file: _PlannedFile, first: int, notes: list[str], *, is_dry: bool
-) -> tuple[tuple[_PlannedTrack, ...], int]:
-    """Write one file from row ``first`` on; returns the tracks ever seen, and the length."""
-    n_frames, seen = _write_tracks(group, file, first, is_dry=is_dry)
-    if all(seen):
-        return file.tracks, n_frames
-    kept = tuple(track for track, was_seen in zip(file.tracks, seen, strict=True) if was_seen)
-    for track in file.tracks:
-        if track not in kept:
-            notes.append(f"{track.session}: none of the keypoints is ever tracked, left out")
-    if not is_dry:
-        for name in ("position", "confidence"):
-            array = group[name]
-            array.resize((first, *array.shape[1:]))  # type: ignore[union-attr]
-        if kept:
-            _write_tracks(group, replace(file, tracks=kept), first, is_dry=False)
-    return kept, n_frames
+class _Turns:
+    """Hands out rows to files in the order of the files, whichever is loaded first."""
 
+    def __init__(self, rows: Rows) -> None:
+        self._rows, self._turn = rows, threading.Condition()
+        self._next, self._ended = 0, set[int]()
 
-def _write_tracks(
-    group: zarr.Group, file: _PlannedFile, first: int, *, is_dry: bool
-) -> tuple[int, list[bool]]:
-    n_frames = 0
-    seen = [False] * len(file.tracks)
-    for block in file.parser.read(file.header.path, FRAMES_PER_CHUNK):
-        for i, track in enumerate(file.tracks):
-            position = block.position[track.individual][:, track.columns]
-            seen[i] = seen[i] or bool(np.isfinite(position).all(-1).any())
-            if not is_dry:
-                _write_block(group, block, track, first + i, position)
-        n_frames = block.start + block.n_frames
-    return n_frames, seen
+    def rows(self, index: int, n: int) -> list[int]:
+        """Rows for a file; waits until all files before it have theirs, or have ended."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._next == index)
+            taken = self._rows.take(n)
+            self._pass_on(index)
+            return taken
 
+    def has_ended(self, index: int) -> None:
+        """A file that has ended needs no rows any more."""
+        with self._turn:
+            self._pass_on(index)
 
-def _write_block(
-    group: zarr.Group, block: PoseBlock, track: _PlannedTrack, row: int, position: np.ndarray
-) -> None:
-    stop = block.start + block.n_frames
-    arrays = {"position": position}
-    if track.individual in block.confidence:
-        arrays["confidence"] = block.confidence[track.individual][:, track.columns]
-    for name in ("position", "confidence"):
-        array = group[name]
-        shape = (max(array.shape[0], row + 1), max(array.shape[1], stop))  # type: ignore[union-attr]
-        if shape != array.shape[:2]:  # type: ignore[union-attr]
-            array.resize((*shape, *array.shape[2:]))  # type: ignore[union-attr]
-        if name in arrays:
-            regions.write(array, Block(row, block.start, stop), arrays[name], n_frames=stop)  # type: ignore[arg-type]
-
-
-def _write_table(
-    group: zarr.Group,
-    rows: list[_PlannedTrack],
-    files: list[_PlannedFile],
-    before: int,
-    fps: float,
-) -> None:
-    """Write the session coordinates except ``n_frames``."""
-    headers = [file.header for file in files]
-    table = {
-        "session": [track.session for track in rows],
-        "individual": [track.individual for track in rows],
-        "recording": [header.path.stem for header in headers],
-        "source": [header.path.name for header in headers],
-        "source_hash": [track.source_hash for track in rows],
-        "source_format": [header.format for header in headers],
-    }
-    write_session_rows(group, before, table, fps)
+    def _pass_on(self, index: int) -> None:
+        self._ended.add(index)
+        while self._next in self._ended:
+            self._ended.remove(self._next)
+            self._next += 1
+        self._turn.notify_all()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import zarr
 
-from kpms_zarr.store import layout
+from kpms_zarr.store import access, layout
 from kpms_zarr.store.provenance import provenance
 from kpms_zarr.store.study import StudySettings
-
-_SESSION_TABLE = ("fps", "individual", "recording", "source", "source_hash", "source_format")
 
 
 def create_keypoints(root: zarr.Group, settings: StudySettings) -> zarr.Group:
@@ -36,11 +36,16 @@ def set_session_count(group: zarr.Group, n_sessions: int, n_frames: int) -> None
         lengths[n_sessions:] = 0  # type: ignore[index]
     for name in ("position", "confidence"):
         array = group[name]
-        array.resize((n_sessions, n_frames, *array.shape[2:]))  # type: ignore[union-attr]
+        _resize(array, (n_sessions, n_frames, *array.shape[2:]))  # type: ignore[union-attr, arg-type]
     # Also what people have added, such as the group of the animal.
-    for _, array in list(group.arrays()):
+    for _, array in access.arrays_below(group):
         if array.metadata.dimension_names == ("session",):  # type: ignore[union-attr]
-            array.resize((n_sessions,))
+            _resize(array, (n_sessions,))
+
+
+def _resize(array: zarr.Array[Any], shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        array.resize(shape)
 
 
 def write_session_rows(

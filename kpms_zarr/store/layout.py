@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.schema import (
@@ -30,7 +30,7 @@ QUALITY = "quality"
 PCA = "pca"
 MODELS = "models"
 
-_SESSIONS_PER_CHUNK = 1024
+_SESSIONS_PER_CHUNK = 16_384
 _SWEEPS_PER_CHUNK = 1024
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -75,7 +75,8 @@ def create_array(group: zarr.Group, var: Variable, shape: tuple[int, ...]) -> za
         dtype=str if is_text else var.dtype,
         chunks=chunk_shape(var, shape),
         fill_value=var.fill,
-        compressors=codec,
+        # A checksum behind it, so that a chunk that was altered is an error and no data.
+        compressors=(codec, Crc32cCodec()),
         dimension_names=var.dims,
         attributes={**var.attrs},
         config={"write_empty_chunks": False},

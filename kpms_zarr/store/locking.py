@@ -1,7 +1,7 @@
-"""One fit of a model at a time.
+"""One fit of a model at a time, and one process that adds or removes sessions.
 
-On a local disk the lock is on the folder of the model and goes with the process, however it ends.
-Elsewhere it is a lease in a group below the model, which its holder renews.
+On a local disk the lock is on a folder and goes with the process, however it ends. Elsewhere it is
+a lease in a group of its own, which its holder renews.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ except ImportError:  # Windows
 LEASE_SECONDS = 600.0
 """A lease that was not renewed for so long belongs to a process that is gone."""
 _RENEW_SECONDS = 30.0
+_POLL_SECONDS = 1.0
 _SETTLE_SECONDS = 1.5
 """Longer than it takes from looking at a lease to writing one."""
 
@@ -52,9 +53,9 @@ class Lock:
 class _Lease(Lock):
     """A group below the model, in whose attributes a thread says that the holder lives."""
 
-    def __init__(self, root: zarr.Group, store: StoreLike, model: str) -> None:
+    def __init__(self, root: zarr.Group, store: StoreLike, model: str | None) -> None:
         self._root, self._store, self._model = root, store, model
-        self._path = f"{layout.model_path(model)}/lock"
+        self._path = "lock" if model is None else f"{layout.model_path(model)}/lock"
         self._mutex, self._end = threading.Lock(), threading.Event()
         self._lost: InputError | None = None
         found = self._read()
@@ -154,7 +155,7 @@ def model_lock(root: zarr.Group, store: StoreLike, model: str) -> Iterator[Lock]
         lease.release()
 
 
-def _lock_folder(folder: Path, store: StoreLike, model: str) -> int | None:
+def _lock_folder(folder: Path, store: StoreLike, model: str | None) -> int | None:
     if not os.access(folder, os.W_OK):  # now, not after the first sweeps
         raise OSError(errno.EROFS, "this cannot be written to", os.fspath(folder))
     handle = os.open(folder, os.O_RDONLY)
@@ -169,7 +170,64 @@ def _lock_folder(folder: Path, store: StoreLike, model: str) -> int | None:
     return handle
 
 
-def _held(store: StoreLike, model: str, who: str, more: str = "") -> InputError:
+@contextmanager
+def sessions_lock(
+    root: zarr.Group, store: StoreLike, tell: Callable[[str], None], *, wait: bool = True
+) -> Iterator[Lock]:
+    """Hold the table of sessions, to add or to remove some; waits for whoever has it.
+
+    Raises
+    ------
+    InputError
+        When somebody else has it and ``wait`` is false.
+    OSError
+        When nothing can be written there.
+    """
+    has_said = False
+    while True:
+        try:
+            held = _sessions_lock(root, store)
+            lock = held.__enter__()
+            break
+        except InputError as error:
+            if not wait:
+                raise
+            if not has_said:
+                tell(f"waited: {error.problems[0].found} to {os.fspath(store)}")
+                has_said = True
+        time.sleep(_POLL_SECONDS)
+    try:
+        yield lock
+    finally:
+        held.__exit__(None, None, None)
+
+
+@contextmanager
+def _sessions_lock(root: zarr.Group, store: StoreLike) -> Iterator[Lock]:
+    handle = None
+    if fcntl is not None and not access.is_remote(store):
+        handle = _lock_folder(Path(os.fspath(store)), store, None)
+    if handle is not None:
+        try:
+            yield Lock()
+        finally:
+            os.close(handle)
+        return
+    lease = _Lease(root, store, None)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def _held(store: StoreLike, model: str | None, who: str, more: str = "") -> InputError:
+    if model is None:
+        return InputError(
+            expected="that nobody else adds or removes sessions",
+            found=f"that {who} is doing so",
+            where=os.fspath(store),
+            fix=f"wait for it{more}",
+        )
     return InputError(
         expected=f"a model that nobody is fitting, as {model!r}",
         found=f"that {who} is fitting it",

@@ -13,6 +13,7 @@ import zarr
 from kpms_zarr.store import access, layout, regions
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block
+from kpms_zarr.store.consolidation import consolidate
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.provenance import provenance
 from kpms_zarr.store.study import StudySettings
@@ -191,6 +192,7 @@ class LabelWriter:
         if factors.shape != (len(sessions),) or not (np.isfinite(factors) & (factors > 0)).all():
             raise ValueError(f"scale: expected {len(sessions)} positive numbers, found {scale}")
         base = layout.model_path(model)
+        self._root, self._base = root, base
         self._labels = _require_group(root, f"{base}/labels")
         published = _published(self._labels)
         self.version = f"v{1 + int(published[-1][1:])}" if published else "v1"
@@ -263,6 +265,7 @@ class LabelWriter:
             {"parameters": self._parameters_version, **provenance(action, settings)}
         )
         self._labels.attrs["current"] = self.version
+        consolidate(self._root, [self._base])
         return self.version
 
 

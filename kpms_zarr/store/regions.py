@@ -9,10 +9,24 @@ import zarr
 
 from kpms_zarr.store.blocks import Block
 
+_MANY_SESSIONS, _MANY_FRAMES = 2**31, 2**44
+
 
 def read(array: zarr.Array[Any], block: Block) -> np.ndarray:
     """The frames of a block, without the session dimension."""
     return np.asarray(array[block.session, block.start : block.stop])
+
+
+def unbounded(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """The same array with room for any session of any length, for this process alone.
+
+    What is written beyond the shape on disk stays unseen until that is enlarged, so that many
+    writers fill sessions of lengths not known before, and one makes them visible.
+    """
+    shape = (_MANY_SESSIONS, _MANY_FRAMES, *array.shape[2:])
+    metadata: Any = array.metadata.update_shape(shape)
+    config: Any = {"order": "C", "write_empty_chunks": False}
+    return zarr.Array(zarr.AsyncArray(metadata, store_path=array.store_path, config=config))
 
 
 def write(array: zarr.Array[Any], block: Block, values: np.ndarray, *, n_frames: int) -> None:

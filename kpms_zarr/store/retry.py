@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 WAIT_SECONDS = 120.0
 """How long storage may be away, in all."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 _FINAL = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOENT}
 _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "obstore", "requests", "urllib3", "s3fs", "gcsfs")
 
@@ -25,11 +25,19 @@ class StorageError(OSError):
 
 def is_passing(error: BaseException) -> bool:
     """Whether an error of remote storage may be gone on the next try."""
-    if isinstance(error, FileNotFoundError | PermissionError):
+    if isinstance(error, FileNotFoundError | PermissionError | StorageError):
         return False
     if isinstance(error, OSError):
         return error.errno not in _FINAL
     return type(error).__module__.split(".")[0] in _CLIENTS
+
+
+def wait_seconds() -> float:
+    """How long storage may be away; ``KPMS_ZARR_WAIT`` in the environment sets other seconds."""
+    try:
+        return float(os.environ["KPMS_ZARR_WAIT"])
+    except (KeyError, ValueError):
+        return WAIT_SECONDS
 
 
 def patiently(
@@ -37,7 +45,7 @@ def patiently(
     store: StoreLike,
     *,
     tell: Callable[[str], None] = lambda text: None,
-    wait_seconds: float | None = None,
+    limit: float | None = None,
 ) -> R:
     """Call a function that can be called again; on remote storage until it is back.
 
@@ -47,17 +55,17 @@ def patiently(
     store : path or URL
     tell : callable
         Is given a sentence before the first wait.
-    wait_seconds : float, optional
-        Default: 120 s.
+    limit : float, optional
+        In s; default: 120 s.
 
     Raises
     ------
     StorageError
         When the storage is still away after that time.
     """
-    limit = WAIT_SECONDS if wait_seconds is None else wait_seconds
+    limit = wait_seconds() if limit is None else limit
     waited = 0.0
-    pause = _FIRST_PAUSE
+    pause = FIRST_PAUSE
     while True:
         try:
             return function()
@@ -73,4 +81,4 @@ def patiently(
                 tell(f"storage does not answer ({type(error).__name__}: {error}); trying again")
         time.sleep(pause)
         waited += pause
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        pause = min(2 * pause, LONGEST_PAUSE)

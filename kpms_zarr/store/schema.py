@@ -91,7 +91,9 @@ _SPACE = _text("space", ("space",), "Cartesian axis")
 _N_FRAMES = Variable(
     "n_frames", _S, "int64", "real length of the session; 0 = does not exist", "frames", 0, True
 )
-_FPS = Variable("fps", _S, "float64", "frame rate of the video", "frames / s", np.nan, True)
+_FPS = Variable(
+    "fps", _S, "float64", "frames of the session per second", "frames / s", np.nan, True
+)
 
 KEYPOINTS = (
     Variable(
@@ -117,6 +119,39 @@ KEYPOINTS = (
     _text("source", _S, "name of the tracking file"),
     _text("source_hash", _S, "SHA-256 of the tracking file and the individual"),
     _text("source_format", _S, "format of the tracking file"),
+    replace(_text("video", _S, "path of the video, where known"), optional=True),
+    Variable(
+        "first_frame",
+        _S,
+        "int64",
+        "frame of the video that is frame 0 of the session",
+        "frames of the video",
+        0,
+        True,
+        optional=True,
+    ),
+    Variable(
+        "frame_step",
+        _S,
+        "int64",
+        "frames of the video per frame of the session: "
+        "frame of the video = first_frame + frame_step * frame",
+        "frames of the video",
+        1,
+        True,
+        optional=True,
+    ),
+    Variable(
+        "checksum",
+        _S,
+        "int64",
+        "CRC-32 of position and confidence, chunk after chunk; -1 = not known",
+        "",
+        -1,
+        True,
+        optional=True,
+    ),
+    replace(_text("ingest", _S, "how and when the session came in, JSON"), optional=True),
 )
 
 QUALITY = (

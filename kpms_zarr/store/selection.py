@@ -207,7 +207,9 @@ class _Table:
         )
 
     def _add_no_coordinate(self, selector: str, name: str) -> None:
-        known = sorted(key for key, array in self._group.arrays() if _is_coordinate(array))
+        known = sorted(
+            key for key, array in access.arrays_below(self._group) if _is_coordinate(array)
+        )
         add = (
             f"{self._opened()}.create_array({name!r}, shape=({self._n_rows()},), dtype=str, "
             'dimension_names=("session",))[:] = [...]'

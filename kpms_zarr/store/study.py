@@ -12,6 +12,7 @@ import zarr
 
 from kpms_zarr.store import access
 from kpms_zarr.store.access import StoreLike
+from kpms_zarr.store.consolidation import consolidate
 from kpms_zarr.store.errors import InputError, Problem
 
 
@@ -64,6 +65,7 @@ def write_settings(root: zarr.Group, settings: StudySettings) -> None:
     }
     if any(root.attrs.get(name) != value for name, value in chosen.items()):
         root.attrs.update(chosen)
+        consolidate(root, [])
 
 
 def settings_from_names(

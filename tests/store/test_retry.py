@@ -64,7 +64,7 @@ def test_patiently__ends_with_what_went_wrong(clock, seconds):
     """However long a call takes until it fails, the first one does not count as waiting."""
     call = Away(clock, float("inf"), GONE, seconds)
     with pytest.raises(StorageError, match="could not be reached") as caught:
-        patiently(call, URL, wait_seconds=60)
+        patiently(call, URL, limit=60)
     assert URL in str(caught.value)
     assert "Connection reset" in str(caught.value)
     assert caught.value.__cause__ is GONE

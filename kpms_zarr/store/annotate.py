@@ -1,0 +1,220 @@
+"""What is known about sessions, such as the group of the animal, as coordinates of the store."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from kpms_zarr.store import access, layout
+from kpms_zarr.store.access import StoreLike
+from kpms_zarr.store.consolidation import consolidate
+from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.locking import sessions_lock
+from kpms_zarr.store.rows import TABLE
+from kpms_zarr.store.schema import KEYPOINTS, Variable
+from kpms_zarr.store.sources import Table, checked_rate, read_table
+
+_SETTABLE = ("fps", "video", "individual")
+"""Columns of the store's own table that a person may set."""
+_TAKEN = {
+    *(var.name for var in KEYPOINTS), "frame", "n_frames", "state", "syllable", "label", "latent",
+}  # fmt: skip
+_NAME = re.compile(r"[^\W\d_][\w.-]{0,99}")
+_PLAIN_NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+"""007 is the name of an animal."""
+
+
+@dataclass(frozen=True)
+class AnnotateSummary:
+    """What :func:`annotate` did.
+
+    Attributes
+    ----------
+    store : str
+    columns : tuple of str
+        Coordinates that were written.
+    n_sessions : int
+        Sessions that the table is about.
+    notes : tuple of str
+        Rows without a session, sessions without a row.
+    """
+
+    store: str
+    columns: tuple[str, ...]
+    n_sessions: int
+    notes: tuple[str, ...]
+
+
+def annotate(store: StoreLike, table: str | Path) -> AnnotateSummary:
+    """Write what a table says about sessions into the store, as coordinates of ``session``.
+
+    Columns become coordinates of the same name: numbers where all entries are numbers, else text;
+    empty entries are NaN or "". A coordinate that is there is replaced for the sessions of the
+    table and kept for the others. ``fps`` sets the frame rate, ``video`` the path of the video.
+
+    Parameters
+    ----------
+    store : path or URL
+    table : path
+        A csv file with one row per session; the first column, or the one named session, recording,
+        source, file or name, holds names of sessions, recordings or files.
+
+    Returns
+    -------
+    AnnotateSummary
+
+    Raises
+    ------
+    InputError
+        With everything that is wrong with the table; nothing is written then.
+    """
+    read = read_metadata(table)
+    root = access.open_group(store, "r+")
+    access.require_sessions(root, os.fspath(store))
+    notes: list[str] = []
+    with sessions_lock(root, store, notes.append):
+        notes += annotate_sessions(root, store, read)
+        consolidate(root, [layout.KEYPOINTS])
+    n_sessions = len(_rows(root, read)[0])
+    return AnnotateSummary(os.fspath(store), read.columns, n_sessions, tuple(notes))
+
+
+def read_metadata(path: str | Path) -> Table:
+    """A table of sessions whose columns can become coordinates.
+
+    Raises
+    ------
+    InputError
+        Column names that cannot, frame rates that are none.
+    """
+    table = _without_blanks(read_table(path, "--metadata"))
+    problems: list[Problem] = []
+    for name in table.columns:
+        is_taken = name in _TAKEN and name not in _SETTABLE
+        if is_taken or not _NAME.fullmatch(name):
+            problems.append(
+                Problem(
+                    "a name that the store does not use itself"
+                    if is_taken
+                    else "a name of letters, digits, '_', '-' and '.', a letter first",
+                    repr(name),
+                    f"--metadata {path}, columns",
+                    "name the column otherwise",
+                )
+            )
+    for row, entries in table.rows.items():
+        if entries.get("fps"):
+            try:
+                checked_rate(entries["fps"], f"--metadata {path}, {row}")
+            except InputError as error:
+                problems += error.problems
+    if problems:
+        raise InputError.of(problems)
+    return table
+
+
+def _without_blanks(table: Table) -> Table:
+    """The same table; xarray lists coordinates by their names with blanks in between."""
+    new = {name: "_".join(name.split()) for name in table.columns}
+    rows = {key: {new[n]: text for n, text in row.items()} for key, row in table.rows.items()}
+    return replace(table, columns=tuple(new.values()), rows=rows)
+
+
+def annotate_sessions(root: zarr.Group, store: StoreLike, table: Table) -> list[str]:
+    """Write a table into the store; returns what a person should know.
+
+    Raises
+    ------
+    InputError
+        When it is about none of the sessions.
+    """
+    group = access.keypoints_group(root)
+    assert group is not None  # there are sessions
+    rows, unused, without = _rows(root, table)
+    if not rows:
+        names = [session.name for session in access.sessions(root)]
+        raise InputError(
+            expected=f"sessions, such as {', '.join(names[:3])}, in the column {table.key!r}",
+            found=", ".join(list(table.rows)[:3]),
+            where=f"--metadata {table.path}",
+            fix=f"use the names that kpms-zarr info {os.fspath(store)} shows",
+        )
+    for name in table.columns:
+        _write_column(group, name, {row: table.rows[key][name] for row, key in rows.items()})
+    notes = []
+    if unused:
+        notes.append(f"{table.path.name}: no session for {', '.join(unused[:5])}{_more(unused)}")
+    if without:
+        notes.append(f"{table.path.name}: nothing about {', '.join(without[:5])}{_more(without)}")
+    return notes
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 5} more" if len(names) > 5 else ""
+
+
+def _rows(root: zarr.Group, table: Table) -> tuple[dict[int, str], list[str], list[str]]:
+    """Row of the store -> row of the table; rows without a session, sessions without a row."""
+    group = access.keypoints_group(root)
+    assert group is not None
+    recording, source = (np.asarray(group[n][:]) for n in ("recording", "source"))  # type: ignore[index]
+    found: dict[int, str] = {}
+    without = []
+    for session in access.sessions(root):
+        i = session.index
+        key = table.row_of(session.name, str(recording[i]), str(source[i]))
+        if key is None:
+            without.append(session.name)
+        else:
+            found[i] = key
+    return found, sorted(table.rows.keys() - set(found.values())), without
+
+
+def _write_column(group: zarr.Group, name: str, entries: dict[int, str]) -> None:
+    own = next((var for var in TABLE if var.name == name), None)
+    n_sessions = group["n_frames"].shape[0]  # type: ignore[union-attr]
+    before = np.asarray(group[name][:]) if name in group else None  # type: ignore[index]
+    texts = [text for text in entries.values() if text]
+    if own is not None:
+        numeric = own.dtype != "str"
+    else:
+        numeric = all(map(_PLAIN_NUMBER.fullmatch, texts)) and bool(texts)
+        numeric = numeric and (before is None or before.dtype.kind in "fiu")
+    values: np.ndarray
+    if numeric:
+        values = np.full(n_sessions, np.nan)
+        if before is not None:
+            values[:] = before
+    else:
+        values = np.full(n_sessions, "", dtype=object)
+        if before is not None:
+            values[:] = [_as_text(value) for value in before.tolist()]
+    for row, text in entries.items():
+        if own is None or text:
+            values[row] = (float(text) if text else np.nan) if numeric else text
+    fits = before is not None and (before.dtype.kind in "fiu") == numeric
+    if not (fits and before is not None and (before.dtype.kind == "f") == numeric):
+        variable = own or _declared(name, numeric=numeric)
+        layout.create_array(group, variable, (n_sessions,))
+        known = str(group.attrs.get("coordinates", "")).split()
+        if name not in known:
+            group.attrs["coordinates"] = " ".join([*known, name])
+    group[name][:] = values  # type: ignore[index]
+
+
+def _declared(name: str, *, numeric: bool) -> Variable:
+    meaning = f"{name}, from a table of the sessions"
+    dtype, fill = ("float64", np.nan) if numeric else ("str", "")
+    return Variable(name, ("session",), dtype, meaning, fill=fill, is_coordinate=True)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:g}"
+    return str(value)

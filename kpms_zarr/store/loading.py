@@ -1,0 +1,328 @@
+"""One tracking file -> frames in the store, by whichever process or thread has the time.
+
+Frames are written to rows of the session dimension that nobody sees yet; who is in charge makes
+them visible afterwards. Memory does not grow with the length of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from kpms_zarr.store import access, layout, regions
+from kpms_zarr.store.blocks import Block
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.parsers import parser_named, recognise
+from kpms_zarr.store.parsers.base import FileHeader, PoseBlock, ReadOptions
+from kpms_zarr.store.retry import patiently
+from kpms_zarr.store.schema import FRAMES_PER_CHUNK
+from kpms_zarr.store.workers import Ask
+
+_KEPT_BYTES = 64_000_000
+"""Frames of a file that are kept while it is not yet known which of its tracks are taken."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which frames of a track are taken: ``start:stop:step``, stop None = to the end."""
+
+    start: int = 0
+    stop: int | None = None
+    step: int = 1
+
+
+@dataclass(frozen=True)
+class LookTask:
+    """A file to be looked at: format "auto" or a name."""
+
+    path: Path
+    format: str
+    options: ReadOptions
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen: the header, SHA-256 of the content, and why it is of this format."""
+
+    header: FileHeader
+    file_hash: str
+    reason: str
+
+
+def look(task: LookTask, ask: Ask) -> Look:
+    """Recognise a file and read its header.
+
+    Raises
+    ------
+    InputError
+    """
+    parser, reason = recognise(task.path, task.format)
+    header = parser.inspect(task.path, task.options)
+    return Look(header, file_hash(task.path), reason)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            expected="a file that can be read",
+            found=error.strerror or str(error),
+            where=str(path),
+            fix="check the path and the permissions",
+        ) from error
+
+
+@dataclass(frozen=True)
+class TrackTask:
+    """A track to be loaded: its key in the file, and the keypoints to take, by number."""
+
+    key: str
+    columns: tuple[int, ...]
+    window: Window = Window()
+
+
+@dataclass(frozen=True)
+class LoadTask:
+    """A file to be loaded.
+
+    Attributes
+    ----------
+    store : str
+    token : str
+        Of this ingest, and of no other.
+    header : FileHeader
+    options : ReadOptions
+    tracks : tuple of TrackTask
+    min_visible : float
+        Tracks with a smaller share of positions, 0 to 1, are left out, as are those with none.
+    """
+
+    store: str
+    token: str
+    header: FileHeader
+    options: ReadOptions
+    tracks: tuple[TrackTask, ...]
+    min_visible: float = 0.0
+
+
+@dataclass(frozen=True)
+class LoadedTrack:
+    """A track that was loaded, or left out (row None).
+
+    Attributes
+    ----------
+    key : str
+    row : int or None
+        Along the session dimension.
+    n_frames : int
+    visible : float
+        Share of positions that are not missing.
+    checksum : int
+        CRC-32 of position and confidence as stored, chunk after chunk.
+    """
+
+    key: str
+    row: int | None
+    n_frames: int
+    visible: float
+    checksum: int
+
+
+def load(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
+    """Write the frames of a file; asks for as many rows as there are tracks to keep.
+
+    Raises
+    ------
+    InputError
+        What the parser raises for a damaged file; rows asked for are then of no use.
+    """
+    pieces = _Pieces(task)
+    kept: list[_Piece] = []
+    n_bytes = 0
+    stream = pieces.read()
+    for piece in stream:
+        kept.append(piece)
+        n_bytes += piece.position.nbytes
+        if n_bytes > _KEPT_BYTES:
+            break
+    else:
+        return _write(task, pieces, kept, ask)
+    if task.min_visible == 0 and all(tally.n_visible for tally in pieces.tallies.values()):
+        return _write(task, pieces, itertools.chain(kept, stream), ask)
+    del kept
+    for _ in stream:  # to its end, as every track counts
+        pass
+    seen = pieces
+    return _write(task, seen, _Pieces(task).read(), ask)
+
+
+# ------------------------------------------------------------------ cutting
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Frames of a track that fill one chunk, the last of a track perhaps less."""
+
+    key: str
+    start: int
+    position: np.ndarray
+    confidence: np.ndarray | None
+
+
+@dataclass
+class _Tally:
+    """What is known of a track so far."""
+
+    n_frames: int = 0
+    n_visible: int = 0
+    n_points: int = 0
+
+    @property
+    def visible(self) -> float:
+        return self.n_visible / max(1, self.n_points)
+
+
+class _Pieces:
+    """The tracks of a file in pieces as large as a chunk, trimmed and downsampled."""
+
+    def __init__(self, task: LoadTask) -> None:
+        self._task = task
+        self._parser = parser_named(task.header.format)
+        self._tracks = {track.key: track for track in task.tracks}
+        self.tallies = {track.key: _Tally() for track in task.tracks}
+
+    def read(self) -> Iterator[_Piece]:
+        """Pieces of all tracks, those of one track in order."""
+        waiting: dict[str, list[PoseBlock]] = {key: [] for key in self._tracks}
+        header, options = self._task.header, self._task.options
+        for block in self._parser.read(header.path, FRAMES_PER_CHUNK, options):
+            for key in block.position.keys() & self._tracks.keys():
+                taken = self._taken(block, key)
+                if taken is not None:
+                    waiting[key].append(taken)
+                    yield from self._full(key, waiting)
+        for key in waiting:
+            yield from self._full(key, waiting, is_last=True)
+
+    def _taken(self, block: PoseBlock, key: str) -> PoseBlock | None:
+        """The frames and keypoints of a block that are taken, if any."""
+        track = self._tracks[key]
+        window, stop = track.window, block.start + block.n_frames
+        first = max(window.start, block.start)
+        first += (window.start - first) % window.step
+        last = stop if window.stop is None else min(stop, window.stop)
+        if first >= last:
+            return None
+        frames = slice(first - block.start, last - block.start, window.step)
+        position = block.position[key][frames]
+        confidence = block.confidence.get(key)
+        columns = list(track.columns)
+        if columns != list(range(position.shape[1])):
+            position = position[:, columns]
+            confidence = None if confidence is None else confidence[:, columns]
+        confidence = None if confidence is None else confidence[frames]
+        return PoseBlock(0, {key: position}, {} if confidence is None else {key: confidence})
+
+    def _full(
+        self, key: str, waiting: dict[str, list[PoseBlock]], *, is_last: bool = False
+    ) -> Iterator[_Piece]:
+        blocks = waiting[key]
+        n_frames = sum(block.n_frames for block in blocks)
+        while n_frames >= FRAMES_PER_CHUNK or (is_last and n_frames):
+            position = _joined([block.position[key] for block in blocks])
+            confidence = (
+                _joined([block.confidence[key] for block in blocks])
+                if key in blocks[0].confidence
+                else None
+            )
+            n = min(n_frames, FRAMES_PER_CHUNK)
+            yield self._piece(key, position[:n], None if confidence is None else confidence[:n])
+            rest = {} if confidence is None else {key: confidence[n:]}
+            blocks[:] = [PoseBlock(0, {key: position[n:]}, rest)] if n < n_frames else []
+            n_frames -= n
+
+    def _piece(self, key: str, position: np.ndarray, confidence: np.ndarray | None) -> _Piece:
+        tally = self.tallies[key]
+        piece = _Piece(key, tally.n_frames, position, confidence)
+        is_seen = np.isfinite(position).all(-1)
+        tally.n_frames += len(position)
+        tally.n_visible += int(is_seen.sum())
+        tally.n_points += is_seen.size
+        return piece
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+# ------------------------------------------------------------------ writing
+
+
+def _write(
+    task: LoadTask, seen: _Pieces, pieces: Iterable[_Piece], ask: Ask
+) -> tuple[LoadedTrack, ...]:
+    """Write the tracks that are seen often enough, to the rows that are handed out."""
+    tallies = seen.tallies
+    keys = [
+        key
+        for key, tally in tallies.items()
+        if tally.n_visible and tally.visible >= task.min_visible
+    ]
+    row = dict(zip(keys, ask(len(keys)), strict=True))
+    checksum = dict.fromkeys(keys, 0)
+    arrays = _arrays(task.store, task.token)
+    for piece in pieces:
+        if piece.key not in row:
+            continue
+        stop = piece.start + len(piece.position)
+        block = Block(row[piece.key], piece.start, stop)
+        for name, values in (("position", piece.position), ("confidence", piece.confidence)):
+            if values is not None:
+                _write_piece(task.store, arrays[name], block, values)
+                checksum[piece.key] = add_checksum(checksum[piece.key], values)
+    return tuple(
+        LoadedTrack(key, row.get(key), tally.n_frames, tally.visible, checksum.get(key, 0))
+        for key, tally in tallies.items()
+    )
+
+
+@lru_cache(maxsize=4)
+def _arrays(store: str, token: str) -> dict[str, zarr.Array[Any]]:
+    """Arrays to be written to, opened once by each worker of an ingest."""
+    group = access.subgroup(access.open_group(store, "r+"), layout.KEYPOINTS)
+    assert group is not None
+    return {
+        name: regions.unbounded(group[name])  # type: ignore[arg-type]
+        for name in ("position", "confidence")
+    }
+
+
+def _write_piece(store: str, array: zarr.Array[Any], block: Block, values: np.ndarray) -> None:
+    patiently(lambda: regions.write(array, block, values, n_frames=block.stop), store)
+
+
+def add_checksum(before: int, values: np.ndarray) -> int:
+    """CRC-32 of what came before and these float32 values.
+
+    Values that are missing count as one and the same, whatever the bits of their NaN, and missing
+    as a whole as nothing, as chunks of nothing are not stored.
+    """
+    is_missing = np.isnan(values)
+    if is_missing.all():
+        return before
+    values = np.ascontiguousarray(values, "<f4")
+    if is_missing.any():
+        values = np.where(is_missing, np.float32(np.nan), values)
+    return zlib.crc32(values.view(np.uint8).data, before)

@@ -1,0 +1,351 @@
+"""What an ingest would do: a name, columns and frames for every track; all problems at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from kpms_zarr.store import access
+from kpms_zarr.store.access import Session, StoreLike
+from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.loading import Look, Window
+from kpms_zarr.store.parsers.base import TrackHeader, some
+from kpms_zarr.store.sources import Table
+from kpms_zarr.store.study import StudySettings, read_settings
+from kpms_zarr.store.trimming import Trim
+
+DEFAULT_FPS = 30.0
+
+
+@dataclass(frozen=True)
+class PlannedTrack:
+    """A track that becomes a session.
+
+    Attributes
+    ----------
+    session, recording : str
+    header : TrackHeader
+    source_hash : str
+    columns : tuple of int
+        Its keypoints that are taken, in the order of the store.
+    fps : float
+        Frames of the session per second.
+    window : Window
+    """
+
+    session: str
+    recording: str
+    header: TrackHeader
+    source_hash: str
+    columns: tuple[int, ...]
+    fps: float
+    window: Window
+
+    @property
+    def first_frame(self) -> int:
+        """Frame of the video that is frame 0 of the session."""
+        return self.header.first_frame + self.header.frame_step * self.window.start
+
+    @property
+    def frame_step(self) -> int:
+        """Frames of the video per frame of the session."""
+        return self.header.frame_step * self.window.step
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """A file with at least one track that becomes a session."""
+
+    look: Look
+    tracks: tuple[PlannedTrack, ...]
+
+
+@dataclass
+class Plan:
+    """What is to be loaded, and what was found on the way.
+
+    Attributes
+    ----------
+    settings : StudySettings
+        Of the store: keypoints and space are those of the first file in a new one.
+    before : StudySettings
+    files : list of PlannedFile
+    known : list of str
+        Sessions that are there already.
+    notes : list of str
+    problems : list of Problem
+    """
+
+    settings: StudySettings
+    before: StudySettings
+    files: list[PlannedFile] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def plan_files(
+    store: StoreLike,
+    looks: Sequence[Look],
+    *,
+    keypoints: Sequence[str] | None,
+    rates: Table | float | None,
+    trim: Trim,
+    downsample: int,
+) -> Plan:
+    """Decide what becomes of every track of some files.
+
+    Parameters
+    ----------
+    store : path or URL
+        May not exist yet.
+    looks : sequence of Look
+    keypoints : sequence of str, optional
+        To take, in this order.
+    rates : Table or float, optional
+        Frames of the video per second.
+    trim : Trim
+    downsample : int
+    """
+    planner = _Planner(store, keypoints, rates, trim, downsample)
+    for one in looks:
+        planner.add(one)
+    planner.close()
+    return planner.plan
+
+
+class _Planner:
+    def __init__(
+        self,
+        store: StoreLike,
+        keypoints: Sequence[str] | None,
+        rates: Table | float | None,
+        trim: Trim,
+        downsample: int,
+    ) -> None:
+        self._rates, self._trim, self._downsample = rates, trim, downsample
+        self._there = _there(store)
+        settings = read_settings(store) if self._there else StudySettings()
+        self.plan = Plan(settings, settings)
+        self._asked = keypoints
+        self._wanted = tuple(keypoints) if keypoints else settings.keypoints
+        if settings.keypoints and self._wanted != settings.keypoints:
+            self.plan.problems.append(_other_keypoints(str(store), settings, self._wanted))
+            self._wanted = settings.keypoints
+        self._by_hash = {value: name for name, (value, *_) in self._there.items()}
+        self._origin: dict[str, str] = dict.fromkeys(self._there, "the store")
+        self._used_rates: set[str] = set()
+        self._kept: dict[str, list[str]] = {}
+        self._assumed: list[str] = []
+        self._unlike: dict[tuple[str, ...], list[Path]] = {}
+
+    def add(self, look: Look) -> None:
+        """Plan the tracks of one file."""
+        header = look.header
+        path = header.path
+        self.plan.notes += [f"{path.name}: {note}" for note in header.notes]
+        tracks = []
+        for track in header.tracks:
+            planned = self._planned(look, track)
+            if planned is not None:
+                tracks.append(planned)
+        if tracks:
+            self.plan.files.append(PlannedFile(look, tuple(tracks)))
+
+    def _planned(self, look: Look, track: TrackHeader) -> PlannedTrack | None:
+        plan, header = self.plan, look.header
+        path = header.path
+        self._wanted = self._wanted or track.keypoints
+        plan.settings = replace(
+            plan.settings, keypoints=self._wanted, space=plan.settings.space or header.space
+        )
+        stem = path.name if header.format == "array" else path.stem
+        session = f"{stem}_{track.key}" if track.key else stem
+        recording = f"{stem}_{track.part}" if track.part else stem
+        content = hashlib.sha256(f"{look.file_hash}{track.key}".encode()).hexdigest()
+        fps = self._rate(session, recording, path.name, track)
+        window = self._trim.window(fps, track.frame_step, self._downsample)
+        fps /= track.frame_step * window.step
+        columns = self._columns(path, track)
+        planned = PlannedTrack(session, recording, track, content, columns, fps, window)
+        if content in self._by_hash:
+            self._is_known(planned, self._by_hash[content], path)
+            return None
+        if header.space != plan.settings.space:
+            plan.problems.append(_other_space(path, plan.settings.space, header.space))
+        if session in self._origin:
+            plan.problems.append(_same_name(path, session, self._origin[session]))
+        self._origin[session] = str(path)
+        self._by_hash[content] = session
+        return planned
+
+    def _is_known(self, planned: PlannedTrack, name: str, path: Path) -> None:
+        self.plan.known.append(name)
+        if name != planned.session:
+            self.plan.notes.append(f"{path.name}: same content as session {name!r}")
+        if name not in self._there:
+            return
+        _, session, first_frame, frame_step = self._there[name]
+        if session.fps != planned.fps:
+            self._keep(f"frame rate of {session.fps:g} frames per second", name)
+        if (first_frame, frame_step) != (planned.first_frame, planned.frame_step):
+            self._keep("frames: they were trimmed or downsampled otherwise", name)
+
+    def _keep(self, what: str, name: str) -> None:
+        self._kept.setdefault(what, []).append(name)
+
+    def _rate(self, session: str, recording: str, source: str, track: TrackHeader) -> float:
+        """Frames of the video per second."""
+        if isinstance(self._rates, Table):
+            row = self._rates.row_of(session, recording, source)
+            if row is not None:
+                self._used_rates.add(row)
+                return float(self._rates.rows[row]["fps"])
+        elif self._rates is not None:
+            return self._rates
+        if track.fps is not None:
+            return track.fps
+        self._assumed.append(session)
+        return DEFAULT_FPS
+
+    def _columns(self, path: Path, track: TrackHeader) -> tuple[int, ...]:
+        found, wanted = track.keypoints, self._wanted
+        exact = not self._there and not self._asked
+        extra = [name for name in found if name not in wanted]
+        if set(wanted) - set(found) or (exact and extra):
+            files = self._unlike.setdefault(found, [])
+            if path not in files:
+                files.append(path)
+            return ()
+        if extra and not (exact or self._asked):
+            self.plan.notes.append(
+                f"{path.name}: keypoints the store has not, left out: {some(extra)}"
+            )
+        return tuple(found.index(name) for name in wanted)
+
+    def close(self) -> None:
+        """What can be said only after the last file."""
+        notes = self.plan.notes
+        self.plan.problems += [
+            _other_columns(files, found, self._wanted) for found, files in self._unlike.items()
+        ]
+        for what, names in self._kept.items():
+            notes.append(f"{len(names)} known sessions keep their {what}")
+        new = {track.session for file in self.plan.files for track in file.tracks}
+        assumed = [name for name in self._assumed if name in new]
+        if assumed and isinstance(self._rates, Table):
+            self.plan.problems.append(
+                Problem(
+                    "a frame rate for every session",
+                    f"none for {', '.join(assumed[:5])}",
+                    f"--fps {self._rates.path}",
+                    "add them to the table, by session, recording or file",
+                )
+            )
+        elif assumed:
+            notes.append(
+                f"{len(assumed)} files do not say their frame rate: taken as {DEFAULT_FPS:g} "
+                "frames per second (--fps)"
+            )
+        if isinstance(self._rates, Table):
+            unused = sorted(self._rates.rows.keys() - self._used_rates)
+            if unused:
+                notes.append(f"--fps: no session for {', '.join(unused[:5])}")
+
+
+def _there(store: StoreLike) -> dict[str, tuple[str, Session, int, int]]:
+    """Session -> hash of its source, session, first frame and step of frames in the video."""
+    if not access.exists(store):
+        return {}
+    root = access.open_group(store)
+    group = access.keypoints_group(root)
+    if group is None:
+        return {}
+    columns = {
+        name: np.asarray(group[name][:])  # type: ignore[index]
+        for name in ("source_hash", "first_frame", "frame_step")
+        if name in group
+    }
+    return {
+        session.name: (
+            str(columns["source_hash"][session.index]),
+            session,
+            int(columns["first_frame"][session.index]) if "first_frame" in columns else 0,
+            int(columns["frame_step"][session.index]) if "frame_step" in columns else 1,
+        )
+        for session in access.sessions(root)
+    }
+
+
+def _other_columns(files: list[Path], found: tuple[str, ...], wanted: tuple[str, ...]) -> Problem:
+    """What to say about files with other keypoints, those with the same ones together."""
+    missing = [name for name in wanted if name not in found]
+    extra = [name for name in found if name not in wanted]
+    said = [f"without {some(missing)}"] if missing else []
+    said += [f"with {some(extra)} besides"] if extra else []
+    common = ",".join(name for name in wanted if name in found)
+    fix = (
+        f"take the keypoints that all files have: --keypoints {common}"
+        if common
+        else "put recordings with different keypoints into different stores"
+    )
+    more = f" and {len(files) - 1} more with the same keypoints" if len(files) > 1 else ""
+    return Problem(f"the keypoints {some(wanted)}", " and ".join(said), f"{files[0]}{more}", fix)
+
+
+def _other_keypoints(where: str, has: StudySettings, wanted: tuple[str, ...]) -> Problem:
+    return Problem(
+        f"the keypoints of the store: {', '.join(has.keypoints)}",
+        f"--keypoints {','.join(wanted)}",
+        where,
+        "leave --keypoints out, or make another store",
+    )
+
+
+def _other_space(path: Path, has: tuple[str, ...], found: tuple[str, ...]) -> Problem:
+    return Problem(
+        f"{len(has)}-D positions ({', '.join(has)}) like the other sessions",
+        f"{len(found)}-D positions",
+        str(path),
+        "put 2-D and 3-D recordings into different stores",
+    )
+
+
+def _same_name(path: Path, session: str, other: str) -> Problem:
+    return Problem(
+        "a session name of its own for each file",
+        f"the name {session!r}, taken by {other}",
+        str(path),
+        "rename one of the files, or name only one of them (a pattern such as '*.h5' takes one "
+        "of two formats of the same recording)",
+    )
+
+
+def check_keypoints(keypoints: Sequence[str] | None, option: str) -> list[Problem]:
+    """Names that are there more than once."""
+    twice = dict.fromkeys(name for name in keypoints or () if list(keypoints or ()).count(name) > 1)
+    if not twice:
+        return []
+    return [
+        Problem(
+            "every keypoint once",
+            f"{', '.join(twice)} more than once",
+            option,
+            "name each keypoint once",
+        )
+    ]
+
+
+def raise_all(problems: Sequence[Problem]) -> None:
+    """Raise all problems, each once, if there are any.
+
+    Raises
+    ------
+    InputError
+    """
+    if problems:
+        raise InputError.of(dict.fromkeys(problems))
