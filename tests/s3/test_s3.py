@@ -1,0 +1,300 @@
+"""Everything that works on a local path, on a real S3-compatible server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from dataclasses import replace
+
+import fsspec
+import numpy as np
+import pytest
+import xarray as xr
+
+import kpms_zarr
+from kpms_zarr.cli import main
+from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.events import SweepEnded
+from kpms_zarr.store import access, layout, regions
+from kpms_zarr.store.blocks import Block
+from kpms_zarr.store.retry import StorageError
+from kpms_zarr.store.synthetic import SyntheticStudy, write_dlc_csv
+
+pytestmark = [
+    pytest.mark.s3,
+    # Of aiohttp, for connections to a server that has been killed.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+KEY, SECRET = "kpmskey", "kpmssecret123"
+
+STUDY = SyntheticStudy(n_sessions=3, n_frames=300, n_keypoints=5, missing_fraction=0.02)
+SMALL = FitConfig(
+    ar_sweeps=3, sweeps=4, n_states=6, latent_dim=2, segment_frames=64, tile_frames=512
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return write_dlc_csv(tmp_path_factory.mktemp("tracking"), STUDY)
+
+
+def same_data(one, other):
+    first, second = (
+        access.dataset(s, "keypoints").drop_vars("ingest").load().drop_attrs() for s in (one, other)
+    )
+    xr.testing.assert_identical(first, second)
+
+
+def test_whole_job__as_on_a_local_path(url, files, tmp_path):
+    local = str(tmp_path / "study.zarr")
+    names = STUDY.settings
+    for store in (url, local):
+        kpms_zarr.ingest(store, files, fps=30, anterior=names.anterior, posterior=names.posterior)
+        kpms_zarr.quality(store)
+        kpms_zarr.pca(store)
+        kpms_zarr.fit(store, model="m", config=SMALL)
+    same_data(url, local)
+    for name in ("quality", "pca"):
+        one, other = (access.dataset(s, name).load().drop_attrs() for s in (url, local))
+        xr.testing.assert_identical(one, other)
+    one, other = (kpms_zarr.open_labels(s, "m").load() for s in (url, local))
+    np.testing.assert_array_equal(one["syllable"], other["syllable"])
+    np.testing.assert_array_equal(one["latent"], other["latent"])
+    xr.testing.assert_equal(kpms_zarr.summary(url, model="m"), kpms_zarr.summary(local, model="m"))
+    assert kpms_zarr.verify(url).is_sound
+    assert kpms_zarr.info(url).models[0].name == "m"
+    page = tmp_path / "report.html"
+    kpms_zarr.report(url, model="m", out=page)
+    assert page.stat().st_size > 10_000
+
+
+# ------------------------------------------------------------------ faults
+
+
+def test_ingest__goes_on_after_503s_and_slow_answers(server, reach, proxy, files, tmp_path):
+    reach(proxy.port)
+    url = f"s3://lab/{tmp_path.name}-503/study.zarr"
+    proxy.delay, proxy.fail_every = 0.01, 7
+    result = kpms_zarr.ingest(url, files, fps=30)
+    proxy.delay, proxy.fail_every = 0.0, 0
+    assert result.added == STUDY.session_names
+    assert [1 for _, _, status in proxy.seen.paths if status == 503]
+    kpms_zarr.ingest(tmp_path / "study.zarr", files, fps=30)
+    same_data(url, str(tmp_path / "study.zarr"))
+
+
+def test_ingest__goes_on_after_the_server_was_killed(server, url, files, tmp_path, caplog):
+    killed = []
+
+    def kill(progress):
+        if progress.stage == "load" and not killed:
+            server.kill()
+            killed.append(True)
+            threading.Timer(2.0, server.start).start()
+
+    result = kpms_zarr.ingest(url, files, fps=30, on_progress=kill, workers=1)
+    assert killed
+    assert result.added == STUDY.session_names
+    assert "trying again" in caplog.text
+    kpms_zarr.ingest(tmp_path / "study.zarr", files, fps=30)
+    same_data(url, str(tmp_path / "study.zarr"))
+
+
+def test_server_that_stays_away__is_a_clear_error_and_loses_nothing(
+    server, url, files, monkeypatch
+):
+    kpms_zarr.ingest(url, files[:1], fps=30)
+    monkeypatch.setenv("KPMS_ZARR_WAIT", "1")
+    server.kill()
+    try:
+        with pytest.raises(StorageError, match="could not be reached"):
+            kpms_zarr.ingest(url, files, fps=30)
+    finally:
+        server.start()
+    monkeypatch.delenv("KPMS_ZARR_WAIT")
+    assert [s.name for s in access.sessions(url)] == ["session_000"]
+    assert kpms_zarr.ingest(url, files, fps=30).added == ("session_001", "session_002")
+    assert kpms_zarr.verify(url).is_sound
+
+
+def test_fit__goes_on_after_the_server_was_killed_in_its_middle(server, url, files, tmp_path):
+    local = str(tmp_path / "study.zarr")
+    names = STUDY.settings
+    for store in (url, local):
+        kpms_zarr.ingest(store, files, fps=30, anterior=names.anterior, posterior=names.posterior)
+        kpms_zarr.pca(store)
+    killed = []
+
+    def kill(event):
+        if isinstance(event, SweepEnded) and len(killed) == 0 and event.sweep == 3:
+            server.kill()
+            killed.append(True)
+            threading.Timer(2.0, server.start).start()
+
+    kpms_zarr.fit(url, model="m", config=SMALL, save_every=2, callbacks=[kill])
+    kpms_zarr.fit(local, model="m", config=SMALL)
+    assert killed
+    one, other = (kpms_zarr.open_labels(s, "m").load() for s in (url, local))
+    np.testing.assert_array_equal(one["syllable"], other["syllable"])
+    np.testing.assert_array_equal(one["latent"], other["latent"])
+
+
+# ------------------------------------------------------------------ many at once
+
+_INGEST = """
+import sys, kpms_zarr
+kpms_zarr.ingest(sys.argv[1], sys.argv[2:], fps=30)
+"""
+
+
+def test_two_ingests_at_once__both_arrive(server, url, files, tmp_path):
+    """The second waits for the first; neither loses a session of the other."""
+    commands = [[files[0]], files[1:]]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", _INGEST, url, *map(str, some)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        for some in commands
+    ]
+    assert [process.wait(timeout=180) for process in running] == [0, 0]
+    assert {s.name for s in access.sessions(url)} == set(STUDY.session_names)
+    assert kpms_zarr.verify(url).is_sound
+
+
+def test_two_writers_of_labels__each_its_sessions(url, files):
+    kpms_zarr.ingest(url, files, fps=30)
+    group = access.open_group(url, "r+")
+    layout.create_arrays(
+        group.create_group("scratch"), "labels", {"session": 3, "frame": 300}, ("syllable",)
+    )
+
+    def write(row):
+        array = access.open_group(url, "r+")["scratch/syllable"]
+        for value in range(5):
+            regions.write(array, Block(row, 0, 300), np.full(300, value + row), n_frames=300)
+
+    threads = [threading.Thread(target=write, args=(row,)) for row in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = access.open_group(url)["scratch/syllable"][:]
+    np.testing.assert_array_equal(found, np.repeat([[4], [5], [6]], 300, axis=1))
+
+
+def test_readers__see_one_version_or_the_other_while_labels_are_published(url, files):
+    """Ten at once, from before the first commit until after the last version."""
+    names = STUDY.settings
+    kpms_zarr.ingest(url, files, fps=30, anterior=names.anterior, posterior=names.posterior)
+    kpms_zarr.pca(url)
+    kpms_zarr.fit(url, model="m", config=SMALL)
+    known = {"v1": _sum(kpms_zarr.open_labels(url, "m"))}
+    is_over, seen, errors = threading.Event(), Counter(), []
+
+    def look():
+        while not is_over.is_set():
+            try:
+                seen[_sum(kpms_zarr.open_labels(url, "m"))] += 1
+            except Exception as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=look) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    config = replace(SMALL, seed=1)
+    kpms_zarr.fit(url, model="m", config=config, overwrite=True, save_every=1)
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    known["v2"] = _sum(kpms_zarr.open_labels(url, "m"))
+    assert not errors
+    assert known["v1"] != known["v2"]
+    assert set(seen) <= set(known.values())
+    assert sum(seen.values()) > 10
+
+
+def _sum(labels):
+    """A number that tells two labellings apart."""
+    values = labels["syllable"].values.astype(np.int64)
+    return int((values * np.arange(1, values.size + 1).reshape(values.shape)).sum())
+
+
+# ------------------------------------------------------------------ requests
+
+
+PASSES = {"quality": 3, "pca": 3}
+"""How often a verb goes over all frames; each time it takes a request for each chunk."""
+
+
+def test_requests__of_frames_are_as_few_as_the_chunks(server, reach, proxy, tmp_path):
+    reach(proxy.port)
+    url = f"s3://lab/{tmp_path.name}-requests/study.zarr"
+    study = SyntheticStudy(lengths=(20_000, 300, 40_000), n_keypoints=5, missing_fraction=0.02)
+    files = write_dlc_csv(tmp_path / "tracking", study)
+    chunks = 2 * (2 + 1 + 3)  # position and confidence
+    seen = proxy.fresh()
+    names = study.settings
+    kpms_zarr.ingest(url, files, fps=30, anterior=names.anterior, posterior=names.posterior)
+    frames = [
+        p for m, p, _ in seen.paths if m == "PUT" and ("position/c" in p or "confidence/c" in p)
+    ]
+    assert len(frames) == len(set(frames)) == chunks
+    for verb, per_chunk in PASSES.items():
+        seen = proxy.fresh()
+        getattr(kpms_zarr, verb)(url)
+        frames = [
+            p for m, p, _ in seen.paths if m == "GET" and ("position/c" in p or "confidence/c" in p)
+        ]
+        assert len(frames) <= 1.3 * per_chunk * chunks, verb
+
+
+def test_requests__opening_a_store_of_many_sessions_takes_a_handful(server, reach, proxy, tmp_path):
+    reach(proxy.port)
+    url = f"s3://lab/{tmp_path.name}-many/study.zarr"
+    arrays = {f"session_{i:05}": np.full((2, 3, 2), i, np.float32) for i in range(300)}
+    kpms_zarr.ingest(url, arrays=arrays, fps=30)
+    seen = proxy.fresh()
+    tree = xr.open_datatree(url, engine="zarr", chunks={})
+    assert tree["keypoints"].sizes["session"] == 300
+    assert seen.n <= 16, seen.paths
+    seen = proxy.fresh()
+    xr.open_zarr(url, group="keypoints")
+    assert seen.n <= 16, seen.paths
+    seen = proxy.fresh()
+    assert len(access.sessions(url)) == 300
+    assert seen.n <= 16, seen.paths
+
+
+# ------------------------------------------------------------------ who may what
+
+
+def test_reader__reads_and_is_refused_a_write(server, reach, url, files):
+    kpms_zarr.ingest(url, files, fps=30)
+    reach(server.port, key="reader", secret="readersecret")
+    assert len(access.sessions(url)) == 3
+    assert np.isfinite(xr.open_zarr(url, group="keypoints").position.isel(session=0)).any()
+    with pytest.raises(OSError, match=r"(?i)denied|forbidden|permission"):
+        kpms_zarr.remove(url, ["session_000"])
+    assert len(access.sessions(url)) == 3
+
+
+def test_storage_options__reach_the_store_and_are_written_nowhere(
+    server, reach, url, files, monkeypatch, capsys
+):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name)
+    options = {"key": KEY, "secret": SECRET, "endpoint_url": f"http://127.0.0.1:{server.port}"}
+    given = [f"--storage-option={name}={value}" for name, value in options.items()]
+    assert main(["ingest", url, *map(str, files), "--fps", "30", *given]) == 0
+    assert main(["info", url, "--json", *given]) == 0
+    assert main(["verify", url, *given]) == 0
+    printed = "".join(capsys.readouterr())
+    assert "session_000" in printed
+    assert SECRET not in printed
+    fs, path = fsspec.core.url_to_fs(url)
+    assert not [name for name in fs.find(path) if SECRET.encode() in fs.cat(name)]
