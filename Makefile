@@ -19,7 +19,7 @@ test: $(VENV)/.installed-test
 	$(PYTEST)
 
 test-fast: $(VENV)/.installed-test
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not s3" $(TESTS)
 
 # Statistical tests at their full length.
 test-full: $(VENV)/.installed-test
