@@ -133,7 +133,7 @@ def _progress() -> Callable[[IngestProgress], None]:
 def _ingested(result: IngestSummary, store: str) -> list[str]:
     lines = [f"note: {note}" for note in grouped(result.notes)]
     kinds = Counter(reason.split(":")[0] for reason in result.recognised.values())
-    if kinds:
+    if kinds and (result.added or result.is_dry):
         found = ", ".join(f"{kind} ({n})" for kind, n in sorted(kinds.items()))
         lines.append(f"recognised: {found}")
     if result.is_dry:

@@ -27,7 +27,14 @@ Group = zarr.Group
 """An open store or group, for annotations where Zarr itself is not imported."""
 
 _WEB = ("http://", "https://")
-_CACHING = ("s3", "s3a", "gs", "gcs", "abfs", "az")
+# What others write must be seen, as must what is written through another instance.
+_FRESH = {"use_listings_cache": False}
+# One request for an object; else S3 is asked for its size first.
+_S3 = {**_FRESH, "max_concurrency": 1}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("s3", "s3a"), _S3),
+    **dict.fromkeys(("gs", "gcs", "abfs", "az"), _FRESH),
+}
 
 _NO_GROUP = (GroupNotFoundError, ContainsArrayError, FileNotFoundError, NotADirectoryError)
 
@@ -171,9 +178,8 @@ def _check_protocol(where: str) -> None:
     if not is_remote(where):
         return
     protocol = where.split("://")[0]
-    if protocol in _CACHING:
-        # What others write must be seen, as must what is written through another instance.
-        fsspec.config.conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
+    for name, value in _DEFAULTS.get(protocol, {}).items():
+        fsspec.config.conf.setdefault(protocol, {}).setdefault(name, value)
     try:
         fsspec.get_filesystem_class(where.split("://")[0])
     except (ImportError, ValueError) as error:
@@ -283,11 +289,15 @@ def dataset(store: StoreLike, group: str, *, chunks: Any = None) -> xr.Dataset:
     As its consolidated metadata say, where it has them: what is being written beside them is not
     seen before it is whole.
     """
-    options: dict[str, Any] = {"group": group, "chunks": chunks, "zarr_format": 3}
+    where = os.fspath(store)
     try:
-        return xr.open_zarr(_place(store, "r"), consolidated=True, **options)
-    except (ValueError, KeyError):
-        return xr.open_zarr(_place(store, "r"), consolidated=False, **options)
+        # By those of the group, not of the root, which say nothing of what was deleted since.
+        place = _place(f"{where.rstrip('/')}/{group}", "r")
+        return xr.open_zarr(place, consolidated=True, chunks=chunks, zarr_format=3)
+    except (ValueError, KeyError, FileNotFoundError):
+        return xr.open_zarr(
+            _place(where, "r"), group=group, consolidated=False, chunks=chunks, zarr_format=3
+        )
 
 
 def sessions(store: StoreLike | zarr.Group) -> tuple[Session, ...]:

@@ -310,6 +310,11 @@ def _arrays(store: str, token: str) -> dict[str, zarr.Array[Any]]:
 
 
 def _write_piece(store: str, array: zarr.Array[Any], block: Block, values: np.ndarray) -> None:
+    """Write a piece as a whole chunk: of part of one, Zarr would read the rest of it first."""
+    n_more = -block.stop % array.chunks[1]
+    if n_more:
+        values = np.concatenate([values, np.full((n_more, *values.shape[1:]), np.nan, "f4")])
+        block = Block(block.session, block.start, block.stop + n_more)
     patiently(lambda: regions.write(array, block, values, n_frames=block.stop), store)
 
 

@@ -19,6 +19,8 @@ from kpms_zarr.store.study import StudySettings, read_settings
 from kpms_zarr.store.trimming import Trim
 
 DEFAULT_FPS = 30.0
+_MOST_KEYPOINTS = 1_000
+"""Of an animal: so many times the frames of a chunk still fit the memory of any machine."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,10 @@ class _Planner:
         header = look.header
         path = header.path
         self.plan.notes += [f"{path.name}: {note}" for note in header.notes]
+        widest = max((len(track.keypoints) for track in header.tracks), default=0)
+        if widest > _MOST_KEYPOINTS:
+            self.plan.problems.append(_too_many_keypoints(path, widest))
+            return
         tracks = []
         for track in header.tracks:
             planned = self._planned(look, track)
@@ -303,6 +309,15 @@ def _other_keypoints(where: str, has: StudySettings, wanted: tuple[str, ...]) ->
         f"--keypoints {','.join(wanted)}",
         where,
         "leave --keypoints out, or make another store",
+    )
+
+
+def _too_many_keypoints(path: Path, n_keypoints: int) -> Problem:
+    return Problem(
+        f"at most {_MOST_KEYPOINTS:,} keypoints of an animal",
+        f"{n_keypoints:,}",
+        str(path),
+        "the file may be damaged: export it again",
     )
 
 

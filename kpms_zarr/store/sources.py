@@ -6,6 +6,7 @@ import csv
 import glob
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,18 @@ def find_files(
         found.update(dict.fromkeys(matches))
     if not found and not problems:
         problems.append(nothing_there("FILE_OR_DIR_OR_GLOB", "no files named"))
-    return sorted(found, key=str)
+    problems += [_odd_name(path) for path in found if not _is_text(path.name)]
+    return sorted((path for path in found if _is_text(path.name)), key=str)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be stored; on Linux, those of files are any bytes."""
+    return name.isascii() or name == name.encode("utf-8", "replace").decode()
+
+
+def _odd_name(path: Path) -> Problem:
+    where = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return Problem("a file name in UTF-8", "one that is no text", where, "rename the file")
 
 
 def nothing_there(where: str, found: str) -> Problem:
@@ -203,6 +215,13 @@ def frame_rates(fps: float | str | Path | Mapping[str, float] | None) -> Table |
         rows = {str(name): {"fps": str(value)} for name, value in fps.items()}
         return _checked_rates(Table(Path("fps"), "session", ("fps",), rows), "fps")
     if isinstance(fps, str | Path) and not is_number(str(fps)):
+        if not Path(fps).exists():
+            raise InputError(
+                expected="a number of frames per second, or a csv file of them",
+                found=repr(str(fps)),
+                where="--fps",
+                fix="write for example --fps 30 or --fps rates.csv",
+            )
         table = read_table(fps, "--fps")
         if "fps" not in table.columns:
             raise InputError(

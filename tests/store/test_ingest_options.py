@@ -234,6 +234,11 @@ def test_fps__table_that_does_not_say_it_is_refused(files, store, tmp_path, text
     assert not store.exists()
 
 
+def test_fps__that_is_neither_number_nor_file(files, store):
+    with pytest.raises(InputError, match="a number of frames per second, or a csv file"):
+        ingest(store, files, fps="many")
+
+
 METADATA = (
     "session;group;weight;animal id;day\nsession_000;control;21.5;007;2\nsession_002;drug;;12;3\n"
 )

@@ -144,7 +144,10 @@ def test_select__other_arrays_are_no_coordinates(store):
     group.create_group("below").create_array("x", data=np.arange(3), dimension_names=("session",))
     for selector in ("unnamed=1", "position=1", "below/x=1", "../fps=1", "..=1", "=1", "below=1"):
         (problem,) = problems_of(store, selector)
-        assert problem.expected.startswith("one of the coordinates over the sessions: fps, group, ")
+        assert problem.expected.startswith("one of the coordinates over the sessions: ")
+        assert not {"unnamed", "x", "below", "position"} & set(
+            problem.expected.partition(": ")[2].split(", ")
+        )
 
 
 ALL_SELECTORS = [
@@ -297,8 +300,8 @@ def test_errors__value(store):
 def test_errors__coordinate(store):
     (problem,) = problems_of(store, "grup=drug")
     assert problem.expected == (
-        "one of the coordinates over the sessions: fps, group, individual, n_frames, recording, "
-        "session, source, source_format, source_hash"
+        "one of the coordinates over the sessions: checksum, first_frame, fps, frame_step, group, "
+        "individual, ingest, n_frames, recording, session, source, source_format, source_hash, video"
     )
     assert problem.fix.startswith("did you mean 'group'? add one, a value for each session: zarr.")
     assert (

@@ -182,8 +182,9 @@ def test_chunks__belong_to_one_session(full_store):
         assert root[path].chunks[0] == 1
     metadata = json.loads((full_store / "models/m/labels/v1/syllable/zarr.json").read_text())
     assert metadata["fill_value"] == -1
-    codec = metadata["codecs"][-1]
+    codec, checksum = metadata["codecs"][-2:]
     assert (codec["name"], codec["configuration"]["cname"]) == ("blosc", "zstd")
+    assert checksum["name"] == "crc32c"
 
 
 # --- models ----------------------------------------------------------------------------

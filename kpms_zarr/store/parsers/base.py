@@ -197,7 +197,12 @@ def check_block_frames(block_frames: int) -> None:
 def some(names: tuple[str, ...] | list[str], limit: int = 5) -> str:
     """Names for a message, at most `limit` of them."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(f"`{name}`" for name in names[:limit]) + more
+    return ", ".join(f"`{shortened(name)}`" for name in names[:limit]) + more
+
+
+def shortened(name: str, most: int = 100) -> str:
+    """A name for a message, the end left out where it is very long."""
+    return name if len(name) <= most else f"{name[:most]}..."
 
 
 def float32(values: np.ndarray) -> np.ndarray:

@@ -32,10 +32,12 @@ from kpms_zarr.store.parsers.dlc import (
     only_appearing,
     refuse_labelled_frames,
 )
-from kpms_zarr.store.parsers.hdf5 import DAMAGE, is_hdf5, opened, text
+from kpms_zarr.store.parsers.hdf5 import DAMAGE, check_size, is_hdf5, opened, text
 
 # Keys that DeepLabCut itself gives its tables.
 _DLC_KEYS = ("df_with_missing", "tracks")
+
+_MOST_COLUMNS = 1_000_000
 
 _Columns = list[tuple[str, ...]]
 
@@ -69,15 +71,13 @@ def sniff(path: Path) -> str | None:
     try:
         if not is_hdf5(path):
             return None
-        with h5py.File(path, "r") as file:
-            for key in _pandas_keys(file):
-                try:
-                    if _is_tracking(_describe(file, key, path)):
-                        return f"pandas table `/{key}` with columns x, y"
-                except InputError:
-                    # Claimed all the same, so that `inspect` says what is wrong with it.
-                    return f"pandas table `/{key}`"
-    except DAMAGE:
+        for key, table in _tables(path):
+            if isinstance(table, InputError):
+                # Claimed all the same, so that `inspect` says what is wrong with it.
+                return f"pandas table `/{key}`"
+            if _is_tracking(table):
+                return f"pandas table `/{key}` with columns x, y"
+    except (InputError, *DAMAGE):
         return None
     return None
 
@@ -136,6 +136,19 @@ def _pandas_keys(file: h5py.File) -> list[str]:
     return keys
 
 
+@remembered
+def _tables(path: Path) -> list[tuple[str, _Table | InputError]]:
+    """All pandas tables of a file by key, or what is wrong with them."""
+    found: list[tuple[str, _Table | InputError]] = []
+    with opened(path) as file:
+        for key in _pandas_keys(file):
+            try:
+                found.append((key, _describe(file, key, path)))
+            except InputError as error:
+                found.append((key, error))
+    return found
+
+
 def _is_tracking(table: _Table) -> bool:
     coords = {column[-1] for column in table.columns if len(column) > 1}
     return {"x", "y"} <= coords
@@ -143,8 +156,11 @@ def _is_tracking(table: _Table) -> bool:
 
 def _choose(file: h5py.File, path: Path) -> tuple[_Table, tuple[str, ...]]:
     """Choose the table to read, with a note if there is more than one."""
-    tables = [_describe(file, key, path) for key in _pandas_keys(file)]
-    tables = [table for table in tables if _is_tracking(table)]
+    tables: list[_Table] = []
+    for _, table in _tables(path):
+        if isinstance(table, InputError):
+            raise table
+        tables += [table] if _is_tracking(table) else []
     if not tables:
         raise InputError(
             expected="a pandas table with DeepLabCut's columns",
@@ -239,12 +255,19 @@ def _fixed_columns(group: h5py.Group, axis: str) -> tuple[tuple[str, ...], _Colu
     names, levels = [], []
     for number in range(int(group.attrs[f"{axis}_nlevels"])):
         level = group[f"{axis}_level{number}"]
-        labels = [text(label) for label in level[:]]
-        codes = group[f"{axis}_label{number}"][:]
+        labels = [text(label) for label in _few(level)]
+        codes = _few(group[f"{axis}_label{number}"])
         levels.append([labels[code] if code >= 0 else "" for code in codes])
         name = text(level.attrs.get("name", b""))
         names.append("" if name == "N." else name)  # a pickled None
     return tuple(names), list(zip(*levels, strict=True))
+
+
+def _few(dataset: h5py.Dataset) -> np.ndarray:
+    """All of a list of names or codes, which is not longer than a table can be wide."""
+    if dataset.size is None or dataset.size > _MOST_COLUMNS:
+        raise ValueError(f"`{dataset.name}` of shape {dataset.shape} is too large for columns")
+    return dataset[:]
 
 
 def _named(columns: Any) -> _Columns:
@@ -264,6 +287,8 @@ def _check_values(file: h5py.File, table: _Table, layout: Layout, where: str) ->
         here = wanted.intersection(block.columns)
         wanted -= here
         names = some([" ".join(column[1:]) for column in block.columns if column in here])
+        if here:
+            check_size(dataset, where)
         if here and dtype.base.kind not in "fiu":
             problem = f"text or objects in the columns {names}"
         elif here and not problem:
