@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from zarr.core.sync import sync
-from zarr.errors import ContainsArrayError, GroupNotFoundError
+from zarr.errors import ContainsArrayError, ContainsGroupError, GroupNotFoundError
 
 from kpms_zarr.store import layout
 from kpms_zarr.store.errors import InputError, ReadOnlyError
@@ -213,7 +213,10 @@ def create(store: StoreLike) -> zarr.Group:
         "created_by": f"kpms_zarr {package_version()}",
         **provenance("create"),
     }
-    return zarr.create_group(_place(where, "w"), zarr_format=3, attributes=attrs)
+    try:
+        return zarr.create_group(_place(where, "w"), zarr_format=3, attributes=attrs)
+    except ContainsGroupError:  # somebody else was faster
+        return open_group(where, "r+")
 
 
 def _holds_anything(folder: Path) -> bool:
@@ -306,12 +309,13 @@ def sessions(store: StoreLike | zarr.Group) -> tuple[Session, ...]:
     group = keypoints_group(root)
     if group is None:
         return ()
-    names = np.asarray(group["session"][:])  # type: ignore[index]
+    # Lengths first: they are written last, so that all else is there of what has one.
     lengths = np.asarray(group["n_frames"][:])  # type: ignore[index]
+    names = np.asarray(group["session"][:])  # type: ignore[index]
     fps = np.asarray(group["fps"][:])  # type: ignore[index]
     return tuple(
         Session(str(names[i]), i, int(lengths[i]), float(fps[i]))
-        for i in range(len(lengths))
+        for i in range(min(len(lengths), len(names), len(fps)))
         if lengths[i] > 0
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ _SETTABLE = ("fps", "video", "individual")
 """Columns of the store's own table that a person may set."""
 _TAKEN = {
     *(var.name for var in KEYPOINTS), "frame", "n_frames", "state", "syllable", "label", "latent",
+    "c", "chain", "progress", "lock",
 }  # fmt: skip
-_NAME = re.compile(r"[^\W\d_][\w.-]{0,99}")
+_NAME = re.compile(r"[^\W\d_][\w-]{0,99}")
 _PLAIN_NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 """007 is the name of an animal."""
 
@@ -95,14 +97,24 @@ def read_metadata(path: str | Path) -> Table:
     """
     table = _without_blanks(read_table(path, "--metadata"))
     problems: list[Problem] = []
+    lower = [name.lower() for name in table.columns]
     for name in table.columns:
+        if lower.count(name.lower()) > 1:
+            problems.append(
+                Problem(
+                    "column names that differ in more than blanks and capitals",
+                    f"{name!r} more than once",
+                    f"--metadata {path}, columns",
+                    "name the column otherwise",
+                )
+            )
         is_taken = name in _TAKEN and name not in _SETTABLE
         if is_taken or not _NAME.fullmatch(name):
             problems.append(
                 Problem(
                     "a name that the store does not use itself"
                     if is_taken
-                    else "a name of letters, digits, '_', '-' and '.', a letter first",
+                    else "a name of letters, digits, '_' and '-', a letter first",
                     repr(name),
                     f"--metadata {path}, columns",
                     "name the column otherwise",
@@ -123,7 +135,35 @@ def _without_blanks(table: Table) -> Table:
     """The same table; xarray lists coordinates by their names with blanks in between."""
     new = {name: "_".join(name.split()) for name in table.columns}
     rows = {key: {new[n]: text for n, text in row.items()} for key, row in table.rows.items()}
-    return replace(table, columns=tuple(new.values()), rows=rows)
+    # Two columns that become one keep two entries here, which is then refused.
+    return replace(table, columns=tuple(new[name] for name in table.columns), rows=rows)
+
+
+def known_names(root: zarr.Group) -> list[tuple[str, str, str]]:
+    """Name, recording and file of every session of a store."""
+    group = access.keypoints_group(root)
+    if group is None:
+        return []
+    sessions = access.sessions(root)
+    recording, source = (np.asarray(group[n][:]) for n in ("recording", "source"))  # type: ignore[index]
+    return [(s.name, str(recording[s.index]), str(source[s.index])) for s in sessions]
+
+
+def check_rows(table: Table, names: Sequence[tuple[str, str, str]], store: StoreLike) -> None:
+    """Refuse a table that is about none of some sessions.
+
+    Raises
+    ------
+    InputError
+    """
+    if names and not any(table.row_of(*name) for name in names):
+        raise InputError(
+            expected=f"sessions, such as {', '.join(n for n, *_ in names[:3])}, in the column "
+            f"{table.key!r}",
+            found=", ".join(list(table.rows)[:3]),
+            where=f"--metadata {table.path}",
+            fix=f"use the names that kpms-zarr info {os.fspath(store)} shows, or those of files",
+        )
 
 
 def annotate_sessions(root: zarr.Group, store: StoreLike, table: Table) -> list[str]:
@@ -132,21 +172,18 @@ def annotate_sessions(root: zarr.Group, store: StoreLike, table: Table) -> list[
     Raises
     ------
     InputError
-        When it is about none of the sessions.
+        When it is about none of the sessions, or would turn numbers of other sessions into text.
     """
     group = access.keypoints_group(root)
     assert group is not None  # there are sessions
+    check_rows(table, known_names(root), store)
     rows, unused, without = _rows(root, table)
-    if not rows:
-        names = [session.name for session in access.sessions(root)]
-        raise InputError(
-            expected=f"sessions, such as {', '.join(names[:3])}, in the column {table.key!r}",
-            found=", ".join(list(table.rows)[:3]),
-            where=f"--metadata {table.path}",
-            fix=f"use the names that kpms-zarr info {os.fspath(store)} shows",
-        )
-    for name in table.columns:
-        _write_column(group, name, {row: table.rows[key][name] for row, key in rows.items()})
+    columns = [
+        _column(group, name, {row: table.rows[key][name] for row, key in rows.items()}, table)
+        for name in table.columns
+    ]
+    for name, variable, values in columns:
+        _write_column(group, name, variable, values)
     notes = []
     if unused:
         notes.append(f"{table.path.name}: no session for {', '.join(unused[:5])}{_more(unused)}")
@@ -176,32 +213,70 @@ def _rows(root: zarr.Group, table: Table) -> tuple[dict[int, str], list[str], li
     return found, sorted(table.rows.keys() - set(found.values())), without
 
 
-def _write_column(group: zarr.Group, name: str, entries: dict[int, str]) -> None:
+def _column(
+    group: zarr.Group, name: str, entries: dict[int, str], table: Table
+) -> tuple[str, Variable | None, np.ndarray]:
+    """Values of a column for all sessions; a variable where the array must be made anew."""
     own = next((var for var in TABLE if var.name == name), None)
     n_sessions = group["n_frames"].shape[0]  # type: ignore[union-attr]
-    before = np.asarray(group[name][:]) if name in group else None  # type: ignore[index]
+    before = np.asarray(group[name][:n_sessions]) if name in group else None  # type: ignore[index]
     texts = [text for text in entries.values() if text]
+    is_kept = before is not None and (before.dtype == np.float64 or before.dtype.kind in "TO")
     if own is not None:
         numeric = own.dtype != "str"
+    elif is_kept and not texts:
+        numeric = before is not None and before.dtype.kind == "f"
     else:
-        numeric = all(map(_PLAIN_NUMBER.fullmatch, texts)) and bool(texts)
-        numeric = numeric and (before is None or before.dtype.kind in "fiu")
-    values: np.ndarray
-    if numeric:
-        values = np.full(n_sessions, np.nan)
-        if before is not None:
-            values[:] = before
-    else:
-        values = np.full(n_sessions, "", dtype=object)
-        if before is not None:
-            values[:] = [_as_text(value) for value in before.tolist()]
+        numeric = bool(texts) and all(map(_PLAIN_NUMBER.fullmatch, texts))
+        numeric = numeric and not (is_kept and before is not None and before.dtype.kind in "TO")
+    fits = is_kept and before is not None and (before.dtype == np.float64) == numeric
+    if before is not None and not fits:
+        _refuse_conversion(group, name, before, entries, table)
+    empty: Any = np.nan if numeric else ""
+    values = np.full(n_sessions, empty, dtype=np.float64 if numeric else object)
+    if before is not None and fits:
+        values[: len(before)] = before
     for row, text in entries.items():
         if own is None or text:
             values[row] = (float(text) if text else np.nan) if numeric else text
-    fits = before is not None and (before.dtype.kind in "fiu") == numeric
-    if not (fits and before is not None and (before.dtype.kind == "f") == numeric):
-        variable = own or _declared(name, numeric=numeric)
-        layout.create_array(group, variable, (n_sessions,))
+    return name, None if fits else (own or _declared(name, numeric=numeric)), values
+
+
+def _refuse_conversion(
+    group: zarr.Group, name: str, before: np.ndarray, entries: dict[int, str], table: Table
+) -> None:
+    """Values of other sessions are not converted: they might be lost on the way.
+
+    Raises
+    ------
+    InputError
+    """
+    fill = group[name].fill_value  # type: ignore[union-attr]
+    lengths = np.asarray(group["n_frames"][:])  # type: ignore[index]
+    others = [
+        row
+        for row in range(min(len(before), len(lengths)))
+        if lengths[row] and row not in entries and not _is_same(before[row], fill)
+    ]
+    if others:
+        raise InputError(
+            expected=f"values of the kind that the coordinate {name!r} holds for other sessions "
+            f"({before.dtype})",
+            found="values of another kind",
+            where=f"--metadata {table.path}, column {name!r}",
+            fix="name the column otherwise, or give its values for all sessions",
+        )
+
+
+def _is_same(value: Any, fill: Any) -> bool:
+    return bool(value == fill or (value != value and fill != fill))
+
+
+def _write_column(
+    group: zarr.Group, name: str, variable: Variable | None, values: np.ndarray
+) -> None:
+    if variable is not None:
+        layout.create_array(group, variable, values.shape)
         known = str(group.attrs.get("coordinates", "")).split()
         if name not in known:
             group.attrs["coordinates"] = " ".join([*known, name])
@@ -212,9 +287,3 @@ def _declared(name: str, *, numeric: bool) -> Variable:
     meaning = f"{name}, from a table of the sessions"
     dtype, fill = ("float64", np.nan) if numeric else ("str", "")
     return Variable(name, ("session",), dtype, meaning, fill=fill, is_coordinate=True)
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, float):
-        return "" if np.isnan(value) else f"{value:g}"
-    return str(value)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import zarr
@@ -15,8 +16,8 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 _FILE = "zarr.json"
-_PASSING = ("chain", "lock", "progress")
-"""Groups that come and go while a fit runs."""
+_PASSING = re.compile(r"lock|models/[^/]+/(chain|lock|progress)")
+"""Groups that come and go while a fit or an ingest runs."""
 _EMPTY = {"kind": "inline", "must_understand": False, "metadata": {}}
 
 
@@ -34,6 +35,16 @@ def consolidate(root: zarr.Group, changed: Iterable[str] | None = None) -> None:
     sync(_consolidate(root.store_path.store, root.store_path.path, changed))
 
 
+def update_attributes(
+    root: zarr.Group, path: str, changes: Mapping[str, Any], without: Iterable[str] = ()
+) -> None:
+    """Change attributes of a group in one write, its consolidated metadata kept.
+
+    Those are taken that are stored now, not those that somebody read some time ago.
+    """
+    sync(_update(root.store_path.store, root.store_path.path, path, changes, tuple(without)))
+
+
 def is_consolidated(root: zarr.Group, path: str) -> bool:
     """Whether a group below the root holds the metadata of what is in it."""
     node = sync(_Place(root.store_path.store, root.store_path.path).get(path))
@@ -48,25 +59,45 @@ def is_current(root: zarr.Group) -> bool:
     return bool(known == sync(place.walk("")))
 
 
+async def _update(
+    store: Any, base: str, path: str, changes: Mapping[str, Any], without: tuple[str, ...]
+) -> None:
+    place = _Place(store, base)
+    node = await place.get(path)
+    if node is None:
+        return
+    attributes = {**node["attributes"], **changes}
+    node["attributes"] = {n: value for n, value in attributes.items() if n not in without}
+    await place.set(path, node)
+    top = await place.get("") if path else None
+    known = ((top or {}).get("consolidated_metadata") or {}).get("metadata") or {}
+    if top is not None and path in known:
+        known[path]["attributes"] = node["attributes"]
+        await place.set("", top)
+
+
 async def _consolidate(store: Any, base: str, changed: Iterable[str] | None) -> None:
     place = _Place(store, base)
-    top = await place.get("")
-    if top is None:
-        return
-    before = top.get("consolidated_metadata") or {}
-    known: dict[str, Any] = dict(before.get("metadata") or {})
+    found: dict[str, Any] = {}
+    known = _known(await place.get(""))
     paths = [""] if changed is None or not known else list(changed)
     for path in paths:
-        known = {name: node for name, node in known.items() if not _is_below(name, path)}
-        known.update(await place.walk(path))
+        found.update(await place.walk(path))
         for parent in _parents(path):
             node = await place.get(parent)
             if parent and node is not None:
-                known[parent] = _plain(node)
-    for name, node in known.items():
+                found[parent] = _plain(node)
+    for name, node in found.items():
         if node["node_type"] == "group" and any(_is_below(name, path) for path in paths):
-            await place.put(name, await place.get(name), _children(known, name))
-    await place.put("", top, dict(sorted(known.items())))
+            await place.put(name, await place.get(name), _children(found, name))
+    # As it is now: somebody else may have written other groups meanwhile.
+    top = await place.get("")
+    kept = {n: v for n, v in _known(top).items() if not any(_is_below(n, p) for p in paths)}
+    await place.put("", top, dict(sorted({**kept, **found}.items())))
+
+
+def _known(top: dict[str, Any] | None) -> dict[str, Any]:
+    return dict(((top or {}).get("consolidated_metadata") or {}).get("metadata") or {})
 
 
 def _is_below(name: str, path: str) -> bool:
@@ -109,9 +140,12 @@ class _Place:
         if node is None:
             return
         new = {**node, "consolidated_metadata": {**_EMPTY, "metadata": below}}
-        if new == node:
-            return
-        content = json.dumps(new, indent=2, allow_nan=True).encode()
+        if new != node:
+            await self.set(name, new)
+
+    async def set(self, name: str, node: dict[str, Any]) -> None:
+        """Write metadata."""
+        content = json.dumps(node, indent=2, allow_nan=True).encode()
         buffer = default_buffer_prototype().buffer.from_bytes(content)
         await self._store.set(self._key(f"{name}/{_FILE}" if name else _FILE), buffer)
 
@@ -123,12 +157,12 @@ class _Place:
         found = {name: _plain(node)} if name else {}
         if node["node_type"] == "group":
             children = [
-                child.rstrip("/")
+                f"{name}/{child.rstrip('/')}".lstrip("/")
                 async for child in self._store.list_dir(self._key(name))
-                if child.rstrip("/") not in (_FILE, *_PASSING)
+                if child.rstrip("/") != _FILE
             ]
             parts = await asyncio.gather(
-                *(self.walk(f"{name}/{child}" if name else child) for child in sorted(children))
+                *(self.walk(path) for path in sorted(children) if not _PASSING.fullmatch(path))
             )
             for part in parts:
                 found.update(part)

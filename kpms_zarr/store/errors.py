@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 
+def readable(text: str, most: int = 4000) -> str:
+    """Text that can be printed and stored, whatever file it is from; cut where it is very long."""
+    text = text if len(text) <= most else f"{text[:most]}..."
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with an input.
@@ -25,6 +31,10 @@ class Problem:
     found: str
     where: str
     fix: str
+
+    def __post_init__(self) -> None:
+        for part in ("expected", "found", "where", "fix"):
+            object.__setattr__(self, part, readable(getattr(self, part)))
 
     def __str__(self) -> str:
         return (

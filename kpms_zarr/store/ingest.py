@@ -7,6 +7,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +17,11 @@ import zarr
 
 from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import StoreLike
-from kpms_zarr.store.annotate import annotate_sessions, read_metadata
+from kpms_zarr.store.annotate import annotate_sessions, check_rows, known_names, read_metadata
 from kpms_zarr.store.consolidation import consolidate
-from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.errors import InputError, Problem, readable
 from kpms_zarr.store.loading import LoadedTrack, LoadTask, Look, LookTask, TrackTask, load, look
-from kpms_zarr.store.locking import sessions_lock
+from kpms_zarr.store.locking import Lock, sessions_lock
 from kpms_zarr.store.parsers import formats
 from kpms_zarr.store.parsers.arrays import hash_of, tracks_in_memory
 from kpms_zarr.store.parsers.base import ReadOptions
@@ -204,21 +205,26 @@ def ingest(
     run.look([files] if isinstance(files, str | Path) else list(files), format)
     if dry_run:
         return run.summary(*run.plan(), [], is_dry=True)
-    is_new = not access.exists(store)
-    root = access.create(store) if is_new else access.open_group(store, "r+")
-    try:
-        with sessions_lock(root, store, run.notes.append):
-            plan, settings = run.plan()
-            added = run.load(root, plan)
-            write_settings(root, settings)
-            if table is not None:
-                run.notes += annotate_sessions(root, store, table)
-                consolidate(root, [layout.KEYPOINTS])
-    except BaseException:
-        if is_new and not access.sessions(store):
-            access.remove(store)
-        raise
-    return run.summary(plan, settings, added)
+    while True:
+        is_new = not access.exists(store)
+        root = access.create(store) if is_new else access.open_group(store, "r+")
+        with sessions_lock(root, store, run.notes.append) as lock:
+            if not access.exists(store):
+                continue  # whoever had made it has taken it back
+            try:
+                plan, settings = run.plan()
+                if table is not None:
+                    run.check_metadata(root, plan, table)
+                added = run.load(root, plan, lock)
+                write_settings(root, settings)
+                if table is not None and access.sessions(root):
+                    run.notes += annotate_sessions(root, store, table)
+                    consolidate(root, [layout.KEYPOINTS])
+            except BaseException:
+                if is_new and not access.sessions(store):
+                    access.remove(store)
+                raise
+        return run.summary(plan, settings, added)
 
 
 def _wrong_options(
@@ -308,6 +314,7 @@ class _Ingest:
         self.notes: list[str] = []
         self.problems: list[Problem] = []
         self.bad: list[str] = []
+        self.all_trimmed: list[str] = []
 
     def look(self, files: Sequence[str | Path], format: str) -> None:
         """Headers of arrays and of all files, in order of their paths."""
@@ -320,12 +327,13 @@ class _Ingest:
         tasks = [LookTask(path, format, read) for path in paths]
         found: dict[int, Look] = {}
         n = self._n_workers("process", paths)
-        for n_done, (index, result) in enumerate(run_tasks(look, tasks, n_workers=n), start=1):
-            if isinstance(result, Exception):
-                self._failed(paths[index], result)
-            else:
-                found[index] = result
-            self.on_progress(IngestProgress("look", n_done, len(tasks), 0))
+        with closing(run_tasks(look, tasks, n_workers=n)) as done:
+            for n_done, (index, result) in enumerate(done, start=1):
+                if isinstance(result, Exception):
+                    self._failed(paths[index], result)
+                else:
+                    found[index] = result
+                self.on_progress(IngestProgress("look", n_done, len(tasks), 0))
         self.looks += [found[index] for index in sorted(found)]
 
     def _n_workers(self, kind: str, paths: Sequence[Path]) -> int:
@@ -373,7 +381,21 @@ class _Ingest:
         raise_all(problems)
         return plan, settings
 
-    def load(self, root: zarr.Group, plan: Plan) -> list[str]:
+    def check_metadata(self, root: zarr.Group, plan: Plan, table: Table) -> None:
+        """Refuse a table that is about none of the sessions.
+
+        Raises
+        ------
+        InputError
+        """
+        new = [
+            (track.session, track.recording, file.look.header.path.name)
+            for file in plan.files
+            for track in file.tracks
+        ]
+        check_rows(table, [*new, *known_names(root)], self.store)
+
+    def load(self, root: zarr.Group, plan: Plan, lock: Lock) -> list[str]:
         """Write the frames of all planned files; returns the sessions that are there now.
 
         Raises
@@ -384,12 +406,22 @@ class _Ingest:
         self.n_frames = 0
         if not plan.files and not is_unfinished(root):
             return []
-        rows = Rows(root, self.store, plan.settings)
+        rows = Rows(root, self.store, plan.settings, lock)
         try:
             added = self._load(rows, plan)
             if plan.files and not (added or plan.known or self.bad or self.problems):
                 where = str(plan.files[0].look.header.path)
-                self.problems.append(nothing_there(where, "no keypoint in any frame"))
+                if self.all_trimmed:
+                    self.problems.append(
+                        Problem(
+                            "frames between the two ends of --trim",
+                            "none in any file",
+                            "--trim",
+                            "give frames of the files, or seconds of the videos, that there are",
+                        )
+                    )
+                else:
+                    self.problems.append(nothing_there(where, "no keypoint in any frame"))
             raise_all(self.problems)
             names = [file.look.header.path.name for file in plan.files]
             rows.finish({"files": names[:100], "n_files": len(names)})
@@ -405,18 +437,22 @@ class _Ingest:
         kind: Any = "thread" if in_memory or access.is_remote(self.store) else "process"
         n = self._n_workers(kind, [file.look.header.path for file in plan.files])
         added: dict[int, list[str]] = {}
-        done = run_tasks(load, tasks, answer=turns.rows, kind=kind, n_workers=n)
-        for n_done, (index, result) in enumerate(done, start=1):
-            turns.has_ended(index)
-            file = plan.files[index]
-            if isinstance(result, Exception):
-                self._failed(file.look.header.path, result)
-            elif not self.problems:
-                new = self._sessions(file, result)
-                added[index] = [str(session.entries["session"]) for session in new]
-                self.n_frames += sum(session.n_frames for session in new)
-                rows.add(new)
-            self.on_progress(IngestProgress("load", n_done, len(tasks), self.n_frames))
+        # Whatever stops this, nobody writes any more when it has ended.
+        with (
+            closing(run_tasks(load, tasks, answer=turns.rows, kind=kind, n_workers=n)) as done,
+            closing(turns),
+        ):
+            for n_done, (index, result) in enumerate(done, start=1):
+                turns.has_ended(index)
+                file = plan.files[index]
+                if isinstance(result, Exception):
+                    self._failed(file.look.header.path, result)
+                elif not self.problems:
+                    new = self._sessions(file, result)
+                    added[index] = [str(session.entries["session"]) for session in new]
+                    self.n_frames += sum(session.n_frames for session in new)
+                    rows.add(new)
+                self.on_progress(IngestProgress("load", n_done, len(tasks), self.n_frames))
         return [name for index in sorted(added) for name in added[index]]
 
     def _task(self, file: PlannedFile) -> LoadTask:
@@ -424,7 +460,9 @@ class _Ingest:
         is_array = header.format == "array"
         read = self.read if is_array else replace(self.read, memory=None)
         tracks = tuple(TrackTask(t.header.key, t.columns, t.window) for t in file.tracks)
-        return LoadTask(self.store, self.token, header, read, tracks, self.choice.min_visible)
+        return LoadTask(
+            self.store, self.token, header, read, tracks, self.choice.min_visible, file.look.stamp
+        )
 
     def _sessions(self, file: PlannedFile, loaded: Sequence[LoadedTrack]) -> list[NewSession]:
         by_key = {track.key: track for track in loaded}
@@ -436,6 +474,7 @@ class _Ingest:
                 found.append(NewSession(one.row, one.n_frames, entries))
             elif not one.n_frames:
                 self.notes.append(f"{track.session}: no frames left after trimming, left out")
+                self.all_trimmed.append(track.session)
             elif not one.visible:
                 self.notes.append(
                     f"{track.session}: none of the keypoints is ever tracked, left out"
@@ -459,7 +498,7 @@ class _Ingest:
             "source": "" if header.format == "array" else header.path.name,
             "source_hash": track.source_hash,
             "source_format": header.format,
-            "video": track.header.video,
+            "video": readable(track.header.video),
             "first_frame": track.first_frame,
             "frame_step": track.frame_step,
             "checksum": loaded.checksum,
@@ -502,12 +541,29 @@ class _Turns:
 
     def __init__(self, rows: Rows) -> None:
         self._rows, self._turn = rows, threading.Condition()
-        self._next, self._ended = 0, set[int]()
+        self._next, self._ended, self._is_closed = 0, set[int](), False
+
+    def close(self) -> None:
+        """End all waiting, and all work that asks for rows."""
+        with self._turn:
+            self._is_closed = True
+            self._turn.notify_all()
 
     def rows(self, index: int, n: int) -> list[int]:
-        """Rows for a file; waits until all files before it have theirs, or have ended."""
+        """Rows for a file; waits until all files before it have theirs, or have ended.
+
+        Raises
+        ------
+        RuntimeError
+            When nobody wants them any more.
+        """
         with self._turn:
-            self._turn.wait_for(lambda: self._next == index)
+            if n:
+                self._turn.wait_for(lambda: self._is_closed or self._next == index)
+            if self._is_closed:
+                raise RuntimeError("the ingest has ended")
+            if not n and self._next != index:
+                return []
             taken = self._rows.take(n)
             self._pass_on(index)
             return taken

@@ -34,13 +34,13 @@ def set_session_count(group: zarr.Group, n_sessions: int, n_frames: int) -> None
     if n_sessions < lengths.shape[0]:  # type: ignore[union-attr]
         # Rows share a chunk: what is cut off now must not come back when the table grows.
         lengths[n_sessions:] = 0  # type: ignore[index]
-    for name in ("position", "confidence"):
-        array = group[name]
-        _resize(array, (n_sessions, n_frames, *array.shape[2:]))  # type: ignore[union-attr, arg-type]
     # Also what people have added, such as the group of the animal.
-    for _, array in access.arrays_below(group):
-        if array.metadata.dimension_names == ("session",):  # type: ignore[union-attr]
-            _resize(array, (n_sessions,))
+    for name, array in access.arrays_below(group):
+        dims = array.metadata.dimension_names or ()  # type: ignore[union-attr]
+        if name in ("position", "confidence"):
+            _resize(array, (n_sessions, n_frames, *array.shape[2:]))
+        elif dims[:1] == ("session",):
+            _resize(array, (n_sessions, *array.shape[1:]))
 
 
 def _resize(array: zarr.Array[Any], shape: tuple[int, ...]) -> None:

@@ -51,11 +51,18 @@ class LookTask:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen: the header, SHA-256 of the content, and why it is of this format."""
+    """What was seen: the header, SHA-256 of the content, why this format, and when it was so."""
 
     header: FileHeader
     file_hash: str
     reason: str
+    stamp: tuple[int, ...] = ()
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """What changes when somebody writes to a file."""
+    now = path.stat()
+    return now.st_size, now.st_mtime_ns, now.st_ino
 
 
 def look(task: LookTask, ask: Ask) -> Look:
@@ -66,8 +73,9 @@ def look(task: LookTask, ask: Ask) -> Look:
     InputError
     """
     parser, reason = recognise(task.path, task.format)
+    stamp = stamp_of(task.path)
     header = parser.inspect(task.path, task.options)
-    return Look(header, file_hash(task.path), reason)
+    return Look(header, file_hash(task.path), reason, stamp)
 
 
 def file_hash(path: Path) -> str:
@@ -107,6 +115,8 @@ class LoadTask:
     tracks : tuple of TrackTask
     min_visible : float
         Tracks with a smaller share of positions, 0 to 1, are left out, as are those with none.
+    stamp : tuple of int
+        Of the file when it was looked at.
     """
 
     store: str
@@ -115,6 +125,7 @@ class LoadTask:
     options: ReadOptions
     tracks: tuple[TrackTask, ...]
     min_visible: float = 0.0
+    stamp: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,11 +154,27 @@ class LoadedTrack:
 def load(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
     """Write the frames of a file; asks for as many rows as there are tracks to keep.
 
+    Before each piece it asks for no rows, which ends it once nobody wants its work any more.
+
     Raises
     ------
     InputError
-        What the parser raises for a damaged file; rows asked for are then of no use.
+        What the parser raises for a damaged file, and for one that was written to meanwhile; rows
+        asked for are then of no use.
     """
+    loaded = _load(task, ask)
+    path = task.header.path
+    if task.stamp and stamp_of(path) != task.stamp:
+        raise InputError(
+            expected="a file that nobody writes to",
+            found="that it changed while it was read",
+            where=str(path),
+            fix="wait until it is complete, and ingest it then",
+        )
+    return loaded
+
+
+def _load(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
     pieces = _Pieces(task)
     kept: list[_Piece] = []
     n_bytes = 0
@@ -227,12 +254,16 @@ class _Pieces:
             return None
         frames = slice(first - block.start, last - block.start, window.step)
         position = block.position[key][frames]
+        if window.step > 1:  # else all frames would be kept for the few that are taken
+            position = position.copy()
         confidence = block.confidence.get(key)
         columns = list(track.columns)
         if columns != list(range(position.shape[1])):
             position = position[:, columns]
             confidence = None if confidence is None else confidence[:, columns]
         confidence = None if confidence is None else confidence[frames]
+        if window.step > 1 and confidence is not None:
+            confidence = confidence.copy()
         return PoseBlock(0, {key: position}, {} if confidence is None else {key: confidence})
 
     def _full(
@@ -286,6 +317,7 @@ def _write(
     for piece in pieces:
         if piece.key not in row:
             continue
+        ask(0)
         stop = piece.start + len(piece.position)
         block = Block(row[piece.key], piece.start, stop)
         for name, values in (("position", piece.position), ("confidence", piece.confidence)):

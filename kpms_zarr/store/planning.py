@@ -11,7 +11,7 @@ import numpy as np
 
 from kpms_zarr.store import access
 from kpms_zarr.store.access import Session, StoreLike
-from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.errors import InputError, Problem, readable
 from kpms_zarr.store.loading import Look, Window
 from kpms_zarr.store.parsers.base import TrackHeader, some
 from kpms_zarr.store.sources import Table
@@ -149,7 +149,11 @@ class _Planner:
         """Plan the tracks of one file."""
         header = look.header
         path = header.path
-        self.plan.notes += [f"{path.name}: {note}" for note in header.notes]
+        self.plan.notes += [readable(f"{path.name}: {note}") for note in header.notes]
+        names = {n for t in header.tracks for n in (t.individual, t.part, *t.keypoints)}
+        if odd := [name for name in names if name != readable(name, len(name))]:
+            self.plan.problems.append(_odd_names(path, odd))
+            return
         widest = max((len(track.keypoints) for track in header.tracks), default=0)
         if widest > _MOST_KEYPOINTS:
             self.plan.problems.append(_too_many_keypoints(path, widest))
@@ -312,12 +316,21 @@ def _other_keypoints(where: str, has: StudySettings, wanted: tuple[str, ...]) ->
     )
 
 
+def _odd_names(path: Path, names: list[str]) -> Problem:
+    return Problem(
+        "names of keypoints and individuals that are text",
+        some(names),
+        str(path),
+        "rename them, or export the file again if it is damaged",
+    )
+
+
 def _too_many_keypoints(path: Path, n_keypoints: int) -> Problem:
     return Problem(
         f"at most {_MOST_KEYPOINTS:,} keypoints of an animal",
         f"{n_keypoints:,}",
         str(path),
-        "the file may be damaged: export it again",
+        "export it with fewer of them, or again if it has not so many: it may be damaged",
     )
 
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import StoreLike
-from kpms_zarr.store.consolidation import consolidate
+from kpms_zarr.store.consolidation import consolidate, update_attributes
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.keypoints import set_session_count
 from kpms_zarr.store.locking import sessions_lock
 from kpms_zarr.store.models import list_models, open_labels
-from kpms_zarr.store.rows import delete_row
+from kpms_zarr.store.rows import UNFINISHED, delete_row
 from kpms_zarr.store.selection import select_sessions
 
 
@@ -78,19 +78,23 @@ def remove(store: StoreLike, sessions: str | Sequence[str]) -> RemoveSummary:
         lengths = np.asarray(group["n_frames"][:])  # type: ignore[index]
         rows = [session.index for session in found]
         lengths[rows] = 0
-        # From here on they do not exist; the rest is tidying, which the next ingest does as well.
+        # Whoever adds sessions next finishes what is not finished here.
+        update_attributes(root, layout.KEYPOINTS, {UNFINISHED: True})
+        # From here on they do not exist.
         group["n_frames"][:] = lengths  # type: ignore[index]
         for name, array in access.arrays_below(group):
+            dims = array.metadata.dimension_names or ()  # type: ignore[union-attr]
             if name in ("position", "confidence"):
                 for row in rows:
                     delete_row(array, row)
-            elif array.metadata.dimension_names == ("session",) and name != "n_frames":  # type: ignore[union-attr]
+            elif dims[:1] == ("session",) and name != "n_frames":
                 values = np.asarray(array[:])
                 values[rows] = array.fill_value
                 array[:] = values
         n_rows = int(np.flatnonzero(lengths).max(initial=-1)) + 1
         set_session_count(group, n_rows, int(lengths.max(initial=0)))
         consolidate(root, [layout.KEYPOINTS])
+        update_attributes(root, layout.KEYPOINTS, {}, without=(UNFINISHED,))
     notes += _labelled(store, {session.name for session in found})
     return RemoveSummary(
         os.fspath(store),

@@ -16,6 +16,11 @@ WAIT_SECONDS = 120.0
 """How long storage may be away, in all."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 _FINAL = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOENT}
+_HOPELESS = (
+    "NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound",
+    "InvalidConfigError", "UnauthorizedSSOTokenError", "NoRegionError",
+)  # fmt: skip
+"""Of clients of clouds: what no waiting mends."""
 _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "obstore", "requests", "urllib3", "s3fs", "gcsfs")
 
 
@@ -29,6 +34,8 @@ def is_passing(error: BaseException) -> bool:
         return False
     if isinstance(error, OSError):
         return error.errno not in _FINAL
+    if type(error).__name__ in _HOPELESS:
+        return False
     return type(error).__module__.split(".")[0] in _CLIENTS
 
 

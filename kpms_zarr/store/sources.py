@@ -6,13 +6,12 @@ import csv
 import glob
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.errors import InputError, Problem, readable
 from kpms_zarr.store.parsers import PARSERS, recognise
 
 _TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
@@ -50,12 +49,11 @@ def find_files(
 
 def _is_text(name: str) -> bool:
     """Whether a name can be stored; on Linux, those of files are any bytes."""
-    return name.isascii() or name == name.encode("utf-8", "replace").decode()
+    return name == readable(name)
 
 
 def _odd_name(path: Path) -> Problem:
-    where = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return Problem("a file name in UTF-8", "one that is no text", where, "rename the file")
+    return Problem("a file name in UTF-8", "one that is no text", str(path), "rename the file")
 
 
 def nothing_there(where: str, found: str) -> Problem:

@@ -12,7 +12,7 @@ import zarr
 
 from kpms_zarr.store import access
 from kpms_zarr.store.access import StoreLike
-from kpms_zarr.store.consolidation import consolidate
+from kpms_zarr.store.consolidation import update_attributes
 from kpms_zarr.store.errors import InputError, Problem
 
 
@@ -64,8 +64,7 @@ def write_settings(root: zarr.Group, settings: StudySettings) -> None:
         "skeleton": [list(bone) for bone in settings.skeleton],
     }
     if any(root.attrs.get(name) != value for name, value in chosen.items()):
-        root.attrs.update(chosen)
-        consolidate(root, [])
+        update_attributes(root, "", chosen)
 
 
 def settings_from_names(

@@ -17,8 +17,11 @@ from kpms_zarr.store.consolidation import consolidate, is_consolidated, is_curre
 from kpms_zarr.store.loading import add_checksum
 from kpms_zarr.store.locking import sessions_lock
 from kpms_zarr.store.retry import patiently
-from kpms_zarr.store.rows import delete_row, leftover_rows
+from kpms_zarr.store.rows import UNFINISHED, Rows, leftover_rows, lost_rows
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK, GROUPS
+from kpms_zarr.store.study import read_settings
+
+_COPY = "restore it from a copy of the store, or ingest the files into a new store"
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,11 @@ def verify(
     """
     root = access.open_group(store, "r+" if repair else "r")
     check = _Check(root, store, VerifySummary(os.fspath(store)), on_progress or (lambda text: None))
-    check.keypoints()
-    check.others()
+    for part, where in ((check.keypoints, layout.KEYPOINTS), (check.others, "other groups")):
+        try:
+            part()
+        except (ValueError, KeyError, TypeError) as error:  # metadata that are none
+            check.damage(where, f"metadata cannot be read ({error})", _COPY)
     check.leftovers(repair=repair)
     return check.found
 
@@ -124,33 +130,73 @@ class _Check:
     def keypoints(self) -> None:
         """The table of sessions, and the frames of every one of them."""
         group = access.keypoints_group(self.root)
+        lost = self._try(layout.KEYPOINTS, lambda: lost_rows(self.root, group), _COPY)
+        if lost:
+            self.damage(layout.KEYPOINTS, str(lost), _COPY)
         if group is None:
-            self.found.notes.append("no sessions")
+            self.found.notes += [] if lost else ["no sessions"]
             return
         self.tell(f"{layout.KEYPOINTS}: table of sessions")
-        if not self._is_whole(group, "keypoints"):
+        if not self._is_whole(group, "keypoints") or not self._table(group):
             return
-        try:
-            sessions = access.sessions(self.root)
-            names = [session.name for session in sessions]
-            checksums = (
-                np.asarray(group["checksum"][:])  # type: ignore[index]
-                if "checksum" in group
-                else np.full(group["n_frames"].shape[0], -1)  # type: ignore[union-attr]
-            )
-        except Exception as error:
-            fix = (
-                "restore the folder of the array from a copy, or ingest the files into a new store"
-            )
-            self.damage(f"{layout.KEYPOINTS}, table", f"cannot be read ({error})", fix)
-            return
-        for name in sorted({n for n in names if names.count(n) > 1}) if _has_twins(names) else ():
-            self.damage(
-                layout.KEYPOINTS, f"two sessions named {name!r}", "remove them and ingest again"
-            )
+        sessions = access.sessions(self.root)
+        checksums = (
+            np.asarray(group["checksum"][:])  # type: ignore[index]
+            if "checksum" in group
+            else np.full(group["n_frames"].shape[0], -1)  # type: ignore[union-attr]
+        )
+        names = [session.name for session in sessions]
+        for name in (
+            sorted({name for name in names if names.count(name) > 1})
+            if (len(set(names)) < len(names))
+            else ()
+        ):
+            fix = "remove them and ingest their files again"
+            self.damage(layout.KEYPOINTS, f"two sessions named {name!r}", fix)
         for session in sessions:
             self.tell(f"{layout.KEYPOINTS}: {session.name}")
             self._session(group, session, int(checksums[session.index]))
+
+    def _table(self, group: zarr.Group) -> bool:
+        """Read every array of the table, and look for entries that every session has."""
+        is_sound = True
+        columns: dict[str, np.ndarray] = {}
+        for name, array in access.arrays_below(group):
+            if name in ("position", "confidence"):
+                continue
+            values = self._read(array, ...)
+            if isinstance(values, Exception):
+                self.damage(f"{layout.KEYPOINTS}/{name}", f"cannot be read ({values})", _COPY)
+                is_sound = False
+            else:
+                columns[name] = values
+        if not is_sound:
+            return False
+        rows = np.flatnonzero(columns["n_frames"] > 0)
+        fps = columns["fps"][rows]
+        lacking = {
+            "fps": ~(np.isfinite(fps) & (fps > 0)),
+            "session": columns["session"][rows] == "",
+            "source_hash": columns["source_hash"][rows] == "",
+        }
+        if "ingest" in columns:
+            is_ours = columns["ingest"][rows] != ""
+            lacking["checksum"] = is_ours & (columns["checksum"][rows] < 0)
+        for name, is_lacking in lacking.items():
+            if is_lacking.any():
+                what = f"no {name} of {int(is_lacking.sum())} sessions"
+                self.damage(f"{layout.KEYPOINTS}/{name}", what, _COPY)
+        for name in ("keypoint", "space"):
+            if len(set(columns[name].tolist())) < len(columns[name]) or "" in columns[name]:
+                self.damage(f"{layout.KEYPOINTS}/{name}", "names lost", _COPY)
+        return True
+
+    def _try(self, where: str, function: Callable[[], Any], fix: str) -> Any:
+        try:
+            return function()
+        except Exception as error:
+            self.damage(where, f"cannot be read ({error})", fix)
+            return None
 
     def _session(self, group: zarr.Group, session: Session, checksum: int) -> None:
         where = f"{layout.KEYPOINTS}, session {session.name!r}"
@@ -232,9 +278,9 @@ class _Check:
     def leftovers(self, *, repair: bool) -> None:
         """What killed processes left, and consolidated metadata of long ago."""
         group = access.keypoints_group(self.root)
-        if group is not None:
+        if group is not None and not self.found.damages:
             rows = leftover_rows(group)
-            if rows:
+            if rows or group.attrs.get(UNFINISHED):
                 what = f"frames of {len(rows)} sessions that were never finished or are removed"
                 self._tidy(what, repair, lambda: _delete_rows(self.root, self.store))
         if not is_consolidated(self.root, "") or not is_current(self.root):
@@ -249,17 +295,10 @@ class _Check:
             self.found.notes.append(f"{what} (kpms-zarr verify --repair tidies up)")
 
 
-def _has_twins(names: list[str]) -> bool:
-    return len(set(names)) < len(names)
-
-
 def _delete_rows(root: zarr.Group, store: StoreLike) -> None:
-    with sessions_lock(root, store, lambda text: None):
-        group = access.keypoints_group(root)
-        assert group is not None
-        for row in leftover_rows(group):
-            for name in ("position", "confidence"):
-                delete_row(group[name], row)  # type: ignore[arg-type]
+    """As the next ingest would."""
+    with sessions_lock(root, store, lambda text: None) as lock:
+        Rows(root, store, read_settings(root), lock).finish({})
 
 
 def _groups(root: zarr.Group, path: str = "") -> Iterator[tuple[str, zarr.Group]]:

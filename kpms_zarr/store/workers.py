@@ -12,7 +12,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import Any, BinaryIO, Literal
 
@@ -38,7 +38,7 @@ def run_tasks(
     answer: Callable[[int, Any], Any] = lambda index, question: None,
     kind: Kind = "process",
     n_workers: int = 1,
-) -> Iterator[tuple[int, Any]]:
+) -> Generator[tuple[int, Any], None, None]:
     """Run a function on every task; results come as they are ready.
 
     Parameters
@@ -64,6 +64,7 @@ def run_tasks(
         for index, task in enumerate(tasks):
             yield index, _caught(function, task, partial(answer, index))
         return
+    # Close the generator when its results are no longer wanted: that ends the workers.
     crew = _Crew(function, tasks, answer, kind, min(n_workers, len(tasks)))
     try:
         yield from crew.results()
@@ -147,7 +148,12 @@ class _Crew:
         import json
 
         process = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(sys.path)],
+            [
+                sys.executable,
+                "-c",
+                _START,
+                json.dumps([path for path in sys.path if isinstance(path, str)]),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -208,9 +214,12 @@ def serve() -> None:
             return
         result = _caught(function, task, ask)
         try:
+            if isinstance(result, Exception):
+                pickle.loads(pickle.dumps(result))
+        except Exception:  # one of a library, with arguments of its own
+            result = RuntimeError(f"{type(result).__name__}: {result}")
+        try:
             _send(words, ("done", result))
-        except (TypeError, AttributeError, pickle.PicklingError):  # an exception of a library
-            _send(words, ("done", RuntimeError(f"{type(result).__name__}: {result}")))
         except BrokenPipeError:
             return
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -202,6 +203,7 @@ def test_readers__see_one_version_or_the_other_while_labels_are_published(url, f
                 seen[_sum(kpms_zarr.open_labels(url, "m"))] += 1
             except Exception as error:
                 errors.append(error)
+            time.sleep(0.2)
 
     threads = [threading.Thread(target=look) for _ in range(10)]
     for thread in threads:

@@ -271,9 +271,35 @@ def test_annotate__changes_the_sessions_of_the_table_only(files, store, tmp_path
     assert data.group.values.tolist() == ["control", "control", "drug2"]
     assert data.fps.values.tolist() == [30, 50, 30]
     assert data.video.values.tolist() == ["", "/videos/1.mp4", ""]
-    # Text where there were numbers.
-    kpms_zarr.annotate(store, write(tmp_path / "o.csv", "session,weight\nsession_001,heavy\n"))
-    assert keypoints(store).weight.values.tolist() == ["21.5", "heavy", ""]
+    # Text where there were numbers would have to convert those of other sessions.
+    for text in ("heavy", ""):
+        table = write(tmp_path / "o.csv", f"session,weight\nsession_001,{text}\n")
+        if text:
+            with pytest.raises(InputError, match="of the kind"):
+                kpms_zarr.annotate(store, table)
+        else:
+            kpms_zarr.annotate(store, table)
+        np.testing.assert_array_equal(keypoints(store).weight.values, [21.5, np.nan, np.nan])
+    everyone = "session,weight\n" + "".join(f"session_00{i},w{i}\n" for i in range(3))
+    kpms_zarr.annotate(store, write(tmp_path / "o.csv", everyone))
+    assert keypoints(store).weight.values.tolist() == ["w0", "w1", "w2"]
+
+
+def test_annotate__coordinates_that_other_tools_made_keep_their_values(files, store, tmp_path):
+    ingest(store, files)
+    made = {
+        "is_pilot": [True, False, True],
+        "day": np.array(["2020-01-01", "2020-01-02", "2020-01-03"], dtype="datetime64[ns]"),
+    }
+    xr.Dataset({name: ("session", values) for name, values in made.items()}).to_zarr(
+        store, group="keypoints", mode="a", consolidated=False
+    )
+    for name in made:
+        with pytest.raises(InputError, match="of the kind"):
+            kpms_zarr.annotate(store, write(tmp_path / "o.csv", f"session,{name}\nsession_001,1\n"))
+    data = xr.open_zarr(store, group="keypoints", consolidated=False)
+    for name, values in made.items():
+        np.testing.assert_array_equal(data[name].values, values)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +307,8 @@ def test_annotate__changes_the_sessions_of_the_table_only(files, store, tmp_path
     [
         ("session,n_frames\nsession_000,3\n", "the store does not use"),
         ("session,1st\nsession_000,3\n", "a letter first"),
+        ("session,a b,a_b\nsession_000,3,4\n", "more than once"),
+        ("session,zarr.json\nsession_000,3\n", "a letter first"),
         ("session,fps\nsession_000,-3\n", "positive"),
         ("session,group\nnobody,3\n", "sessions, such as"),
         ("session\nsession_000\n", "header"),
