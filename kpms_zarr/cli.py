@@ -26,6 +26,7 @@ from kpms_zarr.store.access import set_storage_options
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.models import stage_of
 from kpms_zarr.store.schema import USED_FRACTION
+from kpms_zarr.store.workers import WorkerLost
 
 _WIDTH = 12
 
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"kpms-zarr {options.command}: the system refused: {error}", file=sys.stderr)
         return 1
-    except (SamplingError, OutOfMemoryError) as error:
+    except (SamplingError, OutOfMemoryError, WorkerLost) as error:
         print(f"kpms-zarr {options.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import uuid
@@ -208,7 +209,7 @@ def ingest(
     while True:
         is_new = not access.exists(store)
         root = access.create(store) if is_new else access.open_group(store, "r+")
-        with sessions_lock(root, store, run.notes.append) as lock:
+        with sessions_lock(root, store, run.say) as lock:
             if not access.exists(store):
                 continue  # whoever had made it has taken it back
             try:
@@ -315,6 +316,11 @@ class _Ingest:
         self.problems: list[Problem] = []
         self.bad: list[str] = []
         self.all_trimmed: list[str] = []
+
+    def say(self, text: str) -> None:
+        """A note that cannot wait until the end."""
+        self.notes.append(text)
+        logging.getLogger("kpms_zarr").warning(text)
 
     def look(self, files: Sequence[str | Path], format: str) -> None:
         """Headers of arrays and of all files, in order of their paths."""

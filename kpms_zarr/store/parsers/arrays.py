@@ -92,8 +92,9 @@ def _checked(
     if not (is_right and position.shape[0] and position.shape[1]):
         return position, [Problem(shape, f"{position.shape} of {position.dtype}", where, fix)]
     problems = []
-    if not isinstance(name, str) or not name:
-        problems.append(Problem("a session name", repr(name), "arrays", "name sessions by text"))
+    if not isinstance(name, str) or not name or "/" in name or "\\" in name:
+        expected = "a session name: text without slashes"
+        problems.append(Problem(expected, repr(name), "arrays", "name the session otherwise"))
     if keypoint_names and len(keypoint_names) != position.shape[1]:
         problems.append(
             Problem(

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.parsers import hdf5
 from kpms_zarr.store.parsers.base import (
     NO_OPTIONS,
     FileHeader,
@@ -32,7 +33,7 @@ from kpms_zarr.store.parsers.dlc import (
     only_appearing,
     refuse_labelled_frames,
 )
-from kpms_zarr.store.parsers.hdf5 import DAMAGE, check_size, is_hdf5, opened, text
+from kpms_zarr.store.parsers.hdf5 import DAMAGE, is_hdf5, opened, text
 
 # Keys that DeepLabCut itself gives its tables.
 _DLC_KEYS = ("df_with_missing", "tracks")
@@ -282,13 +283,16 @@ def _check_values(file: h5py.File, table: _Table, layout: Layout, where: str) ->
     wanted = {table.columns[number] for number in layout.used}
     problem = ""
     for block in table.values:
-        dataset = file[block.dataset]
+        dataset = hdf5.dataset(file, block.dataset)
+        if dataset is None:  # a link to somewhere else
+            continue
         dtype = dataset.dtype[block.field] if block.field else dataset.dtype
         here = wanted.intersection(block.columns)
         wanted -= here
         names = some([" ".join(column[1:]) for column in block.columns if column in here])
         if here:
-            check_size(dataset, where)
+            hdf5.check_inside(dataset, where)
+            hdf5.check_size(dataset, where)
         if here and dtype.base.kind not in "fiu":
             problem = f"text or objects in the columns {names}"
         elif here and not problem:
@@ -311,18 +315,21 @@ def _blocks(
     file: h5py.File, table: _Table, layout: Layout, path: Path, block_frames: int
 ) -> Iterator[PoseBlock]:
     place = {table.columns[number]: k for k, number in enumerate(layout.used)}
+    # Kept open, so that HDF5 keeps the chunk that it has unpacked last.
+    datasets = [hdf5.dataset(file, block.dataset) for block in table.values]
     for start in range(0, table.n_frames, block_frames):
         stop = min(start + block_frames, table.n_frames)
         values = np.empty((stop - start, len(layout.used)))
-        for block in table.values:
+        for data, block in zip(datasets, table.values, strict=True):
             pairs = [(place[c], n) for n, c in enumerate(block.columns) if c in place]
             if not pairs:
                 continue
+            assert data is not None
             into, out_of = zip(*pairs, strict=True)
             try:
                 # NaN of any bit pattern is missing; numpy warns of some when it widens them.
                 with np.errstate(invalid="ignore"):
-                    values[:, into] = _rows(file, block, start, stop)[:, out_of]
+                    values[:, into] = _rows(data, block, start, stop)[:, out_of]
             except (OSError, RuntimeError) as error:
                 raise InputError(
                     expected=f"frames {start} to {stop - 1}",
@@ -333,11 +340,10 @@ def _blocks(
         yield layout.block(start, values)
 
 
-def _rows(file: h5py.File, block: _Values, start: int, stop: int) -> np.ndarray:
-    dataset = file[block.dataset]
+def _rows(data: h5py.Dataset, block: _Values, start: int, stop: int) -> np.ndarray:
     if block.field:
-        return dataset.fields(block.field)[start:stop]
-    return dataset[start:stop] if block.frames_first else dataset[:, start:stop].T
+        return data.fields(block.field)[start:stop]
+    return data[start:stop] if block.frames_first else data[:, start:stop].T
 
 
 class _Safe:

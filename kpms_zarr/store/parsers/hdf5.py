@@ -38,7 +38,9 @@ _MOST_BYTES_OF_NAMES = 16_000_000
 _MOST_EXPANSION = 2_000
 _ALWAYS_FINE_BYTES = 64_000_000
 # HDF5 takes memory for a whole chunk, whatever is read of it.
-_LARGEST_CHUNK_BYTES = 512_000_000
+_LARGEST_CHUNK_BYTES = 256_000_000
+# Larger ones are unpacked again for every read, unless HDF5 is told to keep them.
+_KEPT_ANYWAY_BYTES = 1_000_000
 
 _SCANNED_BYTES = 256_000_000
 
@@ -142,7 +144,21 @@ def dataset(group: h5py.Group, name: str) -> h5py.Dataset | None:
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         return None
     item = group.get(name)
-    return item if isinstance(item, h5py.Dataset) else None
+    if not isinstance(item, h5py.Dataset):
+        return None
+    n_bytes = chunk_bytes(item)
+    if not _KEPT_ANYWAY_BYTES < n_bytes <= _LARGEST_CHUNK_BYTES:
+        return item
+    place = item.name.encode("utf-8", "surrogateescape")
+    del item  # as long as it is open, it stays as it was opened
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    access.set_chunk_cache(521, n_bytes, 1.0)
+    return h5py.Dataset(h5py.h5d.open(group.file.id, place, access))
+
+
+def chunk_bytes(data: h5py.Dataset) -> int:
+    """What HDF5 unpacks to read any of it; 0 where the values are stored in one piece."""
+    return math.prod(int(n) for n in data.chunks) * data.dtype.itemsize if data.chunks else 0
 
 
 def internal(group: h5py.Group, name: str, hops: int = 8) -> h5py.Group | h5py.Dataset | None:
@@ -204,7 +220,7 @@ def check_size(data: h5py.Dataset, where: str) -> None:
         claimed, chunk = 0, 0
     else:
         claimed = math.prod(int(n) for n in data.shape) * data.dtype.itemsize
-        chunk = math.prod(int(n) for n in data.chunks or ()) * data.dtype.itemsize
+        chunk = chunk_bytes(data)
     stored = data.id.get_storage_size()
     too_many = claimed > _ALWAYS_FINE_BYTES and claimed > _MOST_EXPANSION * stored
     # HDF5 takes memory for a chunk as long as a damaged index says that it is.

@@ -305,16 +305,17 @@ def _check_types(file: Any, path: Path, numeric: Sequence[int], textual: Sequenc
     from pyarrow import types
 
     schema = file.schema_arrow
+    names, kinds = schema.names, schema.types  # lists that are made anew each time
     wrong = []
     for n in numeric:
-        kind = _plain_type(schema.types[n])
+        kind = _plain_type(kinds[n])
         is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
         if not (is_number or types.is_null(kind)):
-            wrong.append(f"{schema.names[n]}, {kind}, no numbers")
+            wrong.append(f"{names[n]}, {kind}, no numbers")
     for n in textual:
-        kind = _plain_type(schema.types[n])
+        kind = _plain_type(kinds[n])
         if not (types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind)):
-            wrong.append(f"{schema.names[n]}, {kind}, no text")
+            wrong.append(f"{names[n]}, {kind}, no text")
     if wrong:
         raise InputError(
             expected="columns of numbers for coordinates, of text for names",

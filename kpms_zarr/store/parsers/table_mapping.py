@@ -6,12 +6,13 @@ import difflib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kpms_zarr.store.errors import InputError, Problem
-from kpms_zarr.store.parsers.base import some
+from kpms_zarr.store.parsers.base import shortened, some
 
 _SPACE = ("x", "y", "z")
 _COORDS = (*_SPACE, "confidence")
@@ -285,12 +286,13 @@ def _wrong_columns(
 ) -> Iterator[Problem]:
     wanted = [mapping[key].strip() for key in _ROW_KEYS if key in mapping]
     wanted += [column for at in slots.values() for column in at.values()]
-    absent = [f"`{n}`{_near(n, names)}" for n in dict.fromkeys(wanted) if n not in names]
+    n_there, n_wanted = Counter(names), Counter(wanted)
+    absent = [n for n in n_wanted if n not in n_there]
     if absent:
-        found = f"no {', no '.join(absent[:5])}"
+        found = ", ".join(f"no `{shortened(n)}`{_near(n, names)}" for n in absent[:5])
         fix = f"use names of columns of the table: {some(list(names), 12)}"
         yield Problem("columns that the table has", found, "--mapping", fix)
-    doubled = [n for n in dict.fromkeys(wanted) if names.count(n) > 1 or wanted.count(n) > 1]
+    doubled = [n for n in n_wanted if n_there[n] > 1 or n_wanted[n] > 1]
     if doubled:
         fix = "give every column a name of its own, and name each once"
         yield Problem("one column for each name", f"{some(doubled)} twice", "--mapping", fix)

@@ -228,7 +228,7 @@ def test_free_space_in_a_circle__is_refused(tmp_path, userblock):
     circular(path)
     assert PARSER.sniff(path) is None
     for work in (PARSER.inspect, lambda path: list(PARSER.read(path, 7))):
-        with pytest.raises(InputError, match="free space that runs in a circle"):
+        with pytest.raises(InputError, match="comes to no end"):
             work(path)
 
 
