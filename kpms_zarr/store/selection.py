@@ -210,14 +210,11 @@ class _Table:
         known = sorted(
             key for key, array in access.arrays_below(self._group) if _is_coordinate(array)
         )
-        add = (
-            f"{self._opened()}.create_array({name!r}, shape=({self._n_rows()},), dtype=str, "
-            'dimension_names=("session",))[:] = [...]'
-        )
+        add = f"kpms-zarr annotate {self._store} FILE.csv"
         self.add(
             f"one of the coordinates over the sessions: {', '.join(known)}",
             f"{name!r} in {selector!r}",
-            f"{self._did_you_mean(name, known)}add one, a value for each session: {add}",
+            f"{self._did_you_mean(name, known)}add one, with a value for each session: {add}",
         )
 
     def _did_you_mean(self, text: str, known: Sequence[str], prefix: str = "") -> str:

@@ -301,11 +301,12 @@ def test_errors__coordinate(store):
     (problem,) = problems_of(store, "grup=drug")
     assert problem.expected == (
         "one of the coordinates over the sessions: checksum, first_frame, fps, frame_step, group, "
-        "individual, ingest, n_frames, recording, session, source, source_format, source_hash, video"
+        "individual, ingest, n_frames, recording, session, source, source_format, source_hash, "
+        "video"
     )
-    assert problem.fix.startswith("did you mean 'group'? add one, a value for each session: zarr.")
-    assert (
-        "create_array('grup', shape=(9,), dtype=str, dimension_names=(\"session\",))" in problem.fix
+    assert problem.fix == (
+        "did you mean 'group'? add one, with a value for each session: "
+        f"kpms-zarr annotate {store} FILE.csv"
     )
 
 
