@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kpms_zarr.cli import main
 from kpms_zarr.store import access
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.keypoints import create_keypoints, set_session_count, write_session_rows
@@ -201,17 +203,20 @@ def contents_of(store):
 
 def test_coordinate__by_the_words_of_the_error(base, tmp_path):
     store = shutil.copytree(base, tmp_path / "study.zarr")
-    before = contents_of(store)
+    before = contents_of(store)[2]
     (problem,) = problems_of(store, "grp=drug")
-    code = problem.fix.split("each session: ")[1].replace("[...]", repr(list(GROUP)))
-    exec(code, {"zarr": zarr})
+    command = problem.fix.split("each session: kpms-zarr ")[1].split()
+    table = tmp_path / "FILE.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([("session", "grp"), *zip(NAMES, GROUP, strict=True)])
+    assert main([*command[:-1], str(table)]) == 0
     assert names_of(store, "grp=dr*") == ["mouse_2", "Mouse_3", "ab", "day[1]"]
-    after = contents_of(store)
-    for had, has in zip(before, after, strict=True):
-        assert had == {name: value for name, value in has.items() if name != "grp"}
-    with xr.open_zarr(store, group="keypoints", consolidated=False) as data:
+    after = contents_of(store)[2]
+    assert before == {name: value for name, value in after.items() if name != "grp"}
+    with xr.open_zarr(store, group="keypoints") as data:
         assert data["grp"].dims == ("session",)
-        assert data["grp"].values.tolist() == list(GROUP)
+        # The last one has no frames: it is no session yet.
+        assert data["grp"].values.tolist() == [*GROUP[:-1], ""]
         assert "n_frames" in data.coords
 
 
