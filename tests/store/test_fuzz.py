@@ -67,7 +67,7 @@ Source = mutations.Source
 
 SECONDS = 10.0
 """Of computing for one file."""
-SECONDS_UNTIL_KILLED = 60.0
+SECONDS_UNTIL_KILLED = 120.0
 """By the clock, on a machine that does other things too."""
 MEGABYTES = 500
 """By which memory may rise for one file."""

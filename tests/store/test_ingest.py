@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import signal
 import subprocess
@@ -360,6 +361,20 @@ def test_bad_input__place_taken_by_something_else(files, tmp_path):
 def test_bad_input__unknown_protocol(files):
     with pytest.raises(InputError, match="nope"):
         ingest("nope://bucket/study.zarr", files)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text")
+def test_bad_input__file_name_that_is_no_text(files, store):
+    odd = files[0].rename(files[0].with_name(os.fsdecode(b"m\xff.csv")))
+    error = refused(store, [odd, *files[1:]])
+    assert [problem.found for problem in error.problems] == ["one that is no text"]
+    assert "m\\udcff.csv" in str(error)
+    assert not store.exists()
+
+
+def test_bad_input__very_many_keypoints(store, tmp_path):
+    path = write_csv(tmp_path / "wide.csv", 3, keypoints=[f"k{i}" for i in range(1001)])
+    assert "at most 1,000 keypoints" in str(refused(store, [path]))
 
 
 def test_bad_input__nothing_to_read(store, tmp_path):

@@ -643,6 +643,24 @@ def test_h5__text_in_a_column__is_an_error(tmp_path):
         load(path)
 
 
+def test_h5__names_that_claim_a_lot_and_values_elsewhere__are_refused(tmp_path):
+    columns = columns_of()
+    path = write_fixed(tmp_path / "names.h5", columns, numbers(20, len(columns)))
+    with h5py.File(path, "a") as file:
+        del file["df_with_missing/axis0_label1"]
+        file["df_with_missing"].create_dataset("axis0_label1", (10**9,), "i1", chunks=(8,))
+    with pytest.raises(InputError, match="too large for columns"):
+        dlc_h5.PARSER.inspect(path)
+    path = write_fixed(tmp_path / "elsewhere.h5", columns, numbers(20, len(columns)))
+    with h5py.File(path, "a") as file:
+        name = "df_with_missing/block0_values"
+        shape = file[name].shape
+        del file[name]
+        file.create_dataset(name, shape, "f8", external=[(str(path), 0, h5py.h5f.UNLIMITED)])
+    with pytest.raises(InputError, match="in other files"):
+        dlc_h5.PARSER.inspect(path)
+
+
 def test_h5__labelled_frames__are_refused(tmp_path):
     path = write_fixed(tmp_path / "a.h5", columns_of(), numbers(4, 6))
     with h5py.File(path, "a") as file:

@@ -13,6 +13,7 @@ from kpms_zarr.store.parsers.hdf5 import (
     attribute,
     check_inside,
     check_numbers,
+    dataset,
     heaps_are_sound,
     internal,
     is_hdf5,
@@ -101,3 +102,21 @@ def test_values_elsewhere_and_lists__are_refused(path):
             texts(file["lists"])
         with pytest.raises(InputError, match="numbers in"):
             check_numbers(file["lists"], "here")
+
+
+def test_large_chunk__is_kept_for_reads_in_order(path):
+    """HDF5 would unpack it again for every read."""
+    n = 4_000_000
+    with h5py.File(path, "a") as file:
+        file.create_dataset("wide", data=np.arange(n, dtype="f8"), chunks=(n,), compression=1)
+    with opened(path) as file:
+        data = dataset(file, "wide")
+        assert data.id.get_access_plist().get_chunk_cache()[1] >= 8 * n
+        assert data[:10].tolist() == list(range(10))
+
+
+def test_huge_chunk__is_refused(path):
+    with h5py.File(path, "a") as file:
+        file.create_dataset("huge", (40_000_000,), "f8", chunks=(40_000_000,), compression=1)
+    with opened(path) as file, pytest.raises(InputError, match="as many values"):
+        check_numbers(file["huge"], "here")
