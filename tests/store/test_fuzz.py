@@ -75,7 +75,7 @@ _SPARE_BYTES = 8 << 30
 """What a worker may address beyond what it has; more is refused by the system."""
 _MESSAGE_LENGTH = 20_000
 
-PER_SOURCE = 7
+PER_SOURCE = 4
 """Cases of a source in a run that is not full."""
 
 
@@ -664,11 +664,11 @@ def test_cases__are_many_of_every_source_and_kind(folder):
     full = [case for source in sources for case in cases_of(source, full=True)]
     some = [case for source in sources for case in cases_of(source, full=False)]
     assert len(set(full)) == len(full) > 2_000
-    assert 200 < len(some) < 300
+    assert 100 < len(some) < 300
     assert set(some) < set(full)
     # Every way to spoil a file is tried in a short run too, but for those that take long.
     light = {name for name, mutation in mutations.MUTATIONS.items() if not mutation.is_heavy}
-    assert len({case.split("~")[1] for case in some} & light) > 0.8 * len(light)
+    assert len({case.split("~")[1] for case in some} & light) > 0.6 * len(light)
 
 
 def test_mutations__are_the_same_every_time(folder):
