@@ -585,7 +585,7 @@ def test_apply__names_what_is_wrong(store):
         ({"model": "nobody"}, ("'nobody'", "ar", "m")),
         ({"model": "a/b"}, ("a/b",)),
         ({"model": "m", "sessions": ["sesion_003"]}, ("--sessions", "'session_003'")),
-        ({"model": "m", "sessions": ["group=control"]}, ("'group'", "create_array")),
+        ({"model": "m", "sessions": ["group=control"]}, ("'group'", "kpms-zarr annotate")),
         ({"model": "m", "sessions": []}, ("--sessions", "found none")),
         ({"model": "m", "sweeps": 0}, ("--sweeps", "found 0")),
         ({"model": "m", "sweeps": True}, ("--sweeps",)),
