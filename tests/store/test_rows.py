@@ -131,10 +131,10 @@ def test_stopped_ingest__leaves_no_worker_writing(store, tmp_path, workers):
 
 
 _INGEST = """
-import sys
+import signal, sys
 from kpms_zarr.store.ingest import ingest
-if __name__ == "__main__" or True:
-    ingest(sys.argv[1], sys.argv[2:], workers=2)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
+ingest(sys.argv[1], sys.argv[2:], workers=2)
 """
 
 
