@@ -44,7 +44,7 @@ from kpms_zarr.store.study import (
     write_settings,
 )
 from kpms_zarr.store.trimming import Trim, check_downsample, parse_trim
-from kpms_zarr.store.workers import run_tasks
+from kpms_zarr.store.workers import Workers
 
 _BYTES_PER_WORKER = 30_000_000
 """A process takes a second to start; below so many bytes another one is not worth it."""
@@ -203,9 +203,15 @@ def ingest(
     )  # fmt: skip
     if read.mapping is not None and format == "auto":
         format = "table"  # whose columns it describes
-    run.look([files] if isinstance(files, str | Path) else list(files), format)
-    if dry_run:
-        return run.summary(*run.plan(), [], is_dry=True)
+    with closing(run):
+        run.look([files] if isinstance(files, str | Path) else list(files), format)
+        if dry_run:
+            return run.summary(*run.plan(), [], is_dry=True)
+        return _carried_out(run, store, table)
+
+
+def _carried_out(run: _Ingest, store: StoreLike, table: Table | None) -> IngestSummary:
+    """Write what has been looked at."""
     while True:
         is_new = not access.exists(store)
         root = access.create(store) if is_new else access.open_group(store, "r+")
@@ -316,6 +322,7 @@ class _Ingest:
         self.problems: list[Problem] = []
         self.bad: list[str] = []
         self.all_trimmed: list[str] = []
+        self._staff = Workers()
 
     def say(self, text: str) -> None:
         """A note that cannot wait until the end."""
@@ -332,8 +339,8 @@ class _Ingest:
         read = replace(self.read, memory=None)
         tasks = [LookTask(path, format, read) for path in paths]
         found: dict[int, Look] = {}
-        n = self._n_workers("process", paths)
-        with closing(run_tasks(look, tasks, n_workers=n)) as done:
+        self._staff = Workers("process", self._n_workers(paths))
+        with closing(self._staff.run(look, tasks)) as done:
             for n_done, (index, result) in enumerate(done, start=1):
                 if isinstance(result, Exception):
                     self._failed(paths[index], result)
@@ -342,14 +349,16 @@ class _Ingest:
                 self.on_progress(IngestProgress("look", n_done, len(tasks), 0))
         self.looks += [found[index] for index in sorted(found)]
 
-    def _n_workers(self, kind: str, paths: Sequence[Path]) -> int:
+    def close(self) -> None:
+        """End the workers."""
+        self._staff.close()
+
+    def _n_workers(self, paths: Sequence[Path]) -> int:
         if self.workers is not None:
-            return self.workers
-        if kind == "thread":
-            return _THREADS
+            return min(self.workers, len(paths))
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
         size = sum(path.stat().st_size for path in paths if path.is_file())
-        return min(cores, 1 + size // _BYTES_PER_WORKER)
+        return min(cores, len(paths), 1 + size // _BYTES_PER_WORKER)
 
     def _failed(self, path: Path, error: Exception) -> None:
         if not isinstance(error, InputError):
@@ -440,12 +449,13 @@ class _Ingest:
         turns = _Turns(rows)
         tasks = [self._task(file) for file in plan.files]
         in_memory = any(task.options.memory for task in tasks)
-        kind: Any = "thread" if in_memory or access.is_remote(self.store) else "process"
-        n = self._n_workers(kind, [file.look.header.path for file in plan.files])
+        staff = self._staff
+        if in_memory or access.is_remote(self.store):
+            staff = Workers("thread", _THREADS if self.workers is None else self.workers)
         added: dict[int, list[str]] = {}
         # Whatever stops this, nobody writes any more when it has ended.
         with (
-            closing(run_tasks(load, tasks, answer=turns.rows, kind=kind, n_workers=n)) as done,
+            closing(staff.run(load, tasks, turns.rows)) as done,
             closing(turns),
         ):
             for n_done, (index, result) in enumerate(done, start=1):

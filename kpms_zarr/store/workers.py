@@ -6,6 +6,8 @@ run the script of the user again in each of them.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import pickle
 import queue
@@ -31,45 +33,73 @@ class WorkerLost(RuntimeError):
     """A worker that ended before its task did."""
 
 
-def run_tasks(
-    function: Task,
-    tasks: Sequence[Any],
-    *,
-    answer: Callable[[int, Any], Any] = lambda index, question: None,
-    kind: Kind = "process",
-    n_workers: int = 1,
-) -> Generator[tuple[int, Any], None, None]:
-    """Run a function on every task; results come as they are ready.
+class Workers:
+    """Who works: this thread, some threads, or some processes that stay until they are closed.
 
     Parameters
     ----------
-    function : callable (task, ask) -> result
-        Of a module, so that another process finds it. Tasks are begun in their order.
-    tasks : sequence
-        Can be pickled, as can the results.
-    answer : callable (index, question) -> reply
-        Answers what a task asks, in a thread of its own per worker.
     kind : {"process", "thread"}
-    n_workers : int
-        One: no process and no thread is started.
-
-    Yields
-    ------
-    index : int
-        Of the task.
-    result : object
-        Or the exception that the task ended with, not raised.
+    n : int
+        One: this thread, and no other.
     """
-    if n_workers <= 1 or len(tasks) <= 1:
-        for index, task in enumerate(tasks):
-            yield index, _caught(function, task, partial(answer, index))
-        return
-    # Close the generator when its results are no longer wanted: that ends the workers.
-    crew = _Crew(function, tasks, answer, kind, min(n_workers, len(tasks)))
-    try:
-        yield from crew.results()
-    finally:
-        crew.end()
+
+    def __init__(self, kind: Kind = "process", n: int = 1) -> None:
+        self.kind, self.n = kind, n
+        # Started here and not where they are fed: they end with the thread that starts them.
+        self._processes = [_start() for _ in range(n if n > 1 and kind == "process" else 0)]
+
+    def run(
+        self,
+        function: Task,
+        tasks: Sequence[Any],
+        answer: Callable[[int, Any], Any] = lambda index, question: None,
+    ) -> Generator[tuple[int, Any], None, None]:
+        """Run a function on every task; results come as they are ready.
+
+        Close the generator when its results are no longer wanted: nobody works on when it is
+        closed.
+
+        Parameters
+        ----------
+        function : callable (task, ask) -> result
+            Of a module, so that another process finds it. Tasks are begun in their order.
+        tasks : sequence
+            Can be pickled, as can the results.
+        answer : callable (index, question) -> reply
+            Answers what a task asks, in a thread of its own per worker.
+
+        Yields
+        ------
+        index : int
+            Of the task.
+        result : object
+            Or the exception that the task ended with, not raised.
+        """
+        if self.n <= 1:
+            for index, task in enumerate(tasks):
+                yield index, _caught(function, task, partial(answer, index))
+            return
+        crew = _Crew(function, tasks, answer, self.n, self._processes)
+        is_whole = False
+        try:
+            yield from crew.results()
+            is_whole = True
+        finally:
+            if not is_whole:
+                self._kill()
+            crew.end()
+
+    def close(self) -> None:
+        """End all processes."""
+        self._kill()
+
+    def _kill(self) -> None:
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            # It closes its pipes, one of which may hold what the process no longer took.
+            with contextlib.suppress(OSError), process:
+                process.wait()
 
 
 def _caught(function: Task, task: Any, ask: Ask) -> Any:
@@ -87,16 +117,16 @@ class _Crew:
         function: Task,
         tasks: Sequence[Any],
         answer: Callable[[int, Any], Any],
-        kind: Kind,
-        n_workers: int,
+        n: int,
+        processes: Sequence[subprocess.Popen[bytes]],
     ) -> None:
         self._function, self._tasks, self._answer = function, tasks, answer
         self._next, self._lock = 0, threading.Lock()
         self._done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._is_over = False
-        work = self._in_process if kind == "process" else self._in_thread
-        self._threads = [threading.Thread(target=work, daemon=True) for _ in range(n_workers)]
+        workers: Sequence[subprocess.Popen[bytes] | None] = processes or [None] * n
+        self._threads = [
+            threading.Thread(target=self._work, args=(process,), daemon=True) for process in workers
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -106,79 +136,50 @@ class _Crew:
             yield self._done.get()
 
     def end(self) -> None:
-        """Hand out no more tasks; processes end, threads finish the task they are at."""
+        """Hand out no more tasks, and wait until nobody works."""
         with self._lock:
-            self._is_over = True
-            processes = list(self._processes)
-        for process in processes:
-            process.kill()
+            self._next = len(self._tasks)
         for thread in self._threads:
             thread.join()
-        for process in processes:
-            with process:  # closes its pipes
-                process.wait()
 
     def _take(self) -> int | None:
         with self._lock:
-            if self._is_over or self._next == len(self._tasks):
+            if self._next == len(self._tasks):
                 return None
             self._next += 1
             return self._next - 1
 
-    def _in_thread(self) -> None:
+    def _work(self, process: subprocess.Popen[bytes] | None) -> None:
         while (index := self._take()) is not None:
-            ask = partial(self._answer, index)
-            self._done.put((index, _caught(self._function, self._tasks[index], ask)))
+            task, ask = self._tasks[index], partial(self._answer, index)
+            if process is None:
+                self._done.put((index, _caught(self._function, task, ask)))
+            else:
+                converse = partial(self._converse, process)
+                self._done.put((index, _caught(converse, task, ask)))
 
-    def _in_process(self) -> None:
-        process: subprocess.Popen[bytes] | None = None
-        while (index := self._take()) is not None:
-            try:
-                if process is None:
-                    process = self._start()
-                result = self._converse(process, index)
-            except Exception as error:
-                result = error
-                process = None  # the next task gets a new one
-            self._done.put((index, result))
-        if process is not None:
-            process.stdin.close()  # type: ignore[union-attr]
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        import json
-
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                _START,
-                json.dumps([path for path in sys.path if isinstance(path, str)]),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        with self._lock:
-            self._processes.append(process)
-            if self._is_over:
-                process.kill()
-        return process
-
-    def _converse(self, process: subprocess.Popen[bytes], index: int) -> Any:
+    def _converse(self, process: subprocess.Popen[bytes], task: Any, ask: Ask) -> Any:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            _send(process.stdin, (self._function, self._tasks[index]))
+            _send(process.stdin, (self._function, task))
             while True:
                 word, content = _receive(process.stdout)
                 if word == "done":
                     return content
-                _send(process.stdin, self._answer(index, content))
-        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
-            code = process.wait()
+                _send(process.stdin, ask(content))
+        except (EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
             raise WorkerLost(
-                f"a worker process ended by itself (exit status {code}); when memory ran out, use "
-                "fewer workers"
+                f"a worker process ended by itself (exit status {process.poll()}); when memory ran "
+                "out, use fewer workers"
             ) from error
+
+
+def _start() -> subprocess.Popen[bytes]:
+    paths = json.dumps([path for path in sys.path if isinstance(path, str)])
+    return subprocess.Popen(
+        [sys.executable, "-c", _START, paths], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
 
 
 def _send(pipe: BinaryIO | Any, message: Any) -> None:
@@ -231,7 +232,6 @@ def _end_with_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     if sys.platform != "linux":
         return
-    import contextlib
     import ctypes
 
     with contextlib.suppress(OSError, AttributeError):
