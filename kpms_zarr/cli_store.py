@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -132,13 +132,11 @@ def _progress() -> Callable[[IngestProgress], None]:
 
 def _ingested(result: IngestSummary, store: str) -> list[str]:
     lines = [f"note: {note}" for note in grouped(result.notes)]
-    kinds = Counter(reason.split(":")[0] for reason in result.recognised.values())
-    if kinds and (result.added or result.is_dry):
-        found = ", ".join(f"{kind} ({n})" for kind, n in sorted(kinds.items()))
-        lines.append(f"recognised: {found}")
-    if result.is_dry:
-        for path, reason in result.recognised.items():
-            lines.append(f"  {path} - {reason}")
+    if result.added or result.is_dry:
+        lines += [
+            f"recognised {reason.replace(': ', ' by ', 1)} ({_files(paths)})"
+            for reason, paths in _by_reason(result).items()
+        ]
     if result.added:
         what = "sessions would be added" if result.is_dry else "sessions added"
         frames = "" if result.is_dry else f", {result.n_frames:,} frames"
@@ -151,6 +149,19 @@ def _ingested(result: IngestSummary, store: str) -> list[str]:
     if result.added and not result.is_dry:
         lines.append(f"next: kpms-zarr quality {store}")
     return lines
+
+
+def _by_reason(result: IngestSummary) -> dict[str, list[str]]:
+    """Format and why -> files of it."""
+    found: dict[str, list[str]] = {}
+    for path, reason in result.recognised.items():
+        found.setdefault(reason, []).append(path)
+    return found
+
+
+def _files(paths: list[str]) -> str:
+    names = ", ".join(os.path.basename(path) for path in paths[:2])
+    return names if len(paths) <= 2 else f"{names} and {len(paths) - 2} more"
 
 
 def grouped(notes: tuple[str, ...]) -> list[str]:

@@ -49,7 +49,6 @@ from kpms_zarr.store.checkpoints import Checkpoint, Checkpoints
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.locking import Lock, model_lock
 from kpms_zarr.store.models import current_version, open_labels
-from kpms_zarr.store.retry import patiently
 
 _TARGET_TOLERANCE = 0.15
 
@@ -168,7 +167,7 @@ def fit(
         checkpoints.tidy()
         job = _Job(store, model, root, checkpoints, budget or Budget(), tell, said, lock, stop)
         _check_name(root, store, model, resume=resume, overwrite=overwrite)
-        found = job.patiently(checkpoints.current) if resume else None
+        found = checkpoints.current() if resume else None
         if found is not None:
             return job.resume(found, config, save_every, began)
         return job.fit(config or FitConfig(), save_every, began)
@@ -249,7 +248,7 @@ class _Job:
         with make_chain(preparation, config, plan, self.budget.scratch) as chain:
             load_data(chain, preparation, config)
             sampler = self.sampler(chain, config, plan)
-            progress = self.patiently(lambda: restore(chain, found, config.n_states))
+            progress = restore(chain, found, config.n_states)
             committer = self.committer(chain, preparation, config, save_every)
             committer.from_version = found.attrs["from_version"]
             committer.resumed(found.n_sweeps)
@@ -312,16 +311,14 @@ class _Job:
                 raise failure
             self.tell(Noted(f"stopped after {progress.done} sweeps: {failure}"))
         self.lock.renew()
-        version = self.patiently(
-            lambda: publish(
-                self.root, self.model, chain=chain, progress=progress, preparation=preparation,
-                config=config, start=None, from_version=committer.from_version,
-                fit_id=self.checkpoints.fit_id, notes=self.said,
-            )
+        version = publish(
+            self.root, self.model, chain=chain, progress=progress, preparation=preparation,
+            config=config, start=None, from_version=committer.from_version,
+            fit_id=self.checkpoints.fit_id, notes=self.said,
         )  # fmt: skip
         self.tell(Published(self.model, version))
         try:
-            self.patiently(self.checkpoints.discard)
+            self.checkpoints.discard()
         except OSError as error:  # what matters is published; the next fit of the name tidies up
             self.tell(Noted(f"the progress of the fit could not be removed: {error}"))
         if failure is not None:
@@ -333,22 +330,18 @@ class _Job:
     ) -> Progress:
         """Bring the chain to where it stood before a sweep that failed: the last commit, and the
         sweeps since then once more, which draw the same numbers."""
-        found = self.patiently(self.checkpoints.current)
+        found = self.checkpoints.current()
         assert found is not None
-        progress = self.patiently(lambda: restore(sampler.chain, found, config.n_states))
+        progress = restore(sampler.chain, found, config.n_states)
         run(sampler, preparation, config, progress, lambda event: None, until=until)
         return progress
 
     def commit(self, committer: Committer, progress: Progress) -> None:
         """Commit, unless that sweep is committed already."""
         began = time.perf_counter()
-        n_bytes = self.patiently(lambda: committer.commit(progress))
+        n_bytes = committer.commit(progress)
         if n_bytes is not None:
             self.tell(Committed(progress.done, n_bytes, time.perf_counter() - began))
-
-    def patiently(self, function: Callable[[], R]) -> R:
-        """Call a function that can be repeated, in spite of storage that is away for a while."""
-        return patiently(function, self.store, tell=lambda text: self.tell(Noted(text)))
 
     def how_to_resume(self) -> str:
         store = shlex.quote(os.fspath(self.store))

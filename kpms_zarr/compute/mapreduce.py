@@ -16,7 +16,6 @@ from kpms_zarr.store import access, layout, regions
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.blocks import Block
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.retry import patiently
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK
 
 Item = TypeVar("Item")
@@ -88,7 +87,7 @@ class BlockReader:
         return self._selected("confidence", block)
 
     def _selected(self, name: str, block: Block) -> np.ndarray:
-        values = patiently(lambda: regions.read(self._array(name), block), self._store)
+        values = regions.read(self._array(name), block)
         # take, not values[:, keypoints]: sums round by memory layout, and this one is that of a
         # store which holds nothing else
         return values if self._keypoints is None else values.take(self._keypoints, axis=1)

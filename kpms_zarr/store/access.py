@@ -16,6 +16,7 @@ import xarray as xr
 import zarr
 from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, ContainsGroupError, GroupNotFoundError
+from zarr.storage import StorePath
 
 from kpms_zarr.store import layout
 from kpms_zarr.store.errors import InputError, ReadOnlyError
@@ -262,17 +263,25 @@ def arrays_below(group: zarr.Group) -> list[tuple[str, zarr.Array[Any]]]:
 def _below(group: zarr.Group) -> list[tuple[str, Any]]:
     if group.metadata.consolidated_metadata is not None:
         return sorted(group.members(), key=lambda item: item[0])
-    place = group.store_path
-
-    async def names() -> list[str]:
-        return [name.rstrip("/") async for name in place.store.list_dir(place.path)]
-
-    found = ((name, group.get(name)) for name in sorted(sync(names())) if name != "zarr.json")
+    names = sorted(names_below(group.store_path))
+    found = ((name, group.get(name)) for name in names if name != "zarr.json")
     return [
         (n, _plain(one) if isinstance(one, zarr.Group) else one)
         for n, one in found
         if one is not None
     ]
+
+
+def names_below(place: StorePath) -> list[str]:
+    """What lies in a place, whole or half written; nothing where there is no such place."""
+
+    async def names() -> list[str]:
+        return [name.rstrip("/") async for name in place.store.list_dir(place.path)]
+
+    try:
+        return sync(names())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def keypoints_group(root: zarr.Group) -> zarr.Group | None:

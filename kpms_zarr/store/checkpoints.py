@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import xarray as xr
 import zarr
@@ -232,17 +231,8 @@ class Checkpoints:
                 _remove(chain, f"{name}/local")
 
     def _names(self, below: str = "") -> list[str]:
-        """What lies in the group, whole or half removed, of which Zarr would warn."""
-        where, path = os.fspath(self._store), f"{self._path}/{below}".rstrip("/")
-        try:
-            if not access.is_remote(where):
-                return os.listdir(Path(where) / path)
-            fs, base = fsspec.core.url_to_fs(where)
-            fs.invalidate_cache()
-            found = fs.ls(f"{base}/{path}", detail=False)
-        except FileNotFoundError:
-            return []
-        return [str(entry).rstrip("/").split("/")[-1] for entry in found]
+        """What lies in the group, whole or half removed."""
+        return access.names_below(self._root.store_path / f"{self._path}/{below}".rstrip("/"))
 
 
 def read_checkpoint(root: zarr.Group, model: str) -> Checkpoint | None:

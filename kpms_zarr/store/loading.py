@@ -23,7 +23,6 @@ from kpms_zarr.store.blocks import Block
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers import parser_named, recognise
 from kpms_zarr.store.parsers.base import FileHeader, PoseBlock, ReadOptions
-from kpms_zarr.store.retry import patiently
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.workers import Ask
 
@@ -322,7 +321,7 @@ def _write(
         block = Block(row[piece.key], piece.start, stop)
         for name, values in (("position", piece.position), ("confidence", piece.confidence)):
             if values is not None:
-                _write_piece(task.store, arrays[name], block, values)
+                _write_piece(arrays[name], block, values)
                 checksum[piece.key] = add_checksum(checksum[piece.key], values)
     return tuple(
         LoadedTrack(key, row.get(key), tally.n_frames, tally.visible, checksum.get(key, 0))
@@ -341,13 +340,13 @@ def _arrays(store: str, token: str) -> dict[str, zarr.Array[Any]]:
     }
 
 
-def _write_piece(store: str, array: zarr.Array[Any], block: Block, values: np.ndarray) -> None:
+def _write_piece(array: zarr.Array[Any], block: Block, values: np.ndarray) -> None:
     """Write a piece as a whole chunk: of part of one, Zarr would read the rest of it first."""
     n_more = -block.stop % array.chunks[1]
     if n_more:
         values = np.concatenate([values, np.full((n_more, *values.shape[1:]), np.nan, "f4")])
         block = Block(block.session, block.start, block.stop + n_more)
-    patiently(lambda: regions.write(array, block, values, n_frames=block.stop), store)
+    regions.write(array, block, values, n_frames=block.stop)
 
 
 def add_checksum(before: int, values: np.ndarray) -> int:

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,26 +173,21 @@ def _lock_folder(folder: Path, store: StoreLike, model: str | None) -> int | Non
 
 @contextmanager
 def sessions_lock(
-    root: zarr.Group, store: StoreLike, tell: Callable[[str], None], *, wait: bool = True
+    root: zarr.Group, store: StoreLike, tell: Callable[[str], None]
 ) -> Iterator[Lock]:
     """Hold the table of sessions, to add or to remove some; waits for whoever has it.
 
     Raises
     ------
-    InputError
-        When somebody else has it and ``wait`` is false.
     OSError
         When nothing can be written there.
     """
     has_said = False
     while True:
         try:
-            held = _sessions_lock(root, store)
-            lock = held.__enter__()
+            lock, release = _take_sessions(root, store)
             break
         except InputError as error:
-            if not wait:
-                raise
             if not has_said:
                 tell(f"waited: {error.problems[0].found} to {os.fspath(store)}")
                 has_said = True
@@ -199,25 +195,17 @@ def sessions_lock(
     try:
         yield lock
     finally:
-        held.__exit__(None, None, None)
+        release()
 
 
-@contextmanager
-def _sessions_lock(root: zarr.Group, store: StoreLike) -> Iterator[Lock]:
-    handle = None
+def _take_sessions(root: zarr.Group, store: StoreLike) -> tuple[Lock, Callable[[], None]]:
+    """The lock, and what lets it go."""
     if fcntl is not None and not access.is_remote(store):
         handle = _lock_folder(Path(os.fspath(store)), store, None)
-    if handle is not None:
-        try:
-            yield Lock()
-        finally:
-            os.close(handle)
-        return
+        if handle is not None:
+            return Lock(), partial(os.close, handle)
     lease = _Lease(root, store, None)
-    try:
-        yield lease
-    finally:
-        lease.release()
+    return lease, lease.release
 
 
 def _held(store: StoreLike, model: str | None, who: str, more: str = "") -> InputError:

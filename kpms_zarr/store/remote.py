@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from zarr.storage import FsspecStore, WrapperStore
 
-from kpms_zarr.store.retry import FIRST_PAUSE, LONGEST_PAUSE, StorageError, is_passing, wait_seconds
+from kpms_zarr.store.retry import patiently
 
 R = TypeVar("R")
-
-_LOG = logging.getLogger("kpms_zarr")
-_SECONDS_BETWEEN_WORDS = 10.0
-_said = 0.0
 
 
 def remote_store(url: str, *, read_only: bool) -> PatientStore:
@@ -28,7 +22,7 @@ class PatientStore(WrapperStore[FsspecStore]):
     """Waits and tries again when a request fails for a reason that may pass.
 
     Requests put, get or delete whole objects, so that a second try does what the first would have
-    done. After two minutes of waiting in all, :class:`StorageError` is raised.
+    done. After two minutes of waiting, :class:`retry.StorageError` is raised.
 
     Parameters
     ----------
@@ -48,21 +42,7 @@ class PatientStore(WrapperStore[FsspecStore]):
         return self._url or str(self._store)
 
     async def _try(self, request: Callable[[], Awaitable[R]]) -> R:
-        waited, pause = 0.0, FIRST_PAUSE
-        while True:
-            try:
-                return await request()
-            except Exception as error:
-                if not is_passing(error):
-                    raise
-                if waited + pause > wait_seconds():
-                    raise StorageError(
-                        f"{self} could not be reached for {waited:.0f} s: {error}"
-                    ) from error
-                _say(f"{self} does not answer ({type(error).__name__}: {error}); trying again")
-            await asyncio.sleep(pause)
-            waited += pause
-            pause = min(2 * pause, LONGEST_PAUSE)
+        return await patiently(request, str(self))
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         """See zarr.abc.store.Store."""
@@ -118,12 +98,3 @@ class PatientStore(WrapperStore[FsspecStore]):
 
 async def _all(names: AsyncIterator[str]) -> Any:
     return [name async for name in names]
-
-
-def _say(text: str) -> None:
-    """Log a warning, which goes to standard error where nobody has set up logging."""
-    global _said
-    now = time.monotonic()
-    if now - _said > _SECONDS_BETWEEN_WORDS:
-        _said = now
-        _LOG.warning(text)

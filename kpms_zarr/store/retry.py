@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import logging
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
-
-from kpms_zarr.store.access import StoreLike, is_remote
 
 R = TypeVar("R")
 
 WAIT_SECONDS = 120.0
 """How long storage may be away, in all."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
+_SECONDS_BETWEEN_WORDS = 10.0
+_said = -math.inf
 _FINAL = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOENT}
 _HOPELESS = (
     "NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound",
@@ -47,45 +50,43 @@ def wait_seconds() -> float:
         return WAIT_SECONDS
 
 
-def patiently(
-    function: Callable[[], R],
-    store: StoreLike,
-    *,
-    tell: Callable[[str], None] = lambda text: None,
-    limit: float | None = None,
-) -> R:
-    """Call a function that can be called again; on remote storage until it is back.
+async def patiently(request: Callable[[], Awaitable[R]], place: str) -> R:
+    """Make a request that can be made again, until the storage is back.
 
     Parameters
     ----------
-    function : callable
-    store : path or URL
-    tell : callable
-        Is given a sentence before the first wait.
-    limit : float, optional
-        In s; default: 120 s.
+    request : callable
+    place : str
+        URL, for messages: a warning is logged before the first wait, which goes to standard error
+        where nobody has set up logging.
 
     Raises
     ------
     StorageError
-        When the storage is still away after that time.
+        When the storage is still away after two minutes of waiting.
     """
-    limit = wait_seconds() if limit is None else limit
-    waited = 0.0
-    pause = FIRST_PAUSE
+    waited, pause = 0.0, _FIRST_PAUSE
     while True:
         try:
-            return function()
+            return await request()
         except Exception as error:
-            if not is_remote(store) or not is_passing(error):
+            if not is_passing(error):
                 raise
-            # Only pauses count: a long write that fails twice has not waited long.
-            if waited + pause > limit:
+            # Only pauses count: a large object that fails twice has not waited long.
+            if waited + pause > wait_seconds():
                 raise StorageError(
-                    f"{os.fspath(store)} could not be reached for {waited:.0f} s: {error}"
+                    f"{place} could not be reached for {waited:.0f} s: {error}"
                 ) from error
-            if not waited:
-                tell(f"storage does not answer ({type(error).__name__}: {error}); trying again")
-        time.sleep(pause)
+            _say(f"{place} does not answer ({type(error).__name__}: {error}); trying again")
+        await asyncio.sleep(pause)
         waited += pause
-        pause = min(2 * pause, LONGEST_PAUSE)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _say(text: str) -> None:
+    """Not for each of many requests that wait at the same time."""
+    global _said
+    now = time.monotonic()
+    if now - _said > _SECONDS_BETWEEN_WORDS:
+        _said = now
+        logging.getLogger("kpms_zarr").warning(text)

@@ -6,7 +6,6 @@ stay empty until a new session gets them.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.keypoints import create_keypoints, set_session_count
 from kpms_zarr.store.locking import Lock
 from kpms_zarr.store.provenance import provenance
-from kpms_zarr.store.retry import patiently
 from kpms_zarr.store.schema import KEYPOINTS, Variable
 from kpms_zarr.store.study import StudySettings, read_settings
 
@@ -66,7 +64,7 @@ class Rows:
     def __init__(
         self, root: zarr.Group, store: StoreLike, settings: StudySettings, lock: Lock | None = None
     ) -> None:
-        self._root, self._store, self._lock = root, store, lock or Lock()
+        self._root, self._lock = root, lock or Lock()
         group = access.keypoints_group(root)
         _refuse_damaged(root, store, group)
         if group is None or (not access.sessions(root) and read_settings(root) != settings):
@@ -120,7 +118,7 @@ class Rows:
                 column[session.row] = session.entries.get(name, _fill(name))
         rows = [session.row for session in self._waiting]
         self._has_added = True
-        patiently(lambda: self._write(rows), self._store)
+        self._write(rows)
         self._waiting = []
         self._since = time.monotonic()
 
@@ -132,10 +130,7 @@ class Rows:
             if not self._lengths[row]:  # of a file that could not be read to its end
                 self._delete(row)
         n_rows = max((row + 1 for row, n in enumerate(self._lengths) if n), default=0)
-        patiently(
-            lambda: set_session_count(self.group, n_rows, max(self._lengths, default=0)),
-            self._store,
-        )
+        set_session_count(self.group, n_rows, max(self._lengths, default=0))
         self._end(provenance("ingest", settings) if self._has_added else {})
 
     def undo(self) -> None:
@@ -240,7 +235,9 @@ def lost_rows(root: zarr.Group, group: zarr.Group | None) -> str:
     """What shows that the table of sessions is damaged; "" when nothing does."""
     if group is None:
         place = root.store_path / f"{layout.KEYPOINTS}/position/c"
-        is_there = bool(_names_below(place)) and access.subgroup(root, layout.KEYPOINTS) is None
+        is_there = (
+            bool(access.names_below(place)) and access.subgroup(root, layout.KEYPOINTS) is None
+        )
         return "frames, and no metadata of the group" if is_there else ""
     if group.attrs.get(UNFINISHED):
         return ""
@@ -274,16 +271,9 @@ def leftover_rows(group: zarr.Group) -> list[int]:
 
 
 def _rows_with_chunks(array: zarr.Array[Any]) -> list[int]:
-    return sorted(int(name) for name in _names_below(array.store_path / "c") if name.isdigit())
-
-
-def _names_below(place: Any) -> list[str]:
-    async def names() -> list[str]:
-        return [name.rstrip("/") async for name in place.store.list_dir(place.path)]
-
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return sync(names())
-    return []
+    return sorted(
+        int(name) for name in access.names_below(array.store_path / "c") if name.isdigit()
+    )
 
 
 def delete_row(array: zarr.Array[Any], row: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
@@ -16,7 +17,6 @@ from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.consolidation import consolidate, is_consolidated, is_current
 from kpms_zarr.store.loading import add_checksum
 from kpms_zarr.store.locking import sessions_lock
-from kpms_zarr.store.retry import patiently
 from kpms_zarr.store.rows import UNFINISHED, Rows, leftover_rows, lost_rows
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK, GROUPS
 from kpms_zarr.store.study import read_settings
@@ -145,14 +145,10 @@ class _Check:
             if "checksum" in group
             else np.full(group["n_frames"].shape[0], -1)  # type: ignore[union-attr]
         )
-        names = [session.name for session in sessions]
-        for name in (
-            sorted({name for name in names if names.count(name) > 1})
-            if (len(set(names)) < len(names))
-            else ()
-        ):
-            fix = "remove them and ingest their files again"
-            self.damage(layout.KEYPOINTS, f"two sessions named {name!r}", fix)
+        for name, count in Counter(session.name for session in sessions).items():
+            if count > 1:
+                fix = "remove them and ingest their files again"
+                self.damage(layout.KEYPOINTS, f"{count} sessions named {name!r}", fix)
         for session in sessions:
             self.tell(f"{layout.KEYPOINTS}: {session.name}")
             self._session(group, session, int(checksums[session.index]))
@@ -222,7 +218,7 @@ class _Check:
     def _read(self, array: zarr.Array[Any], where: Any) -> Any:
         self.found.n_chunks += 1
         try:
-            return patiently(lambda: np.asarray(array[where]), self.store)
+            return np.asarray(array[where])
         except Exception as error:
             return error
 
@@ -277,6 +273,8 @@ class _Check:
 
     def leftovers(self, *, repair: bool) -> None:
         """What killed processes left, and consolidated metadata of long ago."""
+        if access.is_web(self.store):  # which lists nothing, and where nothing can be mended
+            return
         group = access.keypoints_group(self.root)
         if group is not None and not self.found.damages:
             rows = leftover_rows(group)

@@ -32,7 +32,6 @@ from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.compute.events import Committed, Noted, PlanMade, SweepEnded
 from kpms_zarr.compute.interruption import FitInterrupted
 from kpms_zarr.store import access, checkpoints, locking, models, regions, retry, synthetic
-from kpms_zarr.store import remote as remote_module
 
 STUDY = synthetic.SyntheticStudy(
     n_keypoints=5, n_latent=2, seed=4, missing_fraction=0.05, lengths=(700, 2, 260, 5, 410, 90)
@@ -457,7 +456,6 @@ class Network:
         for name in ("pipe_file", "cat_file"):
             method = getattr(MemoryFileSystem, name)
             monkeypatch.setattr(MemoryFileSystem, name, self._between(method))
-        monkeypatch.setattr(retry.time, "sleep", lambda seconds: None)
 
     def _between(self, method):
         def request(*args, **kwargs):
@@ -483,7 +481,7 @@ def remote(original: Path, tmp_path: Path):
 def test_network__away_for_a_while_is_waited_for(remote, quiet, monkeypatch, caplog):
     """Two of three requests of a while fail, first in the middle of a sweep, then of a commit."""
     network, n_then = Network(monkeypatch), []
-    monkeypatch.setattr(remote_module, "_said", -math.inf)
+    monkeypatch.setattr(retry, "_said", -math.inf)
 
     def watch(event: object) -> None:
         if isinstance(event, SweepEnded) and event.sweep in (2, 5):

@@ -21,6 +21,8 @@ from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import SweepEnded
 from kpms_zarr.store import access, layout, regions
 from kpms_zarr.store.blocks import Block
+from kpms_zarr.store.consolidation import consolidate
+from kpms_zarr.store.keypoints import create_keypoints, set_session_count, write_session_rows
 from kpms_zarr.store.retry import StorageError
 from kpms_zarr.store.synthetic import SyntheticStudy, write_dlc_csv
 
@@ -256,17 +258,24 @@ def test_requests__of_frames_are_as_few_as_the_chunks(server, reach, proxy, tmp_
 def test_requests__opening_a_store_of_many_sessions_takes_a_handful(server, reach, proxy, tmp_path):
     reach(proxy.port)
     url = f"s3://lab/{tmp_path.name}-many/study.zarr"
-    arrays = {f"session_{i:05}": np.full((2, 3, 2), i, np.float32) for i in range(300)}
-    kpms_zarr.ingest(url, arrays=arrays, fps=30)
+    root = access.create(url)
+    group = create_keypoints(root, STUDY.settings)
+    n_sessions = 10_000
+    names = [f"session_{i:05}" for i in range(n_sessions)]
+    set_session_count(group, n_sessions, 1000)
+    columns = ("session", "individual", "recording", "source", "source_hash", "source_format")
+    write_session_rows(group, 0, dict.fromkeys(columns, names), 30.0)
+    group["n_frames"][:] = np.full(n_sessions, 1000)
+    consolidate(root)
     seen = proxy.fresh()
     tree = xr.open_datatree(url, engine="zarr", chunks={})
-    assert tree["keypoints"].sizes["session"] == 300
+    assert tree["keypoints"].sizes["session"] == n_sessions
     assert seen.n <= 16, seen.paths
     seen = proxy.fresh()
     xr.open_zarr(url, group="keypoints")
     assert seen.n <= 16, seen.paths
     seen = proxy.fresh()
-    assert len(access.sessions(url)) == 300
+    assert len(access.sessions(url)) == n_sessions
     assert seen.n <= 16, seen.paths
 
 

@@ -87,6 +87,25 @@ def test_arrays__that_cannot_be_used_are_refused(store, arrays, confidences, wor
     assert not store.exists()
 
 
+@pytest.mark.parametrize("plural", [True, False])
+def test_movement_dataset__is_taken_like_arrays(store, plural):
+    end = "s" if plural else ""
+    values = array(12, 3 * 2).reshape(12, 2, 3, 2)
+    dims = ("time", "space", f"keypoint{end}", f"individual{end}")
+    dataset = xr.Dataset(
+        {"position": (dims, values)},
+        coords={dims[1]: ["x", "y"], dims[2]: ["nose", "neck", "tail"], dims[3]: ["ann", "bob"]},
+        attrs={"fps": 40},
+    )
+    result = ingest(store, arrays={"day1": dataset})
+    assert result.added == ("day1_ann", "day1_bob")
+    data = keypoints(store)
+    assert list(data.keypoint.values) == ["nose", "neck", "tail"]
+    assert data.fps.values.tolist() == [40, 40]
+    wanted = values.transpose(3, 0, 2, 1).astype(np.float32)
+    np.testing.assert_array_equal(data.position, wanted)
+
+
 # ------------------------------------------------------------------ frames
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ import zarr
 
 from kpms_zarr.store import access, regions
 from kpms_zarr.store.blocks import Block, iter_blocks
-from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.errors import InputError, ReadOnlyError
 from kpms_zarr.store.info import info
 from kpms_zarr.store.ingest import ingest
 from kpms_zarr.store.models import (
@@ -23,6 +26,7 @@ from kpms_zarr.store.models import (
     require_model,
     write_parameters,
 )
+from kpms_zarr.store.remove import remove
 from kpms_zarr.store.schema import (
     DIMS,
     FORMAT_VERSION,
@@ -33,6 +37,7 @@ from kpms_zarr.store.schema import (
 )
 from kpms_zarr.store.study import parse_skeleton, read_settings
 from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session, write_dlc_csv, write_store
+from kpms_zarr.store.verify import verify
 
 STUDY = SyntheticStudy(n_sessions=3, n_frames=300, n_keypoints=4, is_ragged=True)
 N_LATENT = 2
@@ -373,6 +378,49 @@ def test_memory_url__create_write_and_read(tmp_path):
     with pytest.raises(InputError):
         ingest(f"{url}-2", [tmp_path / "bad.csv"])
     assert not access.exists(f"{url}-2")
+
+
+@pytest.fixture
+def web(tmp_path):
+    """Function: the address of a file or folder in the temporary folder."""
+    pytest.importorskip("aiohttp")
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield lambda name: f"http://127.0.0.1:{server.server_address[1]}/{name}"
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files, and lists no folders, as most web servers."""
+
+    def log_message(self, *given):
+        pass
+
+    def list_directory(self, path):
+        self.send_error(404)
+
+
+# Of aiohttp, when the test ends before its connections.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_web_address__is_read_and_not_written(tmp_path, web):
+    store = tmp_path / "study.zarr"
+    ingest(store, write_dlc_csv(tmp_path / "tracking", STUDY))
+    write_version(store)
+    url = web("study.zarr")
+    assert info(url).sessions == info(store).sessions
+    assert [m.name for m in info(url).models] == ["m"]
+    assert info(url).bytes_by_group == {}
+    one, two = (access.dataset(s, "keypoints").load() for s in (url, store))
+    assert one.identical(two)
+    assert open_labels(url, "m").load().identical(open_labels(store, "m").load())
+    assert verify(url).damages == verify(store).damages  # of a model written by hand
+    assert verify(url).notes == []
+    for write in (lambda: remove(url, "*"), lambda: ingest(url, [tmp_path / "tracking"])):
+        with pytest.raises(ReadOnlyError, match="web address"):
+            write()
 
 
 def test_parse_skeleton__names_with_dashes():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -19,11 +18,16 @@ from kpms_zarr.store.parsers.base import (
     PoseBlock,
     ReadOptions,
     TrackHeader,
-    check_block_frames,
-    float32,
     some,
 )
-from kpms_zarr.store.parsers.textfile import LONGEST_LINE, fields, lines, opened
+from kpms_zarr.store.parsers.text import (
+    LONGEST_LINE,
+    Table,
+    fields,
+    lines,
+    opened,
+    read_blocks,
+)
 
 _SPACE = ("x", "y", "z")
 _SCORE = "score"
@@ -35,7 +39,6 @@ _TRANSFORMATION = frozenset((*(f"M_{i}{j}" for i in range(3) for j in range(3)),
     f"center_{i}" for i in range(3)
 }
 _FRAMES_AT_ONCE = 4096
-_MISSING = ("", "NA", "N/A", "#N/A", "null", "NULL", "None", "<NA>")
 
 # keypoint -> coordinate or other quantity -> number of the field
 _Groups = dict[str, dict[str, int]]
@@ -79,20 +82,20 @@ def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
 
 def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
-    check_block_frames(block_frames)
     header = _read_header(path)
+    columns = tuple(header.used.tolist())
+    table = Table(
+        path, 1, len(header.fields), columns, tuple(header.fields[n].strip() for n in columns)
+    )
     start = 0
-    with opened(path) as file:
-        frames = _frames(lines(file), header, path)
-        while block := list(islice(frames, block_frames)):
-            values = float32(_numbers(block, header, start + 2, path))
-            confidence = header.confidence
-            yield PoseBlock(
-                start,
-                {"": values[:, header.position]},
-                {} if confidence is None else {"": values[:, confidence]},
-            )
-            start += len(block)
+    for values in read_blocks(table, block_frames):
+        confidence = header.confidence
+        yield PoseBlock(
+            start,
+            {"": values[:, header.position]},
+            {} if confidence is None else {"": values[:, confidence]},
+        )
+        start += len(values)
 
 
 def _groups(names: list[str]) -> tuple[_Groups, list[str]]:
@@ -192,89 +195,17 @@ def _lay_out(names: list[str], keypoints: _Groups) -> _Header:
     )
 
 
-def _frames(file: Iterator[str], header: _Header, path: Path) -> Iterator[str]:
-    """Lines of the frames, each with the right number of fields.
-
-    A short line is otherwise the last one of a file that was cut off, or a damaged one.
-    """
-    next(file, None)
-    n_wanted = len(header.fields)
-    for row, line in enumerate(file, start=2):
-        n_fields = len(fields(line)) if '"' in line else line.count(",") + 1
-        is_blank = line.isspace()
-        if n_fields == n_wanted and not is_blank:
-            yield line
-            continue
-        is_last = all(text.isspace() for text in file)
-        if is_blank and is_last:
-            return
-        raise InputError(
-            expected=f"{n_wanted} fields",
-            found="an empty line" if is_blank else f"{n_fields} fields",
-            where=f"{path}, row {row}",
-            fix="the file is cut off: copy or export it again, or delete its last, incomplete row"
-            if is_last and n_fields < n_wanted
-            else "correct this row, or export the file again",
-        )
-
-
-def _numbers(block: list[str], header: _Header, first_row: int, path: Path) -> np.ndarray:
-    """Numbers of the used fields, (frame, field) float64.
-
-    NumPy reads a block of plain numbers and empty cells; a block with anything else (quotes, NA,
-    a wrong cell) is read cell by cell, which names the one that is wrong.
-    """
-    text = "".join(block)
-    if '"' not in text:
-        text = text.replace(",,", ",nan,").replace(",,", ",nan,").replace(",\n", ",nan\n")
-        text = text + "nan" if text.endswith(",") else text
-        try:
-            return np.loadtxt(
-                io.StringIO(text),
-                delimiter=",",
-                comments=None,
-                usecols=header.used.tolist(),
-                ndmin=2,
-            )
-        except ValueError:
-            pass
-    values = np.empty((len(block), len(header.used)))
-    for number, line in enumerate(block):
-        cells = fields(line)
-        where = f"{path}, row {first_row + number}"
-        values[number] = [_number(cells[at], where, header.fields[at]) for at in header.used]
-    return values
-
-
-def _number(cell: str, row: str, column: str) -> float:
-    cell = cell.strip()
-    if cell in _MISSING:
-        return np.nan
-    try:
-        # Python alone would read 1_0 as ten.
-        if "_" not in cell:
-            return float(cell)
-    except ValueError:
-        pass
-    raise InputError(
-        expected="a number or an empty cell",
-        found=f"the text {cell[:40]!r}",
-        where=f"{row}, column {column.strip()}",
-        fix="correct this cell (empty it where the point is missing), or export the file again",
-    )
-
-
 def _frame_numbers(path: Path, header: _Header) -> tuple[int, int, tuple[str, ...]]:
     """First frame and step in the video, with a note where the numbers do not say them."""
     if header.frame_number is None:
         return 0, 1, ()
     numbers = []
     with opened(path) as file:
-        frames = _frames(lines(file), header, path)
-        while block := list(islice(frames, _FRAMES_AT_ONCE)):
+        rows = (line for line in islice(lines(file), 1, None) if not line.isspace())
+        while block := list(islice(rows, _FRAMES_AT_ONCE)):
             try:
                 numbers.append(_field(block, header.frame_number, len(header.fields)))
-            except ValueError:
+            except (ValueError, IndexError):
                 return 0, 1, ("`fnum` holds something else than numbers: it is not used",)
     counted = np.concatenate(numbers)
     if not np.isfinite(counted).all():

@@ -15,7 +15,7 @@ import numpy as np
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import some
-from kpms_zarr.store.parsers.textfile import LONGEST_LINE, lines, opened
+from kpms_zarr.store.parsers.text import LONGEST_LINE, lines, opened
 
 _DELIMITERS = ",;\t"
 _CELLS_AT_ONCE = 500_000

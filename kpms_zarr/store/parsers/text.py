@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections import deque
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 
@@ -29,7 +30,9 @@ from kpms_zarr.store.parsers.text_rows import (
     read_rows,
 )
 
-__all__ = ["LONGEST_LINE", "MISSING", "Table", "fields", "read_blocks", "readable"]
+__all__ = [
+    "LONGEST_LINE", "MISSING", "Table", "fields", "lines", "opened", "read_blocks", "readable",
+]  # fmt: skip
 
 LONGEST_LINE = 4_000_000
 """Bytes; far more than a real line. Stops at once in a large file without line ends."""
@@ -117,6 +120,27 @@ def readable(path: Path) -> Iterator[None]:
             where=str(path),
             fix="check the path and the permissions",
         ) from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[TextIO]:
+    """Open text for reading; what cannot be read is an InputError."""
+    try:
+        with readable(path), path.open(encoding="utf-8-sig") as file:
+            yield file
+    except csv.Error as error:
+        raise InputError(
+            expected="fields with commas between them",
+            found=str(error),
+            where=str(path),
+            fix="the file is damaged: copy or export it again",
+        ) from error
+
+
+def lines(file: TextIO) -> Iterator[str]:
+    """Lines of a file, none of them too long to be held."""
+    while line := file.readline(LONGEST_LINE):
+        yield line
 
 
 def _error(table: Table, fault: Fault, first_row: int, rest_is_blank: bool) -> InputError:

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from kpms_zarr.store.parsers import decimals
 from kpms_zarr.store.parsers.base import float32
 
 # Python reads "nan" in any case by itself.
@@ -191,46 +190,36 @@ def _arrow(table: Table) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def by_numpy(table: Table, text: bytes) -> Piece | None:
-    """With `decimals`, if all lines have all their cells."""
+    """With NumPy, if all lines have all their cells, and these nothing but numbers or nothing."""
     simple = _simple_rows(text)
-    if simple is None:
+    if simple is None or not simple[0]:
         return None
     rows, blank_follows = simple
-    padded = np.frombuffer(rows + b"\n" * (decimals.MARGIN + 1), np.uint8)
-    cells = _cells(table, padded[: len(rows) + 1])
-    if cells is None:
+    if not _has_all_cells(table, rows):
         return None
-    values, odd = decimals.read(padded, *cells)
-    n_columns = len(table.columns)
-    n_good = len(values) // n_columns
-    fault = _blank_line(table, n_good, True) if blank_follows else None
-    for number in odd.tolist():
-        line, column = divmod(number, n_columns)
-        cell = rows[cells[0][number] : cells[1][number]].decode()
-        value = _number(cell)
-        if value is None:
-            n_good, fault = line, _no_number(cell, line, table.names[column])
-            break
-        values[number] = value
-    return Piece(float32(values.reshape(-1, n_columns)[:n_good]), fault)
+    mark = table.delimiter
+    plain = f"\n{rows.decode()}\n".replace(mark * 2, f"{mark}nan{mark}")
+    plain = plain.replace(mark * 2, f"{mark}nan{mark}").replace(f"{mark}\n", f"{mark}nan\n")
+    plain = plain.replace(f"\n{mark}", f"\nnan{mark}")
+    try:
+        values = np.loadtxt(
+            io.StringIO(plain), delimiter=mark, comments=None, usecols=table.columns, ndmin=2
+        )
+    except ValueError:
+        return None
+    if len(values) != rows.count(b"\n") + 1:
+        return None
+    return Piece(float32(values), _blank_line(table, len(values), True) if blank_follows else None)
 
 
-def _cells(table: Table, text: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Beginnings and ends of the cells to read; None unless every line has all its cells."""
-    is_mark = text == ord(table.delimiter)
-    is_mark |= text == ord("\n")
-    flat = np.flatnonzero(is_mark)
-    if len(flat) % table.n_fields:
-        return None
-    marks = flat.reshape(-1, table.n_fields)
-    if (text[marks] != np.frombuffer(table.row_bytes, np.uint8)).any():
-        return None
-    starts = np.concatenate(([0], flat[:-1] + 1)).reshape(marks.shape)
-    first, last = table.columns[0], table.columns[-1]
-    if table.columns == tuple(range(first, last + 1)):
-        return starts[:, first : last + 1].ravel(), marks[:, first : last + 1].ravel()
-    columns = list(table.columns)
-    return starts[:, columns].ravel(), marks[:, columns].ravel()
+def _has_all_cells(table: Table, rows: bytes) -> bool:
+    """Whether every line has as many cells as there are columns, which NumPy does not mind."""
+    text = np.frombuffer(rows + b"\n", np.uint8)
+    marks = text[(text == ord(table.delimiter)) | (text == ord("\n"))]
+    wanted = np.frombuffer(table.row_bytes, np.uint8)
+    if len(marks) % table.n_fields:
+        return False
+    return bool((marks.reshape(-1, table.n_fields) == wanted).all())
 
 
 # --- line by line ------------------------------------------------------------------------

@@ -66,18 +66,6 @@ def pose(n_frames=20, n_keypoints=4, n_animals=None, **how):
     return {"pred": numbers(n_frames, *animals, 3, n_keypoints, **how), "p_max": peak}
 
 
-def assert_survives(path):
-    """Whatever the bytes: no other error than InputError, with all its parts."""
-    PARSER.sniff(path)
-    problems = []
-    for work in (PARSER.inspect, lambda path: list(PARSER.read(path, 7))):
-        try:
-            work(path)
-        except InputError as error:
-            problems += error.problems
-    assert all(p.expected and p.found and p.where and p.fix for p in problems)
-
-
 # --- real files ------------------------------------------------------------------------
 
 
@@ -473,19 +461,12 @@ def test_v73_shape_far_beyond_the_file__is_refused(tmp_path, compress):
 
 
 @each_writer
-def test_damaged_bytes__give_no_other_error(tmp_path, writer):
+def test_damaged_bytes__give_no_other_error(tmp_path, writer, survives_damage):
     arrays = pose(12, 3, 2) | {"sampleID": np.arange(12)[np.newaxis]}
-    good = writer(tmp_path / "good.mat", arrays).read_bytes()
-    rng = np.random.default_rng(5)
-    path = tmp_path / "bad.mat"
-    for _ in range(100):
-        data = bytearray(good)
-        n_flips = rng.integers(1, 12)
-        # Most of them near the beginning, where the tags are.
-        for at in np.where(rng.random(n_flips) < 0.5, 300, len(data)) * rng.random(n_flips):
-            data[int(at)] = rng.integers(0, 256)
-        path.write_bytes(data[: rng.integers(1, len(data))] if rng.random() < 0.2 else data)
-        assert_survives(path)
+    path = writer(tmp_path / "good.mat", arrays)
+    # Half of them near the beginning, where the tags are.
+    n_read = survives_damage(PARSER, path, 50) + survives_damage(PARSER, path, 50, end=300, seed=1)
+    assert n_read < 100
 
 
 def test_read__needs_at_least_one_frame_a_block(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -166,21 +165,13 @@ def test_huge_chunk__is_refused(tmp_path, monkeypatch):
         PARSER.inspect(path)
 
 
-def test_cut_off_or_flipped__never_raises_anything_else(tmp_path):
+def test_cut_off_or_flipped__never_raises_anything_else(tmp_path, survives_damage):
     position = random_position(40, 2, 3)
     whole = write(tmp_path / "a.h5", position, compression="gzip").read_bytes()
-    random = np.random.default_rng(1)
-    path, n_good = tmp_path / "b.h5", 0
+    path = tmp_path / "b.h5"
     for n in np.linspace(0, len(whole) - 1, 20).astype(int):
         path.write_bytes(whole[:n])
         PARSER.sniff(path)
         with pytest.raises(InputError):
             list(PARSER.read(path, 10))
-    for _ in range(100):
-        flipped = bytearray(whole)
-        flipped[random.integers(0, len(whole))] ^= 1 << random.integers(0, 8)
-        path.write_bytes(flipped)
-        PARSER.sniff(path)
-        with contextlib.suppress(InputError):
-            n_good += sum(block.n_frames for block in PARSER.read(path, 10)) == 40
-    assert 0 < n_good < 100
+    assert 0 < survives_damage(PARSER, tmp_path / "a.h5", 100, most=1) < 100
