@@ -81,7 +81,8 @@ def annotate(store: StoreLike, table: str | Path) -> AnnotateSummary:
     access.require_sessions(root, os.fspath(store))
     notes: list[str] = []
     with sessions_lock(root, store, notes.append):
-        notes += annotate_sessions(root, store, read)
+        check_rows(root, store, read)
+        notes += annotate_sessions(root, read)
         consolidate(root, [layout.KEYPOINTS])
     n_sessions = len(_rows(root, read)[0])
     return AnnotateSummary(os.fspath(store), read.columns, n_sessions, tuple(notes))
@@ -139,7 +140,57 @@ def _without_blanks(table: Table) -> Table:
     return replace(table, columns=tuple(new[name] for name in table.columns), rows=rows)
 
 
-def known_names(root: zarr.Group) -> list[tuple[str, str, str]]:
+def check_rows(
+    root: zarr.Group, store: StoreLike, table: Table, new: Sequence[tuple[str, str, str]] = ()
+) -> None:
+    """Refuse a table that cannot be written, before anything is.
+
+    Parameters
+    ----------
+    root : zarr.Group
+    store : path or URL
+    table : Table
+    new : sequence of (str, str, str)
+        Name, recording and file of sessions that are about to be added.
+
+    Raises
+    ------
+    InputError
+        When it is about none of the sessions, or would convert values of other sessions.
+    """
+    names = [*new, *_known_names(root)]
+    used = {key for name in names if (key := table.row_of(*name)) is not None}
+    if names and not used:
+        raise InputError(
+            expected=f"sessions, such as {', '.join(n for n, *_ in names[:3])}, in the column "
+            f"{table.key!r}",
+            found=", ".join(list(table.rows)[:3]),
+            where=f"--metadata {table.path}",
+            fix=f"use the names that kpms-zarr info {os.fspath(store)} shows, or those of files",
+        )
+    group = access.keypoints_group(root)
+    if group is not None:
+        rows, _, _ = _rows(root, table)
+        for name in table.columns:
+            _column(group, name, rows, table, used)
+
+
+def annotate_sessions(root: zarr.Group, table: Table) -> list[str]:
+    """Write a table into the store, after :func:`check_rows`; returns what a person should know."""
+    group = access.keypoints_group(root)
+    assert group is not None  # there are sessions
+    rows, unused, without = _rows(root, table)
+    for name in table.columns:
+        _write_column(group, name, *_column(group, name, rows, table, set(rows.values())))
+    notes = []
+    if unused:
+        notes.append(f"{table.path.name}: no session for {', '.join(unused[:5])}{_more(unused)}")
+    if without:
+        notes.append(f"{table.path.name}: nothing about {', '.join(without[:5])}{_more(without)}")
+    return notes
+
+
+def _known_names(root: zarr.Group) -> list[tuple[str, str, str]]:
     """Name, recording and file of every session of a store."""
     group = access.keypoints_group(root)
     if group is None:
@@ -149,101 +200,64 @@ def known_names(root: zarr.Group) -> list[tuple[str, str, str]]:
     return [(s.name, str(recording[s.index]), str(source[s.index])) for s in sessions]
 
 
-def check_rows(table: Table, names: Sequence[tuple[str, str, str]], store: StoreLike) -> None:
-    """Refuse a table that is about none of some sessions.
-
-    Raises
-    ------
-    InputError
-    """
-    if names and not any(table.row_of(*name) for name in names):
-        raise InputError(
-            expected=f"sessions, such as {', '.join(n for n, *_ in names[:3])}, in the column "
-            f"{table.key!r}",
-            found=", ".join(list(table.rows)[:3]),
-            where=f"--metadata {table.path}",
-            fix=f"use the names that kpms-zarr info {os.fspath(store)} shows, or those of files",
-        )
-
-
-def annotate_sessions(root: zarr.Group, store: StoreLike, table: Table) -> list[str]:
-    """Write a table into the store; returns what a person should know.
-
-    Raises
-    ------
-    InputError
-        When it is about none of the sessions, or would turn numbers of other sessions into text.
-    """
-    group = access.keypoints_group(root)
-    assert group is not None  # there are sessions
-    check_rows(table, known_names(root), store)
-    rows, unused, without = _rows(root, table)
-    columns = [
-        _column(group, name, {row: table.rows[key][name] for row, key in rows.items()}, table)
-        for name in table.columns
-    ]
-    for name, variable, values in columns:
-        _write_column(group, name, variable, values)
-    notes = []
-    if unused:
-        notes.append(f"{table.path.name}: no session for {', '.join(unused[:5])}{_more(unused)}")
-    if without:
-        notes.append(f"{table.path.name}: nothing about {', '.join(without[:5])}{_more(without)}")
-    return notes
-
-
 def _more(names: list[str]) -> str:
     return f" and {len(names) - 5} more" if len(names) > 5 else ""
 
 
 def _rows(root: zarr.Group, table: Table) -> tuple[dict[int, str], list[str], list[str]]:
     """Row of the store -> row of the table; rows without a session, sessions without a row."""
-    group = access.keypoints_group(root)
-    assert group is not None
-    recording, source = (np.asarray(group[n][:]) for n in ("recording", "source"))  # type: ignore[index]
     found: dict[int, str] = {}
     without = []
-    for session in access.sessions(root):
-        i = session.index
-        key = table.row_of(session.name, str(recording[i]), str(source[i]))
+    for session, names in zip(access.sessions(root), _known_names(root), strict=True):
+        key = table.row_of(*names)
         if key is None:
             without.append(session.name)
         else:
-            found[i] = key
+            found[session.index] = key
     return found, sorted(table.rows.keys() - set(found.values())), without
 
 
 def _column(
-    group: zarr.Group, name: str, entries: dict[int, str], table: Table
-) -> tuple[str, Variable | None, np.ndarray]:
-    """Values of a column for all sessions; a variable where the array must be made anew."""
+    group: zarr.Group, name: str, rows: dict[int, str], table: Table, used: set[str]
+) -> tuple[Variable | None, np.ndarray]:
+    """A variable where the array must be made anew, and values for all sessions.
+
+    ``used``: rows of the table that say whether the column holds numbers.
+    """
     own = next((var for var in TABLE if var.name == name), None)
     n_sessions = group["n_frames"].shape[0]  # type: ignore[union-attr]
     before = np.asarray(group[name][:n_sessions]) if name in group else None  # type: ignore[index]
-    texts = [text for text in entries.values() if text]
-    is_kept = before is not None and (before.dtype == np.float64 or before.dtype.kind in "TO")
+    kind = "" if before is None else _kind_of(before.dtype)
+    texts = [text for key in used if (text := table.rows[key][name])]
     if own is not None:
-        numeric = own.dtype != "str"
-    elif is_kept and not texts:
-        numeric = before is not None and before.dtype.kind == "f"
+        wanted = "text" if own.dtype == "str" else "number"
+    elif kind in ("text", "number") and (not texts or kind == "text"):
+        wanted = kind
     else:
-        numeric = bool(texts) and all(map(_PLAIN_NUMBER.fullmatch, texts))
-        numeric = numeric and not (is_kept and before is not None and before.dtype.kind in "TO")
-    fits = is_kept and before is not None and (before.dtype == np.float64) == numeric
-    if before is not None and not fits:
-        _refuse_conversion(group, name, before, entries, table)
-    empty: Any = np.nan if numeric else ""
-    values = np.full(n_sessions, empty, dtype=np.float64 if numeric else object)
-    if before is not None and fits:
+        is_numeric = bool(texts) and all(map(_PLAIN_NUMBER.fullmatch, texts))
+        wanted = "number" if is_numeric else "text"
+    if before is not None and kind != wanted:
+        _refuse_conversion(group, name, before, rows, table)
+    empty: Any = np.nan if wanted == "number" else ""
+    values = np.full(n_sessions, empty, dtype=np.float64 if wanted == "number" else object)
+    if before is not None and kind == wanted:
         values[: len(before)] = before
-    for row, text in entries.items():
-        if own is None or text:
-            values[row] = (float(text) if text else np.nan) if numeric else text
-    return name, None if fits else (own or _declared(name, numeric=numeric)), values
+    for row, key in rows.items():
+        text = table.rows[key][name]
+        if text:
+            values[row] = float(text) if wanted == "number" else text
+        elif own is None:
+            values[row] = empty
+    return None if kind == wanted else (own or _declared(name, wanted)), values
+
+
+def _kind_of(dtype: np.dtype[Any]) -> str:
+    """``"number"`` and ``"text"`` can be written to as they are; others hold something else."""
+    return "number" if dtype == np.float64 else "text" if dtype.kind in "TO" else "other"
 
 
 def _refuse_conversion(
-    group: zarr.Group, name: str, before: np.ndarray, entries: dict[int, str], table: Table
+    group: zarr.Group, name: str, before: np.ndarray, rows: dict[int, str], table: Table
 ) -> None:
     """Values of other sessions are not converted: they might be lost on the way.
 
@@ -256,7 +270,7 @@ def _refuse_conversion(
     others = [
         row
         for row in range(min(len(before), len(lengths)))
-        if lengths[row] and row not in entries and not _is_same(before[row], fill)
+        if lengths[row] and row not in rows and not _is_same(before[row], fill)
     ]
     if others:
         raise InputError(
@@ -283,7 +297,7 @@ def _write_column(
     group[name][:] = values  # type: ignore[index]
 
 
-def _declared(name: str, *, numeric: bool) -> Variable:
+def _declared(name: str, kind: str) -> Variable:
     meaning = f"{name}, from a table of the sessions"
-    dtype, fill = ("float64", np.nan) if numeric else ("str", "")
+    dtype, fill = ("float64", np.nan) if kind == "number" else ("str", "")
     return Variable(name, ("session",), dtype, meaning, fill=fill, is_coordinate=True)

@@ -18,7 +18,7 @@ import zarr
 
 from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import StoreLike
-from kpms_zarr.store.annotate import annotate_sessions, check_rows, known_names, read_metadata
+from kpms_zarr.store.annotate import annotate_sessions, check_rows, read_metadata
 from kpms_zarr.store.consolidation import consolidate
 from kpms_zarr.store.errors import InputError, Problem, readable
 from kpms_zarr.store.loading import LoadedTrack, LoadTask, Look, LookTask, TrackTask, load, look
@@ -225,7 +225,7 @@ def _carried_out(run: _Ingest, store: StoreLike, table: Table | None) -> IngestS
                 added = run.load(root, plan, lock)
                 write_settings(root, settings)
                 if table is not None and access.sessions(root):
-                    run.notes += annotate_sessions(root, store, table)
+                    run.notes += annotate_sessions(root, table)
                     consolidate(root, [layout.KEYPOINTS])
             except BaseException:
                 if is_new and not access.sessions(store):
@@ -322,6 +322,7 @@ class _Ingest:
         self.problems: list[Problem] = []
         self.bad: list[str] = []
         self.all_trimmed: list[str] = []
+        self.n_frames = 0
         self._staff = Workers()
 
     def say(self, text: str) -> None:
@@ -397,7 +398,7 @@ class _Ingest:
         return plan, settings
 
     def check_metadata(self, root: zarr.Group, plan: Plan, table: Table) -> None:
-        """Refuse a table that is about none of the sessions.
+        """Refuse a table that could not be written after the sessions.
 
         Raises
         ------
@@ -408,7 +409,7 @@ class _Ingest:
             for file in plan.files
             for track in file.tracks
         ]
-        check_rows(table, [*new, *known_names(root)], self.store)
+        check_rows(root, self.store, table, new)
 
     def load(self, root: zarr.Group, plan: Plan, lock: Lock) -> list[str]:
         """Write the frames of all planned files; returns the sessions that are there now.
@@ -418,7 +419,6 @@ class _Ingest:
         InputError
             When a file cannot be read to its end; all rows are as they were.
         """
-        self.n_frames = 0
         if not plan.files and not is_unfinished(root):
             return []
         rows = Rows(root, self.store, plan.settings, lock)
@@ -544,7 +544,7 @@ class _Ingest:
             self.store,
             tuple(would if is_dry else added),
             tuple(plan.known),
-            0 if is_dry else self.n_frames,
+            self.n_frames,
             tuple(dict.fromkeys(self.notes)),
             tuple(self.bad),
             recognised,

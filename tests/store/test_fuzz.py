@@ -649,10 +649,10 @@ def test_damaged_files__are_refused_whole_or_accepted_sound(folder, worker, fami
         pytest.skip("no such files here")
     outcomes = [worker.run(case) for s in sources for case in cases_of(s, full=full)]
     assert not [o for o in outcomes if o.word == "failed"], told(outcomes)
-    words = Counter(outcome.word for outcome in outcomes)
-    assert words["refused"] > 0.2 * len(outcomes)
-    assert words["none"] < 0.3 * len(outcomes)
-    if full:
+    if full:  # the few cases of a short run may all be of one sort
+        words = Counter(outcome.word for outcome in outcomes)
+        assert words["refused"] > 0.2 * len(outcomes)
+        assert words["none"] < 0.3 * len(outcomes)
         assert words["accepted"] > 0
 
 

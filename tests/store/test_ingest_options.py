@@ -347,6 +347,20 @@ def test_annotate__table_that_cannot_be_used_changes_nothing(files, store, tmp_p
         assert not new.exists()
 
 
+def test_metadata__that_cannot_be_written_adds_no_session(files, store, tmp_path):
+    ingest(store, files[:1], metadata=write(tmp_path / "m.csv", "session,weight\nsession_000,21\n"))
+    before = {p: p.read_bytes() for p in store.rglob("*") if p.is_file()}
+    for text, words in [
+        ("session,weight\nsession_001,heavy\n", "of the kind"),
+        ("session,group\nnobody,a\n", "sessions, such as"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            ingest(store, files, metadata=write(tmp_path / "n.csv", text))
+        assert {p: p.read_bytes() for p in store.rglob("*") if p.is_file()} == before
+    ingest(store, files, metadata=write(tmp_path / "n.csv", "session,weight\nsession_001,22\n"))
+    np.testing.assert_array_equal(keypoints(store).weight.values, [21, 22, np.nan])
+
+
 # ------------------------------------------------------------------ left out
 
 
