@@ -1,0 +1,130 @@
+"""One browser window: choices on the left, pages on the right, the URL in step with both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib import import_module, resources
+from typing import Any
+
+import panel as pn
+
+from kpms_zarr.viz.explore import parts
+from kpms_zarr.viz.explore.state import IN_URL, State
+from kpms_zarr.viz.explore.study import Study
+from kpms_zarr.viz.facts import store_name
+from kpms_zarr.viz.style import load
+
+PAGES = ("quality", "pose_space", "fit", "ethogram", "player", "syllables", "transitions")
+"""Names of the pages, in their order; each is a module of ``pages`` with TITLE and page(state)."""
+
+_LOOK_EVERY = 2000  # ms
+
+
+def page_module(name: str) -> Any:
+    """The module of a page: ``TITLE`` (str) and ``page(state)``, which returns a Viewable."""
+    return import_module(f"kpms_zarr.viz.explore.pages.{name}")
+
+
+def window(study: Study) -> pn.Template:
+    """A new browser window on a study."""
+    load()
+    state = State(study)
+    if pn.state.location is not None:
+        pn.state.location.sync(state, list(IN_URL))
+        state.mend()
+    tabs = _pages(state)
+    template = pn.Template(
+        resources.files("kpms_zarr.viz.explore").joinpath("window.html").read_text("utf-8")
+    )
+    template.add_variable("app_title", store_name(os.fspath(study.store)))
+    template.add_panel("choices", _choices(state))
+    template.add_panel("pages", tabs)
+    pn.state.add_periodic_callback(parts.guarded(state.refresh), period=_LOOK_EVERY)
+    return template
+
+
+def _pages(state: State) -> pn.Tabs:
+    """Tabs that are drawn when they are looked at."""
+    built: dict[str, Any] = {}
+
+    def content(name: str) -> Callable[[], Any]:
+        def build() -> Any:
+            if name not in built:
+                built[name] = parts.guarded(page_module(name).page)(state)
+            return built[name]
+
+        return build
+
+    places = {name: pn.Column(sizing_mode="stretch_width") for name in PAGES}
+    tabs = pn.Tabs(
+        *((page_module(name).TITLE, places[name]) for name in PAGES),
+        sizing_mode="stretch_width",
+        dynamic=True,
+    )
+
+    def draw(*_: Any) -> None:
+        name = state.page if state.page in PAGES else PAGES[0]
+        if not len(places[name]):
+            places[name].append(content(name)())
+        tabs.active = PAGES.index(name)
+
+    def chosen(event: Any) -> None:
+        state.page = PAGES[event.new]
+
+    state.param.watch(draw, "page")
+    tabs.param.watch(chosen, "active")
+    draw()
+    return tabs
+
+
+def _choices(state: State) -> pn.viewable.Viewable:
+    """Widgets for the choices that all pages share."""
+    model = pn.widgets.Select(name="Model", sizing_mode="stretch_width")
+    session = pn.widgets.Select(name="Session", sizing_mode="stretch_width")
+    start = pn.widgets.FloatInput(name="From (s)", start=0.0, sizing_mode="stretch_width")
+    stop = pn.widgets.FloatInput(name="To (s), 0 = end", start=0.0, sizing_mode="stretch_width")
+    syllable = pn.widgets.IntInput(
+        name="Syllable, -1 = none", start=-1, sizing_mode="stretch_width"
+    )
+    whole = pn.widgets.Button(name="Whole session", sizing_mode="stretch_width")
+
+    def fill(*_: Any) -> None:
+        study = state.study
+        names = [*study.models, *(name for name in study.unfinished if name not in study.models)]
+        model.param.update(options=names or {"none yet": ""}, value=state.model)
+        session.param.update(options=list(study.sessions) or {"none": ""}, value=state.session)
+
+    fill()
+    state.param.watch(fill, "news")
+    for widget, name in (
+        (model, "model"),
+        (session, "session"),
+        (start, "start"),
+        (stop, "stop"),
+        (syllable, "syllable"),
+    ):
+        _tie(widget, state, name)
+    whole.on_click(lambda _: state.show(state.session))
+    return pn.Column(model, session, start, stop, whole, syllable, sizing_mode="stretch_width")
+
+
+def _tie(widget: Any, state: State, name: str) -> None:
+    """Keep a widget and a choice equal."""
+    if getattr(widget, "value", None) != getattr(state, name):
+        widget.value = getattr(state, name)
+
+    def to_state(event: Any) -> None:
+        if event.new is None or event.new == getattr(state, name):
+            return
+        if name == "session":
+            state.show(event.new)
+        else:
+            state.param.update(**{name: event.new})
+
+    def to_widget(event: Any) -> None:
+        if widget.value != event.new:
+            widget.value = event.new
+
+    widget.param.watch(to_state, "value")
+    state.param.watch(to_widget, name)

@@ -1,0 +1,84 @@
+"""What is chosen in a browser window: the views follow it, and its URL holds it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import param
+
+from kpms_zarr.store.access import Session
+from kpms_zarr.viz.explore.study import Study
+
+IN_URL = ("page", "model", "session", "start", "stop", "syllable", "keypoint")
+"""Parameters that a link holds."""
+
+
+class State(param.Parameterized):
+    """Choices that all views of one browser window share.
+
+    A view reads them, watches those that it depends on, and sets them when a person clicks.
+    Whatever comes from a URL is brought into range by :meth:`mend`.
+
+    Attributes
+    ----------
+    study : Study
+        The data, shared by all windows.
+    """
+
+    page = param.String("quality", doc="Page that is shown")
+    model = param.String("", doc='Name of the model; "" where there is none')
+    session = param.String("", doc="Name of the session")
+    start = param.Number(0.0, bounds=(0, None), doc="First moment shown, in s of the session")
+    stop = param.Number(0.0, bounds=(0, None), doc="End of what is shown, in s; 0 = the end")
+    syllable = param.Integer(-1, doc="Chosen syllable; -1 = none")
+    keypoint = param.String("", doc='Chosen keypoint; "" = none')
+    news = param.Integer(0, doc="Goes up when the store has something new")
+
+    def __init__(self, study: Study, **choices: Any) -> None:
+        super().__init__(**choices)
+        self.study = study
+        self.mend()
+
+    @property
+    def has_model(self) -> bool:
+        """Whether there is a model to look at."""
+        return self.model in self.study.models
+
+    @property
+    def chosen(self) -> Session | None:
+        """The chosen session as a row of ``keypoints``."""
+        return self.study.sessions.get(self.session)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """What is shown of the session, in s."""
+        session = self.chosen
+        end = session.n_frames / session.fps if session else 0.0
+        stop = min(self.stop, end) if self.stop > 0 else end
+        return (self.start, stop) if self.start < stop else (0.0, end)
+
+    def show(self, session: str, start: float | None = None, stop: float | None = None) -> None:
+        """Choose a session, and some seconds of it (default: all of it)."""
+        self.param.update(session=session, start=max(0.0, start or 0.0), stop=max(0.0, stop or 0.0))
+
+    def mend(self) -> None:
+        """Replace choices that the study does not have."""
+        known = self.study
+        if self.model not in known.models:
+            names = [*known.models, *known.unfinished]
+            self.model = self.model if self.model in names else next(iter(names), "")
+        if self.session not in known.sessions:
+            self.param.update(session=next(iter(known.sessions), ""), start=0.0, stop=0.0)
+        if self.keypoint not in known.settings.keypoints:
+            self.keypoint = ""
+        if self.syllable >= known.n_states(self.model):
+            self.syllable = -1
+        session = self.chosen
+        if session and not 0 <= self.start < session.n_frames / session.fps:
+            self.param.update(start=0.0, stop=0.0)
+
+    def refresh(self) -> None:
+        """Look for something new in the store."""
+        if self.study.refresh():
+            self.mend()
+            self.news += 1
