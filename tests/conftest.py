@@ -19,6 +19,24 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+# Tests that take longest begin first, so that no worker is left with one of them at the end.
+_LONGEST = ("statistical", "s3", "test_resume", "test_budget", "test_full_fit", "test_browser")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave what is marked ``full`` to full runs, and put long tests first."""
+    if not os.environ.get("KPMS_ZARR_FULL"):
+        left = [item for item in items if item.get_closest_marker("full")]
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left)
+
+    def rank(item: pytest.Item) -> int:
+        found = (i for i, part in enumerate(_LONGEST) if f"{part}" in item.nodeid.split("::")[0])
+        return next(found, len(_LONGEST))
+
+    items.sort(key=rank)
+
+
 @pytest.fixture
 def full() -> bool:
     """Whether slow tests run at their full length (`make test-full`)."""

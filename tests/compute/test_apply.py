@@ -206,10 +206,11 @@ def test_apply__scale_by_session_comes_from_the_session_alone(original, tmp_path
 @pytest.mark.parametrize(
     ("study", "config"),
     [
-        (STUDY, replace(CONFIG, precision="float64")),
+        pytest.param(STUDY, replace(CONFIG, precision="float64"), marks=pytest.mark.full),
         (replace(STUDY, n_space=3), replace(CONFIG, use_keypoints=tuple(
             STUDY.settings.keypoints[i] for i in (5, 0, 1, 2)))),
-        (STUDY, replace(CONFIG, scale="session", fix_heading=True)),
+        pytest.param(STUDY, replace(CONFIG, scale="session", fix_heading=True),
+                     marks=pytest.mark.full),
     ],
     ids=["float64", "3-D, four keypoints", "scale by session, fixed heading"],
 )  # fmt: skip

@@ -164,7 +164,9 @@ MAIN = "import sys; from kpms_zarr.cli import main; sys.exit(main())"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("what", "stage"), [("device", "ar"), ("host", "both")])
+@pytest.mark.parametrize(
+    ("what", "stage"), [pytest.param("device", "ar", marks=pytest.mark.full), ("host", "both")]
+)
 def test_fit__runs_with_the_smallest_budget_that_it_names(store, what, stage):
     """Through the command line, in processes of their own, which differ in what they hold."""
     line = [

@@ -365,7 +365,12 @@ def test_fix_heading__is_zero_in_every_sweep(store, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_keypoints", "n_space", "latent_dim", "lags"),
-    [(2, 2, 1, 1), (3, 3, 2, 5), (6, 2, 5, 2), (20, 3, 15, 1)],
+    [
+        (2, 2, 1, 1),
+        (3, 3, 2, 5),
+        pytest.param(6, 2, 5, 2, marks=pytest.mark.full),
+        pytest.param(20, 3, 15, 1, marks=pytest.mark.full),
+    ],
 )
 def test_fit__sizes(tmp_path, n_keypoints, n_space, latent_dim, lags):
     study = synthetic.SyntheticStudy(
@@ -381,6 +386,7 @@ def test_fit__sizes(tmp_path, n_keypoints, n_space, latent_dim, lags):
     assert np.isfinite(parameters["trace_log_likelihood"]).all()
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_fit__fifty_keypoints_and_five_lags(tmp_path):
     study = synthetic.SyntheticStudy(n_sessions=2, n_frames=300, n_keypoints=50, n_space=3)
@@ -464,7 +470,7 @@ def test_failure__stops_at_the_last_complete_sweep_and_says_where(store, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_in_flight", [1, 3])
+@pytest.mark.parametrize("n_in_flight", [pytest.param(1, marks=pytest.mark.full), 3])
 def test_failure__in_the_midst_of_a_sweep_undoes_the_half_of_it(store, n_in_flight, monkeypatch):
     """Behind the second odd tile that is written in sweep 4; the last commit is that of sweep 2."""
     config = replace(QUICK, stage="full", tile_frames=256)
@@ -541,7 +547,7 @@ def hard_store(path: Path, n_frames: int) -> Path:
 def test_hard_data__a_thousand_sweeps_in_float32(tmp_path, full):
     store = hard_store(tmp_path / "hard.zarr", 700)
     kpms_zarr.pca(store)
-    sweeps = 1000 if full else 150
+    sweeps = 1000 if full else 80
     labels, parameters = fitted(store, ar_sweeps=10, sweeps=sweeps, latent_dim=4, n_states=30)
     assert parameters.sizes["sweep"] == sweeps + 10
     assert np.isfinite(parameters["trace_log_likelihood"]).all()

@@ -140,7 +140,7 @@ def without_thinning(rng, counts, usage, prior):
 
 @pytest.mark.slow
 def test_transitions__joint_distribution_test(full):
-    n = 60_000 if full else 20_000
+    n = 60_000 if full else 12_000
     assert joint_test(draw_transitions, n, seed=5) < 4.5
     assert joint_test(without_thinning, n, seed=5) > 5
 
