@@ -21,6 +21,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
@@ -148,16 +149,30 @@ def compare_csv(folder: Path, n_frames: int) -> None:
     show(title, rows, n_frames, limit, "the faster scan")
 
 
-def show(title: str, rows: list[tuple[str, float]], n_frames: int, limit: float) -> None:
-    print(
-        f"\n{title}\n\n| what | s | frames/s | times the mere reading |\n| --- | --- | --- | --- |"
-    )
+def show(
+    title: str, rows: list[tuple[str, float]], n_frames: int, limit: float, limit_name: str
+) -> None:
+    print(f"\n{title}\n\n| what | s | frames/s | times {limit_name} |", flush=True)
+    print("| --- | --- | --- | --- |")
     for name, seconds in rows:
         print(f"| {name} | {seconds:.1f} | {n_frames / seconds:,.0f} | {seconds / limit:.2f} |")
 
 
-def compare_layouts(folder: Path) -> None:
-    values = tracked(65_536 * 8).reshape(8, 65_536, 8, 3)[..., :2].astype(np.float32)
+def positions(store: str | None) -> np.ndarray:
+    """(session, frame, keypoint, space) of eight sessions: simulated, or those of a store."""
+    if store is None:
+        return tracked(65_536 * 8).reshape(8, 65_536, 8, 3)[..., :2].astype(np.float32)
+    data = xr.open_zarr(store, group="keypoints", chunks=None)
+    rows = []
+    for row in range(8):
+        session = data.position[row % data.sizes["session"]]
+        frames = session[: int(data.n_frames[row % data.sizes["session"]])].values
+        rows.append(np.resize(frames, (65_536, *frames.shape[1:])))
+    return np.stack(rows)
+
+
+def compare_layouts(folder: Path, store: str | None) -> None:
+    values = positions(store)
     crc = Crc32cCodec()
     zstd = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
     lz4 = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
@@ -178,7 +193,11 @@ def compare_layouts(folder: Path) -> None:
             place = folder / "layout.zarr"
             shutil.rmtree(place, ignore_errors=True)
             array = zarr.create_array(
-                place, shape=values.shape, chunks=(1, chunk, 8, 2), dtype="f4", compressors=codecs
+                place,
+                shape=values.shape,
+                chunks=(1, chunk, *values.shape[2:]),
+                dtype="f4",
+                compressors=codecs,
             )
 
             def write(array: zarr.Array = array) -> None:
@@ -200,12 +219,13 @@ def main() -> None:
     options.add_argument("--files", type=int, default=1000)
     options.add_argument("--csv-frames", type=int, default=10_000_000)
     options.add_argument("--layout", action="store_true")
+    options.add_argument("--store", help="for --layout: real positions (none = simulated ones)")
     options.add_argument("--folder", type=Path)
     given = options.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
         if given.layout:
-            compare_layouts(folder)
+            compare_layouts(folder, given.store)
             return
         if given.files:
             compare_h5(folder, given.files)
