@@ -24,10 +24,15 @@ if TYPE_CHECKING:
     from kpms_zarr.store.errors import InputError
     from kpms_zarr.store.info import info
     from kpms_zarr.store.ingest import ingest
+    from kpms_zarr.store.levels import build_levels, open_levels
     from kpms_zarr.store.models import open_labels, open_parameters
     from kpms_zarr.store.reconstruction import reconstruct
     from kpms_zarr.store.remove import remove
+    from kpms_zarr.store.syllable_names import name_syllable, syllable_names
     from kpms_zarr.store.verify import verify
+    from kpms_zarr.viz.explore.server import explore
+    from kpms_zarr.viz.movies import movies
+    from kpms_zarr.viz.overlays import overlay_movie
     from kpms_zarr.viz.report import report
 
 __version__ = package_version()
@@ -47,13 +52,20 @@ _HOME = {
     "plan": "kpms_zarr.compute.plan",
     "apply": "kpms_zarr.compute.apply",
     "summary": "kpms_zarr.compute.summaries",
+    "explore": "kpms_zarr.viz.explore.server",
     "report": "kpms_zarr.viz.report",
+    "movies": "kpms_zarr.viz.movies",
+    "overlay_movie": "kpms_zarr.viz.overlays",
     "demo": "kpms_zarr.demonstration",
     "doctor": "kpms_zarr.diagnosis",
     "open_labels": "kpms_zarr.store.models",
     "open_parameters": "kpms_zarr.store.models",
+    "open_levels": "kpms_zarr.store.levels",
+    "build_levels": "kpms_zarr.store.levels",
     "open_progress": "kpms_zarr.store.checkpoints",
     "reconstruct": "kpms_zarr.store.reconstruction",
+    "name_syllable": "kpms_zarr.store.syllable_names",
+    "syllable_names": "kpms_zarr.store.syllable_names",
     "InputError": "kpms_zarr.store.errors",
 }
 

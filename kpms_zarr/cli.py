@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import kpms_zarr
-from kpms_zarr import cli_store, console
+from kpms_zarr import cli_explore, cli_movies, cli_names, cli_store, console
 from kpms_zarr.compute.errors import OutOfMemoryError, SamplingError
 from kpms_zarr.options import (
     add_command,
@@ -86,7 +86,10 @@ def parser() -> argparse.ArgumentParser:
         _fit,
         _apply,
         _summary,
+        cli_names.name,
         _report,
+        cli_movies.movies,
+        cli_explore.explore,
         _demo,
         _doctor,
     ):
@@ -151,7 +154,8 @@ def _run_quality(options: argparse.Namespace) -> tuple[object, str]:
     lines = [console.table(header, rows)]
     lines += [f"warning: {text}" for text in warnings_of(result)]
     lines += [f"note: {text}" for text in result.attrs.get("notes", ())]
-    return (result if options.breakdown else pooled), "\n".join(lines)
+    whole = result.drop_dims("confidence_bin")  # long, and for views only
+    return (whole if options.breakdown else pooled), "\n".join(lines)
 
 
 def _pca(commands: Any) -> None:
@@ -303,6 +307,12 @@ def _settings(command: argparse.ArgumentParser) -> None:
         "--save-noise-scale",
         action="store_true",
         help="publish the noise of every keypoint in every frame",
+    )
+    command.add_argument(
+        "--no-certainty",
+        dest="certainty",
+        action="store_false",
+        help="leave out how certain every label is, which takes about as long as a sweep",
     )
     command.add_argument(
         "--seed", type=int, default=default.seed, help="seed of all random numbers"
@@ -498,7 +508,8 @@ def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
 _FIT_SETTINGS = (
     "stage", "from_model", "sweeps", "ar_sweeps", "kappa", "target_duration", "ar_kappa",
     "n_states", "latent_dim", "lags", "use_keypoints", "scale", "fix_heading", "refine_pose",
-    "sample_noise_variance", "save_noise_scale", "seed", "precision", "init", "sessions",
+    "sample_noise_variance", "save_noise_scale", "certainty", "seed", "precision", "init",
+    "sessions",
 )  # fmt: skip
 
 
@@ -556,18 +567,21 @@ def _syllables(result: Any, *, with_rare: bool = False) -> str:
     is_rare = result["frequency"].values < (0 if with_rare else USED_FRACTION)
     rare = result.isel(state=is_rare)
     result = result.isel(state=~is_rare)
+    has_certainty = "mean_certainty" in result
     rows = [
         (
-            int(state),
+            f"{state} {row['name'].item() if 'name' in row else ''}".rstrip(),
             console.percent(float(row["frequency"])),
             console.milliseconds(float(row["median_duration"])),
             console.milliseconds(float(row["mean_duration"])),
             int(row["n_bouts"]),
+            *([console.percent(float(row["mean_certainty"]))] if has_certainty else []),
         )
         for state in result["state"].values
         for row in [result.sel(state=state)]
     ]
-    header = ("syllable", "frequency", "median (ms)", "mean (ms)", "bouts")
+    header = ["syllable", "frequency", "median (ms)", "mean (ms)", "bouts"]
+    header += ["certainty"] if has_certainty else []
     lines = [console.table(header, rows)]
     if rare.sizes["state"]:
         share = console.percent(float(rare["frequency"].sum()))

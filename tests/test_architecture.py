@@ -31,6 +31,8 @@ ONLY_IN = {
     "holoviews": "viz",
     "bokeh": "viz",
     "panel": "viz",
+    "av": "viz",
+    "PIL": "viz",
 }
 
 

@@ -24,7 +24,7 @@ HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settin
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = (
     "ingest", "info", "annotate", "remove", "verify", "quality", "pca", "plan", "fit", "apply",
-    "summary", "report", "demo", "doctor",
+    "summary", "name", "report", "movies", "explore", "demo", "doctor",
 )  # fmt: skip
 
 
@@ -264,7 +264,7 @@ def test_json__of_each_command(store, tracking, tmp_path, run):
     assert found["ingest"]["added"] == list(STUDY.session_names)
     assert found["info"]["n_frames"] == 4500
     assert found["quality"]["dims"] == {"keypoint": 6}
-    assert found["breakdown"]["dims"] == {"session": 3, "keypoint": 6}
+    assert found["breakdown"]["dims"] == {"session": 3, "keypoint": 6, "problem": 3}
     assert found["pca"]["variables"]["explained_variance"]["dims"] == ["component"]
     assert found["fit"]["version"] == "v1"
     assert found["fit"]["n_sweeps"] == 2
@@ -318,7 +318,7 @@ def test_fit_options__reach_the_configuration(run, monkeypatch):
     given += ["--lags", "2", "--seed", "5", "--precision", "float64", "--init", "prior"]
     given += ["--stage", "full", "--from-model", "a", "--use-keypoints", "x,y", "--scale", "none"]
     given += ["--fix-heading", "--no-refine-pose", "--save-noise-scale", "--ar-sweeps", "3"]
-    given += ["--ar-kappa", "1e5"]
+    given += ["--ar-kappa", "1e5", "--no-certainty"]
     given += ["--sessions", "a*,group=control"]
     given += ["--device-memory", "1GB", "--host-memory", "2GiB", "--tiles-in-flight", "3"]
     given += ["--home", "disk", "--scratch", "/scratch", "--save-every", "7", "--resume"]
@@ -332,7 +332,8 @@ def test_fit_options__reach_the_configuration(run, monkeypatch):
         sweeps=7, target_duration=400.0, n_states=9, latent_dim=2, lags=2, seed=5,
         precision="float64", init="prior", stage="full", from_model="a",
         use_keypoints=("x", "y"), scale="none", fix_heading=True, refine_pose=False,
-        save_noise_scale=True, ar_sweeps=3, ar_kappa=1e5, sessions=("a*", "group=control"),
+        save_noise_scale=True, certainty=False, ar_sweeps=3, ar_kappa=1e5,
+        sessions=("a*", "group=control"),
     )  # fmt: skip
     assert (seen["overwrite"], seen["is_quiet"]) == (True, True)
     run(*fit_x, "--kappa", "1e5")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kpms_zarr.compute.budget import Budget
+from kpms_zarr.compute.certainty import LabelCertainty
 from kpms_zarr.compute.chain import Chain, ChainIndex
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Callback, Event, Noted, PlanMade, Published, SessionsSettled
@@ -28,7 +29,7 @@ from kpms_zarr.compute.preparation import (
     make_chain,
     prepare,
 )
-from kpms_zarr.compute.publish import Numbered, label_names, write_labels
+from kpms_zarr.compute.publish import Numbered, add_levels, label_names, write_labels
 from kpms_zarr.compute.segments import Tile, TileShape
 from kpms_zarr.compute.stages import full_sampler
 from kpms_zarr.compute.start_model import StartModel
@@ -183,7 +184,8 @@ def apply(
             load(chain, labelled, config, fitted, plan.tiles_in_flight)
             run = _Run(chain, labelled, config, fitted, plan, plan.tiles_in_flight, tell, lock)
             n_sweeps = run.settle(sweeps)
-            writer = _write(root, start, chain, preparation, config, chosen)
+            certainty = run.certainty() if config.certainty else None
+            writer = _write(root, start, chain, preparation, config, chosen, certainty)
             # Only then published: what stops it here publishes nothing.
             compare = _Comparison(preparation, config, fitted, plan, run.flight.n, lock, scratch)
             like_fit = compare.again(run, again, sweeps)
@@ -193,8 +195,13 @@ def apply(
                 "sweeps": sweeps, "notes": list(said),
             }  # fmt: skip
             numbers = {"n_sweeps_in_all": max(run.next_number, start.n_sweeps)}
-            version = writer.publish("apply", settings, {**_statistics(writer, config), **numbers})
+            statistics = {**_statistics(writer, config), **numbers}
+            if certainty is not None:
+                _count_kept(writer, certainty, chosen)
+                statistics["mean_certainty"] = certainty.mean
+            version = writer.publish("apply", settings, statistics)
             tell(Published(model, version))
+            add_levels(root, model, version, tell)
     return ApplySummary(
         os.fspath(store),
         model,
@@ -413,6 +420,10 @@ class _Run:
         shares = changed / np.maximum(1, total)
         return dict(zip(rows.tolist(), shares.tolist(), strict=True))
 
+    def certainty(self) -> LabelCertainty:
+        """Of the labels as they are."""
+        return LabelCertainty(self._ar_sampler(self.chain), self.fitted.parameters)
+
     def labels_of(self, row: int) -> np.ndarray:
         index = self.chain.index
         first, length = int(index.first[row]), int(index.length[row])
@@ -520,6 +531,7 @@ def _write(
     preparation: Preparation,
     config: FitConfig,
     chosen: Sequence[Session],
+    certainty: LabelCertainty | None,
 ) -> LabelWriter:
     """All sessions that have labels now: the chosen ones from the chain, the others as before."""
     new = {session.name for session in chosen}
@@ -539,9 +551,20 @@ def _write(
     )
     numbered = Numbered(chain, np.arange(config.n_states))
     variance = np.asarray(first_noise_variance(config, start))
-    write_labels(writer, numbered, chain, names, variance, only=new)
+    write_labels(writer, numbered, chain, names, variance, only=new, certainty=certainty)
     copy_labels(root, start.name, start.version, writer, names, without=new)
     return writer
+
+
+def _count_kept(writer: LabelWriter, certainty: LabelCertainty, chosen: Sequence[Session]) -> None:
+    """Add the sessions that keep their labels to the mean certainty by syllable."""
+    new = {session.name for session in chosen}
+    for row, session in enumerate(writer.sessions):
+        if session.name in new:
+            continue
+        for start in range(0, session.n_frames, writer.block_frames):
+            block = (row, start, min(start + writer.block_frames, session.n_frames))
+            certainty.add(writer.read("syllable", *block), writer.read("certainty", *block))
 
 
 class _Written:

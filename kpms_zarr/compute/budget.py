@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from kpms_zarr.compute.certainty import certainty_of_tile, made_up_borders
 from kpms_zarr.compute.full_tile import FixedSettings, FullTables, TileInput, sample_full_tile
 from kpms_zarr.compute.homes import HOMES
 from kpms_zarr.compute.kernels.dynamics import Dynamics
@@ -130,7 +131,23 @@ def tile_memory(sizes: TileSizes, settings: FixedSettings | None = None) -> Tile
                 np.zeros(2, np.uint32), np.int32(0), lags=sizes.lags,
                 n_frames=sizes.shape.n_frames,
             )  # fmt: skip
-        found = lowered.compile().memory_analysis()
+        return _memory_of(lowered)
+
+
+def certainty_memory(sizes: TileSizes) -> TileMemory:
+    """The same of a tile of :class:`LabelCertainty`."""
+    dtype = np.dtype(sizes.precision)
+    with jax.enable_x64(dtype == np.float64):
+        x, *_ = _made_up_ar_tile(sizes)
+        lowered = certainty_of_tile.lower(
+            made_up_tables(sizes).hmm, x, *made_up_borders(sizes.shape, sizes.n_states, dtype),
+            lags=sizes.lags,
+        )  # fmt: skip
+        return _memory_of(lowered)
+
+
+def _memory_of(lowered: Any) -> TileMemory:
+    found = lowered.compile().memory_analysis()
     given = int(getattr(found, "argument_size_in_bytes", 0))
     left = int(getattr(found, "output_size_in_bytes", 0))
     temporary = int(getattr(found, "temp_size_in_bytes", 0))

@@ -102,6 +102,9 @@ class FitConfig:
         Prior variance of latent pose and centroid in the first frames of a session.
     save_noise_scale : bool
         Publish the noise of every keypoint in every frame beside the labels.
+    certainty : bool
+        Publish the posterior probability of every label beside the labels; takes about as long as
+        a sweep.
     segment_frames : int
         Length of the pieces that run side by side. Speed only: pieces are conditioned on their
         neighbours and cut anew every sweep, so the posterior is that of the uncut sessions.
@@ -146,6 +149,7 @@ class FitConfig:
     latent_start_variance: float = 10.0
     centroid_start_variance: float = 1e6
     save_noise_scale: bool = False
+    certainty: bool = True
     segment_frames: int = 256
     tile_frames: int | None = None
     sessions: tuple[str, ...] | None = None
@@ -188,7 +192,7 @@ class FitConfig:
             for name, allowed in choices.items()
             if getattr(self, name) not in allowed
         ]
-        for name in ("refine_pose", "save_noise_scale", "fix_heading"):
+        for name in ("refine_pose", "save_noise_scale", "certainty", "fix_heading"):
             value = getattr(self, name)
             if not isinstance(value, bool) and not (name == "fix_heading" and value is None):
                 problems.append(_problem(name, "True or False", value))

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from kpms_zarr.compute.budget import Budget
+from kpms_zarr.compute.certainty import LabelCertainty
 from kpms_zarr.compute.chain import Chain, ChainIndex
 from kpms_zarr.compute.commit import (
     Committer,
@@ -36,7 +37,7 @@ from kpms_zarr.compute.preparation import (
     make_chain,
     prepare,
 )
-from kpms_zarr.compute.publish import publish
+from kpms_zarr.compute.publish import add_levels, publish
 from kpms_zarr.compute.stages import begin, full_sampler, n_sweeps_of, run
 from kpms_zarr.compute.start_model import StartModel, with_start
 from kpms_zarr.compute.stream import Flight
@@ -315,8 +316,10 @@ class _Job:
             self.root, self.model, chain=chain, progress=progress, preparation=preparation,
             config=config, start=None, from_version=committer.from_version,
             fit_id=self.checkpoints.fit_id, notes=self.said,
+            certainty=LabelCertainty(sampler, progress.parameters) if config.certainty else None,
         )  # fmt: skip
         self.tell(Published(self.model, version))
+        add_levels(self.root, self.model, version, self.tell)
         try:
             self.checkpoints.discard()
         except OSError as error:  # what matters is published; the next fit of the name tidies up

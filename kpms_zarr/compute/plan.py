@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 
 import jax
 
-from kpms_zarr.compute.budget import Budget, TileMemory, TileSizes, tile_memory, time_of_tile
+from kpms_zarr.compute.budget import (
+    Budget,
+    TileMemory,
+    TileSizes,
+    certainty_memory,
+    tile_memory,
+    time_of_tile,
+)
+from kpms_zarr.compute.certainty import held_bytes
 from kpms_zarr.compute.chain import ChainIndex
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.full_tile import FixedSettings
@@ -156,7 +164,24 @@ class Needs:
 
     def tile(self) -> TileMemory:
         """What a tile of the most demanding stage takes on the device."""
-        return tile_memory(self.sizes, fixed_settings(self.config, fix_heading=self.fix_heading))
+        settings = fixed_settings(self.config, fix_heading=self.fix_heading)
+        found = tile_memory(self.sizes, settings)
+        if not self.config.certainty:
+            return found
+        other = certainty_memory(self.sizes)
+        return TileMemory(
+            max(found.given, other.given),
+            max(found.left, other.left),
+            max(found.temporary, other.temporary),
+        )
+
+    @property
+    def certainty_bytes(self) -> int:
+        """What is held on the host while certainty is worked out."""
+        config = self.config
+        if not config.certainty:
+            return 0
+        return held_bytes(self.index, self.shape, config.n_states, config.precision)
 
 
 def fixed_settings(config: FitConfig, *, fix_heading: bool) -> FixedSettings:
@@ -266,7 +291,7 @@ def make_plan(needs: Needs, budget: Budget) -> Plan:
     home = budget.home or ("host" if is_cpu else "device")
     if home == "device" and resident + n * one > device_limit:
         home = "host"
-    base = resident_memory() + _WORKING_BYTES
+    base = resident_memory() + _WORKING_BYTES + needs.certainty_bytes
 
     def fixed_of(n_tiles: int) -> int:
         """What is held whatever else is kept in memory."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
+from kpms_zarr.compute.certainty import LabelCertainty
 from kpms_zarr.compute.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.events import Event, Noted
 from kpms_zarr.compute.preparation import Preparation
 from kpms_zarr.compute.start_model import StartModel
 from kpms_zarr.compute.summaries import count_labels, label_statistics
 from kpms_zarr.compute.trace import Progress
 from kpms_zarr.store import access
 from kpms_zarr.store.blocks import Block
+from kpms_zarr.store.levels import write_levels
 from kpms_zarr.store.models import LabelWriter, finished_version, write_parameters
 
 
@@ -76,11 +80,13 @@ def publish(
     start: StartModel | None,
     from_version: str | None = None,
     fit_id: str = "",
+    certainty: LabelCertainty | None = None,
     notes: list[str],
 ) -> str:
     """Number syllables by frequency, write everything, and make the version current.
 
-    When it was done before by the fit of that ``fit_id``, nothing is written again.
+    When it was done before by the fit of that ``fit_id``, nothing is written again. ``certainty``
+    is that of the chain, when it is to be published.
 
     Returns
     -------
@@ -95,7 +101,7 @@ def publish(
     settings = {**config.to_dict(), "notes": list(notes)}
     names = label_names(chain, config)
     writer = make_writer(root, model, chain, preparation, names)
-    write_labels(writer, numbered, chain, names, progress.noise_variance)
+    write_labels(writer, numbered, chain, names, progress.noise_variance, certainty=certainty)
     values = _parameter_values(progress, order, preparation)
     attrs: dict[str, Any] = {
         "fix_heading": preparation.fix_heading,
@@ -109,14 +115,34 @@ def publish(
     if from_version is not None:
         attrs["from_version"] = from_version
     write_parameters(root, model, writer.version, values, settings, attrs)
-    return writer.publish("fit", settings, label_statistics(numbered, config.n_states))
+    statistics = label_statistics(numbered, config.n_states)
+    if certainty is not None:
+        statistics["mean_certainty"] = certainty.mean
+    return writer.publish("fit", settings, statistics)
+
+
+def add_levels(root: access.Group, model: str, version: str, tell: Callable[[Event], None]) -> None:
+    """Store the levels of detail of a published version; whatever goes wrong is only told."""
+    try:
+        write_levels(root, model, version)
+    except Exception as error:  # views do without them, only slower
+        tell(
+            Noted(
+                f"the levels of detail of {model} {version} could not be stored "
+                f"({type(error).__name__}: {error}); in Python: "
+                f"kpms_zarr.build_levels(store, {model!r})"
+            )
+        )
 
 
 def label_names(chain: Chain, config: FitConfig) -> tuple[str, ...]:
     """Variables by frame that are published."""
-    names = ("syllable", "latent", "centroid", "heading")
-    has_noise = config.save_noise_scale and chain.n_keypoints
-    return (*names, "noise_scale") if has_noise else names
+    names = ["syllable", "latent", "centroid", "heading"]
+    if config.certainty:
+        names.append("certainty")
+    if config.save_noise_scale and chain.n_keypoints:
+        names.append("noise_scale")
+    return tuple(names)
 
 
 def make_writer(
@@ -146,10 +172,12 @@ def write_labels(
     names: tuple[str, ...],
     noise_variance: np.ndarray | None,
     only: Collection[str] | None = None,
+    certainty: LabelCertainty | None = None,
 ) -> None:
     """Write all that is published by frame, block by block; of some sessions or of all."""
     rows = {session.name: row for row, session in enumerate(writer.sessions)}
-    for session, first in zip(chain.index.sessions, chain.index.first, strict=True):
+    index, of_sessions = chain.index, iter(certainty) if certainty is not None else repeat(None)
+    for session, first, known in zip(index.sessions, index.first, of_sessions, strict=False):
         if only is not None and session.name not in only:
             continue
         row = rows[session.name]
@@ -166,6 +194,9 @@ def write_labels(
             if "noise_scale" in values:
                 assert noise_variance is not None
                 values["noise_scale"] = values["noise_scale"] * (noise_variance * scale**2)
+            if certainty is not None and known is not None:
+                values["certainty"] = known[start:stop]
+                certainty.add(values["syllable"], known[start:stop])
             writer.write(Block(row, start, stop), values)
 
 
@@ -190,4 +221,6 @@ def _parameter_values(
     }
     if progress.noise_variance is not None:
         values["noise_variance"] = progress.noise_variance
+    if progress.windows is not None:
+        values |= progress.windows.to_store(np.argsort(order))
     return values

@@ -12,6 +12,13 @@ import numpy as np
 import xarray as xr
 
 from kpms_zarr.compute.mapreduce import BlockReader, map_reduce, within
+from kpms_zarr.compute.quality_counts import (
+    Counts,
+    Histogram,
+    bad_seconds,
+    frames_per_second,
+    worst_start,
+)
 from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
@@ -19,138 +26,18 @@ from kpms_zarr.store.consolidation import consolidate
 from kpms_zarr.store.errors import InputError, ReadOnlyError
 from kpms_zarr.store.provenance import provenance
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK, variable
+from kpms_zarr.store.tracking import (
+    CONFIDENCE_EDGES,
+    PROBLEMS,
+    distance_from_middle,
+    outlier_distance,
+)
 
 _BLOCKS_PER_GROUP = 64
 _HALF = 1 << 16
 _MANY_MISSING = 0.5
 _NAMES_SHOWN = 5
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
-
-
-# ------------------------------------------------------------------ statistics that add up
-
-
-class Gaps(NamedTuple):
-    """Runs of missing frames of consecutive frames; adds up across borders.
-
-    Attributes
-    ----------
-    n_frames : int
-    prefix, suffix, longest : ndarray, (keypoint,) int64
-        Missing run at the beginning, at the end, and the longest one anywhere.
-    """
-
-    n_frames: int
-    prefix: np.ndarray
-    suffix: np.ndarray
-    longest: np.ndarray
-
-    @classmethod
-    def of_block(cls, is_missing: np.ndarray) -> Gaps:
-        """Runs of a block: (frame, keypoint) bool."""
-        n_frames = len(is_missing)
-        frame = np.arange(n_frames)[:, None]
-        last_seen = np.maximum.accumulate(np.where(is_missing, -1, frame), axis=0)
-        run = frame - last_seen
-        prefix = np.where(is_missing.all(0), n_frames, (~is_missing).argmax(0))
-        return cls(n_frames, prefix, run[-1], run.max(0))
-
-    def add(self, after: Gaps) -> Gaps:
-        """Runs of these frames and those that follow directly."""
-        whole = self.prefix == self.n_frames
-        whole_after = after.prefix == after.n_frames
-        joined = self.suffix + after.prefix
-        return Gaps(
-            self.n_frames + after.n_frames,
-            np.where(whole, joined, self.prefix),
-            np.where(whole_after, joined, after.suffix),
-            np.maximum(np.maximum(self.longest, after.longest), joined),
-        )
-
-
-class Counts(NamedTuple):
-    """Exact counts of consecutive frames of one session.
-
-    Attributes
-    ----------
-    gaps : Gaps
-    n_present : ndarray, (keypoint,) int64
-        Frames with a position.
-    n_rated, n_low : ndarray, (keypoint,) int64
-        Frames with a confidence, and those in which it is below the threshold.
-    """
-
-    gaps: Gaps
-    n_present: np.ndarray
-    n_rated: np.ndarray
-    n_low: np.ndarray
-
-    @classmethod
-    def of_block(cls, position: np.ndarray, confidence: np.ndarray, threshold: float) -> Counts:
-        """Counts of a block: position (frame, keypoint, space), confidence (frame, keypoint)."""
-        is_present = np.isfinite(position).all(-1)
-        return cls(
-            Gaps.of_block(~is_present),
-            is_present.sum(0),
-            (~np.isnan(confidence)).sum(0),
-            (confidence < threshold).sum(0),
-        )
-
-    def add(self, after: Counts) -> Counts:
-        """Counts of these frames and those that follow directly."""
-        sums = (a + b for a, b in zip(self[1:], after[1:], strict=True))
-        return Counts(self.gaps.add(after.gaps), *sums)
-
-
-class Histogram(NamedTuple):
-    """How often each integer occurs, without the ones that do not.
-
-    Attributes
-    ----------
-    key : ndarray, (entry,) int64
-        Increasing.
-    number : ndarray, (entry,) int64
-    """
-
-    key: np.ndarray
-    number: np.ndarray
-
-    @classmethod
-    def of_block(cls, key: np.ndarray) -> Histogram:
-        """Count integers."""
-        return cls(*np.unique(key, return_counts=True))
-
-    def add(self, other: Histogram) -> Histogram:
-        """Counts of both together."""
-        key = np.concatenate([self.key, other.key])
-        number = np.concatenate([self.number, other.number])
-        order = np.argsort(key, kind="stable")
-        key, number = key[order], number[order]
-        first = np.flatnonzero(np.diff(key, prepend=-1))
-        return Histogram(key[first], np.add.reduceat(number, first) if first.size else number)
-
-
-def distance_from_middle(position: np.ndarray) -> np.ndarray:
-    """Distance of every keypoint from the coordinate-wise median of those in the same frame.
-
-    Parameters
-    ----------
-    position : ndarray, (frame, keypoint, space)
-
-    Returns
-    -------
-    ndarray, (frame, keypoint) float32
-        In units of position; NaN for missing keypoints.
-    """
-    is_present = np.isfinite(position).all(-1)
-    known = np.where(is_present[..., None], position, np.inf)
-    ordered = np.sort(known, axis=1)
-    n_present = np.maximum(is_present.sum(1), 1)
-    frame = np.arange(len(position))
-    low, high = ordered[frame, (n_present - 1) // 2], ordered[frame, n_present // 2]
-    middle = low.astype(np.float64) / 2 + high.astype(np.float64) / 2
-    gap = np.where(is_present[..., None], position, np.nan) - middle[:, None]
-    return np.sqrt(np.einsum("tkd,tkd->tk", gap, gap)).astype(np.float32)
 
 
 # ------------------------------------------------------------------ exact medians, by radix
@@ -244,10 +131,15 @@ def _merge(a: dict[int, tuple[Any, ...]], b: dict[int, tuple[Any, ...]]) -> dict
     return {**a, **b, **both}
 
 
-def _first_pass(reader: BlockReader, threshold: float, block: Block) -> dict[int, Any]:
-    position = reader.position(block)
-    counts = Counts.of_block(position, reader.confidence(block), threshold)
-    return {block.session: (counts, upper_histogram(distance_from_middle(position)))}
+def _first_pass(
+    reader: BlockReader, threshold: float, bin_frames: dict[int, int], block: Block
+) -> dict[int, Any]:
+    position, confidence = reader.position(block), reader.confidence(block)
+    counts = Counts.of_block(position, confidence, threshold)
+    at = (block.start, bin_frames[block.session])
+    bad = bad_seconds(~np.isfinite(position).all(-1), "missing", *at)
+    bad = bad.add(bad_seconds(confidence < threshold, "low_confidence", *at))
+    return {block.session: (counts, bad, upper_histogram(distance_from_middle(position)))}
 
 
 def _deviation(reader: BlockReader, block: Block, centre: np.ndarray | None) -> np.ndarray:
@@ -278,10 +170,11 @@ class _Number(NamedTuple):
 
 
 def _outlier_pass(
-    reader: BlockReader, limit: dict[int, np.ndarray], block: Block
-) -> dict[int, tuple[_Number]]:
-    distance = _deviation(reader, block, None)
-    return {block.session: (_Number((distance > limit[block.session]).sum(0)),)}
+    reader: BlockReader, limit: dict[int, np.ndarray], bin_frames: dict[int, int], block: Block
+) -> dict[int, tuple[_Number, Histogram]]:
+    is_far = _deviation(reader, block, None) > limit[block.session]
+    bad = bad_seconds(is_far, "outlier", block.start, bin_frames[block.session])
+    return {block.session: (_Number(is_far.sum(0)), bad)}
 
 
 def _medians(
@@ -302,25 +195,30 @@ def _of_group(
 ) -> list[dict[str, np.ndarray]]:
     """Quality of some sessions, one row of every variable for each."""
     blocks = list(iter_blocks(sessions))
-    first = map_reduce(partial(_first_pass, reader, threshold), blocks, _merge)
+    bin_frames = {session.index: frames_per_second(session) for session in sessions}
+    first = map_reduce(partial(_first_pass, reader, threshold, bin_frames), blocks, _merge)
     n_keypoints = len(next(iter(first.values()))[0].n_present)
-    uppers = {session: upper for session, (_, upper) in first.items()}
+    uppers = {session: upper for session, (_, _, upper) in first.items()}
     centre = _medians(reader, blocks, {}, uppers, n_keypoints)
     second = map_reduce(partial(_upper_pass, reader, centre), blocks, _merge)
     uppers = {session: upper for session, (upper,) in second.items()}
     mad = _medians(reader, blocks, centre, uppers, n_keypoints)
-    limit = {session: centre[session] + scale * mad[session] for session in centre}
-    outliers = map_reduce(partial(_outlier_pass, reader, limit), blocks, _merge)
-    return [
-        finalise(first[i][0], centre[i], mad[i], outliers[i][0].value)
-        for i in (session.index for session in sessions)
-    ]
+    limit = {i: outlier_distance(centre[i], mad[i], scale) for i in centre}
+    last = map_reduce(partial(_outlier_pass, reader, limit, bin_frames), blocks, _merge)
+    rows = []
+    for session in sessions:
+        i = session.index
+        (counts, bad, _), (n_outliers, bad_too) = first[i], last[i]
+        row = finalise(counts, centre[i], mad[i], n_outliers.value)
+        row["worst_start"] = worst_start(bad.add(bad_too), session, n_keypoints)
+        rows.append(row)
+    return rows
 
 
 def finalise(
     counts: Counts, centre: np.ndarray, mad: np.ndarray, n_outliers: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Variables of one session, each (keypoint,), from its counts."""
+    """Variables of one session, each (keypoint,) or (keypoint, bin), from its counts."""
     n_frames = counts.gaps.n_frames
     return {
         "missing_fraction": (n_frames - counts.n_present) / n_frames,
@@ -329,6 +227,7 @@ def finalise(
         "longest_gap": counts.gaps.longest,
         "distance_median": centre,
         "distance_mad": mad,
+        "confidence_count": counts.by_confidence,
     }
 
 
@@ -377,7 +276,7 @@ def quality(
     Returns
     -------
     xarray.Dataset
-        Variables of ``schema.QUALITY``, dims (session, keypoint). NaN where there is nothing to
+        Variables of ``schema.QUALITY``, most by (session, keypoint). NaN where there is nothing to
         count: confidences of a session without them, distances of a keypoint never seen.
 
     Raises
@@ -387,6 +286,8 @@ def quality(
 
     Notes
     -----
+    What a view of the frames needs is stored too: histograms of the confidences, and where the
+    10 s with most bad frames begin, so that it can be shown without reading the session.
     Medians are exact: radix selection on the bit patterns of the distances, 16 bits at a time,
     in five passes over the data.
     """
@@ -403,6 +304,9 @@ def quality(
         "session": np.asarray([session.name for session in sessions], dtype=object),
         "keypoint": keypoints,
         "n_frames": np.asarray([session.n_frames for session in sessions]),
+        "confidence_bin": CONFIDENCE_EDGES[:-1],
+        "confidence_bin_stop": CONFIDENCE_EDGES[1:],
+        "problem": np.asarray(PROBLEMS, dtype=object),
         **{name: np.stack([row[name] for row in rows]) for name in rows[0]},
     }
     settings = {"confidence_threshold": confidence_threshold, "outlier_scale": outlier_scale}

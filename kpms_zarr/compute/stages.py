@@ -42,6 +42,7 @@ from kpms_zarr.compute.start_model import StartModel
 from kpms_zarr.compute.stickiness import KappaSchedule
 from kpms_zarr.compute.sweep import Parameters, Sampler, SweepResult
 from kpms_zarr.compute.trace import Progress, Trace
+from kpms_zarr.compute.windows import LabelWindows
 
 Tell = Callable[[Event], None]
 
@@ -132,6 +133,9 @@ def run(
         progress.result = result
         progress.done += 1
         progress.trace.append(stage.name, result, kappa, time.perf_counter() - began)
+        if progress.windows is None:
+            progress.windows = LabelWindows.of(sampler.chain.index)
+        progress.windows.keep(sampler.chain, progress.done, n_sweeps)
         waiting = sampler.flight.meter.restart()
         tell(_ended(stage, progress.done, n_sweeps, progress.trace, result, waiting))
         if not after_sweep():

@@ -13,6 +13,7 @@ from kpms_zarr.compute.chain import ChainIndex
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.models import open_labels
 from kpms_zarr.store.schema import USED_FRACTION
+from kpms_zarr.store.syllable_names import read_names
 
 _MAX_DURATION_BINS = 300
 _CHUNK_FRAMES = 2_000_000
@@ -217,8 +218,9 @@ def summary(store: StoreLike, *, model: str) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        ``frequency``, ``n_bouts``, ``median_duration`` (ms) and ``mean_duration`` (ms) by
-        ``state``; attributes ``median_duration_overall`` (ms), ``n_used``, ``version``.
+        ``frequency``, ``n_bouts``, ``median_duration`` (ms), ``mean_duration`` (ms) and, where it
+        is known, ``mean_certainty`` by ``state``; where people named syllables, ``name``;
+        attributes ``median_duration_overall`` (ms), ``n_used``, ``version``.
 
     Raises
     ------
@@ -226,9 +228,15 @@ def summary(store: StoreLike, *, model: str) -> xr.Dataset:
         When there is no such store or model.
     """
     labels = open_labels(store, model)
-    table = labels[["frequency", "n_bouts", "median_duration", "mean_duration"]].load()
-    names = [name for name in table.coords if "state" not in table[name].dims]
-    table = table.drop_vars(names).assign_coords(state=np.arange(table.sizes["state"]))
+    wanted = ["frequency", "n_bouts", "median_duration", "mean_duration"]
+    wanted += ["mean_certainty"] if "mean_certainty" in labels else []
+    table = labels[wanted].load()
+    others = [name for name in table.coords if "state" not in table[name].dims]
+    table = table.drop_vars(others).assign_coords(state=np.arange(table.sizes["state"]))
+    called = read_names(store, model)
+    if called.version:
+        names = [called.given(state) for state in range(table.sizes["state"])]
+        table["name"] = ("state", np.asarray(names, dtype=object))
     used = int((table["frequency"].values >= USED_FRACTION).sum())
     table = table.isel(state=np.flatnonzero(table["n_bouts"].values > 0))
     table.attrs = {

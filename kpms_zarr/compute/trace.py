@@ -12,6 +12,7 @@ from kpms_zarr.compute.kernels.dynamics import Dynamics
 from kpms_zarr.compute.stickiness import KappaSchedule
 from kpms_zarr.compute.summaries import LabelCounts
 from kpms_zarr.compute.sweep import NoiseSums, Parameters, SweepResult
+from kpms_zarr.compute.windows import LabelWindows
 
 TERMS = ("syllable", "latent", "centroid", "noise_scale", "position", "parameters")
 """Parts of the joint log probability of a sweep, in the order in which they are stored."""
@@ -112,6 +113,8 @@ class Progress:
     kappa : KappaSchedule or None
         Of the stage of the last sweep.
     trace : Trace
+    windows : LabelWindows or None
+        Labels of the last few sweeps; None before the first.
     """
 
     done: int
@@ -121,6 +124,7 @@ class Progress:
     result: SweepResult | None
     kappa: KappaSchedule | None = None
     trace: Trace = field(default_factory=Trace)
+    windows: LabelWindows | None = None
 
     def to_store(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Small arrays (``schema.CHAIN``) and attributes."""
@@ -139,6 +143,8 @@ class Progress:
             if self.result.noise is not None:
                 values["noise_square"] = self.result.noise.square
                 values["noise_count"] = self.result.noise.n_observed
+        if self.windows is not None:
+            values |= self.windows.to_store()
         kappa = None if self.kappa is None else self.kappa.state
         return values, {"n_before": self.n_before, "kappa": kappa}
 
@@ -173,4 +179,5 @@ class Progress:
             result,
             None if kappa is None else KappaSchedule.from_state(kappa),
             Trace.from_arrays(traces),
+            LabelWindows.from_store(values),
         )

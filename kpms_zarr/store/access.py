@@ -243,6 +243,15 @@ def subgroup(root: zarr.Group, path: str) -> zarr.Group | None:
     return node if root.metadata.consolidated_metadata is not None else _plain(node)
 
 
+def made(root: zarr.Group, path: str) -> str:
+    """When a group below the root was finished, as its provenance says; "" without."""
+    group = subgroup(root, path)
+    if group is None or "provenance" not in group.attrs:
+        return ""
+    provenance_of: Any = group.attrs["provenance"]
+    return str(provenance_of.get("created", "unknown"))
+
+
 def _plain(group: zarr.Group) -> zarr.Group:
     if group.metadata.consolidated_metadata is None:
         return group

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -16,13 +17,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
 from kpms_zarr.store import access, layout, regions
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.provenance import provenance
-from kpms_zarr.store.schema import CHAIN, LABEL_FRAMES_PER_CHUNK, PROGRESS, variable
+from kpms_zarr.store.schema import CHAIN, LABEL_FRAMES_PER_CHUNK, PROGRESS, WINDOWS, variable
 
 _WRITERS = 4
 _PER_FRAME = ("syllable", "local")
@@ -50,6 +53,8 @@ class Checkpoint:
         One row per sweep.
     sessions : tuple of str
     group : zarr.Group
+    n_sweeps_in_all : int
+        That the fit will have.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Checkpoint:
     traces: dict[str, np.ndarray]
     sessions: tuple[str, ...]
     group: zarr.Group
+    n_sweeps_in_all: int
 
     def read(self, session: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Labels (frame,) and state (frame, feature) of some frames of a session."""
@@ -109,7 +115,7 @@ class Checkpoints:
         """Remove what a killed process left half written; only while the model is held."""
         if not access.is_remote(self._store):
             model = Path(os.fspath(self._store)) / layout.model_path(self._model)
-            for folder in (model, model / "labels", model / "parameters"):
+            for folder in (model, model / "labels", model / "levels", model / "parameters"):
                 _unlink(folder.glob("*.partial"))
             _unlink((model / "chain").rglob("*.partial"))
             # Above the model others may be writing: only what nobody can be at any more.
@@ -255,6 +261,7 @@ def read_checkpoint(root: zarr.Group, model: str) -> Checkpoint | None:
         {n: np.asarray(a[...] if n == "term" else a[:n_sweeps]) for n, a in traces.items()},
         tuple(str(session) for session in group["session"][:]),  # type: ignore[index, union-attr]
         group,
+        next((array.shape[0] for name, array in traces.items() if name != "term"), n_sweeps),
     )
 
 
@@ -284,6 +291,29 @@ def unfinished(root: zarr.Group) -> tuple[Unfinished, ...]:
         if isinstance(current, str):
             found.append(Unfinished(name, int(current[1:])))
     return tuple(found)
+
+
+def pulse(root: zarr.Group) -> tuple[tuple[str, bytes | None], ...]:
+    """What changes with every commit, and when a fit begins or ends.
+
+    Reads one small object or two of each model, all at once: for those who look again and again.
+    """
+    if root.metadata.consolidated_metadata is not None:
+        return ()  # a web address, which lists nothing
+    models = root.store_path / layout.MODELS
+    keys = [
+        f"{models.path}/{name}/{part}/zarr.json"
+        for name in sorted(access.names_below(models))
+        if name != "zarr.json"
+        for part in ("chain", "lock")
+    ]
+
+    async def read() -> list[Any]:
+        prototype = default_buffer_prototype()
+        return await asyncio.gather(*(models.store.get(key, prototype) for key in keys))
+
+    found = [None if buffer is None else buffer.to_bytes() for buffer in sync(read())]
+    return tuple(zip(keys, found, strict=True))
 
 
 def _columns(sessions: Sequence[Session]) -> dict[str, Any]:
@@ -356,8 +386,10 @@ def open_progress(store: StoreLike, model: str) -> xr.Dataset:
     -------
     xarray.Dataset
         ``syllable`` (session, frame), lazy, with -1 beyond ``n_frames``, numbered by frequency in
-        that sweep; a row per sweep of each trace, such as ``trace_log_likelihood``; attribute
-        ``n_sweeps``. Stays readable until the next commit but one.
+        that sweep, and so ``window_syllable`` (kept_sweep, window, window_frame) of some frames
+        after the last sweeps; a row per sweep of each trace, such as ``trace_log_likelihood``;
+        attributes ``n_sweeps``, ``n_sweeps_in_all``, ``created`` (when it was committed) and
+        ``settings`` (of the fit). Stays readable until the next commit but one.
 
     Raises
     ------
@@ -381,5 +413,17 @@ def open_progress(store: StoreLike, model: str) -> xr.Dataset:
             opened[var.name] = (var.dims, found.traces[var.name], var.attrs)
     if "term" in found.traces:
         opened = opened.assign_coords(term=("term", found.traces["term"]))
-    opened.attrs = {"model": model, "n_sweeps": found.n_sweeps}
+    for var in WINDOWS:
+        if var.name in found.values:
+            opened[var.name] = (var.dims, found.values[var.name], var.attrs)
+    if "window_syllable" in opened:
+        number = np.append(found.values["state_number"], -1).astype(np.int16)
+        opened["window_syllable"].values = number[found.values["window_syllable"]]
+    opened.attrs = {
+        "model": model,
+        "n_sweeps": found.n_sweeps,
+        "n_sweeps_in_all": found.n_sweeps_in_all,
+        "created": found.attrs["provenance"]["created"],
+        "settings": found.attrs.get("config", {}),
+    }
     return opened

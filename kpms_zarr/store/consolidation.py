@@ -16,15 +16,16 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 _FILE = "zarr.json"
-_PASSING = re.compile(r"lock|models/[^/]+/(chain|lock|progress)")
-"""Groups that come and go while a fit or an ingest runs."""
+_PASSING = re.compile(r"lock|models/[^/]+/(chain|lock|progress|labels/lock)")
+"""Groups that come and go while a fit or an ingest runs, or syllables are named."""
 _EMPTY = {"kind": "inline", "must_understand": False, "metadata": {}}
 
 
 def consolidate(root: zarr.Group, changed: Iterable[str] | None = None) -> None:
     """Write the metadata of all groups and arrays into those of the root.
 
-    Groups below the root that have arrays get theirs as well.
+    Groups below the root that have arrays get theirs as well, and those above the changed ones,
+    where they have theirs already.
 
     Parameters
     ----------
@@ -90,10 +91,25 @@ async def _consolidate(store: Any, base: str, changed: Iterable[str] | None) -> 
     for name, node in found.items():
         if node["node_type"] == "group" and any(_is_below(name, path) for path in paths):
             await place.put(name, await place.get(name), _children(found, name))
+    for name in sorted({parent for path in paths for parent in _parents(path)}):
+        node = await place.get(name)
+        if _known(node):
+            await _renew(place, name, node, _children(found, name), _inside(paths, name))
+    await _renew(place, "", await place.get(""), found, paths)
+
+
+async def _renew(
+    place: _Place, name: str, node: dict[str, Any] | None, found: dict[str, Any], paths: list[str]
+) -> None:
+    """Write what was found below some paths of a group, the rest as it is known there."""
     # As it is now: somebody else may have written other groups meanwhile.
-    top = await place.get("")
-    kept = {n: v for n, v in _known(top).items() if not any(_is_below(n, p) for p in paths)}
-    await place.put("", top, dict(sorted({**kept, **found}.items())))
+    kept = {n: v for n, v in _known(node).items() if not any(_is_below(n, p) for p in paths)}
+    await place.put(name, node, dict(sorted({**kept, **found}.items())))
+
+
+def _inside(paths: Iterable[str], name: str) -> list[str]:
+    """Of some paths those below a group, seen from there."""
+    return [path[len(name) + 1 :] for path in paths if path.startswith(f"{name}/")]
 
 
 def _known(top: dict[str, Any] | None) -> dict[str, Any]:

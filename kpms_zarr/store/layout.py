@@ -32,6 +32,9 @@ MODELS = "models"
 
 _SESSIONS_PER_CHUNK = 16_384
 _SWEEPS_PER_CHUNK = 1024
+_BINS_PER_CHUNK = 4096
+_LEVEL_SESSIONS, _LEVEL_FRAMES = 256, 2**27
+"""Sessions that chunks of levels of detail have at most, and their frames, about."""
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -55,10 +58,27 @@ def model_path(model: str) -> str:
 
 def chunk_shape(var: Variable, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Chunk lengths of a variable: one session a chunk, whole trailing dims."""
-    frames = LABEL_FRAMES_PER_CHUNK if var.dtype == "int16" else FRAMES_PER_CHUNK
+    is_small = var.dtype in ("int16", "float16")
+    frames = LABEL_FRAMES_PER_CHUNK if is_small else FRAMES_PER_CHUNK
     rule = {"session": 1 if "frame" in var.dims else _SESSIONS_PER_CHUNK, "frame": frames}
     rule["sweep"] = _SWEEPS_PER_CHUNK
+    for dim, length in zip(var.dims, shape, strict=True):
+        if dim.startswith("bin_"):
+            n_sessions = level_sessions(length * int(dim.removeprefix("bin_")))
+            rule |= {"session": min(n_sessions, max(1, shape[0]))}
+            rule |= {dim: min(_BINS_PER_CHUNK, max(1, length))}
     return tuple(rule.get(dim, max(1, length)) for dim, length in zip(var.dims, shape, strict=True))
+
+
+def level_sessions(n_frames: int) -> int:
+    """Sessions in a chunk of levels of detail: many short ones, few long ones; a power of 2.
+
+    Parameters
+    ----------
+    n_frames : int
+        Of the longest session.
+    """
+    return int(2 ** int(np.log2(max(1, min(_LEVEL_SESSIONS, _LEVEL_FRAMES // max(1, n_frames))))))
 
 
 def create_array(group: zarr.Group, var: Variable, shape: tuple[int, ...]) -> zarr.Array[Any]:

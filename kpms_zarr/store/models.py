@@ -288,12 +288,13 @@ def copy_labels(
     writer : LabelWriter
         Of the new one; sessions that the older one lacks are left alone.
     names : collection of str
-        Per-frame variables.
+        Per-frame variables; those that the older one lacks are left out.
     without : collection of str
         Sessions that are left alone.
     """
     old = root[f"{layout.model_path(model)}/labels/{version}"]
     rows = {str(name): row for row, name in enumerate(np.asarray(old["session"][:]))}  # type: ignore[index]
+    names = [name for name in names if name in old]  # type: ignore[operator]
     for row, session in enumerate(writer.sessions):
         if session.name in without or session.name not in rows:
             continue
@@ -336,7 +337,7 @@ def _require_group(root: zarr.Group, path: str) -> zarr.Group:
     return group
 
 
-_PER_FRAME = ("syllable", "latent", "centroid", "heading", "noise_scale")
+_PER_FRAME = ("syllable", "certainty", "latent", "centroid", "heading", "noise_scale")
 
 
 def write_parameters(

@@ -57,7 +57,7 @@ def reconstruct(
     loading = parameters["pose_loading"].transpose("latent_dim", "keypoint", "space")
     mean = parameters["pose_mean"].transpose("keypoint", "space")
     position = xr.apply_ufunc(
-        _place,
+        place_pose,
         labels["latent"],
         labels["centroid"],
         labels["heading"],
@@ -79,16 +79,16 @@ def reconstruct(
     return position.rename("position")
 
 
-def _place(
+def place_pose(
     latent: np.ndarray,
     centroid: np.ndarray,
     heading: np.ndarray,
-    scale: np.ndarray,
+    scale: np.ndarray | float,
     *,
     loading: np.ndarray,
     mean: np.ndarray,
 ) -> np.ndarray:
-    """Positions of one chunk of frames, computed in float64.
+    """Keypoint positions of some frames, computed in float64 (see :func:`reconstruct`).
 
     Parameters
     ----------
@@ -96,9 +96,13 @@ def _place(
     centroid : ndarray, (..., space)
     heading : ndarray, (...)
         In rad.
-    scale : ndarray, broadcasts to (...)
+    scale : ndarray or float, broadcasts to (...)
     loading : ndarray, (latent_dim, keypoint, space)
     mean : ndarray, (keypoint, space)
+
+    Returns
+    -------
+    ndarray, (..., keypoint, space) float32
     """
     pose = mean + np.tensordot(latent.astype(np.float64), loading, axes=1)
     angle = heading[..., None].astype(np.float64)

@@ -16,6 +16,9 @@ FRAMES_PER_CHUNK = 16_384
 LABEL_FRAMES_PER_CHUNK = 65_536
 """Frames in a chunk of label arrays, a multiple of FRAMES_PER_CHUNK."""
 
+LEVEL_FRAMES = tuple(16 * 4**step for step in range(9))
+"""Frames in a bin of each level of detail of labels, finest first."""
+
 USED_FRACTION = 0.005
 """A syllable counts as used when it holds this share of the frames or more."""
 
@@ -31,10 +34,19 @@ DIMS: dict[str, str] = {
     "latent_dim_row": "row of a matrix over latent dimensions",
     "lagged_latent": "latent dimensions of the previous frames, oldest lag first",
     "duration": "bin of bout durations, one frame of the fastest video wide",
+    "confidence_bin": "bin of tracker confidences",
+    "problem": "what is wrong with a keypoint in a frame: missing, low_confidence, outlier",
     "sweep": "one Gibbs iteration, counted from 0 over all stages",
     "term": "part of the model: syllable, latent, centroid, noise_scale, position, parameters",
     "feature": "column of the state of the chain: latent, centroid, heading, noise scales",
     "pair": "product of two features of a moment matrix",
+    "kept_sweep": "sweep of which labels were kept, one of the last of the fit",
+    "window": "some consecutive frames of a session whose labels were kept",
+    "window_frame": "frame of a window, counted from its first",
+    **{
+        f"bin_{n}": f"bin of {n} frames, counted from the first frame of the session"
+        for n in LEVEL_FRAMES
+    },
 }
 
 
@@ -186,6 +198,45 @@ QUALITY = (
         "median absolute deviation of that distance",
         "units of position",
     ),
+    Variable(
+        "confidence_count",
+        ("session", "keypoint", "confidence_bin"),
+        "int64",
+        "frames by confidence; the first bin holds smaller ones too, the last larger ones",
+        "frames",
+        0,
+        optional=True,
+    ),
+    Variable(
+        "confidence_bin",
+        ("confidence_bin",),
+        "float64",
+        "lower edge of the bin, which is part of it",
+        "",
+        np.nan,
+        True,
+        optional=True,
+    ),
+    Variable(
+        "confidence_bin_stop",
+        ("confidence_bin",),
+        "float64",
+        "upper edge of the bin",
+        "",
+        np.nan,
+        True,
+        optional=True,
+    ),
+    Variable(
+        "worst_start",
+        ("session", "keypoint", "problem"),
+        "int64",
+        "first frame of the 10 s in which most frames have the problem; -1 = none has it",
+        "frames",
+        -1,
+        optional=True,
+    ),
+    replace(_text("problem", ("problem",), "what is wrong with the keypoint"), optional=True),
 )
 
 PCA = (
@@ -210,6 +261,27 @@ PCA = (
     ),
     Variable("explained_variance_ratio", ("component",), "float64", "share of the total variance"),
 )
+
+WINDOWS = tuple(
+    replace(var, optional=True)
+    for var in (
+        Variable(
+            "window_syllable",
+            ("kept_sweep", "window", "window_frame"),
+            "int16",
+            "syllable of the frame after the sweep; -1 = none",
+            "",
+            -1,
+        ),
+        Variable(
+            "window_sweep", ("kept_sweep",), "int64", "sweeps done when labels were kept", "", 0
+        ),
+        Variable("window_session", ("window",), "str", "session of the window", "", ""),
+        Variable("window_start", ("window",), "int64", "first frame in its session", "frames", 0),
+        Variable("window_length", ("window",), "int64", "length of the window", "frames", 0),
+    )
+)
+"""Labels of a few frames after some of the last sweeps: how far they have settled."""
 
 PARAMETERS = (
     _KEYPOINT,
@@ -295,6 +367,7 @@ PARAMETERS = (
     ),
     Variable("trace_usage", ("sweep", "state"), "float64", "share of the frames in each state"),
     Variable("trace_seconds", ("sweep",), "float64", "wall time of the sweep", "s"),
+    *WINDOWS,
 )
 
 LABELS = (
@@ -315,6 +388,14 @@ LABELS = (
         optional=True,
     ),
     Variable("syllable", _SF, "int16", "syllable of the frame; -1 = none", "", -1),
+    Variable(
+        "certainty",
+        _SF,
+        "float16",
+        "posterior probability of the syllable of the frame, given the latent pose of the whole "
+        "session and the parameters, in steps of 1/256; NaN = not known",
+        optional=True,
+    ),
     Variable("latent", ("session", "frame", "latent_dim"), "float32", "latent pose"),
     Variable(
         "centroid",
@@ -337,6 +418,13 @@ LABELS = (
     Variable("median_duration", ("state",), "float64", "median bout duration", "ms"),
     Variable("mean_duration", ("state",), "float64", "mean bout duration", "ms"),
     Variable(
+        "mean_certainty",
+        ("state",),
+        "float64",
+        "mean certainty of the frames of the syllable",
+        optional=True,
+    ),
+    Variable(
         "duration_count",
         ("state", "duration"),
         "int64",
@@ -354,6 +442,50 @@ LABELS = (
         0,
     ),
 )
+
+
+def _level(n: int) -> tuple[Variable, ...]:
+    dims = ("session", f"bin_{n}")
+    return (
+        Variable(
+            f"syllable_{n}",
+            dims,
+            "int16",
+            "commonest syllable of the frames of the bin, the lower number of equals; -1 = none",
+            "",
+            -1,
+            optional=True,
+        ),
+        Variable(
+            f"share_{n}",
+            dims,
+            "float16",
+            "share of the frames of the bin that have that syllable; NaN = no frames",
+            optional=True,
+        ),
+        Variable(
+            f"certainty_{n}",
+            dims,
+            "float16",
+            "mean certainty of the labels of the frames of the bin; NaN = not known",
+            optional=True,
+        ),
+    )
+
+
+LEVELS = (
+    _SESSION,
+    _N_FRAMES,
+    _FPS,
+    *(var for n in LEVEL_FRAMES for var in _level(n)),
+)
+"""Labels of one version in bins of more and more frames, for views of long spans."""
+
+NAMES = (
+    Variable("name", ("state",), "str", 'name that a person gave the syllable; "" = none', fill=""),
+    Variable("description", ("state",), "str", "what a person says about the syllable", fill=""),
+)
+"""A version of the names of the syllables of one parameters version."""
 
 _TRACES = tuple(var for var in PARAMETERS if var.dims and var.dims[0] == "sweep")
 
@@ -402,6 +534,7 @@ CHAIN = (
     Variable("noise_square", ("keypoint",), "float64", "sum of squared errors over noise scales"),
     Variable("noise_count", ("keypoint",), "float64", "frames in which the keypoint is observed"),
     *(var for var in LABELS if var.name == "scale"),
+    *WINDOWS,  # numbered as the states of the chain
 )
 """One committed sweep of an unfinished fit: all that going on from it takes."""
 
@@ -411,6 +544,8 @@ GROUPS: dict[str, tuple[Variable, ...]] = {
     "pca": PCA,
     "parameters": PARAMETERS,
     "labels": LABELS,
+    "names": NAMES,
+    "levels": LEVELS,
     "progress": PROGRESS,
     "chain": CHAIN,
 }

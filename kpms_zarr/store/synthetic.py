@@ -199,8 +199,9 @@ def write_store(store: StoreLike, study: SyntheticStudy) -> None:
     group["n_frames"][:] = np.asarray(lengths)  # type: ignore[index]
 
 
-def write_dlc_csv(folder: Path, study: SyntheticStudy) -> list[Path]:
+def write_dlc_csv(folder: str | Path, study: SyntheticStudy) -> list[Path]:
     """Write a 2-D study as DeepLabCut csv files, one a session; returns their paths."""
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     names = study.settings.keypoints
     header = [

@@ -253,6 +253,12 @@ class _Check:
                 continue
             self.tell(path)
             kind = _kind(path)
+            if kind == "levels" and "provenance" not in group.attrs:
+                self.found.notes.append(f"{path}: not finished ({_rebuild(path)})")
+                continue
+            if kind == "names" and "provenance" not in group.attrs:
+                self.found.notes.append(f"{path}: left by a process that was killed; harmless")
+                continue
             if kind in GROUPS and access.arrays_below(group):
                 self._is_whole(group, kind)
             for name, array in access.arrays_below(group):
@@ -311,7 +317,8 @@ def _kind(path: str) -> str:
     parts = path.split("/")
     if parts[0] != layout.MODELS:
         return parts[0]
-    return parts[2] if len(parts) == 4 and parts[2] in ("labels", "parameters") else ""
+    versioned = ("labels", "levels", "names", "parameters")
+    return parts[2] if len(parts) == 4 and parts[2] in versioned else ""
 
 
 def _rebuild(group: str) -> str:
@@ -319,6 +326,9 @@ def _rebuild(group: str) -> str:
     parts = group.split("/")
     if parts[0] in (layout.QUALITY, layout.PCA):
         return f"run kpms-zarr {parts[0]} again"
+    if parts[0] == layout.MODELS and parts[2:3] == ["levels"]:
+        version = f", version={parts[3]!r}" if len(parts) > 3 else ""
+        return f"in Python: kpms_zarr.build_levels(store, {parts[1]!r}{version}, overwrite=True)"
     if parts[0] == layout.MODELS and len(parts) > 3:
         return f"use another version of {parts[2]}, or fit the model {parts[1]!r} again"
     return "restore it from a copy of the store"

@@ -12,10 +12,14 @@ from bokeh.models import CustomJSHover, HoverTool
 
 from kpms_zarr.store import models
 from kpms_zarr.store.access import Session, StoreLike
+from kpms_zarr.store.levels import open_levels
 from kpms_zarr.viz import reading
+from kpms_zarr.viz.binning import AFTER_END, Binned
 from kpms_zarr.viz.colors import palette
 from kpms_zarr.viz.style import frame, hover_tool, load, short, syllable_name
 
+_MOST_FRAMES = 2**22
+"""Labels that are counted bin by bin: half a second."""
 _ROW_HEIGHT = 30
 _MIN_HEIGHT = 230  # Less hides tools of the toolbar.
 
@@ -43,7 +47,7 @@ def ethogram(
         At most so many rows.
     n_bins : int
         At most so many bins for the longest session; a bin is a whole number of frames of the
-        slowest video.
+        slowest video, and of long sessions one of the levels of detail that the store has.
 
     Returns
     -------
@@ -58,7 +62,17 @@ def ethogram(
     load()
     labels = models.open_labels(store, model, version)
     rows = reading.label_sessions(labels, names=sessions, limit=max_sessions)
-    values, seconds = _binned(labels, rows, n_bins)
+    levels = None
+    if sum(row.n_frames for row in rows) > _MOST_FRAMES:
+        levels = open_levels(store, model, version)
+    if levels is None:
+        values, seconds = _binned(labels, rows, n_bins)
+    else:
+        names = [row.name for row in rows]
+        binned = Binned(labels, levels, model=model, sessions=names)
+        view = binned.view(n_columns=n_bins, n_rows=len(rows))
+        values = np.where(view.syllable == AFTER_END, np.nan, view.syllable).astype(np.float32)
+        seconds = view.stop
     n_syllables = int(np.nanmax(values)) + 1
     image = hv.Image(
         values, kdims=["time", "row"], vdims=["syllable"], bounds=(0, 0, seconds, len(rows))

@@ -17,6 +17,7 @@ from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.provenance import package_version
 from kpms_zarr.store.schema import USED_FRACTION
 from kpms_zarr.store.study import read_settings
+from kpms_zarr.store.syllable_names import SyllableNames, read_names
 from kpms_zarr.viz import reading
 from kpms_zarr.viz.colors import syllable_color
 
@@ -93,7 +94,7 @@ def facts(store: StoreLike, model: str, version: str) -> Facts:
     made = dict(labels.attrs.get("provenance", {}))
     try:
         reading.require(labels, _STATISTICS, store, "labels")
-        table, note = _table(labels), ""
+        table, note = _table(labels, read_names(store, model, version)), ""
     except reading.MissingData as error:
         table, note = None, why_not(error)
     try:
@@ -237,7 +238,7 @@ def _full_stage(settings: Mapping[str, Any], found_in_data: Mapping[str, Any]) -
     return f"The full stage took {', '.join(found)}. " if found else ""
 
 
-def _table(labels: xr.Dataset) -> Table:
+def _table(labels: xr.Dataset, called: SyllableNames) -> Table:
     frequency = np.nan_to_num(labels["frequency"].values)
     used = reading.used_states(labels)
     order = np.argsort(-frequency, kind="stable")
@@ -245,7 +246,7 @@ def _table(labels: xr.Dataset) -> Table:
     columns = [labels[name].values for name in _STATISTICS]
     entries = {
         int(state): Entry(
-            str(state),
+            called.label(int(state)),
             syllable_color(int(state)),
             f"{100 * columns[0][state]:.1f} %",
             f"{int(columns[1][state]):,}",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import holoviews as hv
 import numpy as np
 import xarray as xr
-from bokeh.models import PrintfTickFormatter
 
 from kpms_zarr.store import models
 from kpms_zarr.store.access import StoreLike
@@ -17,8 +15,12 @@ from kpms_zarr.viz import reading
 from kpms_zarr.viz.colors import syllable_color
 from kpms_zarr.viz.denoising import denoised
 from kpms_zarr.viz.ethograms import bouts, ethogram
+from kpms_zarr.viz.skeletons import bones as bones_of
+from kpms_zarr.viz.skeletons import moved_poses
 from kpms_zarr.viz.style import INK, frame, hover_tool, load
 from kpms_zarr.viz.tracing import traces
+from kpms_zarr.viz.transition_counts import TransitionCounts
+from kpms_zarr.viz.transition_views import draw_matrix
 
 __all__ = [
     "bouts",
@@ -33,9 +35,7 @@ __all__ = [
 
 _MAX_BARS = 150
 _SHOWN_SHARE = 0.99
-_MAX_MATRIX = 40
 _POSE_SIZE = 250
-_POSE_COLORS = ("#0072b2", "#7b8794", "#d55e00")
 
 
 def frequencies(store: StoreLike, *, model: str, version: str | None = None) -> hv.Bars:
@@ -117,10 +117,21 @@ def durations(store: StoreLike, *, model: str, version: str | None = None) -> hv
     MissingData
         When the version has no statistics.
     """
-    load()
     labels = models.open_labels(store, model, version)
     reading.require(labels, ("duration_count", "duration", "frequency"), store, "labels")
     reading.require_bouts(labels, store)
+    return draw_durations(labels)
+
+
+def draw_durations(labels: xr.Dataset) -> hv.Overlay:
+    """What :func:`durations` returns, of counts that are there already.
+
+    Parameters
+    ----------
+    labels : Dataset
+        With ``duration_count`` (state, duration) and ``duration`` (duration) in ms.
+    """
+    load()
     edges, count, total = _duration_bins(labels)
     share = 100 * count / max(total, 1)
     median = reading.overall_median(labels)
@@ -174,35 +185,9 @@ def transitions(store: StoreLike, *, model: str, version: str | None = None) -> 
     labels = models.open_labels(store, model, version)
     reading.require(labels, ("transition_count", "frequency"), store, "labels")
     reading.require_bouts(labels, store)
-    used = reading.used_states(labels)[:_MAX_MATRIX]
-    count = labels["transition_count"].values
-    share = 100 * count / np.maximum(count.sum(1, keepdims=True), 1)
-    row, column = (grid.ravel() for grid in np.meshgrid(used, used, indexing="ij"))
-    table = (column.astype(str), row.astype(str), share[row, column], count[row, column])
-    hover = hover_tool(
-        [
-            ("from", "@syllable"),
-            ("to", "@next"),
-            ("share of the changes", "@share{0.0} %"),
-            ("changes", "@changes{0,0}"),
-        ]
-    )
-    heat = hv.HeatMap(table, kdims=["next", "syllable"], vdims=["share", "changes"])
-    return heat.opts(
-        **frame(
-            int(np.clip(130 + 22 * len(used), 300, 760)),
-            hover=hover,
-            cmap=["#ffffff", *hv.plotting.util.process_cmap("Blues", 64)[4:]],
-            clim=(0, max(float(np.max(share[row, column], initial=0)), 1e-9)),
-            line_color="#ffffff",
-            invert_yaxis=True,
-            colorbar=True,
-            clabel="",
-            colorbar_opts={"formatter": PrintfTickFormatter(format="%g %%")},
-            xlabel="next syllable",
-            ylabel="syllable",
-        )
-    )
+    changes, frequency = labels["transition_count"].values, labels["frequency"].values
+    n_sessions = len(reading.label_sessions(labels))
+    return draw_matrix(TransitionCounts(changes, np.nan_to_num(frequency), n_sessions))
 
 
 def poses(
@@ -235,7 +220,7 @@ def poses(
     names = [str(name) for name in data["keypoint"].values]
     mean = data["pose_mean"].values[:, :2]
     loading = data["pose_loading"].values[:max_latent, :, :2]
-    bones = _bones(read_settings(store).skeleton, names)
+    joined = bones_of(read_settings(store).skeleton, names)
     points = mean + 2 * np.concatenate([loading, -loading])
     middle = (points.max((0, 1)) + points.min((0, 1))) / 2
     half = 0.55 * np.maximum(np.ptp(points, axis=(0, 1)), 1e-9)
@@ -253,7 +238,7 @@ def poses(
         "show_legend": False,
     }
     panels = [
-        hv.Overlay(_pose(mean, move, bones, names)).opts(title=f"latent {index}", **style)
+        hv.Overlay(moved_poses(mean, move, joined, names)).opts(title=f"latent {index}", **style)
         for index, move in enumerate(loading)
     ]
     return hv.Layout(panels).cols(4)
@@ -278,33 +263,3 @@ def _duration_bins(labels: xr.Dataset) -> tuple[np.ndarray, np.ndarray, int]:
 def _size_from_frame(plot: Any, _element: Any) -> None:
     """Hook: HoloViews asks for fixed sizing, to which Bokeh wants outer sizes as well."""
     plot.state.sizing_mode = None
-
-
-def _bones(skeleton: Iterable[tuple[str, str]], names: list[str]) -> list[tuple[int, int]]:
-    """Bones as rows of ``names``; over a keypoint that is not there one bone takes two's place."""
-    bones = {frozenset(bone) for bone in skeleton}
-    for gone in sorted({name for bone in bones for name in bone} - set(names)):
-        ends = sorted({name for bone in bones if gone in bone for name in bone} - {gone})
-        bones = {bone for bone in bones if gone not in bone}
-        bones |= {frozenset(ends)} if len(ends) == 2 else set()
-    rows = (sorted(map(names.index, bone)) for bone in bones if len(bone) == 2)
-    return sorted((row[0], row[1]) for row in rows)
-
-
-def _pose(
-    mean: np.ndarray, move: np.ndarray, bones: list[tuple[int, int]], names: list[str]
-) -> list[hv.Element]:
-    """Skeletons at minus two, zero and plus two standard deviations of one component."""
-    parts: list[hv.Element] = []
-    hover = hover_tool([("keypoint", "@keypoint"), ("standard deviations", "@amount")])
-    for color, amount in zip(_POSE_COLORS, (-2, 0, 2), strict=True):
-        point = mean + amount * move
-        table = (point[:, 0], point[:, 1], names, np.full(len(names), f"{amount:+d}"))
-        lines = [point[list(bone)] for bone in bones]
-        parts += [
-            hv.Path(lines, kdims=["x", "y"]).opts(color=color, line_width=2, default_tools=[]),
-            hv.Points(table, kdims=["x", "y"], vdims=["keypoint", "amount"]).opts(
-                color=color, size=6, default_tools=[], tools=[hover]
-            ),
-        ]
-    return parts

@@ -115,6 +115,8 @@ def stages(data: xr.Dataset) -> tuple[Stage, ...]:
     n_sweeps = data.sizes.get("sweep", 0)
     if "trace_stage" not in data.variables:
         return (Stage("", 0, n_sweeps),) if n_sweeps else ()
+    if not n_sweeps:
+        return ()
     names = [str(name) for name in data["trace_stage"].values]
     start = [i for i, name in enumerate(names) if i == 0 or name != names[i - 1]]
     return tuple(

@@ -82,20 +82,33 @@ def second_axis(label: str, *, scale: float) -> Callable[[Any, Any], None]:
 
 
 def _polish(plot: Any, _element: Any, *, xgrid: bool, ygrid: bool) -> None:
-    """Hook: dark legible text, light grid, no logo, no way to scroll away from the data."""
+    """Hook: the look of all views, and no way to scroll away from the data."""
     figure = plot.state
+    polish_figure(figure, xgrid=xgrid, ygrid=ygrid)
+    if isinstance(figure.x_range, Range1d):
+        figure.x_range.update(bounds=(figure.x_range.start, figure.x_range.end))
+
+
+def polish_figure(figure: Any, *, xgrid: bool = True, ygrid: bool = True) -> None:
+    """Give a Bokeh figure dark legible text, a light grid and no logo.
+
+    Parameters
+    ----------
+    figure : bokeh.plotting.figure
+    xgrid, ygrid : bool
+        Whether grid lines are drawn across that axis.
+    """
     figure.output_backend = "canvas"
     figure.toolbar.logo = None
     figure.outline_line_color = None
     figure.title.text_font = FONT
-    figure.title.text_font_size = "13px"
+    # "13px" is the default of Bokeh, which the theme of HoloViews would replace.
+    figure.title.text_font_size = "13.0px"
     figure.title.text_color = INK
     for axis in figure.axis:
         _polish_axis(axis)
     figure.grid.grid_line_color = _GRID
     figure.xgrid.visible, figure.ygrid.visible = xgrid, ygrid
-    if isinstance(figure.x_range, Range1d):
-        figure.x_range.update(bounds=(figure.x_range.start, figure.x_range.end))
 
 
 def _polish_axis(axis: Axis) -> None:

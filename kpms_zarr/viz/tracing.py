@@ -38,6 +38,8 @@ _TERMS = {
 def traces(store: StoreLike, *, model: str, version: str | None = None) -> hv.Layout:
     """Course of the fit: log likelihood, median duration, stickiness, syllables in use.
 
+    A fit in progress is drawn by ``fit_views.fit_traces``.
+
     Parameters
     ----------
     store : path or URL
@@ -51,7 +53,8 @@ def traces(store: StoreLike, *, model: str, version: str | None = None) -> hv.La
         log likelihood, which is of other quantities in each, has one Curve a stage, the others
         are Overlays of one Curve a stage. Of a full stage a last Overlay shows the parts of the
         log probability as differences from their last values. Of more than 4,000 sweeps every
-        second, third, ... is shown.
+        second, third, ... is shown. A dashed line marks the target of the median duration,
+        where the fit had one.
 
     Raises
     ------
@@ -60,30 +63,60 @@ def traces(store: StoreLike, *, model: str, version: str | None = None) -> hv.La
     MissingData
         When the version has no traces.
     """
-    load()
     data = reading.parameters(store, model, version)
     labels = models.open_labels(store, model, version)
-    names = [name for name in _CURVES if name in data]
-    reading.require(data, names or ["trace_log_likelihood"], store, "parameters")
-    rates = np.unique([session.fps for session in reading.label_sessions(labels)])
-    frame_ms = 1000 / float(rates[0]) if len(rates) == 1 else None
+    reading.require(data, [] if _names(data) else ["trace_log_likelihood"], store, "parameters")
+    rates = [session.fps for session in reading.label_sessions(labels)]
+    settings = data.attrs.get("provenance", {}).get("settings", {})
+    return draw_traces(data, rates, settings.get("target_duration"))
+
+
+def draw_traces(data: xr.Dataset, rates: Sequence[float], target: float | None = None) -> hv.Layout:
+    """What :func:`traces` returns, of traces that are open already.
+
+    Parameters
+    ----------
+    data : Dataset
+        With ``trace_*`` (sweep), of one sweep or more.
+    rates : sequence of float, (session,)
+        Frames per second.
+    target : float, optional
+        Of the median duration, in ms.
+    """
+    load()
+    frame_ms = 1000 / float(max(rates)) if len(rates) else None
+    is_time = len(set(rates)) == 1
     stages = reading.stages(data)
     panels: list[hv.core.Dimensioned] = []
-    for name in names:
+    for name in _names(data):
         values = data[name].values.astype(float)
         if name == "trace_log_likelihood" and len(stages) > 1:
             panels += [_stage_curve(name, values, stage) for stage in stages]
+        elif name == "trace_median_duration" and frame_ms is not None:
+            at = None if target is None else target / (1.0 if is_time else frame_ms)
+            panels.append(_panel(name, values, stages, frame_ms if is_time else None, at))
         else:
-            panels.append(_panel(name, values, stages, frame_ms))
+            panels.append(_panel(name, values, stages, None))
     has_parts = bool(stages) and stages[-1].name == "full"
     parts = _parts(data, stages[-1]) if has_parts else None
     return hv.Layout([*panels, *([parts] if parts else [])]).cols(2)
 
 
+def _names(data: xr.Dataset) -> list[str]:
+    return [name for name in _CURVES if name in data]
+
+
 def _panel(
-    name: str, values: np.ndarray, stages: Sequence[Stage], frame_ms: float | None
+    name: str,
+    values: np.ndarray,
+    stages: Sequence[Stage],
+    frame_ms: float | None,
+    target: float | None = None,
 ) -> hv.core.Dimensioned:
-    """One quantity over all sweeps: a Curve, or an Overlay of one Curve a stage."""
+    """One quantity over all sweeps: a Curve, or an Overlay of one Curve a stage.
+
+    ``target``: where a dashed line is drawn, in units of the axis.
+    """
     label, tooltips = _CURVES[name], [("sweep", "@sweep")]
     is_time = name == "trace_median_duration" and frame_ms is not None
     if is_time:
@@ -96,7 +129,11 @@ def _panel(
     style = {
         **frame(_HEIGHT, hover=hover_tool(tooltips, mode="vline")),
         "logy": is_log,
-        "ylim": _limits(factor * values, is_log=is_log, headroom=0.25 if len(stages) > 1 else 0.05),
+        "ylim": _limits(
+            np.append(factor * values, [] if target is None else target),
+            is_log=is_log,
+            headroom=0.25 if len(stages) > 1 or target else 0.05,
+        ),
         "xlabel": "sweep",
         "ylabel": label,
     }
@@ -105,8 +142,24 @@ def _panel(
     whole = {**style, "show_legend": False} if len(stages) > 1 else style
     if is_time:
         whole["hooks"] = [*style["hooks"], second_axis("frames", scale=factor)]
-    drawn = hv.Overlay([*curves, *_borders(stages, style["ylim"])]) if stages[1:] else curves[0]
-    return drawn.opts(**whole)
+    more = _borders(stages, style["ylim"]) if stages[1:] else []
+    more += [] if target is None else _target(target, len(values), label, style["ylim"])
+    drawn = hv.Overlay([*curves, *more]) if more else curves[0]
+    return drawn.opts(**({**whole, "show_legend": False} if more else whole))
+
+
+def _target(
+    target: float, n_sweeps: int, label: str, ylim: tuple[float, float]
+) -> list[hv.Element]:
+    """A dashed line across, and what it is, at the right above it."""
+    unit = label.rpartition("(")[2].rstrip(")")
+    line = hv.HLine(target).opts(color=INK, line_width=1.5, line_dash="dashed", default_tools=[])
+    height = target + 0.03 * (ylim[1] - ylim[0])
+    text = hv.Text(
+        n_sweeps - 1, height, f"target {target:.4g} {unit}", halign="right", valign="bottom"
+    )
+    style = {"color": INK, "text_font_size": "13px", "default_tools": []}
+    return [line, text.opts(**style)]
 
 
 def _stage_curve(name: str, values: np.ndarray, stage: Stage) -> hv.Curve:
@@ -186,11 +239,11 @@ def _parts(data: xr.Dataset, stage: Stage) -> hv.Overlay | None:
     settled = np.concatenate([_settled(part) for part in shown])
     style = {
         **frame(_HEIGHT_WITH_TITLE, hover=hover),
-        "title": f"{stage.label}: parts of the model, against the last sweep",
+        "title": f"{stage.label}: parts of the model",
         "xlim": _stage_limits(stage),
         "ylim": _limits(settled),
         "xlabel": "sweep",
-        "ylabel": "change (nat / frame)",
+        "ylabel": "against last sweep (nat / frame)",
     }
     return hv.Overlay([curve.opts(**style) for curve in curves]).opts(
         **style, legend_position="right", legend_opts=_LEGEND

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import kpms_zarr
+from kpms_zarr.compute.certainty import LabelCertainty
 from kpms_zarr.compute.chain import Chain, ChainIndex
 from kpms_zarr.compute.events import PlanMade, SweepEnded
 from kpms_zarr.compute.full_tile import FixedSettings, FullTables, TileInput, sample_full_tile
@@ -33,7 +34,10 @@ from kpms_zarr.compute.kernels.noise import draw_noise_scale
 from kpms_zarr.compute.kernels.pose import PoseMap, latent_evidence, pose_of, rotate
 from kpms_zarr.compute.plan import Plan
 from kpms_zarr.compute.segments import Tile, TileShape
-from kpms_zarr.compute.stream import gather, gather_labels, in_flight, scatter_all
+from kpms_zarr.compute.start_model import StartModel
+from kpms_zarr.compute.stream import Flight, gather, gather_labels, in_flight, scatter_all
+from kpms_zarr.compute.sweep import Sampler
+from kpms_zarr.store import access
 from kpms_zarr.store.access import Session
 from kpms_zarr.store.synthetic import SyntheticStudy, write_store
 
@@ -262,7 +266,27 @@ def whole(study: SyntheticStudy, n_sweeps: int, folder: Path) -> tuple[dict[str,
         ended = [e for e in events if isinstance(e, SweepEnded) and e.stage == stage]
         speed[stage] = float(np.median([e.seconds for e in ended[2:]])) / plan.n_frames * 1e6
         speed[f"{stage} waiting"] = float(np.median([e.waiting for e in ended[2:]]))
+    speed["certainty"] = certainty(store, plan) / plan.n_frames * 1e6
     return speed, plan
+
+
+def certainty(store: Path, plan: Plan) -> float:
+    """Seconds that the certainty of all labels of a fit takes at its end, once compiled."""
+    start = StartModel.of(store, "m")
+    index = ChainIndex.of(access.sessions(access.open_group(store)), LAGS)
+    labels = kpms_zarr.open_labels(store, "m").load()
+    with Chain(index, n_latent=M, n_space=D, dtype="float32") as chain:
+        for session, first in zip(index.sessions, index.first, strict=True):
+            one = labels.sel(session=session.name)[["latent", "syllable"]]
+            rows = slice(first, first + session.n_frames)
+            chain.latent[rows] = one["latent"].values[: session.n_frames]
+            chain.syllable[rows] = one["syllable"].values[: session.n_frames]
+        sampler = Sampler(
+            chain, n_states=N, segment_frames=plan.n_segment_frames, seed=0, precision="float32",
+            flight=Flight(plan.tiles_in_flight),
+            shape=TileShape(plan.n_segments, plan.n_segment_frames),
+        )  # fmt: skip
+        return best_of(lambda: list(LabelCertainty(sampler, start.parameters)), 3)
 
 
 def machine_limits() -> tuple[float, float]:
@@ -301,6 +325,7 @@ def main() -> None:
     print(f"{'us per frame and sweep':<34}{'now':>6}{'limit':>8}  bound by")
     print(f"{'whole AR sweep':<34}{speed['ar']:6.2f}")
     print(f"{'whole full sweep':<34}{speed['full']:6.2f}")
+    print(f"{'certainty, once at the end':<34}{speed['certainty']:6.2f}")
     print(f"device waits: AR {speed['ar waiting']:.0%}, full {speed['full waiting']:.0%}")
     n = plan.n_segments * plan.n_segment_frames
     total, limits = 0.0, 0.0

@@ -39,7 +39,7 @@ CONFIG = FitConfig(
     sessions=("session_00[0-2]",), save_noise_scale=True,
 )  # fmt: skip
 AR = replace(CONFIG, stage="ar", save_noise_scale=False)
-PER_FRAME = ("syllable", "latent", "centroid", "heading", "noise_scale")
+PER_FRAME = ("syllable", "certainty", "latent", "centroid", "heading", "noise_scale")
 
 
 def write_study(store: Path, study: synthetic.SyntheticStudy) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from functools import reduce
@@ -16,10 +17,6 @@ from hypothesis.extra import numpy as hnp
 
 from kpms_zarr.compute import quality as module
 from kpms_zarr.compute.quality import (
-    Counts,
-    Gaps,
-    Histogram,
-    distance_from_middle,
     lower_histogram,
     median,
     pivot,
@@ -28,9 +25,28 @@ from kpms_zarr.compute.quality import (
     upper_histogram,
     warnings_of,
 )
+from kpms_zarr.compute.quality_counts import (
+    Counts,
+    Gaps,
+    Histogram,
+    bad_seconds,
+    confidence_histogram,
+    frames_per_second,
+    worst_start,
+)
 from kpms_zarr.store import access, schema
+from kpms_zarr.store.access import Session
+from kpms_zarr.store.consolidation import consolidate
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.synthetic import SyntheticStudy, write_store
+from kpms_zarr.store.tracking import (
+    CONFIDENCE_EDGES,
+    PROBLEMS,
+    distance_from_middle,
+    limits_of,
+    open_quality,
+)
+from kpms_zarr.store.verify import verify
 
 STUDY = SyntheticStudy(
     n_sessions=3, n_frames=24_000, n_keypoints=4, missing_fraction=0.1, is_ragged=True, seed=3
@@ -115,6 +131,77 @@ def test_histogram__is_the_same_for_any_split(data):
     np.testing.assert_equal(tuple(total), tuple(np.unique(key, return_counts=True)))
 
 
+@settings(deadline=None)
+@given(st.data())
+def test_confidence_histogram__has_its_edges_where_they_are_said_to_be(data):
+    edge = st.sampled_from([float(np.float32(e)) for e in CONFIDENCE_EDGES])
+    value = st.one_of(edge, st.floats(-0.5, 1.5, width=32), st.just(np.nan))
+    shape = st.tuples(st.integers(1, 30), st.integers(1, 3))
+    confidence = data.draw(hnp.arrays(np.float32, shape, elements=value))
+    expected = np.zeros((confidence.shape[1], 50), int)
+    edges = [np.float32(edge) for edge in CONFIDENCE_EDGES]
+    for row in confidence:
+        for point, one in enumerate(row):
+            if one == one:
+                at = sum(one >= edge for edge in edges[1:-1])
+                expected[point, at] += 1
+    found = confidence_histogram(confidence)
+    np.testing.assert_array_equal(found, expected)
+    for at in (10, 25, 45):  # what counts as low for a threshold that is an edge
+        is_low = confidence < float(CONFIDENCE_EDGES[at])
+        np.testing.assert_array_equal(found[:, :at].sum(1), is_low.sum(0))
+
+
+def naive_worst(is_bad: np.ndarray, bin_frames: int) -> list[int]:
+    """Oracle: every stretch of ten whole seconds, frame by frame."""
+    starts = []
+    for column in is_bad.T:
+        best, best_start = 0, -1
+        for start in range(0, len(column), bin_frames):
+            number = int(column[start : start + 10 * bin_frames].sum())
+            if number > best:
+                best, best_start = number, start
+        n_bins = -(-len(column) // bin_frames)
+        last = max(0, n_bins - 10) * bin_frames  # the stretch does not reach beyond the end
+        assert best_start <= last
+        starts.append(best_start)
+    return starts
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_worst_start__is_the_same_for_any_split(data):
+    n_frames, fps = data.draw(st.integers(2, 60)), data.draw(st.sampled_from([0.3, 1.4, 2, 3.0]))
+    session = Session("s", 0, n_frames, fps)
+    bin_frames = frames_per_second(session)
+    bad = st.integers(0, 9).map(lambda number: number < 3)
+    is_bad = {name: data.draw(hnp.arrays(bool, (n_frames, 3), elements=bad)) for name in PROBLEMS}
+    at = data.draw(cuts(n_frames))
+    total = Histogram(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    for name, values in is_bad.items():
+        for start, part in zip([0, *at], split(values, at), strict=True):
+            total = total.add(bad_seconds(part, name, start, bin_frames))
+    found = worst_start(total, session, 3)
+    expected = np.transpose([naive_worst(values, bin_frames) for values in is_bad.values()])
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_worst_start__without_where_the_frames_lie_is_wrong():
+    """The wrong twin: seconds counted from the beginning of each part."""
+    is_bad = np.zeros((400, 1), bool)
+    is_bad[355:380] = True
+    session = Session("s", 0, 400, 10.0)
+    parts = [bad_seconds(part, "missing", 0, 10) for part in split(is_bad, [200])]
+    right = worst_start(bad_seconds(is_bad, "missing", 0, 10), session, 1)[0, 0]
+    assert right == 280
+    assert worst_start(reduce(Histogram.add, parts), session, 1)[0, 0] != right
+
+
+@pytest.mark.parametrize("fps", [np.nan, 0.0, 0.2, 30.0, 29.97])
+def test_frames_per_second__is_a_whole_number_of_frames(fps):
+    assert frames_per_second(Session("s", 0, 10, fps)) == {30.0: 30, 29.97: 30}.get(fps, 1)
+
+
 def radix_median(parts: list[np.ndarray]) -> np.ndarray:
     where = pivot(reduce(Histogram.add, map(upper_histogram, parts)), parts[0].shape[1])
     lower = reduce(Histogram.add, (lower_histogram(part, where) for part in parts))
@@ -179,6 +266,13 @@ def whole_sessions(store, threshold: float = 0.5, scale: float = 6.0):
             "longest_gap": np.array([longest_run(column) for column in missing.T]),
             "distance_median": centre,
             "distance_mad": mad,
+            "confidence_count": confidence_histogram(confidence),
+            "worst_start": np.transpose(
+                [
+                    naive_worst(is_bad, round(session.fps))
+                    for is_bad in (missing, confidence < threshold, distance > centre + scale * mad)
+                ]
+            ),
         }
 
 
@@ -194,6 +288,12 @@ def test_quality__sees_what_was_planted(store, found):
     assert found["outlier_fraction"][session, 1] * found["n_frames"][session] >= 36
     assert np.isnan(found["low_confidence_fraction"][session]).all()
     assert np.isfinite(found["low_confidence_fraction"]).all("keypoint").sum() == 2
+    rate = round(STUDY.fps)
+    worst = found["worst_start"][session].sel(problem=["missing", "outlier"])
+    assert 16_000 - rate <= worst[2, 0] <= 17_000 - 10 * rate + rate
+    assert 340 - 10 * rate <= worst[1, 1] <= 300
+    assert (found["worst_start"][session].sel(problem="low_confidence") == -1).all()
+    assert found["confidence_count"][session].sum() == 0
 
 
 def test_quality__is_written_as_declared(store, found):
@@ -210,6 +310,38 @@ def test_quality__is_written_as_declared(store, found):
 def test_quality__can_be_run_again(store, found):
     again = quality(store)
     xr.testing.assert_identical(again.drop_attrs(), found.drop_attrs())
+
+
+def test_open_quality__reads_stores_of_earlier_releases(store, found, tmp_path):
+    older = tmp_path / "older.zarr"
+    shutil.copytree(store, older)
+    group = access.open_group(older, "r+")["quality"]
+    for entry in schema.QUALITY:
+        if entry.optional:
+            del group[entry.name]
+    group.attrs["coordinates"] = "n_frames"
+    consolidate(access.open_group(older, "r+"), ["quality"])
+    opened = open_quality(older)
+    assert "confidence_count" not in opened.variables
+    np.testing.assert_array_equal(opened["missing_fraction"], found["missing_fraction"])
+    assert verify(older).damages == []
+
+
+def test_limits_of__are_those_of_the_counts(store, found):
+    stored = open_quality(store)
+    for session in access.sessions(store):
+        limits = limits_of(stored, session.name)
+        distance = found["distance_median"] + 6 * found["distance_mad"]
+        np.testing.assert_array_equal(limits.distance, distance.sel(session=session.name))
+        assert limits.confidence == 0.5
+    with pytest.raises(InputError, match="run kpms-zarr quality again"):
+        limits_of(stored, "nobody")
+
+
+def test_open_quality__says_what_to_run(tmp_path):
+    write_store(tmp_path / "s.zarr", SyntheticStudy(n_sessions=1, n_frames=50))
+    with pytest.raises(InputError, match=r"kpms-zarr quality .*s\.zarr"):
+        open_quality(tmp_path / "s.zarr")
 
 
 @pytest.mark.parametrize(("scheduler", "n_workers"), [("synchronous", 1), ("threads", 5)])
@@ -256,7 +388,7 @@ def test_quality__passes_on_a_full_disk(store, monkeypatch):
 def test_quality__works_in_memory():
     write_store("memory://quality.zarr", SyntheticStudy(n_sessions=2, n_frames=200))
     found = quality("memory://quality.zarr")
-    assert found.sizes == {"session": 2, "keypoint": 8}
+    assert found["missing_fraction"].sizes == {"session": 2, "keypoint": 8}
 
 
 def test_quality__of_a_keypoint_never_seen_is_nan_without_warnings(tmp_path):

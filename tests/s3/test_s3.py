@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -307,3 +308,25 @@ def test_storage_options__reach_the_store_and_are_written_nowhere(
     assert SECRET not in printed
     fs, path = fsspec.core.url_to_fs(url)
     assert not [name for name in fs.find(path) if SECRET.encode() in fs.cat(name)]
+
+
+# ------------------------------------------------------------------ notebooks
+
+
+@pytest.mark.full
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*zmq.*", "ignore::DeprecationWarning")
+def test_notebook__explores_a_store_on_s3(url, files, monkeypatch, tmp_path):
+    nbclient = pytest.importorskip("nbclient", reason="needs nbclient, see the extra test")
+    nbformat = pytest.importorskip("nbformat")
+    names = STUDY.settings
+    kpms_zarr.ingest(url, files, fps=30, anterior=names.anterior, posterior=names.posterior)
+    kpms_zarr.pca(url)
+    kpms_zarr.fit(url, model="first", config=SMALL)
+    monkeypatch.setenv("KPMS_ZARR_STORE", url)
+    path = Path(__file__).resolve().parents[2] / "notebooks" / "04_explore.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    assert kpms_zarr.syllable_names(url, "first")["name"].values[0] == "commonest"

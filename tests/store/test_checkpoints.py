@@ -43,6 +43,18 @@ def traces(sweep: int) -> dict[str, np.ndarray]:
     }
 
 
+def windows(sweep: int) -> dict[str, np.ndarray]:
+    """Labels of two windows of five frames after each sweep."""
+    labels = np.random.default_rng(sweep).integers(-1, N_STATES, (sweep, 2, 5))
+    return {
+        "window_syllable": labels.astype(np.int16),
+        "window_sweep": np.arange(1, sweep + 1),
+        "window_session": np.array(["s70", "s41"], dtype=object),
+        "window_start": np.array([30, 20]),
+        "window_length": np.array([5, 5]),
+    }
+
+
 def commit(checkpoints: Checkpoints, sweep: int, sessions=SESSIONS, read: Any = None) -> int:
     return checkpoints.commit(
         sweep,
@@ -52,7 +64,11 @@ def commit(checkpoints: Checkpoints, sweep: int, sessions=SESSIONS, read: Any = 
         n_features=N_FEATURES,
         dtype="float32",
         read=read or (lambda *where: state(sweep, *where)),
-        values={"state_usage": np.full(N_STATES, float(sweep))},
+        values={
+            "state_usage": np.full(N_STATES, float(sweep)),
+            "state_number": np.arange(N_STATES)[::-1],
+            **windows(sweep),
+        },
         traces=traces(sweep),
         attrs={"mark": sweep},
     )
@@ -74,8 +90,13 @@ def assert_is(store: str | Path, sweep: int) -> None:
             strict=True,
         ):
             np.testing.assert_array_equal(got, wanted)
+    for name, values in windows(sweep).items():
+        np.testing.assert_array_equal(found.values[name], values)
     seen = kpms_zarr.open_progress(store, "m").load()
-    assert seen.attrs["n_sweeps"] == sweep
+    assert (seen.attrs["n_sweeps"], seen.attrs["n_sweeps_in_all"]) == (sweep, N_SWEEPS)
+    states = windows(sweep)["window_syllable"]
+    numbers = np.where(states < 0, -1, N_STATES - 1 - states)  # those of ``state_number``
+    np.testing.assert_array_equal(seen["window_syllable"], numbers)
     assert seen["trace_kappa"].sizes["sweep"] == sweep
     for row, session in enumerate(SESSIONS):
         np.testing.assert_array_equal(
@@ -355,6 +376,26 @@ def test_remote__commits_and_goes_on_as_on_a_disk(tmp_path):
     assert read_checkpoint(access.open_group(url), "m") is None
     assert not [path for path in fs.find(url) if "/chain/" in path]
     fs.rm(url, recursive=True)
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_pulse__changes_with_every_commit_and_with_nothing_else(tmp_path, is_remote):
+    store = f"memory://{tmp_path.name}/p.zarr" if is_remote else tmp_path / "p.zarr"
+    access.create(store)
+    root = access.open_group(store)
+    assert checkpoints_module.pulse(root) == ()
+    checkpoints = opened(store)
+    checkpoints.begin()
+    seen = [checkpoints_module.pulse(root)]
+    for sweep in (2, 3):
+        commit(checkpoints, sweep)
+        seen.append(checkpoints_module.pulse(root))
+        assert checkpoints_module.pulse(root) == seen[-1]
+    checkpoints.discard()
+    seen.append(checkpoints_module.pulse(root))
+    assert len(set(seen)) == 4
+    if is_remote:
+        fsspec.filesystem("memory").rm(store, recursive=True)
 
 
 def test_unfinished__lists_what_was_interrupted(committed):

@@ -176,3 +176,37 @@ def test_remote__storage_that_is_away_does_not_end_a_lease(remote, monkeypatch):
             patch.setattr(locking._Lease, "_read", away)
             lock.renew()
         lock.renew()
+
+
+# ------------------------------------------------------------------ for those who only look
+
+
+def test_is_fitted_now__on_a_disk_and_elsewhere(local, remote):
+    for store in (local, remote):
+        root = access.open_group(store)
+        assert not locking.is_fitted_now(root, store, "m")
+        with hold(store):
+            assert locking.is_fitted_now(root, store, "m")
+            assert not locking.is_fitted_now(root, store, "other")
+        assert not locking.is_fitted_now(root, store, "m")
+
+
+def test_is_fitted_now__never_stops_a_fit(local):
+    root, end = access.open_group(local), threading.Event()
+
+    def look() -> None:
+        while not end.is_set():
+            locking.is_fitted_now(root, local, "m")
+            time.sleep(0.001)
+
+    with hold(local):
+        pass
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for _ in range(300):
+            with hold(local):
+                pass
+    finally:
+        end.set()
+        thread.join()

@@ -184,7 +184,7 @@ def test_reconstruct__computes_nothing_until_asked(store, monkeypatch):
         raise AssertionError("something was computed")
 
     # A length read from the disk is fine; positions are not.
-    monkeypatch.setattr("kpms_zarr.store.reconstruction._place", refuse)
+    monkeypatch.setattr("kpms_zarr.store.reconstruction.place_pose", refuse)
     found = reconstruct(store, "m")
     assert dask.is_dask_collection(found.data)
     assert found.chunks[0] == (1, 1, 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -242,3 +244,40 @@ def fresh(tmp_path: Path) -> Path:
     path = tmp_path / "own.zarr"
     write_store(path, STUDY)
     return path
+
+
+@pytest.fixture(scope="session")
+def write_video() -> Callable[..., Path]:
+    """A function that writes pictures (row, column, rgb) as a video file."""
+    av = pytest.importorskip("av")
+
+    def write(
+        path: Path,
+        pictures: Iterable[np.ndarray],
+        *,
+        codec: str = "mpeg4",
+        fps: int = 30,
+        times: Sequence[int] | None = None,
+        keyframe_every: int = 40,
+        b_frames: int | None = 2,
+        pixels: str = "yuv420p",
+        options: dict[str, str] | None = None,
+    ) -> Path:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=fps, options=options or {})
+            stream.pix_fmt = pixels
+            stream.codec_context.gop_size = keyframe_every
+            if b_frames is not None:
+                stream.codec_context.max_b_frames = b_frames
+            base = Fraction(1, 1000 if times else fps)  # times are in ms
+            stream.codec_context.time_base = base
+            for number, picture in enumerate(pictures):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                if not number:
+                    stream.width, stream.height = frame.width, frame.height
+                frame.pts, frame.time_base = times[number] if times else number, base
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return path
+
+    return write

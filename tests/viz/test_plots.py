@@ -226,17 +226,6 @@ def test_poses__of_some_of_the_keypoints(two_stages: Path, helpers: SimpleNamesp
     assert len(lines.data) == len(helpers.keypoints) - 1
 
 
-def test_bones__go_over_keypoints_that_are_not_there() -> None:
-    spine = [("a", "b"), ("b", "c"), ("c", "d"), ("d", "e")]
-    assert plots._bones(spine, ["a", "b", "c", "d", "e"]) == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    assert plots._bones(spine, ["e", "a", "d"]) == [(0, 2), (1, 2)]
-    # Where three or more meet, or at an end, nothing takes the place of the bones.
-    star = [("a", "x"), ("b", "x"), ("c", "x"), ("a", "b")]
-    assert plots._bones(star, ["a", "b", "c"]) == [(0, 1)]
-    assert plots._bones(spine, ["b", "c"]) == [(0, 1)]
-    assert plots._bones([], ["b", "c"]) == []
-
-
 def test_plots__missing_statistics_are_named(fresh: Path, helpers: SimpleNamespace) -> None:
     helpers.publish(fresh, helpers.truth(), with_statistics=False, with_parameters=False)
     for draw in (plots.frequencies, plots.durations, plots.transitions):

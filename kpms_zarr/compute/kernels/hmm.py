@@ -72,6 +72,26 @@ def window(x: jax.Array, lags: int) -> jax.Array:
     return jnp.concatenate([x[i : i + n_frames] for i in range(lags + 1)], axis=1)
 
 
+def scaled_likelihood(tables: HmmTables, w: jax.Array) -> jax.Array:
+    """Likelihood of the states at one frame, the largest 1.
+
+    Parameters
+    ----------
+    tables : HmmTables
+    w : ((lag + 1) latent, segment)
+
+    Returns
+    -------
+    (state, segment)
+    """
+    n_states = tables.log_norm.shape[0]
+    n_latent = tables.shift.shape[0] // n_states
+    r = jnp.matmul(tables.whiten, w, precision=_HIGHEST) - tables.shift
+    square = jnp.sum((r * r).reshape(n_latent, n_states, -1), axis=0)
+    log_likelihood = tables.log_norm - 0.5 * square
+    return jnp.exp(log_likelihood - jnp.max(log_likelihood, axis=0))
+
+
 def filter_forward(tables: HmmTables, windows: jax.Array, left: jax.Array) -> jax.Array:
     """Filtered state probabilities p(z_t | x_0..x_t, z_left).
 
@@ -89,16 +109,10 @@ def filter_forward(tables: HmmTables, windows: jax.Array, left: jax.Array) -> ja
     -------
     (frame, state, segment)
     """
-    n_states = tables.log_norm.shape[0]
-    n_latent = tables.shift.shape[0] // n_states
-    step_matrix = tables.into[:, :n_states]
+    step_matrix = tables.into[:, : tables.log_norm.shape[0]]
 
     def step(predicted: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
-        r = jnp.matmul(tables.whiten, w, precision=_HIGHEST) - tables.shift
-        square = jnp.sum((r * r).reshape(n_latent, n_states, -1), axis=0)
-        log_likelihood = tables.log_norm - 0.5 * square
-        likelihood = jnp.exp(log_likelihood - jnp.max(log_likelihood, axis=0))
-        joint = predicted * likelihood
+        joint = predicted * scaled_likelihood(tables, w)
         filtered = joint / jnp.sum(joint, axis=0)
         return jnp.matmul(step_matrix, filtered, precision=_HIGHEST), filtered
 

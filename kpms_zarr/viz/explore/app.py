@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module, resources
 from typing import Any
 
@@ -35,12 +36,14 @@ def window(study: Study) -> pn.Template:
         state.mend()
     tabs = _pages(state)
     template = pn.Template(
-        resources.files("kpms_zarr.viz.explore").joinpath("window.html").read_text("utf-8")
+        resources.files("kpms_zarr.viz.explore").joinpath("window.html").read_text("utf-8"),
+        location=True,
     )
     template.add_variable("app_title", store_name(os.fspath(study.store)))
     template.add_panel("choices", _choices(state))
     template.add_panel("pages", tabs)
-    pn.state.add_periodic_callback(parts.guarded(state.refresh), period=_LOOK_EVERY)
+    look = parts.guarded(partial(state.refresh, wait=False))
+    pn.state.add_periodic_callback(look, period=_LOOK_EVERY)
     return template
 
 
@@ -122,9 +125,13 @@ def _tie(widget: Any, state: State, name: str) -> None:
         else:
             state.param.update(**{name: event.new})
 
-    def to_widget(event: Any) -> None:
-        if widget.value != event.new:
-            widget.value = event.new
+    def to_widget(_: Any) -> None:
+        # As it is now: it may have changed again while others were told of this event.
+        value = getattr(state, name)
+        # What a list does not offer yet comes with its new options, at the next news.
+        offered = getattr(widget, "values", None)
+        if widget.value != value and (offered is None or value in offered):
+            widget.value = value
 
     widget.param.watch(to_state, "value")
     state.param.watch(to_widget, name)

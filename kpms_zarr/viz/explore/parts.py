@@ -72,21 +72,22 @@ def guarded(build: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def follow(
-    state: State, names: Sequence[str], build: Callable[[], Any], *, news: bool = True
+    state: State, names: Sequence[Any], build: Callable[[], Any], *, news: bool = True
 ) -> pn.viewable.Viewable:
     """A view that is built again whenever one of some choices changes.
 
     Parameters
     ----------
     state : State
-    names : sequence of str
-        Parameters of ``state`` that ``build`` reads.
+    names : sequence of str or param.Parameter
+        Parameters of ``state``, and of widgets of the page, that ``build`` reads.
     build : callable
         Returns what is shown.
     news : bool
         Whether it is built again, too, when the store has something new.
     """
-    watched = [state.param[name] for name in (*names, *(["news"] if news else []))]
+    all_names = (*names, *(["news"] if news else []))
+    watched = [state.param[name] if isinstance(name, str) else name for name in all_names]
     make = guarded(build)
     return pn.param.ParamFunction(
         pn.bind(lambda *_: make(), *watched), sizing_mode="stretch_width", loading_indicator=True

@@ -36,7 +36,7 @@ class State(param.Parameterized):
 
     def __init__(self, study: Study, **choices: Any) -> None:
         super().__init__(**choices)
-        self.study = study
+        self.study, self._revision = study, study.revision
         self.mend()
 
     @property
@@ -68,7 +68,9 @@ class State(param.Parameterized):
             names = [*known.models, *known.unfinished]
             self.model = self.model if self.model in names else next(iter(names), "")
         if self.session not in known.sessions:
-            self.param.update(session=next(iter(known.sessions), ""), start=0.0, stop=0.0)
+            if self.session:  # the times were those of another
+                self.param.update(start=0.0, stop=0.0)
+            self.session = next(iter(known.sessions), "")
         if self.keypoint not in known.settings.keypoints:
             self.keypoint = ""
         if self.syllable >= known.n_states(self.model):
@@ -77,8 +79,14 @@ class State(param.Parameterized):
         if session and not 0 <= self.start < session.n_frames / session.fps:
             self.param.update(start=0.0, stop=0.0)
 
-    def refresh(self) -> None:
-        """Look for something new in the store."""
-        if self.study.refresh():
+    def refresh(self, *, wait: bool = True) -> None:
+        """Look for something new in the store; without ``wait``, for what was found meanwhile."""
+        if wait:
+            self.study.refresh()
+        else:
+            self.study.look()
+        # Of all windows each has to notice for itself.
+        if self._revision != self.study.revision:
+            self._revision = self.study.revision
             self.mend()
             self.news += 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,9 +13,17 @@ import xarray as xr
 
 from kpms_zarr.store import access, layout, models
 from kpms_zarr.store.access import Session, StoreLike
-from kpms_zarr.store.checkpoints import open_progress, unfinished
+from kpms_zarr.store.checkpoints import open_progress, pulse, unfinished
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.locking import is_fitted_now
 from kpms_zarr.store.study import StudySettings, read_settings
+from kpms_zarr.store.syllable_names import SyllableNames, read_names
+
+_LOG = logging.getLogger(__name__)
+_GLANCE_SECONDS = (1.5, 4.0)
+"""Between two looks at the fits alone, on a disk and elsewhere."""
+_REFRESH_SECONDS = (10.0, 30.0)
+"""Between two looks at everything, while the fits show nothing new."""
 
 
 class Study:
@@ -30,17 +41,31 @@ class Study:
         Published models.
     unfinished : dict of str to int
         Sweeps committed by fits that run or were interrupted.
+    running : frozenset of str
+        Models that a process is fitting now.
     settings : StudySettings
+    revision : int
+        Goes up whenever something new was found.
     """
 
     def __init__(self, store: StoreLike) -> None:
         self.store = store
         self._lock = threading.RLock()
+        self._looking = threading.Lock()
+        self._pulse: Any = None
+        self._glanced = self._refreshed = 0.0
         self._opened: dict[tuple[str, ...], xr.Dataset] = {}
         self.sessions: dict[str, Session] = {}
         self.models: dict[str, models.ModelInfo] = {}
         self.unfinished: dict[str, int] = {}
+        self.running: frozenset[str] = frozenset()
         self.settings = StudySettings()
+        self._made: dict[str, str] = {}
+        self._names: dict[tuple[str, str], SyllableNames] = {}
+        self._kept: dict[tuple[Any, ...], Any] = {}
+        self._making: dict[tuple[Any, ...], threading.Lock] = {}
+        self.revision = 0
+        self._root = access.open_group(store)
         self.refresh()
 
     def refresh(self) -> bool:
@@ -48,15 +73,53 @@ class Study:
         root = access.open_group(self.store)
         sessions = {session.name: session for session in access.sessions(root)}
         found = {info.name: info for info in models.list_models(root)}
-        running = {fit.name: fit.n_sweeps for fit in unfinished(root)}
+        begun = {fit.name: fit.n_sweeps for fit in unfinished(root)}
+        running = self._running(begun)
         settings = read_settings(root)
+        made = {name: access.made(root, name) for name in (layout.QUALITY, layout.PCA)}
+        renamed = self._renamed(found)
         with self._lock:
-            before = (self.sessions, self.models, self.unfinished, self.settings)
-            now = (sessions, found, running, settings)
+            before = (
+                *(self.sessions, self.models, self.unfinished, self.running, self.settings),
+                self._made,
+            )
+            now = (sessions, found, begun, running, settings, made)
             if sessions != self.sessions:
                 self._opened = {k: v for k, v in self._opened.items() if k[0] != "keypoints"}
-            self.sessions, self.models, self.unfinished, self.settings = now
-            return before != now
+            self.sessions, self.models, self.unfinished, self.running, self.settings = now[:-1]
+            self._made = made
+            self._root, self._refreshed = root, time.monotonic()
+            is_new = before != now or bool(renamed)
+            self._names |= renamed
+            self.revision += is_new
+            return is_new
+
+    def look(self) -> None:
+        """Begin to look for something new, unless that was done just now; nobody waits for it.
+
+        Mostly at the fits alone, with few small requests, so that commits are seen soon.
+        """
+        if time.monotonic() - self._glanced < _GLANCE_SECONDS[access.is_remote(self.store)]:
+            return
+        if self._looking.acquire(blocking=False):
+            threading.Thread(target=self._look, name="look", daemon=True).start()
+
+    def _look(self) -> None:
+        try:
+            now, begun = pulse(self._root), self._running(self.unfinished)
+            age = time.monotonic() - self._refreshed
+            is_old = age > _REFRESH_SECONDS[access.is_remote(self.store)]
+            if is_old or now != self._pulse or begun != self.running:
+                self.refresh()
+            self._pulse = now
+        except Exception as error:  # storage that is away: what was found before stays
+            _LOG.warning("the store cannot be looked at now: %s", error)
+        finally:
+            self._glanced = time.monotonic()
+            self._looking.release()
+
+    def _running(self, begun: Iterable[str]) -> frozenset[str]:
+        return frozenset(n for n in begun if is_fitted_now(self._root, self.store, n))
 
     def version(self, model: str) -> str:
         """The current version of the labels of a model; "" without."""
@@ -74,6 +137,20 @@ class Study:
         """Tracked data and the table of sessions, lazily."""
         return self._open(("keypoints",), lambda: access.dataset(self.store, layout.KEYPOINTS))
 
+    def quality(self) -> xr.Dataset | None:
+        """How well everything is tracked, in memory; None when it was not counted yet."""
+        return self._made_once(layout.QUALITY)
+
+    def pca(self) -> xr.Dataset | None:
+        """Principal components of the pose, in memory; None without."""
+        return self._made_once(layout.PCA)
+
+    def _made_once(self, group: str) -> xr.Dataset | None:
+        made = self._made.get(group, "")
+        if not made:
+            return None
+        return self._open((group, made), lambda: access.dataset(self.store, group).load())
+
     def labels(self, model: str) -> xr.Dataset:
         """Labels of the current version of a model, lazily."""
         version = self.version(model)
@@ -89,11 +166,50 @@ class Study:
             lambda: models.open_parameters(self.store, model, version),
         )
 
+    def names(self, model: str) -> SyllableNames:
+        """What people call the syllables of the current labels of a model."""
+        key = (model, self.version(model))
+        with self._lock:
+            if key not in self._names:
+                self._names[key] = read_names(self.store, *key)
+            return self._names[key]
+
+    def take_names(self, names: SyllableNames) -> None:
+        """Show names that were saved just now, in all windows."""
+        with self._lock:
+            self._names[names.model, self.version(names.model)] = names
+            self.revision += 1
+
+    def _renamed(self, found: dict[str, models.ModelInfo]) -> dict[tuple[str, str], SyllableNames]:
+        """Names that others gave to the syllables of models that are looked at."""
+        with self._lock:
+            shown = dict(self._names)
+        now = {
+            (model, version): read_names(self.store, model, version)
+            for model, version in shown
+            if model in found and version in found[model].versions
+        }
+        return {key: names for key, names in now.items() if names != shown[key]}
+
+    def remember(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """What takes long to make, made once for all windows; its version is part of ``key``."""
+        with self._lock:
+            turn = self._making.setdefault(key, threading.Lock())
+        with turn:
+            if key not in self._kept:
+                self._kept[key] = make()
+            return self._kept[key]
+
     def progress(self, model: str) -> xr.Dataset | None:
         """What a fit that runs or was interrupted has committed; None without."""
+        if model not in self.unfinished:
+            return None
+        key = ("progress", model, str(self.revision))
+        with self._lock:
+            self._opened = {k: v for k, v in self._opened.items() if k[:2] != key[:2] or k == key}
         try:
-            return open_progress(self.store, model)
-        except InputError:
+            return self._open(key, lambda: open_progress(self.store, model))
+        except (InputError, KeyError, FileNotFoundError):  # finished or gone on just now
             return None
 
     def _open(self, key: tuple[str, ...], make: Any) -> xr.Dataset:

@@ -1,15 +1,244 @@
-"""Ethogram."""
+"""Ethogram: all sessions at once, and some seconds of one of them frame by frame."""
 
 from __future__ import annotations
 
-import panel as pn
+from collections.abc import Callable
+from typing import Any
 
+import holoviews as hv
+import numpy as np
+import panel as pn
+import xarray as xr
+
+from kpms_zarr.store.access import Session
+from kpms_zarr.store.levels import open_levels
+from kpms_zarr.store.schema import KEYPOINTS
+from kpms_zarr.store.syllable_names import SyllableNames
+from kpms_zarr.viz.binning import Binned
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.explore.study import Study
+from kpms_zarr.viz.raster import Raster, strip
 
 TITLE = "Ethogram"
+
+_SECONDS = 30.0
+"""Shown around a moment that was clicked, unless less is shown already."""
+_MOST_SECONDS = 120.0
+_AS_STORED, _BY_NAME = "", "session"
+_OWN = {var.name for var in KEYPOINTS} - {"individual", "recording"}
 
 
 def page(state: State) -> pn.viewable.Viewable:
     """The page, for one browser window."""
-    return parts.text("Ethogram")
+    return _Page(state).view
+
+
+class _Page:
+    """The raster is made anew for other labels or another order only: what was zoomed in stays."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.raster: Raster | None = None
+        self._made: tuple[Any, ...] = ()
+        self._names: SyllableNames | None = None
+        self._order = pn.widgets.Select(name="Order of the sessions", width=220)
+        self._pale = pn.widgets.Checkbox(name="Pale where uncertain", value=True)
+        self._alone = pn.widgets.Checkbox(name="Colour only the chosen syllable", value=True)
+        self._place = pn.Column(sizing_mode="stretch_width")
+        self.view = pn.Column(self._place, sizing_mode="stretch_width")
+        make = parts.guarded(self._make)
+
+        def draw(*_: Any) -> None:
+            shown = make()
+            if shown is not None:
+                self._place[:] = [shown]
+
+        state.param.watch(draw, ["model", "news"])
+        self._order.param.watch(draw, "value")
+        state.param.watch(self._restyle, ["session", "start", "stop", "syllable"])
+        for widget in (self._pale, self._alone):
+            widget.param.watch(self._restyle, "value")
+        draw()
+
+    def _make(self) -> pn.viewable.Viewable | None:
+        """The page, or None when what is there is still right."""
+        state = self.state
+        if not state.has_model:
+            self.raster, self._made = None, ()
+            return parts.no_model(state)
+        self._order.options = orders(state)
+        study, model, order = state.study, state.model, str(self._order.value or "")
+        self._names = study.names(model)
+        wanted = (model, study.version(model), order, self._names)
+        if wanted == self._made:
+            return None
+        self._made = wanted
+        sessions, rows = in_order(state, order)
+        binned = Binned(study.labels(model), levels(study, model), model=model, sessions=sessions)
+        self.raster = Raster(binned, self._names, rows=rows, on_tap=self._tapped)
+        self._restyle()
+        controls = pn.Row(self._order, pn.Column(self._pale, self._alone))
+        return pn.Column(
+            controls,
+            _pane(self.raster.plot),
+            parts.text(
+                "Click to choose a session and a moment; drag a box to zoom in, as far as single "
+                "frames; the circling arrow of the toolbar zooms out."
+            ),
+            *self._below(),
+            sizing_mode="stretch_width",
+        )
+
+    def _below(self) -> tuple[pn.viewable.Viewable, ...]:
+        """The chosen time of the chosen session."""
+        acts: dict[str, Callable[[Any], object]] = {
+            "Earlier": lambda _: self._move(-1),
+            "Later": lambda _: self._move(1),
+            "Closer": lambda _: self._resize(0.5),
+            "Wider": lambda _: self._resize(2.0),
+            "Play": lambda _: self.state.param.update(page="player"),
+        }
+        buttons = [
+            pn.widgets.Button(name=name, width=90, on_click=act) for name, act in acts.items()
+        ]
+        watched = ("session", "start", "stop", "syllable")
+        changes = [self.state.param[name] for name in watched]
+        changes += [self._pale.param.value, self._alone.param.value]
+        make = parts.guarded(self._strip)
+        shown = pn.param.ParamFunction(
+            pn.bind(lambda *_: make(), *changes),
+            sizing_mode="stretch_width",
+            defer_load=True,  # not before the raster is seen
+        )
+        return shown, pn.Row(*buttons)
+
+    def _strip(self) -> pn.viewable.Viewable:
+        state = self.state
+        assert self.raster is not None
+        known = {session.name for session in self.raster.binned.sessions}
+        if state.session not in known:
+            return parts.empty(
+                f"{state.session or 'No session'} has no labels of this model. To label all that "
+                "have none:",
+                f"kpms-zarr apply {state.study.store} --model {state.model}",
+            )
+        start, stop = state.span
+        image, view = strip(
+            self.raster.binned,
+            state.session,
+            start,
+            stop,
+            names=self._names,
+            highlight=self._highlight,
+            by_certainty=self._pale.value,
+        )
+        dragged = hv.streams.BoundsX(source=image)
+        tapped = hv.streams.Tap(source=image)
+
+        def choose_time(boundsx: tuple[float, float] | None) -> None:
+            if boundsx is not None:
+                self._choose(state.session, *boundsx)
+
+        def choose_syllable(x: float | None, y: float | None) -> None:
+            column = -1 if x is None else int((x - view.start) // view.seconds)
+            if 0 <= column < view.syllable.shape[1]:
+                state.syllable = max(-1, int(view.syllable[0, column]))
+
+        dragged.add_subscriber(choose_time)
+        tapped.add_subscriber(choose_syllable)
+        return pn.Column(
+            parts.heading(f"{state.session}, {start:.2f} to {stop:.2f} s", 3),
+            _pane(image),
+            parts.text("Drag to choose a time; click to choose the syllable."),
+            sizing_mode="stretch_width",
+        )
+
+    @property
+    def _highlight(self) -> int:
+        return self.state.syllable if self._alone.value else -1
+
+    def _restyle(self, *_: Any) -> None:
+        if self.raster is not None:
+            self.raster.look.param.update(
+                highlight=self._highlight,
+                by_certainty=self._pale.value,
+                marked=(self.state.session, *self.state.span),
+            )
+
+    def _tapped(self, session: Session, seconds: float, _syllable: int) -> None:
+        end = session.n_frames / session.fps
+        if seconds >= end:
+            self.state.show(session.name)
+            return
+        start, stop = self.state.span
+        length = min(stop - start if stop - start <= _MOST_SECONDS else _SECONDS, end)
+        first = min(max(0.0, seconds - length / 2), end - length)
+        self._choose(session.name, first, first + length)
+
+    def _move(self, step: int) -> None:
+        start, stop = self.state.span
+        self._show(start + step * (stop - start), stop - start)
+
+    def _resize(self, factor: float) -> None:
+        start, stop = self.state.span
+        length = factor * (stop - start)
+        self._show((start + stop - length) / 2, length)
+
+    def _show(self, start: float, length: float) -> None:
+        session = self.state.chosen
+        if session is not None:
+            end = session.n_frames / session.fps
+            length = min(max(length, 4 / session.fps), end)
+            start = min(max(0.0, start), end - length)
+            self._choose(session.name, start, start + length)
+
+    def _choose(self, name: str, start: float, stop: float) -> None:
+        self.state.show(name, round(start, 3), round(stop, 3))  # ms are enough for an address
+
+
+def _pane(plot: Any) -> pn.viewable.Viewable:
+    # Both plots have times, yet not the same ones.
+    return pn.pane.HoloViews(plot, sizing_mode="stretch_width", linked_axes=False)
+
+
+def levels(study: Study, model: str) -> xr.Dataset | None:
+    """Levels of detail of the labels of a model, opened once there are any."""
+    version = study.version(model)
+    kept: list[xr.Dataset] = study.remember(("levels", model, version), list)
+    if not kept:
+        found = open_levels(study.store, model, version)
+        kept += [] if found is None else [found]
+    return kept[0] if kept else None
+
+
+def orders(state: State) -> dict[str, str]:
+    """Orders that sessions can be shown in: what a person reads, and the coordinate."""
+    found = {"as in the store": _AS_STORED, "name": _BY_NAME}
+    table = state.study.keypoints()
+    for name, column in table.coords.items():
+        if column.dims == ("session",) and name not in _OWN and len(np.unique(column.values)) > 1:
+            found[str(name)] = str(name)
+    return found
+
+
+def in_order(state: State, order: str) -> tuple[list[str], list[str]]:
+    """Names of the labelled sessions in an order, and what stands beside their rows."""
+    labels = state.study.labels(state.model)
+    is_real = labels["n_frames"].values > 0
+    names = [str(name) for name in labels["session"].values[is_real]]
+    if order == _AS_STORED:
+        return names, names
+    if order == _BY_NAME:
+        names = sorted(names)
+        return names, names
+    table = state.study.keypoints()
+    values = dict(zip(map(str, table["session"].values), table[order].values, strict=True))
+    is_text = table[order].dtype.kind not in "iufb"
+    # Those of which nothing is known come last.
+    known = {
+        name: values[name] for name in names if name in values and values[name] == values[name]
+    }
+    known = {name: value for name, value in known.items() if str(value)}
+    names.sort(key=lambda name: (name not in known, known.get(name, "" if is_text else 0), name))
+    return names, [f"{known[name]}: {name}" if name in known else name for name in names]

@@ -1,15 +1,207 @@
-"""Fit."""
+"""How a fit goes: whether it runs, its traces, how far its labels have settled, durations."""
 
 from __future__ import annotations
 
+import html
+import os
+import shlex
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import holoviews as hv
+import numpy as np
 import panel as pn
 
+from kpms_zarr.viz import fit_views
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.fit_views import Course
+from kpms_zarr.viz.reading import MissingData
 
 TITLE = "Fit"
+
+_RUNNING, _PUBLISHED = "in progress", "published"
 
 
 def page(state: State) -> pn.viewable.Viewable:
     """The page, for one browser window."""
-    return parts.text("Fit")
+    return _Page(state).view
+
+
+class _Page:
+    """Keeps what is chosen on the page while the views are drawn again at every commit."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.which = pn.widgets.RadioButtonGroup(
+            name="Which fit of the model", options=[_RUNNING, _PUBLISHED], value=_RUNNING
+        )
+        self.window = pn.widgets.Select(name="Window of frames", options={"first": 0}, width=420)
+        self._drawn: Any = None
+        self._course: Course | None = None
+        self._places = {
+            name: pn.Column(sizing_mode="stretch_width")
+            for name in ("status", "traces", "stability", "durations")
+        }
+        self.view = pn.Column(*self._places.values(), sizing_mode="stretch_width")
+        state.param.watch(self._update, ["page", "model", "news"])
+        self.which.param.watch(self._update, "value")
+        self.window.param.watch(lambda _: self._draw_stability(), "value")
+        self._update()
+
+    def _update(self, *_: Any) -> None:
+        """Draw again what has changed, if anybody looks at it."""
+        state, study = self.state, self.state.study
+        key = (
+            state.model,
+            study.version(state.model),
+            study.unfinished.get(state.model),
+            state.model in study.running,
+            self.which.value,
+        )
+        if key == self._drawn or (state.page != "fit" and self._drawn is not None):
+            return
+        self._drawn = key
+        self._course = None
+        self._places["status"][:] = [parts.guarded(self._status)()]
+        if self._course is None:
+            for name in ("traces", "stability", "durations"):
+                self._places[name][:] = []
+            return
+        self._places["traces"][:] = [parts.heading("Traces"), self._view(self._traces)]
+        self._draw_stability()
+        title = parts.heading("Durations of bouts")
+        self._places["durations"][:] = [title, self._view(self._durations)]
+
+    # -------------------------------------------------------------- what there is
+
+    def _status(self) -> pn.viewable.Viewable:
+        """Find the fit that is looked at, and say in words how it stands."""
+        state = self.state
+        model = state.model
+        progress = state.study.progress(model)
+        has_both = progress is not None and state.has_model
+        if progress is not None and not (has_both and self.which.value == _PUBLISHED):
+            self._course = fit_views.course_in_progress(progress)
+            words = self._progress_words(self._course)
+        elif state.has_model:
+            version = state.study.version(model)
+            data, labels = state.study.parameters(model), state.study.labels(model)
+            self._course = fit_views.published_course(data, labels, model, version)
+            words = _status_html(
+                f"{model}: finished",
+                f"{self._course.n_sweeps} sweeps; labels {version} of {_when(self._course)}.",
+            )
+        else:
+            return parts.no_model(state)
+        return pn.Column(words, *([self.which] if has_both else []), sizing_mode="stretch_width")
+
+    def _progress_words(self, course: Course) -> pn.viewable.Viewable:
+        done = f"{course.n_sweeps} of {course.n_planned} sweeps are committed ({_when(course)})."
+        if course.model in self.state.study.running:
+            left = course.seconds_left
+            rest = "" if np.isnan(left) else f" About {_duration(left)} left."
+            text = f"{done}{rest} This page goes on by itself with every commit."
+            return _status_html(f"{course.model}: running", text)
+        store = shlex.quote(os.fspath(self.state.study.store))
+        return _status_html(
+            f"{course.model}: interrupted",
+            f"{done} Nothing of them is lost. To go on:",
+            f"kpms-zarr fit {store} --model {course.model} --resume",
+        )
+
+    # -------------------------------------------------------------- views
+
+    def _view(self, build: Callable[[], Any]) -> Any:
+        return parts.guarded(lambda: _or_words(build))()
+
+    def _traces(self) -> pn.viewable.Viewable:
+        assert self._course is not None
+        panes = [_pane(view) for view in fit_views.draw_course(self._course)]
+        rows = [pn.Row(*panes[i : i + 2], sizing_mode="stretch_width") for i in (0, 2, 4, 6)]
+        return pn.Column(*(row for row in rows if len(row)), sizing_mode="stretch_width")
+
+    def _durations(self) -> pn.viewable.Viewable:
+        assert self._course is not None
+        return _pane(fit_views.draw_course_durations(self._course, self.state.study.store))
+
+    def _draw_stability(self) -> None:
+        if self._course is not None:
+            title = parts.heading("Label stability")
+            self._places["stability"][:] = [title, self._view(self._stability)]
+
+    def _stability(self) -> pn.viewable.Viewable:
+        course = self._course
+        assert course is not None
+        options = {name: i for i, name in enumerate(fit_views.window_names(course))}
+        chosen = self.window.value if self.window.value in options.values() else 0
+        if options != self.window.options:
+            self.window.param.update(options=options, value=chosen)
+        found = fit_views.read_stability(course, chosen)
+        image, share = fit_views.draw_stability(found)
+        explanation = parts.text(
+            "Each row is a sweep, the last one at the bottom; rows that look alike mean labels "
+            "that have settled. Drag over some frames, or choose them below, to see them in the "
+            "player."
+        )
+        for view in (image, share):
+            hv.streams.BoundsX(source=view).add_subscriber(
+                lambda boundsx: self._show(found.session, *boundsx)
+            )
+        return pn.Column(
+            explanation, self.window, _pane(image, linked=True), _pane(share, linked=True),
+            self._chooser(found),
+            sizing_mode="stretch_width",
+        )  # fmt: skip
+
+    def _chooser(self, found: fit_views.Stability) -> pn.viewable.Viewable:
+        """The same as dragging, by keyboard."""
+        begin, end = found.seconds
+        seconds = pn.widgets.EditableRangeSlider(
+            name="Frames to look at (s of the session)", start=begin, end=end, value=(begin, end),
+            step=1 / found.fps, format="0.00", width=420,
+        )  # fmt: skip
+        button = pn.widgets.Button(name="Show them in the player", button_type="primary")
+        button.on_click(lambda _: self._show(found.session, *seconds.value))
+        return pn.Row(seconds, pn.Column(pn.Spacer(height=14), button))
+
+    def _show(self, session: str, begin: float, end: float) -> None:
+        self.state.show(session, max(0.0, begin), end)
+        self.state.page = "player"
+
+
+def _or_words(build: Callable[[], Any]) -> Any:
+    """A view; where data are missing that come later or with a new fit, a sentence."""
+    try:
+        return build()
+    except MissingData as error:
+        problem = error.problems[0]
+        return parts.empty(f"Needs {problem.expected}; found {problem.found}: {problem.fix}.")
+
+
+def _pane(view: hv.core.Dimensioned, *, linked: bool = False) -> pn.viewable.Viewable:
+    # Not linked, or Panel gives one range to axes that share no more than a name.
+    return pn.pane.HoloViews(view, sizing_mode="stretch_width", linked_axes=linked)
+
+
+def _status_html(title: str, text: str, command: str = "") -> pn.viewable.Viewable:
+    code = f"<pre>{html.escape(command)}</pre>" if command else ""
+    return pn.pane.HTML(
+        f'<div role="status"><h2>{html.escape(title)}</h2><p>{html.escape(text)}</p>{code}</div>',
+        sizing_mode="stretch_width",
+    )
+
+
+def _when(course: Course) -> str:
+    try:
+        return datetime.fromisoformat(course.created).strftime("%Y-%m-%d %H:%M:%S %Z")
+    except ValueError:
+        return "an unknown time"
+
+
+def _duration(seconds: float) -> str:
+    """``"4 min"``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -2,14 +2,123 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import panel as pn
 
+from kpms_zarr.viz import pose_space as views
+from kpms_zarr.viz import reading
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.pose_space_data import ALL, MAX_BLOCKS, group_choices, groups, sample_scores
+from kpms_zarr.viz.rotating import IN_A_ROW, draw_rotating
 
 TITLE = "Pose space"
+
+_MAX_COMPONENTS = 8
+_IN_A_ROW = 3
+_HOW_TO_READ_SCREE = (
+    "Poses are centred, turned so that the animal faces right, and described by principal "
+    "components. Bars: the share of the variance of each component. Line: the share of all up to "
+    "it. A fit of all keypoints takes the components left of the dashed line, unless told "
+    "otherwise with --latent-dim."
+)
+_HOW_TO_READ_COMPONENTS = (
+    "What each component does to the mean pose (grey): two standard deviations less in blue, two "
+    "more in orange. A component in which one keypoint alone moves is often a badly tracked one."
+)
+_HOW_TO_READ_SCORES = (
+    "Where the frames of each group lie along two latent dimensions of the model {model}: the "
+    "darker a cell, the larger its share of the frames of that group. Groups whose frames lie "
+    "elsewhere differ in posture, or in size or tracking. Up to {n_blocks} blocks of 16,384 "
+    "frames, drawn at random, are read."
+)
 
 
 def page(state: State) -> pn.viewable.Viewable:
     """The page, for one browser window."""
-    return parts.text("Pose space")
+    by = pn.widgets.Select(name="Groups by", width=180)
+    across = pn.widgets.Select(name="Latent dimension across", width=180)
+    upwards = pn.widgets.Select(name="Latent dimension upwards", width=180)
+    choices = pn.Row(by, across, upwards)
+
+    def fill(*_: Any) -> None:
+        choices.visible = state.has_model
+        if not state.has_model:
+            return
+        names = group_choices(state.study.keypoints())
+        of = {**{name: name for name in names}, ALL: ""}
+        usual = "group" if "group" in names else ""
+        by.param.update(options=of, value=by.value if by.value in of.values() else usual)
+        n_latent = state.study.labels(state.model).sizes.get("latent_dim", 0)
+        for widget, first in ((across, 0), (upwards, min(1, max(0, n_latent - 1)))):
+            old = widget.value
+            widget.param.update(
+                options=list(range(n_latent)),
+                value=old if old in range(n_latent) else first if n_latent else None,
+            )
+
+    fill()
+    state.param.watch(fill, ["model", "news"])
+    watched = ["model", by.param.value, across.param.value, upwards.param.value]
+    return pn.Column(
+        parts.follow(state, [], lambda: _components(state)),
+        parts.heading("Scores by group"),
+        choices,
+        parts.follow(
+            state, watched, lambda: _scores(state, by.value, (across.value, upwards.value))
+        ),
+        sizing_mode="stretch_width",
+    )
+
+
+def _components(state: State) -> Any:
+    data = state.study.pca()
+    if data is None:
+        return parts.empty(
+            "No principal components yet:", f"kpms-zarr pca {state.study.store} --variance 0.9"
+        )
+    scree = pn.pane.HoloViews(
+        views.draw_scree(data), sizing_mode="stretch_width", linked_axes=False
+    )
+    sliders, figures = draw_rotating(data, state.study.settings, max_components=_MAX_COMPONENTS)
+    turn = " The sliders turn all of them." if data.sizes["space"] == 3 else ""
+    return pn.Column(
+        parts.heading("Principal components"),
+        parts.text(_HOW_TO_READ_SCREE),
+        *(parts.text(f"Note: {note}.") for note in data.attrs.get("notes", ())),
+        scree,
+        parts.text(_HOW_TO_READ_COMPONENTS + turn),
+        pn.Row(*map(pn.pane.Bokeh, sliders)),
+        *(
+            pn.Row(*map(pn.pane.Bokeh, figures[i : i + IN_A_ROW]))
+            for i in range(0, len(figures), IN_A_ROW)
+        ),
+        sizing_mode="stretch_width",
+    )
+
+
+def _scores(state: State, by: str | None, dims: tuple[int | None, int | None]) -> Any:
+    if not state.has_model:
+        return parts.no_model(state)
+    labels = state.study.labels(state.model)
+    reading.require(labels, ("latent",), state.study.store, "labels")
+    across, upwards = dims
+    if across is None or upwards is None:
+        return None
+    of_group = groups(reading.label_sessions(labels), state.study.keypoints(), by)
+    found = sample_scores(labels, of_group, by=by or "", dims=(across, upwards))
+    said = _HOW_TO_READ_SCORES.format(model=state.model, n_blocks=MAX_BLOCKS)
+    if found.left_out:
+        said += f" {len(found.left_out)} smaller groups are left out."
+    # Rows, not a Layout: that is not drawn inside of tabs before the window is resized.
+    panes: list[Any] = [
+        pn.pane.HoloViews(panel, sizing_mode="stretch_width", linked_axes=False)
+        for panel in views.draw_scores(found)
+    ]
+    panes += [pn.Spacer(sizing_mode="stretch_width") for _ in range(-len(panes) % _IN_A_ROW)]
+    rows = [
+        pn.Row(*panes[i : i + _IN_A_ROW], sizing_mode="stretch_width")
+        for i in range(0, len(panes), _IN_A_ROW)
+    ]
+    return pn.Column(parts.text(said), *rows, sizing_mode="stretch_width")

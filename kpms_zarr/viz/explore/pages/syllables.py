@@ -1,15 +1,220 @@
-"""Syllables."""
+"""Syllables: a card for each one in use, and all about the one that is chosen."""
 
 from __future__ import annotations
 
+import html
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import panel as pn
 
+from kpms_zarr.store.syllable_names import SyllableNames
+from kpms_zarr.viz.colors import syllable_color
 from kpms_zarr.viz.explore import parts
+from kpms_zarr.viz.explore.cards import Cards
 from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.explore.syllable_detail import Detail
+from kpms_zarr.viz.pose_drawings import extent, picture
+from kpms_zarr.viz.reading import MissingData
+from kpms_zarr.viz.syllable_data import Gallery
 
 TITLE = "Syllables"
+
+_PER_PAGE = 12
+_ASPECT = 0.55
+"""Height of the pictures by their width."""
+_ORDERS = {
+    "most frequent first": lambda labels, one: -float(labels["frequency"][one]),
+    "number": lambda labels, one: one,
+    "longest first": lambda labels, one: -float(np.nan_to_num(labels["median_duration"][one])),
+}
 
 
 def page(state: State) -> pn.viewable.Viewable:
     """The page, for one browser window."""
-    return parts.text("Syllables")
+    return _Page(state).view
+
+
+class _Page:
+    """Cards and detail are made when they are looked at, and anew for other labels only."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self._made: tuple[str, str] | None = None
+        self._gallery: Gallery | None = None
+        self._detail: Detail | None = None
+        self._names: SyllableNames | None = None
+        self._first = 0
+        self._cards = Cards(label="Syllables in use")
+        self._order = pn.widgets.Select(name="Order", options=list(_ORDERS), width=180)
+        self._find = pn.widgets.TextInput(name="Find by number or name", width=180)
+        self._before = pn.widgets.Button(name="Previous", width=90, align="end")
+        self._after = pn.widgets.Button(name="Next", width=90, align="end")
+        self._count = pn.pane.HTML("", align="end", min_width=200)
+        self._below = pn.Column(sizing_mode="stretch_width")
+        self._whole = pn.Column(
+            pn.FlexBox(
+                self._order, self._find, self._before, self._after, self._count, align_items="end"
+            ),
+            self._cards,
+            self._below,
+            sizing_mode="stretch_width",
+        )
+        self.view = pn.Column(sizing_mode="stretch_width")
+        self._update()
+        self._listen()
+
+    def _listen(self) -> None:
+        state = self.state
+        state.param.watch(self._if_seen, ["model", "news", "syllable", "page"])
+        self._cards.param.watch(self._clicked, "clicks")
+        for widget in (self._order, self._find):
+            widget.param.watch(lambda _: self._turn(to=0), "value")
+        self._before.on_click(lambda _: self._turn(by=-_PER_PAGE))
+        self._after.on_click(lambda _: self._turn(by=_PER_PAGE))
+
+    def _if_seen(self, *_: Any) -> None:
+        if self.state.page == "syllables":
+            self._update()
+
+    def _update(self) -> None:
+        shown = parts.guarded(self._follow)()
+        if shown is not None:
+            self.view[:] = [shown]
+
+    def _follow(self) -> pn.viewable.Viewable | None:
+        """What the page shows now; None when that is there already."""
+        state, study = self.state, self.state.study
+        if not state.has_model:
+            self._made = None
+            return parts.no_model(state)
+        now = (state.model, study.version(state.model))
+        is_other = now != self._made
+        if is_other:
+            self._gallery = study.remember(("gallery", *now), lambda: _gallery(state))
+            self._made, self._detail, self._first, self._names = now, None, 0, None
+        names = study.names(state.model)
+        is_renamed = names != self._names
+        self._names = names
+        is_chosen = self._detail is None or self._detail.syllable != state.syllable
+        if is_other or is_chosen:
+            self._go_to(state.syllable)
+        if is_other or is_renamed:
+            self._fill()
+        self._cards.chosen = state.syllable
+        if is_other or is_chosen:
+            self._open()
+        elif is_renamed and self._detail is not None:
+            self._detail.rename()
+        return self._whole if is_other or not len(self.view) else None
+
+    def _open(self) -> None:
+        """Show the detail of the chosen syllable."""
+        self._detail = None
+        if self.state.syllable < 0:
+            words = "Choose a card to see more of a syllable, to name it and to compare it."
+            self._below[:] = [parts.text(words)]
+            return
+
+        def build() -> Any:
+            assert self._gallery is not None
+            self._detail = Detail(self.state, self._gallery, self.state.syllable)
+            return self._detail.view
+
+        self._below[:] = [parts.guarded(build)()]
+
+    def _clicked(self, event: Any) -> None:
+        self.state.syllable = int(event.new[1])
+
+    # -------------------------------------------------------------- cards
+
+    def _found(self) -> list[int]:
+        """Syllables whose cards are shown, in order."""
+        gallery, names = self._gallery, self._names
+        assert gallery is not None
+        assert names is not None
+        wanted = (self._find.value or "").strip().casefold()
+        found = [
+            one
+            for one in gallery.used
+            if not wanted or wanted == str(one) or wanted in names.given(one).casefold()
+        ]
+        key: Callable[..., float] = _ORDERS[self._order.value]
+        return sorted(found, key=lambda one: key(gallery.labels, one))
+
+    def _turn(self, *, by: int = 0, to: int | None = None) -> None:
+        self._first = max(0, self._first + by if to is None else to)
+        if self._gallery is not None:
+            self._fill()
+
+    def _go_to(self, syllable: int) -> None:
+        """Turn to the cards among which a syllable is."""
+        found = self._found()
+        if syllable in found:
+            first = found.index(syllable) // _PER_PAGE * _PER_PAGE
+            if first != self._first:
+                self._first = first
+                self._fill()
+
+    def _fill(self) -> None:
+        gallery, found = self._gallery, self._found()
+        assert gallery is not None
+        self._first = min(self._first, max(0, len(found) - 1) // _PER_PAGE * _PER_PAGE)
+        shown = found[self._first : self._first + _PER_PAGE]
+        pictures, why_not = _pictures(gallery, shown)
+        self._cards.cards = [self._card(one, pictures.get(one, "")) for one in shown]
+        self._before.disabled = self._first == 0
+        self._after.disabled = self._first + _PER_PAGE >= len(found)
+        last = self._first + len(shown)
+        which = f"{self._first + 1} to {last} of {len(found)}" if shown else "None found among"
+        words = f"{which} syllables in use (0.5 % of the frames or more). {why_not}"
+        self._count.object = f'<p style="margin:0 0 6px" role="status">{html.escape(words)}</p>'
+
+    def _card(self, one: int, drawing: str) -> dict[str, Any]:
+        assert self._gallery is not None
+        assert self._names is not None
+        labels = self._gallery.labels
+        share, median = 100 * float(labels["frequency"][one]), float(labels["median_duration"][one])
+        facts = [f"{share:.1f} % of the frames", f"median {median:.0f} ms"]
+        return {
+            "key": one,
+            "number": str(one),
+            "title": self._names.given(one),
+            "color": syllable_color(one),
+            "lines": facts,
+            "hint": f"Syllable {self._names.label(one)}: {', '.join(facts)}",
+            "picture": drawing,
+        }
+
+
+def _gallery(state: State) -> Gallery:
+    study = state.study
+    try:
+        parameters = study.parameters(state.model)
+    except (KeyError, FileNotFoundError):  # says so itself where poses are wanted
+        parameters = None
+    return Gallery(
+        study.store,
+        model=state.model,
+        version=study.version(state.model),
+        labels=study.labels(state.model),
+        parameters=parameters,
+        settings=study.settings,
+    )
+
+
+def _pictures(gallery: Gallery, shown: list[int]) -> tuple[dict[int, str], str]:
+    """Typical poses of some syllables at one scale, or why there are none."""
+    try:
+        found = [gallery.trajectory(one) for one in shown]
+    except MissingData:
+        return {}, "This version of the labels has no poses to draw."
+    drawn = [one for one in found if one.n_examples]
+    if not drawn:
+        return {}, ""
+    half = extent(drawn, _ASPECT)
+    label = "Typical poses of syllable {}"
+    return {
+        one.syllable: picture(one, half=half, label=label.format(one.syllable)) for one in drawn
+    }, ""

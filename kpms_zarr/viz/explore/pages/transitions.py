@@ -1,15 +1,167 @@
-"""Transitions."""
+"""Which syllable follows which, in the whole study or in the sessions that a person chooses."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import holoviews as hv
 import panel as pn
 
+from kpms_zarr.store.selection import parse_selectors
+from kpms_zarr.viz import transition_views
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.transition_counts import (
+    NORMALISATIONS,
+    TransitionCounts,
+    count_transitions,
+    neighbours,
+)
 
 TITLE = "Transitions"
+
+_HELP = (
+    "Names, patterns such as mouse_*, or coordinate=value such as group=control, with commas "
+    "between them. Empty: all sessions with labels."
+)
 
 
 def page(state: State) -> pn.viewable.Viewable:
     """The page, for one browser window."""
-    return parts.text("Transitions")
+    # Columns beside each other, one for each set of sessions.
+    return pn.FlexBox(_Column(state).view, sizing_mode="stretch_width", gap="24px")
+
+
+class _Column:
+    """One set of sessions: what chooses it, its matrix and its graph."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.sessions = pn.widgets.TextInput(
+            name="Sessions",
+            placeholder="all; or mouse_*, group=control",
+            description=_HELP,
+            width=330,
+        )
+        self.share = pn.widgets.Select(
+            name="Share", options={words: key for key, words in NORMALISATIONS.items()}, width=250
+        )
+        self.edges = pn.widgets.IntSlider(
+            name="Changes drawn in the graph, the commonest", start=10, end=300, step=10, value=80,
+            width=290,
+        )  # fmt: skip
+        self._counts: TransitionCounts | None = None
+        self._counted: Any = None
+        self._place = pn.Column(sizing_mode="stretch_width")
+        choices = pn.FlexBox(self.sessions, self.share, self.edges, sizing_mode="stretch_width")
+        self.view = pn.Column(
+            choices, self._place, sizing_mode="stretch_width", styles={"flex": "1 1 480px"}
+        )
+        state.param.watch(self._update, ["page", "model", "news", "syllable"])
+        for widget in (self.sessions, self.share, self.edges):
+            widget.param.watch(self._update, "value")
+        self._update()
+
+    def _update(self, *_: Any) -> None:
+        """Count again if other sessions are chosen, and draw; only if anybody looks at it."""
+        state = self.state
+        if state.page != "transitions" and len(self._place):
+            return
+        if not state.has_model:
+            self._counts, self._counted = None, None
+            self._place[:] = [parts.no_model(state)]
+            return
+        key = (state.model, state.study.version(state.model), self.sessions.value)
+        if key == self._counted:
+            self._draw()
+            return
+        self._counted, self._counts = key, None
+        selectors = parse_selectors(self.sessions.value or "") or None
+        count = partial(
+            count_transitions, state.study.store, model=key[0], version=key[1], sessions=selectors
+        )
+        if selectors is not None:
+            self._place[:] = [parts.text("Counting the changes in these sessions ...")]
+        _beside(parts.guarded(count), partial(self._take, key), is_short=selectors is None)
+
+    def _take(self, key: Any, found: Any) -> None:
+        """Show what was counted, or in words why it could not be."""
+        if key != self._counted:  # something else is wanted by now
+            return
+        if isinstance(found, TransitionCounts):
+            self._counts = found
+            self._draw()
+        else:
+            self._place[:] = [found]
+
+    def _draw(self) -> None:
+        if self._counts is not None:
+            self._place[:] = [parts.guarded(self._views)(self._counts)]
+
+    def _views(self, counts: TransitionCounts) -> pn.viewable.Viewable:
+        state = self.state
+        naming = state.study.names(state.model).label
+        matrix = transition_views.draw_matrix(counts, self.share.value, naming)
+        tapped = hv.streams.Tap(source=matrix)
+        tapped.add_subscriber(lambda x, y: self._choose(transition_views.state_of(y)))
+        graph = transition_views.lay_out(counts, self.share.value, self.edges.value or 0)
+        drawn = transition_views.draw_graph(counts, graph, self.share.value, naming, state.syllable)
+        on_graph = hv.streams.Tap(source=drawn.get(0))
+        on_graph.add_subscriber(lambda x, y: self._choose(graph.nearest(x, y)))
+        n = counts.n_sessions
+        summary = (
+            f"{n} session{'s' if n != 1 else ''}, {counts.changes.sum():,} changes. A click on a "
+            "cell or a node chooses a syllable. Lines have the colour of the syllable that they "
+            "leave."
+        )
+        return pn.Column(
+            parts.text(summary),
+            parts.text(self._in_words(counts, naming)),
+            pn.FlexBox(
+                pn.pane.HoloViews(
+                    matrix, linked_axes=False, sizing_mode="stretch_width", min_width=440,
+                    max_width=760, styles={"flex": "1 1 440px"},
+                ),
+                pn.pane.HoloViews(drawn, linked_axes=False),
+                sizing_mode="stretch_width", align_items="flex-start",
+            ),
+            sizing_mode="stretch_width",
+        )  # fmt: skip
+
+    def _choose(self, syllable: int) -> None:
+        if syllable >= 0:
+            self.state.syllable = syllable
+
+    def _in_words(self, counts: TransitionCounts, naming: Callable[[int], str]) -> str:
+        """What the chosen syllable comes after, and what follows it."""
+        syllable = self.state.syllable
+        before, after = neighbours(counts, syllable)
+        if syllable < 0:
+            return "No syllable is chosen."
+        if not (before or after):
+            return f"Syllable {naming(syllable)} does not change into another in these sessions."
+
+        def listed(pairs: list[tuple[int, float]]) -> str:
+            return ", ".join(f"{naming(i)} ({share:.0f} %)" for i, share in pairs) or "none"
+
+        return (
+            f"Syllable {naming(syllable)} comes mostly after {listed(before)}; "
+            f"it is followed mostly by {listed(after)}."
+        )
+
+
+def _beside(make: Callable[[], Any], take: Callable[[Any], None], *, is_short: bool) -> None:
+    """Make something without keeping the other windows waiting, then hand it over."""
+    document = pn.state.curdoc
+    if is_short or document is None:
+        take(make())
+        return
+
+    def work() -> None:
+        found = make()
+        document.add_next_tick_callback(lambda: take(found))
+
+    threading.Thread(target=work, name="count", daemon=True).start()

@@ -1,0 +1,426 @@
+"""What the views of single syllables show: typical poses, example bouts, groups, neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from kpms_zarr.store import access, layout, models
+from kpms_zarr.store.access import StoreLike
+from kpms_zarr.store.blocks import Block, iter_blocks
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.schema import KEYPOINTS, LABEL_FRAMES_PER_CHUNK
+from kpms_zarr.store.study import StudySettings, read_settings
+from kpms_zarr.viz import reading
+from kpms_zarr.viz.examples import Example, PoseReader, examples_in
+from kpms_zarr.viz.skeletons import bones
+
+BEFORE, AFTER = 0.5, 1.5
+"""Seconds around the onset of example bouts that lie inside the session."""
+
+MOMENTS = 6
+"""Skeletons of a picture of a bout."""
+
+_PER_SYLLABLE = 40
+_FOR_TRAJECTORY = 20
+_FEW = 3
+_SHORTEST = 0.1
+_READERS = 8
+_AT_ONCE = 256
+_MOST_GROUPS = 20
+_OWN = {var.name for var in KEYPOINTS} - {"individual"}
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Poses at some moments after the onset of bouts, seen from the animal at the onset.
+
+    Attributes
+    ----------
+    syllable : int
+    seconds : ndarray, (moment,)
+        After the onset.
+    pose : ndarray, (moment, keypoint, space)
+        In units of position; the centroid at the onset is 0, the heading then points along the
+        first axis.
+    n_examples : int
+        Bouts behind it; 0 = there are none, and ``pose`` is NaN.
+    keypoints : tuple of str
+    bones : tuple of (int, int)
+        Rows of ``keypoints``.
+    front : tuple of int
+        Rows of the keypoints at the front of the animal.
+    """
+
+    syllable: int
+    seconds: np.ndarray
+    pose: np.ndarray
+    n_examples: int
+    keypoints: tuple[str, ...]
+    bones: tuple[tuple[int, int], ...]
+    front: tuple[int, ...]
+
+    @property
+    def is_3d(self) -> bool:
+        """Whether there is a third axis."""
+        return self.pose.shape[-1] > 2
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Syllables before or after a syllable, most frequent first.
+
+    Attributes
+    ----------
+    syllable : ndarray, (neighbour,) int
+    share : ndarray, (neighbour,)
+        In % of all changes to, or from, the syllable.
+    count : ndarray, (neighbour,) int
+    """
+
+    syllable: np.ndarray
+    share: np.ndarray
+    count: np.ndarray
+
+
+class Gallery:
+    """Example bouts of the syllables of a model, found once and read when they are looked at.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+        Of the labels (default: the current one).
+    labels, parameters : Dataset, optional
+        Where they are open already.
+    settings : StudySettings, optional
+        Likewise.
+
+    Raises
+    ------
+    InputError
+        For a model that does not exist.
+    MissingData
+        When the version has no statistics.
+    """
+
+    def __init__(
+        self,
+        store: StoreLike,
+        *,
+        model: str,
+        version: str | None = None,
+        labels: xr.Dataset | None = None,
+        parameters: xr.Dataset | None = None,
+        settings: StudySettings | None = None,
+    ) -> None:
+        self._store, self._model, self._version = store, model, version
+        self.labels = models.open_labels(store, model, version) if labels is None else labels
+        names = ("frequency", "n_bouts", "median_duration")
+        reading.require(self.labels, names, store, "labels")
+        self._parameters, self._settings = parameters, settings
+        self.used = tuple(int(state) for state in reading.used_states(self.labels))
+        self._rare: dict[int, tuple[Example, ...]] = {}
+        self._trajectories: dict[int, Trajectory] = {}
+
+    @cached_property
+    def reader(self) -> PoseReader:
+        """Reads poses."""
+        return PoseReader(
+            self._store,
+            model=self._model,
+            version=self._version,
+            labels=self.labels,
+            parameters=self._parameters,
+        )
+
+    @cached_property
+    def settings(self) -> StudySettings:
+        """Of the study."""
+        return read_settings(self._store) if self._settings is None else self._settings
+
+    @cached_property
+    def _found(self) -> dict[int, tuple[Example, ...]]:
+        return self._examples(self.used)
+
+    def _examples(self, syllables: Sequence[int]) -> dict[int, tuple[Example, ...]]:
+        return examples_in(
+            self.labels,
+            syllables=syllables,
+            per_syllable=_PER_SYLLABLE,
+            before=BEFORE,
+            after=AFTER,
+        )
+
+    def examples(self, syllable: int) -> tuple[Example, ...]:
+        """At most 40 bouts of a syllable, spread over the sessions."""
+        if syllable in self.used:
+            return self._found[syllable]
+        if syllable not in self._rare:
+            self._rare[syllable] = self._examples([syllable])[syllable]
+        return self._rare[syllable]
+
+    def trajectory(self, syllable: int) -> Trajectory:
+        """Typical poses of a syllable: of each coordinate the median over example bouts.
+
+        From the onset to the median duration of the syllable, 0.1 to 1.5 s; bouts that last at
+        least as long, where there are some.
+        """
+        if syllable not in self._trajectories:
+            median = float(self.labels["median_duration"][syllable]) / 1000
+            length = float(np.clip(median if np.isfinite(median) else BEFORE, _SHORTEST, AFTER))
+            every = self.examples(syllable)
+            lasting = [example for example in every if example.seconds >= length - 1e-9]
+            chosen = (lasting if len(lasting) >= _FEW else every)[:_FOR_TRAJECTORY]
+            seconds = np.linspace(0, length, MOMENTS)
+            self._trajectories[syllable] = self._of(syllable, seconds, chosen)
+        return self._trajectories[syllable]
+
+    def snapshots(self, syllable: int, most: int = 8) -> list[tuple[Example, Trajectory]]:
+        """Example bouts with their poses from the onset to the end, at most 1.5 s after it."""
+        chosen = self.examples(syllable)[:most]
+        ends = np.array([min(example.seconds, AFTER) for example in chosen])
+        seconds = np.linspace(0, ends, MOMENTS, axis=-1)
+        poses = self.reader.sampled(chosen, seconds.reshape(len(chosen), MOMENTS))
+        return [
+            (example, self._drawn(syllable, times, pose, 1))
+            for example, times, pose in zip(chosen, seconds, poses, strict=True)
+        ]
+
+    def _of(self, syllable: int, seconds: np.ndarray, examples: Sequence[Example]) -> Trajectory:
+        if not examples:
+            shape = (len(seconds), len(self.reader.keypoints), self.reader.n_space)
+            return self._drawn(syllable, seconds, np.full(shape, np.nan), 0)
+        # Windows lie inside their sessions, so that there is no NaN.
+        pose = np.median(self.reader.sampled(examples, seconds), axis=0)
+        return self._drawn(syllable, seconds, pose, len(examples))
+
+    def _drawn(self, syllable: int, seconds: np.ndarray, pose: np.ndarray, n: int) -> Trajectory:
+        names = self.reader.keypoints
+        front = tuple(names.index(name) for name in self.settings.anterior if name in names)
+        joined = tuple(bones(self.settings.skeleton, names))
+        return Trajectory(syllable, seconds, pose, n, names, joined, front)
+
+
+def session_frames(labels: xr.Dataset) -> np.ndarray:
+    """Frames of each syllable in each session, in one pass over the blocks that exist.
+
+    Parameters
+    ----------
+    labels : Dataset
+        With ``syllable`` (session, frame) and ``frequency`` (state).
+
+    Returns
+    -------
+    ndarray, (session, state) int64
+        Frames without a syllable are not counted.
+    """
+    n_states = labels.sizes["state"]
+    frames = np.zeros((labels.sizes["session"], n_states), dtype=np.int64)
+    blocks: Iterator[Block] = iter_blocks(reading.label_sessions(labels), LABEL_FRAMES_PER_CHUNK)
+
+    def count(block: Block) -> tuple[int, np.ndarray]:
+        values = labels["syllable"][block.session, block.start : block.stop].values
+        return block.session, np.bincount(values.astype(np.int64) + 1, minlength=n_states + 1)[1:]
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        while batch := list(islice(blocks, _AT_ONCE)):
+            for session, counted in pool.map(count, batch):
+                frames[session] += counted
+    return frames
+
+
+def group_coordinates(sessions: xr.Dataset) -> tuple[str, ...]:
+    """Coordinates by which sessions can be grouped: ``group`` first, then by name.
+
+    Parameters
+    ----------
+    sessions : Dataset
+        ``keypoints`` of a store.
+
+    Returns
+    -------
+    tuple of str
+        Those that a person gave, with 2 to 20 different values, fewer than sessions.
+    """
+    found = []
+    for name, values in sessions.coords.items():
+        if values.dims != ("session",) or name in _OWN:
+            continue
+        n_values = len({str(value) for value in values.values.tolist()})
+        if 2 <= n_values <= min(_MOST_GROUPS, sessions.sizes["session"] - 1):
+            found.append(str(name))
+    return tuple(sorted(found, key=lambda name: (name != "group", name)))
+
+
+def frequency_by_group(
+    store: StoreLike,
+    *,
+    model: str,
+    version: str | None = None,
+    syllable: int,
+    coordinate: str = "",
+    frames: np.ndarray | None = None,
+    labels: xr.Dataset | None = None,
+    sessions: xr.Dataset | None = None,
+) -> xr.Dataset:
+    """Share of the labelled frames that a syllable has in each session, and the group of each.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+        Of the labels (default: the current one).
+    syllable : int
+    coordinate : str
+        Of the sessions, such as ``"group"``; "" = all are one group.
+    frames : ndarray, optional
+        Result of :func:`session_frames` where it is known.
+    labels, sessions : Dataset, optional
+        Labels and ``keypoints`` of the store, where they are open already.
+
+    Returns
+    -------
+    Dataset
+        ``share`` (%) and ``group`` (str) by ``session``; sessions without labelled frames are
+        left out.
+
+    Raises
+    ------
+    InputError
+        For a model or a coordinate that does not exist.
+    """
+    labels = models.open_labels(store, model, version) if labels is None else labels
+    if frames is None:
+        reading.require(labels, ("frequency",), store, "labels")
+        frames = session_frames(labels)
+    names = [str(name) for name in labels["session"].values]
+    total = frames.sum(1)
+    share = 100 * frames[:, syllable] / np.maximum(total, 1)
+    groups = _groups_of(store, names, coordinate, sessions)
+    table = xr.Dataset(
+        {
+            "share": ("session", share, {"units": "%", "long_name": "share of the frames"}),
+            "group": ("session", np.asarray(groups, dtype=object)),
+        },
+        coords={"session": names},
+        attrs={"syllable": syllable, "coordinate": coordinate},
+    )
+    return table.isel(session=np.flatnonzero(total > 0))
+
+
+def _groups_of(
+    store: StoreLike, names: Sequence[str], coordinate: str, table: xr.Dataset | None
+) -> list[str]:
+    """Value of a coordinate for sessions by name, "not given" for those without."""
+    if not coordinate:
+        return ["all sessions"] * len(names)
+    table = access.dataset(store, layout.KEYPOINTS) if table is None else table
+    if coordinate not in table.coords or table[coordinate].dims != ("session",):
+        known = ", ".join(group_coordinates(table)) or "none"
+        raise InputError(
+            expected=f"a coordinate of the sessions: {known}",
+            found=repr(coordinate),
+            where=str(store),
+            fix="add it with: kpms-zarr annotate STORE TABLE.csv",
+        )
+    value: Mapping[str, Any] = dict(
+        zip(map(str, table["session"].values), table[coordinate].values, strict=True)
+    )
+    texts = [
+        f"{value[name]:g}" if isinstance(value.get(name), float) else str(value.get(name, ""))
+        for name in names
+    ]
+    return ["not given" if text in ("", "nan") else text for text in texts]
+
+
+def neighbours_of(
+    labels: xr.Dataset, syllable: int, *, most: int = 6
+) -> tuple[Neighbours, Neighbours]:
+    """What comes before and what comes after a syllable.
+
+    Parameters
+    ----------
+    labels : Dataset
+        With ``transition_count`` (state, state_next).
+    syllable : int
+    most : int
+        At most so many of each.
+
+    Returns
+    -------
+    before, after : Neighbours
+    """
+    count = labels["transition_count"].values
+    return _most_frequent(count[:, syllable], syllable, most), _most_frequent(
+        count[syllable], syllable, most
+    )
+
+
+def _most_frequent(count: np.ndarray, syllable: int, most: int) -> Neighbours:
+    changes = np.array(count, dtype=np.int64)
+    changes[syllable] = 0
+    order = np.argsort(-changes, kind="stable")[:most]
+    order = order[changes[order] > 0]
+    return Neighbours(order, 100 * changes[order] / max(1, changes.sum()), changes[order])
+
+
+def check_syllable(labels: xr.Dataset, store: StoreLike, syllable: int) -> None:
+    """Refuse a syllable that a model does not have.
+
+    Raises
+    ------
+    InputError
+    """
+    n_states = labels.sizes.get("state", 0)
+    if not 0 <= syllable < n_states:
+        raise InputError(
+            expected=f"a syllable from 0 to {n_states - 1}",
+            found=str(syllable),
+            where=str(store),
+            fix="kpms_zarr.summary(store, model=...) lists those that occur",
+        )
+
+
+def duration_bins(
+    labels: xr.Dataset, syllables: Sequence[int], *, most: int, shown: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bouts of some syllables by duration, in common bins of whole frames.
+
+    Parameters
+    ----------
+    labels : Dataset
+        With ``duration_count`` (state, duration) and ``duration`` (duration) in ms.
+    syllables : sequence of int
+    most : int
+        Bins at most.
+    shown : float
+        Share of the bouts of each syllable that the bins hold at least, unless they are longer
+        than the last of ``duration``.
+
+    Returns
+    -------
+    edges : ndarray, (bin + 1,)
+        In ms.
+    count : ndarray, (syllable, bin) int
+    """
+    count = labels["duration_count"].values[list(syllables)]
+    center = labels["duration"].values
+    width = float(center[1] - center[0]) if len(center) > 1 else float(center[0])
+    reached = np.cumsum(count, axis=1) >= shown * count.sum(1, keepdims=True)
+    n_shown = min(max(5, int(reached.argmax(1).max(initial=0)) + 1), len(center))
+    step = -(-n_shown // most)
+    n_bins = -(-n_shown // step)
+    padded = np.zeros((len(count), n_bins * step), dtype=np.int64)
+    padded[:, : min(len(center), n_bins * step)] = count[:, : n_bins * step]
+    edges = center[0] + width * (step * np.arange(n_bins + 1) - 0.5)
+    return edges, padded.reshape(len(count), n_bins, step).sum(2)
