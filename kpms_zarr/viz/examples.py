@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,15 +130,10 @@ def examples_in(
     found: dict[int, dict[int, list[Example]]] = {int(state): {} for state in syllables}
     rows = {session.index: session for session in sessions}
 
-    def read(block: Block) -> np.ndarray:
-        return np.asarray(labels["syllable"][block.session, block.start : block.stop].values)
-
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for first in range(0, len(order), _AT_ONCE):
-            blocks = order[first : first + _AT_ONCE]
-            for block, syllable in zip(blocks, pool.map(read, blocks), strict=True):
-                bouts = _bouts(syllable, block, rows[block.session], before, after, min_duration)
-                _choose(bouts, rows[block.session], found, per_syllable, rng)
+    with closing(reading.label_blocks(labels, order)) as blocks:
+        for block, syllable in blocks:
+            bouts = _bouts(syllable, block, rows[block.session], before, after, min_duration)
+            _choose(bouts, rows[block.session], found, per_syllable, rng)
             if all(_is_enough(by, per_syllable, enough) for by in found.values()):
                 break
     return {state: _in_turn(list(by.values()), per_syllable) for state, by in found.items()}

@@ -248,7 +248,7 @@ def sampled_durations(labels: xr.Dataset, *, max_blocks: int = _MOST_BLOCKS) -> 
     labels : Dataset
         With ``syllable`` (session, frame), ``n_frames`` and ``fps``.
     max_blocks : int
-        Of 65,536 frames each, read one after another. Bouts that are cut by the edge of a block
+        Of 65,536 frames each. Bouts that are cut by the edge of a block
         do not count.
 
     Returns
@@ -263,7 +263,12 @@ def sampled_durations(labels: xr.Dataset, *, max_blocks: int = _MOST_BLOCKS) -> 
     if len(blocks) > max_blocks:
         chosen = np.linspace(0, len(blocks) - 1, max_blocks).round().astype(int)
         blocks = [blocks[i] for i in chosen]
-    milliseconds = np.concatenate([_whole_bouts(labels, b, sessions[b.session]) for b in blocks])
+    milliseconds = np.concatenate(
+        [
+            _whole_bouts(syllable, block, sessions[block.session])
+            for block, syllable in reading.label_blocks(labels, blocks)
+        ]
+    )
     tick = 1000 / max(session.fps for session in sessions.values())
     bins = np.clip(np.rint(milliseconds / tick).astype(int), 1, _N_BINS) - 1
     count = np.bincount(bins, minlength=_N_BINS)[None]
@@ -275,9 +280,8 @@ def sampled_durations(labels: xr.Dataset, *, max_blocks: int = _MOST_BLOCKS) -> 
     )
 
 
-def _whole_bouts(labels: xr.Dataset, block: Block, session: Session) -> np.ndarray:
+def _whole_bouts(syllable: np.ndarray, block: Block, session: Session) -> np.ndarray:
     """Durations in ms of the bouts that neither end of a block cuts: (bout,)."""
-    syllable = labels["syllable"][block.session, block.start : block.stop].values
     start = np.flatnonzero(np.diff(syllable, prepend=-2))
     length = np.diff(start, append=len(syllable))
     is_whole = syllable[start] >= 0

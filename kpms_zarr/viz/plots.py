@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import holoviews as hv
 import numpy as np
 import xarray as xr
@@ -17,7 +15,7 @@ from kpms_zarr.viz.denoising import denoised
 from kpms_zarr.viz.ethograms import bouts, ethogram
 from kpms_zarr.viz.skeletons import bones as bones_of
 from kpms_zarr.viz.skeletons import moved_poses
-from kpms_zarr.viz.style import INK, frame, hover_tool, load
+from kpms_zarr.viz.style import INK, fixed_frame, frame, hover_tool, load
 from kpms_zarr.viz.tracing import traces
 from kpms_zarr.viz.transition_counts import TransitionCounts
 from kpms_zarr.viz.transition_views import draw_matrix
@@ -132,8 +130,11 @@ def draw_durations(labels: xr.Dataset) -> hv.Overlay:
         With ``duration_count`` (state, duration) and ``duration`` (duration) in ms.
     """
     load()
-    edges, count, total = _duration_bins(labels)
-    share = 100 * count / max(total, 1)
+    of_all = labels["duration_count"].sum("state").values
+    edges, (count,) = reading.duration_bins(
+        of_all[None], labels["duration"].values, most=_MAX_BARS, shown=_SHOWN_SHARE
+    )
+    share = 100 * count / max(int(of_all.sum()), 1)
     median = reading.overall_median(labels)
     top = 1.2 * max(share.max(), 1e-9)
     hover = hover_tool(
@@ -225,41 +226,9 @@ def poses(
     middle = (points.max((0, 1)) + points.min((0, 1))) / 2
     half = 0.55 * np.maximum(np.ptp(points, axis=(0, 1)), 1e-9)
     half = np.maximum(half, half[::-1] * np.array([0.7, 0.4]))
-    style = {
-        "hooks": [*frame(0, xgrid=False, ygrid=False)["hooks"], _size_from_frame],
-        "frame_width": _POSE_SIZE,
-        "frame_height": round(_POSE_SIZE * half[1] / half[0]),
-        "default_tools": [],
-        "toolbar": None,
-        "xlim": (middle[0] - half[0], middle[0] + half[0]),
-        "ylim": (middle[1] - half[1], middle[1] + half[1]),
-        "xaxis": None,
-        "yaxis": None,
-        "show_legend": False,
-    }
+    style = fixed_frame(middle, half, width=_POSE_SIZE)
     panels = [
         hv.Overlay(moved_poses(mean, move, joined, names)).opts(title=f"latent {index}", **style)
         for index, move in enumerate(loading)
     ]
     return hv.Layout(panels).cols(4)
-
-
-def _duration_bins(labels: xr.Dataset) -> tuple[np.ndarray, np.ndarray, int]:
-    """Edges in ms and counts of at most 150 bins that hold 99 % of the bouts, and all bouts."""
-    count = labels["duration_count"].sum("state").values
-    center = labels["duration"].values
-    total = int(count.sum())
-    width = float(center[1] - center[0]) if len(center) > 1 else float(center[0])
-    n_shown = int(np.searchsorted(np.cumsum(count), _SHOWN_SHARE * total)) + 1
-    n_shown = min(max(n_shown, 5), len(center))
-    step = -(-n_shown // _MAX_BARS)
-    n_bars = -(-n_shown // step)
-    padded = np.zeros(n_bars * step, dtype=np.int64)
-    padded[: min(len(count), n_bars * step)] = count[: n_bars * step]
-    edges = center[0] + width * (step * np.arange(n_bars + 1) - 0.5)
-    return edges, padded.reshape(n_bars, step).sum(1), total
-
-
-def _size_from_frame(plot: Any, _element: Any) -> None:
-    """Hook: HoloViews asks for fixed sizing, to which Bokeh wants outer sizes as well."""
-    plot.state.sizing_mode = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import holoviews as hv
 import numpy as np
@@ -16,7 +15,7 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study import StudySettings, read_settings
 from kpms_zarr.viz import reading, skeletons
 from kpms_zarr.viz.pose_space_data import Scores, groups, sample_scores
-from kpms_zarr.viz.style import INK, LINE, frame, hover_tool, load, short
+from kpms_zarr.viz.style import INK, LINE, fixed_frame, frame, hover_tool, load, short
 
 _MAX_SCREE = 40
 _POSE_SIZE = 230
@@ -233,7 +232,7 @@ def draw_components(
     mean = project(data["pose_mean"].values, azimuth, elevation)
     loading = project(shown_loading(data, max_components), azimuth, elevation)
     joined = skeletons.bones(settings.skeleton, names)
-    style = _pose_style(data, max_components)
+    style = fixed_frame(*pose_frame(data, max_components), width=_POSE_SIZE)
     share = 100 * data["explained_variance_ratio"].values
     panels = [
         hv.Overlay(skeletons.moved_poses(mean, move, joined, names)).opts(
@@ -266,29 +265,6 @@ def pose_frame(data: xr.Dataset, max_components: int) -> tuple[np.ndarray, np.nd
         (points.max((0, 1)) + points.min((0, 1))) / 2,
         np.maximum(half, half[::-1] * np.array([0.7, 0.4])),
     )
-
-
-def _pose_style(data: xr.Dataset, max_components: int) -> dict[str, Any]:
-    """One frame for all panels."""
-    middle, half = pose_frame(data, max_components)
-    return {
-        "hooks": [*frame(0, xgrid=False, ygrid=False)["hooks"], _fixed_size],
-        "frame_width": _POSE_SIZE,
-        "frame_height": round(_POSE_SIZE * half[1] / half[0]),
-        "default_tools": [],
-        "toolbar": None,
-        "xlim": (middle[0] - half[0], middle[0] + half[0]),
-        "ylim": (middle[1] - half[1], middle[1] + half[1]),
-        "xaxis": None,
-        "yaxis": None,
-        "show_legend": False,
-        "fontsize": {"title": "13px"},
-    }
-
-
-def _fixed_size(plot: Any, _element: Any) -> None:
-    """Hook: HoloViews asks for fixed sizing, to which Bokeh wants outer sizes as well."""
-    plot.state.sizing_mode = None
 
 
 def draw_scores(found: Scores) -> hv.Layout:

@@ -12,14 +12,12 @@ import xarray as xr
 from kpms_zarr.store.access import Session
 from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.viz.grouping import groups_of
 
 MAX_BLOCKS = 48
 """Blocks of 16,384 frames that are read for all groups together."""
 
 MAX_GROUPS = 12
-
-ALL = "all sessions"
-"""Name of the one group of a study without groups."""
 
 _READERS = 8
 _OUTSIDE = 0.005  # Share of the frames beyond either end of an axis.
@@ -54,25 +52,6 @@ class Scores:
     left_out: tuple[str, ...]
 
 
-def group_choices(table: xr.Dataset) -> list[str]:
-    """Coordinates of the sessions that can make groups, ``group`` first.
-
-    Parameters
-    ----------
-    table : Dataset
-        The group ``keypoints``.
-    """
-    found = [
-        str(name)
-        for name, values in table.coords.items()
-        if values.dims == ("session",) and name != "session" and name not in _NO_GROUPS
-    ]
-    return sorted(found, key=lambda name: (name != "group", name))
-
-
-_NO_GROUPS = ("source_hash", "checksum", "ingest", "n_frames", "first_frame", "frame_step")
-
-
 def groups(
     sessions: tuple[Session, ...], table: xr.Dataset, by: str | None
 ) -> dict[str, list[Session]]:
@@ -93,28 +72,13 @@ def groups(
     InputError
         For a coordinate that the sessions do not have.
     """
-    if not by or (by == "group" and by not in table.coords):
-        return {ALL: list(sessions)}
-    if by not in table.coords or table[by].dims != ("session",):
-        raise InputError(
-            expected=f"a coordinate of the sessions: {', '.join(group_choices(table)) or 'none'}",
-            found=repr(by),
-            where="by",
-            fix="choose one of them, or add it with: kpms-zarr annotate STORE FILE.csv",
-        )
-    names = [str(name) for name in table["session"].values]
-    value = dict(zip(names, table[by].values, strict=True))
+    if by == "group" and by not in table.coords:
+        by = None
     found: dict[str, list[Session]] = {}
-    for session in sessions:
-        label = _label(value.get(session.name, ""))
-        found.setdefault(label or "not given", []).append(session)
+    labels = groups_of([session.name for session in sessions], table, by or "")
+    for session, label in zip(sessions, labels, strict=True):
+        found.setdefault(label, []).append(session)
     return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
-
-
-def _label(value: object) -> str:
-    if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else f"{value:g}"
-    return str(value)
 
 
 def choose_blocks(

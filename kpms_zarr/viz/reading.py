@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +12,12 @@ import xarray as xr
 
 from kpms_zarr.store import models
 from kpms_zarr.store.access import Session, StoreLike
-from kpms_zarr.store.blocks import iter_blocks
+from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.schema import LABEL_FRAMES_PER_CHUNK, USED_FRACTION
 
 _MARGIN_SECONDS = 60.0
+_READERS = 8
 
 
 class MissingData(InputError):
@@ -250,7 +253,8 @@ def mode_bins(
     """
     n_bins = int((session.n_frames - 1) // frames_per_bin) + 1
     count = np.zeros((n_bins, 1), dtype=np.int64)
-    for start, block in _blocks(labels, session, block_frames):
+    for where, syllable in label_blocks(labels, iter_blocks([session], block_frames)):
+        start, block = where.start, syllable.astype(np.int64)
         bins = ((start + np.arange(len(block))) // frames_per_bin).astype(np.int64)
         first, width = bins[0], int(block.max()) + 2
         cell = (bins - first) * width + block + 1
@@ -281,9 +285,68 @@ def first_bouts(labels: xr.Dataset, session: Session, *, seconds: float) -> Bout
     return Bouts(start[keep], stop[keep], syllable[start[keep]])
 
 
-def _blocks(
-    labels: xr.Dataset, session: Session, block_frames: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    for block in iter_blocks([session], block_frames):
-        values = labels["syllable"][block.session, block.start : block.stop].values
-        yield block.start, values.astype(np.int64)
+def label_blocks(
+    labels: xr.Dataset, blocks: Iterable[Block]
+) -> Generator[tuple[Block, np.ndarray], None, None]:
+    """Labels of some blocks in their order, the next few read meanwhile.
+
+    Parameters
+    ----------
+    labels : Dataset
+        With ``syllable`` (session, frame).
+    blocks : iterable of Block
+        Rows of it; may be stopped at any of them.
+
+    Yields
+    ------
+    Block, ndarray (frame,) int16
+    """
+
+    def read(block: Block) -> np.ndarray:
+        return np.asarray(labels["syllable"][block.session, block.start : block.stop].values)
+
+    pool = ThreadPoolExecutor(_READERS)
+    try:
+        under_way: deque[tuple[Block, Future[np.ndarray]]] = deque()
+        for block in blocks:
+            under_way.append((block, pool.submit(read, block)))
+            if len(under_way) > _READERS:
+                done, found = under_way.popleft()
+                yield done, found.result()
+        for done, found in under_way:
+            yield done, found.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def duration_bins(
+    count: np.ndarray, center: np.ndarray, *, most: int, shown: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bouts by duration in at most some bins, whole frames wide, common to all rows.
+
+    Parameters
+    ----------
+    count : ndarray, (row, duration) int
+    center : ndarray, (duration,)
+        Durations in ms, a frame apart.
+    most : int
+        Bins at most.
+    shown : float
+        Share of the bouts of each row that the bins hold at least, unless they are longer than
+        the last of ``center``.
+
+    Returns
+    -------
+    edges : ndarray, (bin + 1,)
+        In ms.
+    count : ndarray, (row, bin) int
+    """
+    width = float(center[1] - center[0]) if len(center) > 1 else float(center[0])
+    reached = np.cumsum(count, axis=1) >= shown * count.sum(1, keepdims=True)
+    n_shown = min(max(5, int(reached.argmax(1).max(initial=0)) + 1), len(center))
+    step = -(-n_shown // most)
+    n_bins = -(-n_shown // step)
+    padded = np.zeros((len(count), n_bins * step), dtype=np.int64)
+    padded[:, : min(len(center), n_bins * step)] = count[:, : n_bins * step]
+    edges = center[0] + width * (step * np.arange(n_bins + 1) - 0.5)
+    return edges, padded.reshape(len(count), n_bins, step).sum(2)

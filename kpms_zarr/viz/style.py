@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import holoviews as hv
+import numpy as np
 from bokeh.models import (
     Axis,
     BoxZoomTool,
@@ -65,6 +66,35 @@ def frame(
         "hooks": [partial(_polish, xgrid=xgrid, ygrid=ygrid)],
         **options,
     }
+
+
+def fixed_frame(middle: np.ndarray, half: np.ndarray, *, width: int) -> dict[str, Any]:
+    """Options of a drawing of poses: no axes, one scale for both directions, a size of its own.
+
+    Parameters
+    ----------
+    middle, half : ndarray, (2,)
+        Middle and half lengths of what is seen, right and up.
+    width : int
+        In px, without the title.
+    """
+    return {
+        "hooks": [*frame(0, xgrid=False, ygrid=False)["hooks"], size_from_frame],
+        "frame_width": width,
+        "frame_height": round(width * half[1] / half[0]),
+        "default_tools": [],
+        "toolbar": None,
+        "xlim": (middle[0] - half[0], middle[0] + half[0]),
+        "ylim": (middle[1] - half[1], middle[1] + half[1]),
+        "xaxis": None,
+        "yaxis": None,
+        "show_legend": False,
+    }
+
+
+def size_from_frame(plot: Any, _element: Any) -> None:
+    """Hook: HoloViews asks for fixed sizing, to which Bokeh wants outer sizes as well."""
+    plot.state.sizing_mode = None
 
 
 def second_axis(label: str, *, scale: float) -> Callable[[Any, Any], None]:

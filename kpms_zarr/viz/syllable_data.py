@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from kpms_zarr.store import access, layout, models
 from kpms_zarr.store.access import StoreLike
-from kpms_zarr.store.blocks import Block, iter_blocks
+from kpms_zarr.store.blocks import iter_blocks
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.schema import KEYPOINTS, LABEL_FRAMES_PER_CHUNK
+from kpms_zarr.store.schema import LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.study import StudySettings, read_settings
 from kpms_zarr.viz import reading
 from kpms_zarr.viz.examples import Example, PoseReader, examples_in
+from kpms_zarr.viz.grouping import groups_of
 from kpms_zarr.viz.skeletons import bones
 
 BEFORE, AFTER = 0.5, 1.5
@@ -32,10 +30,6 @@ _PER_SYLLABLE = 40
 _FOR_TRAJECTORY = 20
 _FEW = 3
 _SHORTEST = 0.1
-_READERS = 8
-_AT_ONCE = 256
-_MOST_GROUPS = 20
-_OWN = {var.name for var in KEYPOINTS} - {"individual"}
 
 
 @dataclass(frozen=True)
@@ -225,40 +219,11 @@ def session_frames(labels: xr.Dataset) -> np.ndarray:
     """
     n_states = labels.sizes["state"]
     frames = np.zeros((labels.sizes["session"], n_states), dtype=np.int64)
-    blocks: Iterator[Block] = iter_blocks(reading.label_sessions(labels), LABEL_FRAMES_PER_CHUNK)
-
-    def count(block: Block) -> tuple[int, np.ndarray]:
-        values = labels["syllable"][block.session, block.start : block.stop].values
-        return block.session, np.bincount(values.astype(np.int64) + 1, minlength=n_states + 1)[1:]
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        while batch := list(islice(blocks, _AT_ONCE)):
-            for session, counted in pool.map(count, batch):
-                frames[session] += counted
+    blocks = iter_blocks(reading.label_sessions(labels), LABEL_FRAMES_PER_CHUNK)
+    for block, syllable in reading.label_blocks(labels, blocks):
+        of_label = np.bincount(syllable.astype(np.int64) + 1, minlength=n_states + 1)
+        frames[block.session] += of_label[1:]
     return frames
-
-
-def group_coordinates(sessions: xr.Dataset) -> tuple[str, ...]:
-    """Coordinates by which sessions can be grouped: ``group`` first, then by name.
-
-    Parameters
-    ----------
-    sessions : Dataset
-        ``keypoints`` of a store.
-
-    Returns
-    -------
-    tuple of str
-        Those that a person gave, with 2 to 20 different values, fewer than sessions.
-    """
-    found = []
-    for name, values in sessions.coords.items():
-        if values.dims != ("session",) or name in _OWN:
-            continue
-        n_values = len({str(value) for value in values.values.tolist()})
-        if 2 <= n_values <= min(_MOST_GROUPS, sessions.sizes["session"] - 1):
-            found.append(str(name))
-    return tuple(sorted(found, key=lambda name: (name != "group", name)))
 
 
 def frequency_by_group(
@@ -306,8 +271,9 @@ def frequency_by_group(
     names = [str(name) for name in labels["session"].values]
     total = frames.sum(1)
     share = 100 * frames[:, syllable] / np.maximum(total, 1)
-    groups = _groups_of(store, names, coordinate, sessions)
-    table = xr.Dataset(
+    table = access.dataset(store, layout.KEYPOINTS) if sessions is None else sessions
+    groups = groups_of(names, table, coordinate)
+    found = xr.Dataset(
         {
             "share": ("session", share, {"units": "%", "long_name": "share of the frames"}),
             "group": ("session", np.asarray(groups, dtype=object)),
@@ -315,32 +281,7 @@ def frequency_by_group(
         coords={"session": names},
         attrs={"syllable": syllable, "coordinate": coordinate},
     )
-    return table.isel(session=np.flatnonzero(total > 0))
-
-
-def _groups_of(
-    store: StoreLike, names: Sequence[str], coordinate: str, table: xr.Dataset | None
-) -> list[str]:
-    """Value of a coordinate for sessions by name, "not given" for those without."""
-    if not coordinate:
-        return ["all sessions"] * len(names)
-    table = access.dataset(store, layout.KEYPOINTS) if table is None else table
-    if coordinate not in table.coords or table[coordinate].dims != ("session",):
-        known = ", ".join(group_coordinates(table)) or "none"
-        raise InputError(
-            expected=f"a coordinate of the sessions: {known}",
-            found=repr(coordinate),
-            where=str(store),
-            fix="add it with: kpms-zarr annotate STORE TABLE.csv",
-        )
-    value: Mapping[str, Any] = dict(
-        zip(map(str, table["session"].values), table[coordinate].values, strict=True)
-    )
-    texts = [
-        f"{value[name]:g}" if isinstance(value.get(name), float) else str(value.get(name, ""))
-        for name in names
-    ]
-    return ["not given" if text in ("", "nan") else text for text in texts]
+    return found.isel(session=np.flatnonzero(total > 0))
 
 
 def neighbours_of(
@@ -389,38 +330,3 @@ def check_syllable(labels: xr.Dataset, store: StoreLike, syllable: int) -> None:
             where=str(store),
             fix="kpms_zarr.summary(store, model=...) lists those that occur",
         )
-
-
-def duration_bins(
-    labels: xr.Dataset, syllables: Sequence[int], *, most: int, shown: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bouts of some syllables by duration, in common bins of whole frames.
-
-    Parameters
-    ----------
-    labels : Dataset
-        With ``duration_count`` (state, duration) and ``duration`` (duration) in ms.
-    syllables : sequence of int
-    most : int
-        Bins at most.
-    shown : float
-        Share of the bouts of each syllable that the bins hold at least, unless they are longer
-        than the last of ``duration``.
-
-    Returns
-    -------
-    edges : ndarray, (bin + 1,)
-        In ms.
-    count : ndarray, (syllable, bin) int
-    """
-    count = labels["duration_count"].values[list(syllables)]
-    center = labels["duration"].values
-    width = float(center[1] - center[0]) if len(center) > 1 else float(center[0])
-    reached = np.cumsum(count, axis=1) >= shown * count.sum(1, keepdims=True)
-    n_shown = min(max(5, int(reached.argmax(1).max(initial=0)) + 1), len(center))
-    step = -(-n_shown // most)
-    n_bins = -(-n_shown // step)
-    padded = np.zeros((len(count), n_bins * step), dtype=np.int64)
-    padded[:, : min(len(center), n_bins * step)] = count[:, : n_bins * step]
-    edges = center[0] + width * (step * np.arange(n_bins + 1) - 0.5)
-    return edges, padded.reshape(len(count), n_bins, step).sum(2)

@@ -171,8 +171,11 @@ def durations(
     for one in chosen:
         data.check_syllable(labels, store, one)
     called = read_names(store, model, version) if names is None else names
-    edges, count = data.duration_bins(labels, chosen, most=_MAX_BARS, shown=_SHOWN_SHARE)
-    total = labels["duration_count"].values[chosen].sum(1)
+    of_chosen = labels["duration_count"].values[chosen]
+    edges, count = reading.duration_bins(
+        of_chosen, labels["duration"].values, most=_MAX_BARS, shown=_SHOWN_SHARE
+    )
+    total = of_chosen.sum(1)
     share = 100 * count / np.maximum(total, 1)[:, None]
     top = 1.2 * max(float(share.max(initial=0)), 1e-9)
     hover = hover_tool(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,7 +11,7 @@ import xarray as xr
 
 from kpms_zarr.store import models
 from kpms_zarr.store.access import Session, StoreLike
-from kpms_zarr.store.blocks import Block, iter_blocks
+from kpms_zarr.store.blocks import iter_blocks
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.schema import LABEL_FRAMES_PER_CHUNK, USED_FRACTION
 from kpms_zarr.store.selection import select_sessions
@@ -23,9 +22,6 @@ MOST_SHOWN = 40
 """Syllables in a view, the most frequent ones."""
 NORMALISATIONS = {"row": "of the changes from the syllable", "overall": "of all changes"}
 """What shares are shares of."""
-
-_READERS = 4
-_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -157,22 +153,14 @@ def count_blocks(
     """
     n_states = int(labels.sizes.get("state", 0)) or 1
     changes, frames = np.zeros((n_states, n_states), np.int64), np.zeros(n_states, np.int64)
-    blocks = list(iter_blocks(sessions, block_frames))
     before: tuple[int, int] = (-1, -1)  # session and last label of the block before
-
-    def read(block: Block) -> np.ndarray:
-        return np.asarray(labels["syllable"][block.session, block.start : block.stop].values)
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        for first in range(0, len(blocks), _BATCH):
-            batch = blocks[first : first + _BATCH]
-            for block, found in zip(batch, pool.map(read, batch), strict=True):
-                syllable = found.astype(np.int64)
-                last = before[1] if before[0] == block.session else -1
-                changes, frames = _grown(changes, frames, int(syllable.max()) + 1)
-                changes += _changes(np.append(last, syllable), len(frames))
-                frames += np.bincount(syllable[syllable >= 0], minlength=len(frames))
-                before = (block.session, int(syllable[-1]))
+    for block, found in reading.label_blocks(labels, iter_blocks(sessions, block_frames)):
+        syllable = found.astype(np.int64)
+        last = before[1] if before[0] == block.session else -1
+        changes, frames = _grown(changes, frames, int(syllable.max()) + 1)
+        changes += _changes(np.append(last, syllable), len(frames))
+        frames += np.bincount(syllable[syllable >= 0], minlength=len(frames))
+        before = (block.session, int(syllable[-1]))
     return TransitionCounts(changes, frames / max(1, frames.sum()), len(sessions))
 
 

@@ -13,7 +13,7 @@ from bokeh.models import PrintfTickFormatter
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.syllable_names import read_names
 from kpms_zarr.viz.colors import syllable_color
-from kpms_zarr.viz.style import INK, frame, hover_tool, load, short
+from kpms_zarr.viz.style import INK, frame, hover_tool, load, short, size_from_frame
 from kpms_zarr.viz.transition_counts import (
     NORMALISATIONS,
     TransitionCounts,
@@ -263,7 +263,7 @@ def draw_graph(
         _node_names(graph, names),
     ]
     return hv.Overlay(parts).opts(
-        hooks=[*frame(0, xgrid=False, ygrid=False)["hooks"], _fixed_size],
+        hooks=[*frame(0, xgrid=False, ygrid=False)["hooks"], size_from_frame],
         frame_width=_SIDE,
         frame_height=_SIDE,
         xlim=(-_REACH, _REACH),
@@ -358,8 +358,3 @@ def _node_names(graph: TransitionGraph, names: np.ndarray) -> hv.Labels:
     return hv.Labels((*(1.19 * graph.position).T, texts), vdims=["text"]).opts(
         text_color=INK, text_font_size="12px", default_tools=[]
     )
-
-
-def _fixed_size(plot: Any, _element: Any) -> None:
-    """Hook: HoloViews asks for fixed sizing, to which Bokeh wants outer sizes as well."""
-    plot.state.sizing_mode = None

@@ -24,8 +24,14 @@ from kpms_zarr.store import access, layout, regions
 from kpms_zarr.store.blocks import Block
 from kpms_zarr.store.consolidation import consolidate
 from kpms_zarr.store.keypoints import create_keypoints, set_session_count, write_session_rows
+from kpms_zarr.store.levels import open_levels
 from kpms_zarr.store.retry import StorageError
 from kpms_zarr.store.synthetic import SyntheticStudy, write_dlc_csv
+from kpms_zarr.viz.explore import parts
+from kpms_zarr.viz.explore.app import PAGES, page_module
+from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.explore.study import Study
+from kpms_zarr.viz.style import load
 
 pytestmark = [
     pytest.mark.s3,
@@ -145,6 +151,39 @@ def test_fit__goes_on_after_the_server_was_killed_in_its_middle(server, url, fil
     one, other = (kpms_zarr.open_labels(s, "m").load() for s in (url, local))
     np.testing.assert_array_equal(one["syllable"], other["syllable"])
     np.testing.assert_array_equal(one["latent"], other["latent"])
+
+
+class Stop:
+    """A callback that ends a fit in its midst."""
+
+    def __init__(self, sweep):
+        self.sweep = sweep
+
+    def __call__(self, event):
+        if isinstance(event, SweepEnded) and event.sweep == self.sweep:
+            raise ZeroDivisionError
+
+
+def test_fit__is_resumed_from_what_it_has_committed(url, files, tmp_path):
+    """Ends with the labels, certainties and levels of detail of a fit that nobody stopped."""
+    local = str(tmp_path / "study.zarr")
+    names = STUDY.settings
+    for store in (url, local):
+        kpms_zarr.ingest(store, files, fps=30, anterior=names.anterior, posterior=names.posterior)
+        kpms_zarr.pca(store)
+    with pytest.raises(ZeroDivisionError):
+        kpms_zarr.fit(url, model="m", config=SMALL, save_every=2, callbacks=[Stop(5)])
+    assert kpms_zarr.open_progress(url, "m").attrs["n_sweeps"] == 4
+    begun = []
+    kpms_zarr.fit(url, model="m", config=SMALL, resume=True, callbacks=[begun.append])
+    ended = [event.sweep for event in begun if isinstance(event, SweepEnded)]
+    assert ended == [5, 6, 7]
+    kpms_zarr.fit(local, model="m", config=SMALL)
+    one, other = (kpms_zarr.open_labels(s, "m").load() for s in (url, local))
+    for name in ("syllable", "latent", "centroid", "heading", "certainty"):
+        np.testing.assert_array_equal(one[name], other[name])
+    one, other = (open_levels(s, "m").load().drop_attrs() for s in (url, local))
+    xr.testing.assert_identical(one, other)
 
 
 # ------------------------------------------------------------------ many at once
@@ -310,10 +349,24 @@ def test_storage_options__reach_the_store_and_are_written_nowhere(
     assert not [name for name in fs.find(path) if SECRET.encode() in fs.cat(name)]
 
 
-# ------------------------------------------------------------------ notebooks
+# ------------------------------------------------------------------ looked at
 
 
-@pytest.mark.full
+def test_pages__are_drawn_from_a_store_on_s3(url, files, monkeypatch):
+    names = STUDY.settings
+    kpms_zarr.ingest(url, files, fps=30, anterior=names.anterior, posterior=names.posterior)
+    kpms_zarr.quality(url)
+    kpms_zarr.pca(url)
+    kpms_zarr.fit(url, model="m", config=SMALL)
+    load()
+    told = []
+    monkeypatch.setattr(parts, "empty", lambda *words: told.append(words) or parts.text("-"))
+    for page in PAGES:
+        page_module(page).page(State(Study(url), page=page, syllable=0)).get_root()
+    # The one thing that is not there.
+    assert {words[0][:8] for words in told} == {"No video"}
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*zmq.*", "ignore::DeprecationWarning")
 def test_notebook__explores_a_store_on_s3(url, files, monkeypatch, tmp_path):

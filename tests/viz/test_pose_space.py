@@ -20,12 +20,11 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study import read_settings
 from kpms_zarr.store.synthetic import SyntheticStudy, write_store
 from kpms_zarr.viz import pose_space
+from kpms_zarr.viz.grouping import ALL, group_coordinates
 from kpms_zarr.viz.pose_space_data import (
-    ALL,
     MAX_BLOCKS,
     MAX_GROUPS,
     choose_blocks,
-    group_choices,
     groups,
     sample_scores,
 )
@@ -211,7 +210,7 @@ def test_groups__are_any_coordinate_of_the_sessions() -> None:
     named = {name: [s.name for s in rows] for name, rows in groups(sessions, table, "dose").items()}
     assert named == {"2": ["s0", "s2", "s3"], "0.5": ["s1"], "not given": ["s4"]}
     assert list(groups(sessions, table, "note")) == ["a", "b", "not given"]
-    assert group_choices(table) == ["dose", "note"]
+    assert group_coordinates(table) == ("dose", "note")
     assert list(groups(sessions, table, None)) == list(groups(sessions, table, "group")) == [ALL]
     with pytest.raises(InputError, match="dose, note"):
         groups(sessions, table, "diet")

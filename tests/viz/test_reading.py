@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kpms_zarr.store.blocks import iter_blocks
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.models import open_labels
 from kpms_zarr.viz import reading
@@ -33,6 +35,21 @@ def _naive_modes(row: list[int], frames_per_bin: float) -> list[int]:
         bins.setdefault(int(frame // frames_per_bin), []).append(label)
     order = [*range(10), -1]
     return [max(order, key=bins[i].count) for i in sorted(bins)]
+
+
+def test_label_blocks__come_in_their_order_and_end_when_nobody_wants_more() -> None:
+    data = _dataset([*range(40)], [*range(40, 95)])
+    blocks = list(iter_blocks(reading.label_sessions(data), 3))
+    assert len(blocks) > 20  # more than are read ahead
+    found = list(reading.label_blocks(data, blocks))
+    assert [block for block, _ in found] == blocks
+    assert np.concatenate([values for _, values in found]).tolist() == [*range(95)]
+    n_threads = threading.active_count()
+    some = reading.label_blocks(data, blocks)
+    assert next(some)[1].tolist() == [0, 1, 2]
+    assert threading.active_count() > n_threads
+    some.close()
+    assert threading.active_count() == n_threads
 
 
 def test_mode_bins__the_commonest_label_not_the_mean() -> None:

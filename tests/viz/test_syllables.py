@@ -15,9 +15,10 @@ from kpms_zarr.store import access, models
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.syllable_names import name_syllable
 from kpms_zarr.store.synthetic import SyntheticStudy, write_store
-from kpms_zarr.viz import pose_drawings, syllable_data, syllables
+from kpms_zarr.viz import pose_drawings, reading, syllable_data, syllables
 from kpms_zarr.viz.colors import syllable_color
 from kpms_zarr.viz.facts import facts
+from kpms_zarr.viz.grouping import group_coordinates
 from kpms_zarr.viz.reading import MissingData
 from kpms_zarr.viz.syllable_data import Gallery
 
@@ -47,7 +48,6 @@ def grouped(fresh, helpers, tmp_path) -> Path:
 
 def test_session_frames__counts_every_frame_once(store, labels, helpers, monkeypatch):
     monkeypatch.setattr(syllable_data, "LABEL_FRAMES_PER_CHUNK", 700)
-    monkeypatch.setattr(syllable_data, "_AT_ONCE", 2)
     found = syllable_data.session_frames(models.open_labels(store, "m"))
     wanted = [[int((row == state).sum()) for state in range(helpers.n_states)] for row in labels]
     assert found.tolist() == wanted
@@ -72,13 +72,13 @@ def test_frequency_by_group__names_the_coordinates_that_there_are(grouped):
 
 def test_group_coordinates__are_those_that_group(grouped):
     table = access.dataset(grouped, "keypoints")
-    assert syllable_data.group_coordinates(table) == ()  # three values of three sessions
+    assert group_coordinates(table) == ()  # three values of three sessions
     again = table.assign_coords(
         group=("session", ["a", "b", "a"]),
         sex=("session", ["f", "f", "m"]),
         cage=("session", ["1", "1", "1"]),
     )
-    assert syllable_data.group_coordinates(again) == ("group", "sex")
+    assert group_coordinates(again) == ("group", "sex")
 
 
 def test_neighbours_of__are_counted_between_bouts(store, labels, helpers):
@@ -102,7 +102,9 @@ def test_neighbours_of__are_counted_between_bouts(store, labels, helpers):
 def test_duration_bins__hold_the_bouts(store, labels, helpers):
     opened = models.open_labels(store, "m")
     fps = helpers.study.fps
-    edges, count = syllable_data.duration_bins(opened, [0, 2], most=10, shown=0.99)
+    edges, count = reading.duration_bins(
+        opened["duration_count"].values[[0, 2]], opened["duration"].values, most=10, shown=0.99
+    )
     assert len(edges) <= 11
     for row, state in enumerate((0, 2)):
         lengths = np.concatenate([n[s == state] for s, n in (helpers.runs(one) for one in labels)])

@@ -16,11 +16,11 @@ from kpms_zarr.viz.colors import syllable_color
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.cards import Cards
 from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.grouping import group_coordinates
 from kpms_zarr.viz.pose_drawings import extent, picture
 from kpms_zarr.viz.syllable_data import (
     Gallery,
     check_syllable,
-    group_coordinates,
     session_frames,
 )
 

@@ -10,7 +10,8 @@ from kpms_zarr.viz import pose_space as views
 from kpms_zarr.viz import reading
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
-from kpms_zarr.viz.pose_space_data import ALL, MAX_BLOCKS, group_choices, groups, sample_scores
+from kpms_zarr.viz.grouping import ALL, group_coordinates
+from kpms_zarr.viz.pose_space_data import MAX_BLOCKS, groups, sample_scores
 from kpms_zarr.viz.rotating import IN_A_ROW, draw_rotating
 
 TITLE = "Pose space"
@@ -46,7 +47,7 @@ def page(state: State) -> pn.viewable.Viewable:
         choices.visible = state.has_model
         if not state.has_model:
             return
-        names = group_choices(state.study.keypoints())
+        names = group_coordinates(state.study.keypoints())
         of = {**{name: name for name in names}, ALL: ""}
         usual = "group" if "group" in names else ""
         by.param.update(options=of, value=by.value if by.value in of.values() else usual)
