@@ -24,6 +24,10 @@ MOST_COLUMNS = 2800
 
 _MOST_CHUNKS = 128
 """Chunks of labels that a view of single frames may read: 0.1 s on a disk."""
+_FINE = tuple(2**power for power in range(1, LEVEL_FRAMES[0].bit_length() - 1))
+"""Frames in a bin between single frames and the finest level: such bins are counted now."""
+_MOST_COUNTED = 2**20
+"""Labels that are counted for a view in such bins: below 0.1 s."""
 _MOST_FRAMES = 2**23
 """Labels that are read for a view of a store without levels of detail: 1 s on a disk."""
 
@@ -198,19 +202,22 @@ class Binned:
         first = min(max(0, first_row), last)
         step = -(-(last - first + 1) // n_rows)
         frames = self._frames_per_bin((stop - start) * fastest / n_columns)
-        note = ""
-        if frames == 1 and self._n_chunks(start, stop) * len(range(first, last + 1, step)) > (
-            _MOST_CHUNKS
+        n_shown = len(range(first, last + 1, step))
+        is_long = frames > 1 and n_shown * (stop - start) * fastest > _MOST_COUNTED
+        if frames < LEVEL_FRAMES[0] and (
+            is_long or self._n_chunks(start, stop) * n_shown > _MOST_CHUNKS
         ):
             frames = LEVEL_FRAMES[0]
-        if not self.has_levels and frames > 1:
+        note = ""
+        if not self.has_levels and frames >= LEVEL_FRAMES[0]:
             step, note = self._bounded(first, last, step, (stop - start) * fastest)
         first -= first % step  # the same sessions, wherever a view begins
         shown = np.minimum(np.arange(first, last + 1, step) + step // 2, n - 1)
         seconds = frames / fastest
         columns = range(math.floor(start / seconds + 1e-9), math.ceil(stop / seconds - 1e-9))
         middle = (np.asarray(columns) + 0.5) * seconds
-        syllable, certainty = self._read(shown, middle, seconds)
+        may_count = frames < LEVEL_FRAMES[0]
+        syllable, certainty = self._read(shown, middle, seconds, may_count=may_count)
         return View(
             syllable, certainty, shown, first, step, columns[0] * seconds, seconds, frames, note
         )
@@ -219,10 +226,12 @@ class Binned:
 
     @property
     def _levels(self) -> tuple[int, ...]:
-        return (1, *(LEVEL_FRAMES if self.levels is None else stored.frames_per_bin(self.levels)))
+        coarse = LEVEL_FRAMES if self.levels is None else stored.frames_per_bin(self.levels)
+        return (1, *_FINE, *coarse)
 
-    def _frames_per_bin(self, at_least: float) -> int:
-        enough = [n for n in self._levels if n >= at_least - 1e-9]
+    def _frames_per_bin(self, at_least: float, *, may_count: bool = True) -> int:
+        levels = (n for n in self._levels if may_count or n not in _FINE)
+        enough = [n for n in levels if n >= at_least - 1e-9]
         return enough[0] if enough else self._levels[-1]
 
     def _n_chunks(self, start: float, stop: float) -> int:
@@ -246,7 +255,7 @@ class Binned:
     # ------------------------------------------------------------------ bins
 
     def _read(
-        self, shown: np.ndarray, middle: np.ndarray, seconds: float
+        self, shown: np.ndarray, middle: np.ndarray, seconds: float, *, may_count: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         sessions = [self.sessions[place] for place in shown]
         shape = (len(shown), len(middle))
@@ -254,7 +263,7 @@ class Binned:
         certainty = np.full(shape, np.nan, np.float16)
         for fps in {session.fps for session in sessions}:
             places = [i for i, session in enumerate(sessions) if session.fps == fps]
-            frames = self._frames_per_bin(seconds * fps)
+            frames = self._frames_per_bin(seconds * fps, may_count=may_count)
             # By their middles, which are far from the edges of bins in floating point.
             bins = np.floor(middle * (fps / frames)).astype(np.int64)
             length = np.array([-(-sessions[i].n_frames // frames) for i in places])
@@ -283,6 +292,8 @@ class Binned:
             syllable = self.labels["syllable"][where].values
             known = self.labels["certainty"][where].values if has_certainty else None
             certainty = np.ones(syllable.shape, np.float16) if known is None else known
+        elif frames < LEVEL_FRAMES[0]:
+            syllable, certainty = self._counted(order, start, stop, frames)
         elif self.levels is not None:
             where = (_selection(order), slice(start, stop))
             kind = "certainty" if f"certainty_{frames}" in self.levels else "share"
@@ -292,6 +303,26 @@ class Binned:
             parts = [self._from_frames(row, start, stop, frames) for row in order]
             syllable, certainty = (np.stack(column) for column in zip(*parts, strict=True))
         return syllable[back], certainty[back]
+
+    def _counted(
+        self, rows: np.ndarray, start: int, stop: int, frames: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Bins of a few frames of some rows, counted now."""
+        where = (_selection(rows), slice(start * frames, stop * frames))
+        syllable = self.labels["syllable"][where].values
+        known = self.labels["certainty"][where].values if "certainty" in self.labels else None
+        shape = (len(rows), stop - start)
+        modes, certainty = np.full(shape, AFTER_END, np.int16), np.full(shape, np.nan, np.float16)
+        n_frames = self.labels["n_frames"].values[rows] - start * frames
+        for row in np.flatnonzero(n_frames > 0):
+            within = slice(0, int(n_frames[row]))
+            found = stored.bin_modes(
+                syllable[row, within], frames, None if known is None else known[row, within]
+            )
+            at = slice(0, len(found.syllable))
+            modes[row, at] = found.syllable
+            certainty[row, at] = found.share if found.certainty is None else found.certainty
+        return modes, certainty
 
     def _from_frames(
         self, row: int, start: int, stop: int, frames: int

@@ -203,7 +203,7 @@ def _panel(stretch: Stretch, column: int) -> hv.Overlay:
         "xlim": (float(time[0]), float(time[-1])),
         "ylim": _limits(raw, smooth),
         "xlabel": "time (s)",
-        "ylabel": "x",
+        "ylabel": "x (tracking units)",
     }
     line = hv.Curve((time, smooth), kdims=["time"], vdims=["denoised"], label="denoised")
     good = _dots(time, raw, confidence, ~poor, "tracked")

@@ -14,6 +14,7 @@ import xarray as xr
 
 from kpms_zarr.store import access, models
 from kpms_zarr.store.access import StoreLike
+from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.provenance import package_version
 from kpms_zarr.store.schema import USED_FRACTION
 from kpms_zarr.store.study import read_settings
@@ -127,6 +128,13 @@ def why_not(error: reading.MissingData) -> str:
     """One line for a view that cannot be drawn, without the place of the store."""
     problem = error.problems[0]
     return f"Left out: this is {problem.found} {problem.expected}. To have it, {problem.fix}."
+
+
+def what_first(error: InputError, store: StoreLike) -> str:
+    """One line for a view that another command must come before, without the place of the store."""
+    problem = error.problems[0]
+    words = f"Left out: it needs {problem.expected}; found {problem.found}. {problem.fix}"
+    return words.replace(os.fspath(store), store_name(store))
 
 
 def _numbers(labels: xr.Dataset, table: Table | None, parameters: xr.Dataset) -> dict[str, str]:

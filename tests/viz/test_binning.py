@@ -110,9 +110,9 @@ def test_view__shows_the_mode_of_the_frames_of_each_column(
     binned = Binned(data, levels_of(data) if has_levels else None, model="m")
     start, stop = sorted(part * binned.seconds for part in window)
     view = binned.view(start, stop, n_columns=n_columns, n_rows=n_rows)
-    syllable, share = naive(
-        rows, rates, view, [1, *(LEVELS if has_levels else binning.LEVEL_FRAMES)]
-    )
+    fine = (2, 4, 8) if view.frames_per_bin < 16 else ()
+    coarse = LEVELS if has_levels else binning.LEVEL_FRAMES
+    syllable, share = naive(rows, rates, view, [1, *fine, *coarse])
     np.testing.assert_array_equal(view.syllable, syllable)
     np.testing.assert_allclose(view.certainty, share, atol=1e-3)
     assert view.start <= start + 1e-9
@@ -121,6 +121,20 @@ def test_view__shows_the_mode_of_the_frames_of_each_column(
     if view.frames_per_bin < 256:
         assert view.syllable.shape[1] <= n_columns + 1
     assert view.note == ""
+
+
+def test_view__bins_of_few_frames_are_counted_where_that_is_quick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [bouts(np.random.default_rng(i), 900) for i in range(4)]
+    data = labels_of(rows, [30.0] * 4)
+    binned = Binned(data, levels_of(data), model="m")
+    assert binned.view(n_columns=450).frames_per_bin == 2
+    assert binned.view(n_columns=150).frames_per_bin == 8
+    assert binned.view(n_columns=100).frames_per_bin == 16
+    monkeypatch.setattr(binning, "_MOST_COUNTED", 4 * 900 - 1)
+    assert binned.view(n_columns=450).frames_per_bin == 16
+    assert binned.view(n_columns=900).frames_per_bin == 1
 
 
 def test_view__rows_in_the_order_asked_for() -> None:

@@ -142,7 +142,6 @@ def test_explore__names_what_cannot_be_served(store, tmp_path):
         server.explore(store, address="192.0.2.1")
 
 
-@pytest.mark.full
 @pytest.mark.slow
 def test_server__listens_on_this_machine_only(served):
     port = int(served.link.split(":")[2].split("/")[0])
@@ -154,7 +153,6 @@ def test_server__listens_on_this_machine_only(served):
             pass
 
 
-@pytest.mark.full
 @pytest.mark.slow
 def test_token__is_asked_for_elsewhere(store, browser):
     shared = Server(store, "--address", "0.0.0.0")
@@ -172,7 +170,6 @@ def test_token__is_asked_for_elsewhere(store, browser):
         shared.stop()
 
 
-@pytest.mark.full
 @pytest.mark.slow
 def test_link__holds_the_choices(served, browser):
     window = Window(browser)
@@ -188,7 +185,6 @@ def test_link__holds_the_choices(served, browser):
     window.close()
 
 
-@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(1280, 800), (1920, 1080)])
 @pytest.mark.parametrize("name", PAGES)
@@ -204,7 +200,6 @@ def test_pages__draw_without_complaint(served, browser, name, size):
     window.close()
 
 
-@pytest.mark.full
 @pytest.mark.slow
 def test_ctrl_c__ends_the_server(store):
     one = Server(store)

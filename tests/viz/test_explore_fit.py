@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 from explore_browser import MAIN, Server, Window, chromium  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.full]
+pytestmark = pytest.mark.slow
 
 STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=5, n_latent=2, seed=1)
 N_SWEEPS = 500
@@ -117,6 +117,7 @@ def test_fit__is_followed_while_it_runs_and_after_it_was_killed(prepared: Path, 
         window.picture("fit_interrupted")
         finish(command(*resume.split()[1:]))
         page.get_by_text("live: finished").wait_for(timeout=60_000)
+        wait_for_sweeps(page, N_SWEEPS)
         window.settle()
         assert n_sweeps(page) == N_SWEEPS
         # Frames of the heat map lead to the player.

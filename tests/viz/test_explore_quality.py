@@ -93,7 +93,6 @@ def wait_for(window: Window, **expected: str | float) -> None:
     window.page.wait_for_function(script, arg=expected, timeout=30_000)
 
 
-@pytest.mark.full
 @pytest.mark.slow
 def test_quality_page__leads_from_a_cell_to_its_worst_frames(
     server: Server, window: Window, study: Path
@@ -119,7 +118,6 @@ def test_quality_page__leads_from_a_cell_to_its_worst_frames(
     window.picture("quality_cell_1280")
 
 
-@pytest.mark.full
 @pytest.mark.slow
 def test_quality_page__works_by_keyboard_and_its_link_is_enough(
     server: Server, window: Window
@@ -140,7 +138,6 @@ def test_quality_page__works_by_keyboard_and_its_link_is_enough(
     wait_for(window, page="player", session="session_001", start=20.5, stop=25.5)
 
 
-@pytest.mark.full
 @pytest.mark.slow
 def test_quality_page__zooming_in_reads_again(server: Server, window: Window) -> None:
     window.open(server.url(session="session_000", keypoint="point1"))
@@ -158,7 +155,6 @@ def test_quality_page__zooming_in_reads_again(server: Server, window: Window) ->
     assert any(np.allclose(one, expected, atol=1e-2) for one in times), (times, expected)
 
 
-@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(1280, 800), (1920, 1080)])
 def test_pose_space_page__draws_everything(

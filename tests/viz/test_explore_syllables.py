@@ -202,7 +202,6 @@ def card(page, title: str):
     return page.get_by_role("group", name="Syllables in use").get_by_role("button", name=title)
 
 
-@pytest.mark.full
 @pytest.mark.slow
 def test_browser__choose_name_save_reload_and_find(served, own, browser):
     window = Window(browser)
@@ -237,7 +236,6 @@ def test_browser__choose_name_save_reload_and_find(served, own, browser):
     window.close()
 
 
-@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(1280, 800), (1920, 1080)])
 def test_browser__compare_and_play(served, browser, size):

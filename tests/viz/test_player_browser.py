@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bokeh.embed import file_html
-from bokeh.resources import INLINE
+from bokeh.embed import components
 
 import kpms_zarr
 from kpms_zarr.store.annotate import annotate
+from kpms_zarr.viz.embedding import bokeh_script
 from kpms_zarr.viz.player import player
 from kpms_zarr.viz.player_data import find_bout, open_session
 
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 from explore_browser import Server, Window, chromium  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.full]
+pytestmark = pytest.mark.slow
 
 FPS = 30.0
 _NOW = """() => {
@@ -84,12 +84,19 @@ def screen(browser):
     one.close()
 
 
+def write_page(path: Path, layout: Any) -> None:
+    """A page of its own that opens without a network."""
+    script, div = components(layout)
+    start = f"<!DOCTYPE html><meta charset='utf-8'><script>{bokeh_script(with_widgets=True)}"
+    path.write_text(f"{start}</script>{script}{div}", "utf-8")
+
+
 @pytest.fixture(scope="module")
 def page(two_stages, tmp_path_factory):
     """A page of its own with ten seconds of a session, from second 5 on."""
     path = tmp_path_factory.mktemp("page") / "player.html"
     layout = player(two_stages, model="two", start=5, seconds=10, keypoint="point3")
-    path.write_text(file_html(layout, INLINE, "player"), "utf-8")
+    write_page(path, layout)
     return path.as_uri()
 
 
@@ -270,7 +277,7 @@ def tracked_frame(screen: Screen) -> int:
 def test_video__runs_with_the_pose(screen, filmed, tmp_path):
     path = tmp_path / "video.html"
     layout = player(filmed, start=1, seconds=6, with_video=True)
-    path.write_text(file_html(layout, INLINE, "player"), "utf-8")
+    write_page(path, layout)
     screen.open(path.as_uri())
     screen.page.locator(".readout").click()
     for key in ("Home", "ArrowRight", "Shift+ArrowRight", "End", "ArrowLeft"):

@@ -106,11 +106,11 @@ def test_raster__all_sessions_first_on_top(levelled: Path, labels: list[np.ndarr
     shown = decoded(image)
     assert len(shown) == len(labels)
     for row, truth in zip(shown, labels, strict=True):
-        modes = bin_modes(truth, 16).syllable
+        modes = bin_modes(truth, 2).syllable
         np.testing.assert_array_equal(row[: len(modes)], modes)
         assert (row[len(modes) :] == AFTER_END).all()
-    n_bins = -(-max(map(len, labels)) // 16)
-    assert image.bounds.lbrt() == pytest.approx((0, 0.5 - 3, n_bins * 16 / 30, 0.5))
+    n_bins = -(-max(map(len, labels)) // 2)
+    assert image.bounds.lbrt() == pytest.approx((0, 0.5 - 3, n_bins * 2 / 30, 0.5))
 
 
 def test_raster__a_zoom_reads_what_it_shows(levelled: Path, labels: list[np.ndarray]) -> None:
@@ -126,7 +126,7 @@ def test_raster__a_zoom_reads_what_it_shows(levelled: Path, labels: list[np.ndar
 def test_raster__says_how_fine_it_is(levelled: Path) -> None:
     made = Raster(Binned.open(levelled, model="m"))
     figure = hv.renderer("bokeh").get_plot(made.plot).state
-    assert figure.title.text == "3 sessions, 16 frames (533 ms) a column"
+    assert figure.title.text == "3 sessions, 2 frames (67 ms) a column"
     assert (figure.x_range.start, figure.y_range.end) == (0, 0.5)
     assert figure.x_range.end == pytest.approx(made.binned.seconds)
     stream_of(made.plot, hv.streams.RangeXY).event(x_range=(2.0, 3.0), y_range=(-1.2, -0.8))
@@ -286,7 +286,6 @@ def window(levelled: Path) -> Iterator[Any]:
         server.stop()
 
 
-@pytest.mark.full
 @pytest.mark.slow
 def test_browser__click_zoom_and_choose(window: Any) -> None:
     one, server = window
