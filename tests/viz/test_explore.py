@@ -178,6 +178,7 @@ def test_link__holds_the_choices(served, browser):
     assert page.get_by_label("Syllable").first.input_value() == "3"
     page.get_by_label("Session", exact=True).select_option("session_002")
     page.wait_for_function("location.search.includes('session_002')")
+    assert "model=m" in page.url  # named, though nobody chose it: later there may be others
     page.reload()
     window.settle()
     assert page.get_by_label("Session", exact=True).input_value() == "session_002"

@@ -34,6 +34,7 @@ def window(study: Study) -> pn.Template:
     if pn.state.location is not None:
         pn.state.location.sync(state, list(IN_URL))
         state.mend()
+        pn.state.onload(partial(_name_in_url, state, pn.state.location))
     tabs = _pages(state)
     template = pn.Template(
         resources.files("kpms_zarr.viz.explore").joinpath("window.html").read_text("utf-8"),
@@ -45,6 +46,12 @@ def window(study: Study) -> pn.Template:
     look = parts.guarded(partial(state.refresh, wait=False))
     pn.state.add_periodic_callback(look, period=_LOOK_EVERY)
     return template
+
+
+def _name_in_url(state: State, location: Any) -> None:
+    """Put the model and the session into the link: later the first ones may be others."""
+    given = {name: getattr(state, name) for name in ("model", "session")}
+    location.update_query(**{name: one for name, one in given.items() if one})
 
 
 def _pages(state: State) -> pn.Tabs:
