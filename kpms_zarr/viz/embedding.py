@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import Any
 
 from bokeh.resources import Resources
@@ -14,3 +15,8 @@ def bokeh_script(*, with_widgets: bool = False) -> str:
     """
     names: list[Any] = ["bokeh", "bokeh-widgets"] if with_widgets else ["bokeh"]
     return "\n".join(Resources(mode="inline", components=names, log_level="warn").js_raw)
+
+
+def labels_script() -> str:
+    """A script that names the controls of Bokeh which have no name of their own."""
+    return resources.files("kpms_zarr.viz").joinpath("labels.js").read_text("utf-8")

@@ -20,7 +20,7 @@ from kpms_zarr.store import models
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz import facts, reading
-from kpms_zarr.viz.embedding import bokeh_script
+from kpms_zarr.viz.embedding import bokeh_script, labels_script
 from kpms_zarr.viz.report_cards import Card
 from kpms_zarr.viz.report_sections import Bokeh, Cards, Section, sections_of
 from kpms_zarr.viz.style import load
@@ -174,6 +174,7 @@ def _page(store: StoreLike, known: facts.Facts, sections: list[Section]) -> str:
         sections=entries,
         script=Markup(script),
         bokeh=Markup(bokeh_script(with_widgets=True)),
+        labels=Markup(labels_script()),
     )
 
 

@@ -107,7 +107,7 @@ def _figure(title: str, middle: np.ndarray, half: np.ndarray) -> Any:
     drawn.axis.visible = drawn.grid.visible = False
     drawn.outline_line_color = None
     drawn.title.text_font, drawn.title.text_color = FONT, INK
-    drawn.title.text_font_size = "13px"
+    drawn.title.text_font_size = "13.0px"
     return drawn
 
 

@@ -26,6 +26,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+CONTROLS = {"button", "textbox", "combobox", "slider", "checkbox", "radio", "tab", "spinbutton"}
 PICTURES = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 """Where screenshots of the tests are kept; not committed."""
 
@@ -114,6 +115,20 @@ class Window:
         """Wait until the documents are idle, and a little more."""
         self.page.wait_for_function(_IDLE, timeout=60_000)
         self.page.wait_for_timeout(milliseconds)
+
+    def unnamed(self) -> list[str]:
+        """Controls without a name for those who do not see them, as the browser tells them."""
+        client = self.page.context.new_cdp_session(self.page)
+        client.send("Accessibility.enable")
+        nodes = client.send("Accessibility.getFullAXTree")["nodes"]
+        client.detach()
+        return [
+            node["role"]["value"]
+            for node in nodes
+            if not node.get("ignored")
+            and node.get("role", {}).get("value") in CONTROLS
+            and not node.get("name", {}).get("value", "").strip()
+        ]
 
     def picture(self, name: str) -> None:
         """Keep a screenshot."""

@@ -193,11 +193,35 @@ def test_pages__draw_without_complaint(served, browser, name, size):
     window = Window(browser, size=size)
     page = window.open(served.url(page=name))
     window.settle(1500)
+    assert window.unnamed() == []
+    page.evaluate("document.body.append(document.createElement('button'))")
+    assert window.unnamed() == ["button"]  # it would be found
+    page.evaluate("document.body.lastChild.remove()")
     window.picture(f"{name}_{size[0]}")
     assert window.problems == []
     assert window.foreign == []
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
     assert not [line for line in served.log if "Traceback" in line or "ERROR" in line]
+    window.close()
+
+
+@pytest.mark.slow
+def test_pages__are_reached_by_keyboard(served, browser):
+    window = Window(browser)
+    page = window.open(served.url(page="quality"))
+    page.get_by_role("tab", name="Quality").focus()
+    for key in ("ArrowRight", "End", "ArrowLeft", "Enter"):
+        page.keyboard.press(key)
+    page.wait_for_function("location.search.includes('page=syllables')")
+    window.settle()
+    chosen = page.locator("[role=tab][aria-selected=true]")
+    assert chosen.all_inner_texts() == ["Syllables"]
+    page.get_by_role("tab", name="Fit").click()
+    page.wait_for_function("location.search.includes('page=fit')")
+    window.settle()
+    assert chosen.all_inner_texts() == ["Fit"]
+    page.go_back()
+    page.wait_for_function("location.search.includes('page=syllables')")
     window.close()
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import partial
 from importlib import import_module, resources
 from typing import Any
 
 import panel as pn
 
+from kpms_zarr.viz.embedding import labels_script
 from kpms_zarr.viz.explore import parts
+from kpms_zarr.viz.explore.navigation import PageNames
 from kpms_zarr.viz.explore.state import IN_URL, State
 from kpms_zarr.viz.explore.study import Study
 from kpms_zarr.viz.facts import store_name
@@ -35,14 +36,15 @@ def window(study: Study) -> pn.Template:
         pn.state.location.sync(state, list(IN_URL))
         state.mend()
         pn.state.onload(partial(_name_in_url, state, pn.state.location))
-    tabs = _pages(state)
+    pages = _pages(state)
     template = pn.Template(
         resources.files("kpms_zarr.viz.explore").joinpath("window.html").read_text("utf-8"),
         location=True,
     )
     template.add_variable("app_title", store_name(os.fspath(study.store)))
+    template.add_variable("labels_script", labels_script())
     template.add_panel("choices", _choices(state))
-    template.add_panel("pages", tabs)
+    template.add_panel("pages", pages)
     look = parts.guarded(partial(state.refresh, wait=False))
     pn.state.add_periodic_callback(look, period=_LOOK_EVERY)
     return template
@@ -54,38 +56,27 @@ def _name_in_url(state: State, location: Any) -> None:
     location.update_query(**{name: one for name, one in given.items() if one})
 
 
-def _pages(state: State) -> pn.Tabs:
-    """Tabs that are drawn when they are looked at."""
+def _pages(state: State) -> pn.Column:
+    """The pages, each built when it is looked at first."""
     built: dict[str, Any] = {}
-
-    def content(name: str) -> Callable[[], Any]:
-        def build() -> Any:
-            if name not in built:
-                built[name] = parts.guarded(page_module(name).page)(state)
-            return built[name]
-
-        return build
-
-    places = {name: pn.Column(sizing_mode="stretch_width") for name in PAGES}
-    tabs = pn.Tabs(
-        *((page_module(name).TITLE, places[name]) for name in PAGES),
-        sizing_mode="stretch_width",
-        dynamic=True,
-    )
+    names = PageNames(names=[page_module(name).TITLE for name in PAGES])
+    place = pn.Column(sizing_mode="stretch_width")
 
     def draw(*_: Any) -> None:
         name = state.page if state.page in PAGES else PAGES[0]
-        if not len(places[name]):
-            places[name].append(content(name)())
-        tabs.active = PAGES.index(name)
+        if name not in built:
+            built[name] = parts.guarded(page_module(name).page)(state)
+        names.active = PAGES.index(name)
+        if list(place) != [built[name]]:
+            place[:] = [built[name]]
 
     def chosen(event: Any) -> None:
         state.page = PAGES[event.new]
 
     state.param.watch(draw, "page")
-    tabs.param.watch(chosen, "active")
+    names.param.watch(chosen, "active")
     draw()
-    return tabs
+    return pn.Column(names, place, sizing_mode="stretch_width")
 
 
 def _choices(state: State) -> pn.viewable.Viewable:

@@ -158,13 +158,17 @@ class _Page:
     def _chooser(self, found: fit_views.Stability) -> pn.viewable.Viewable:
         """The same as dragging, by keyboard."""
         begin, end = found.seconds
-        seconds = pn.widgets.EditableRangeSlider(
-            name="Frames to look at (s of the session)", start=begin, end=end, value=(begin, end),
-            step=1 / found.fps, format="0.00", width=420,
-        )  # fmt: skip
-        button = pn.widgets.Button(name="Show them in the player", button_type="primary")
-        button.on_click(lambda _: self._show(found.session, *seconds.value))
-        return pn.Row(seconds, pn.Column(pn.Spacer(height=14), button))
+        ends = [
+            pn.widgets.FloatInput(
+                name=name, value=round(value, 2), start=begin, end=end, step=0.5, width=180
+            )
+            for name, value in (("Look from (s of the session)", begin), ("to (s)", end))
+        ]
+        button = pn.widgets.Button(
+            name="Show them in the player", button_type="primary", align="end"
+        )
+        button.on_click(lambda _: self._show(found.session, *(one.value or 0.0 for one in ends)))
+        return pn.Row(*ends, button)
 
     def _show(self, session: str, begin: float, end: float) -> None:
         self.state.show(session, max(0.0, begin), end)
