@@ -20,7 +20,15 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 # Tests that take longest begin first, so that no worker is left with one of them at the end.
-_LONGEST = ("statistical", "s3", "test_resume", "test_budget", "test_full_fit", "test_browser")
+_LONGEST = (
+    "notebooks",
+    "statistical",
+    "s3",
+    "test_resume",
+    "test_budget",
+    "test_full_fit",
+    "test_explore_fit",
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

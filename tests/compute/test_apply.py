@@ -124,6 +124,7 @@ def test_apply__session_has_the_same_bits_in_any_batch(store):
             assert_same(found.of(name), alone[name])
 
 
+@pytest.mark.full
 def test_apply__sessions_that_settle_leave_the_others_as_they_are(store):
     every = run(store, *NEW, sweeps=60)
     sweeps = every.summary.sweeps
@@ -183,6 +184,7 @@ def test_apply__another_seed_is_another_sample(shared, monkeypatch):
     assert not np.array_equal(found.of(NAMES[3])["latent"], expected["m"].of(NAMES[3])["latent"])
 
 
+@pytest.mark.full
 def test_apply__scale_by_session_comes_from_the_session_alone(original, tmp_path):
     """Also after other sessions, of other sizes, were labelled by the same model."""
     stores = [Path(shutil.copytree(original, tmp_path / f"{n}.zarr")) for n in "ab"]
@@ -202,6 +204,7 @@ def test_apply__scale_by_session_comes_from_the_session_alone(original, tmp_path
         assert_same(after.of(name), one)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("study", "config"),
@@ -226,6 +229,7 @@ def test_apply__bits_in_other_models(tmp_path, study, config):
         assert_same(other.of(name), every.of(name))
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_apply__tile_computed_again_in_float64_changes_nothing_beside_it(store, monkeypatch):
     """A session that float32 cannot draw does not change the sessions in its tile."""
@@ -442,6 +446,7 @@ def test_apply__a_session_of_the_fit_is_labelled_as_new_only_to_compare(store, m
     assert own < 1
 
 
+@pytest.mark.full
 def test_apply__compares_with_the_fit_and_not_with_what_was_applied_since(store):
     first = run(store, NAMES[3], check=True).summary
     assert first.as_new == FITTED[1]
@@ -565,6 +570,7 @@ def test_apply__sessions_too_short_for_a_label(store):
             run(store, SHORT, check=check)
 
 
+@pytest.mark.full
 def test_apply__models_of_other_versions_and_devices(store):
     """Settings that this version does not know; tiles of a size that suits another device."""
     parameters = access.open_group(store, "r+")["models/m/parameters/v1"]

@@ -52,6 +52,7 @@ print(json.dumps([peak_resident_memory() - before, int(2 * _MARGIN * memory.tota
 """
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_tile_memory__is_what_tiles_take():
     """The peak of two tiles in flight, over what the process held before."""
@@ -96,7 +97,7 @@ print(json.dumps([peak_resident_memory(), plan.host_bytes + plan.device_bytes, p
 def test_plan__predicts_the_peak_of_a_fit(tmp_path, full):
     """Whole fits in processes of their own: the peak of memory against what the plan said."""
     store = tmp_path / "s.zarr"
-    n_frames = 200_000 if full else 50_000
+    n_frames = 200_000 if full else 15_000
     synthetic.write_store(store, synthetic.SyntheticStudy(n_sessions=10, n_frames=n_frames))
     kpms_zarr.pca(store)
     peaks = {}

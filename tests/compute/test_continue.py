@@ -158,6 +158,7 @@ def test_continue__gives_more_sweeps_to_the_same_sessions(store):
     np.testing.assert_array_equal(labels["latent"], before["latent"])
 
 
+@pytest.mark.full
 def test_continue__with_the_stage_that_was_adapting(store):
     """A target: kappa begins where the model ended."""
     config = replace(AR, kappa=None, target_duration=300.0)
@@ -281,7 +282,7 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("when", [0, 1, 3])
+@pytest.mark.parametrize("when", [1, *(pytest.param(n, marks=pytest.mark.full) for n in (0, 3))])
 def test_continue__interrupted_and_resumed_gives_the_same_bits(store, when):
     config = replace(MORE, sweeps=4, save_noise_scale=True)
     fit(store, "quiet", config)
@@ -308,6 +309,7 @@ def test_continue__interrupted_and_resumed_gives_the_same_bits(store, when):
     assert one["n_sweeps_in_all"] == 30 + WARM_SWEEPS + ANNEAL_SWEEPS + 4
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_continue__ar_interrupted_and_resumed_gives_the_same_bits(store):
     config = replace(MORE_AR, sweeps=6, kappa=None, target_duration=400.0)

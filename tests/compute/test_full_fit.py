@@ -282,6 +282,7 @@ def test_fit__frames_without_any_keypoint_follow_the_dynamics(store):
 # ------------------------------------------------------------------ keypoints, units, heading
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_use_keypoints__equals_a_store_of_these_keypoints(store, tmp_path, copy_store):
     names = ("point5", "point0", "point3", "point2")
@@ -337,6 +338,7 @@ def test_scale__of_each_session(store, tmp_path, copy_store):
         assert np.median(np.abs(a - factor * b)) < 3 * factor
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_fix_heading__is_zero_in_every_sweep(store, monkeypatch):
     seen = []
@@ -367,7 +369,7 @@ def test_fix_heading__is_zero_in_every_sweep(store, monkeypatch):
     ("n_keypoints", "n_space", "latent_dim", "lags"),
     [
         (2, 2, 1, 1),
-        (3, 3, 2, 5),
+        pytest.param(3, 3, 2, 5, marks=pytest.mark.full),
         pytest.param(6, 2, 5, 2, marks=pytest.mark.full),
         pytest.param(20, 3, 15, 1, marks=pytest.mark.full),
     ],
@@ -469,6 +471,7 @@ def test_failure__stops_at_the_last_complete_sweep_and_says_where(store, monkeyp
     assert_same(labels, open_labels(store, "short").load())
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize("n_in_flight", [pytest.param(1, marks=pytest.mark.full), 3])
 def test_failure__in_the_midst_of_a_sweep_undoes_the_half_of_it(store, n_in_flight, monkeypatch):
@@ -547,7 +550,7 @@ def hard_store(path: Path, n_frames: int) -> Path:
 def test_hard_data__a_thousand_sweeps_in_float32(tmp_path, full):
     store = hard_store(tmp_path / "hard.zarr", 700)
     kpms_zarr.pca(store)
-    sweeps = 1000 if full else 80
+    sweeps = 1000 if full else 40
     labels, parameters = fitted(store, ar_sweeps=10, sweeps=sweeps, latent_dim=4, n_states=30)
     assert parameters.sizes["sweep"] == sweeps + 10
     assert np.isfinite(parameters["trace_log_likelihood"]).all()
@@ -555,6 +558,7 @@ def test_hard_data__a_thousand_sweeps_in_float32(tmp_path, full):
         assert np.isfinite(real_values(labels, name)).all()
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_nine_mice__long_float32_run(nine_mice, tmp_path, full):
     sweeps = 1000 if full else 10

@@ -256,7 +256,7 @@ class Refuse:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "n", [14, 24, *(pytest.param(n, marks=pytest.mark.full) for n in (13, 20, 25))]
+    "n", [14, *(pytest.param(n, marks=pytest.mark.full) for n in (13, 20, 24, 25))]
 )
 def test_disk_full__leaves_the_last_commit(store, quiet, monkeypatch, n):
     """Six sessions, two arrays: a commit takes twelve writes, one after another."""
@@ -271,6 +271,7 @@ def test_disk_full__leaves_the_last_commit(store, quiet, monkeypatch, n):
     assert_same(result(store), quiet)
 
 
+@pytest.mark.full
 def test_commits__keep_one_state_and_the_labels_before_it(store):
     sizes, seen = [], []
 
@@ -342,6 +343,7 @@ def test_resume__refuses_other_data_and_keeps_the_commit(store):
     kpms_zarr.fit(store, model="m", resume=True)
 
 
+@pytest.mark.full
 def test_resume__takes_no_notice_of_labels_that_somebody_applied(store, quiet, monkeypatch):
     """A fit is killed between its parameters and its labels; meanwhile apply publishes a v2."""
     kpms_zarr.fit(store, model="m", config=replace(CONFIG, seed=3))
@@ -507,6 +509,7 @@ def test_network__away_for_a_while_is_waited_for(remote, quiet, monkeypatch, cap
     assert_same(result(remote), quiet)
 
 
+@pytest.mark.full
 @ZARR_GIVES_UP
 @pytest.mark.slow
 def test_network__away_for_good_says_how_to_go_on(remote, quiet, monkeypatch):

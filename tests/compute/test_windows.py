@@ -200,6 +200,7 @@ def test_resume__of_a_fit_begun_without_windows(store: Path, monkeypatch: pytest
     assert found["window_sweep"].values.tolist() == [5, 6, 7, 8]
 
 
+@pytest.mark.full
 def test_fit__of_a_model_that_goes_on_numbers_its_own_sweeps(store: Path):
     kpms_zarr.fit(store, model="a", config=CONFIG)
     more = replace(CONFIG, from_model="a", sweeps=3)

@@ -114,6 +114,7 @@ def test_ingest__goes_on_after_the_server_was_killed(server, url, files, tmp_pat
     same_data(url, str(tmp_path / "study.zarr"))
 
 
+@pytest.mark.full
 def test_server_that_stays_away__is_a_clear_error_and_loses_nothing(
     server, url, files, monkeypatch
 ):
@@ -131,6 +132,7 @@ def test_server_that_stays_away__is_a_clear_error_and_loses_nothing(
     assert kpms_zarr.verify(url).is_sound
 
 
+@pytest.mark.full
 def test_fit__goes_on_after_the_server_was_killed_in_its_middle(server, url, files, tmp_path):
     local = str(tmp_path / "study.zarr")
     names = STUDY.settings
@@ -230,6 +232,7 @@ def test_two_writers_of_labels__each_its_sessions(url, files):
     np.testing.assert_array_equal(found, np.repeat([[4], [5], [6]], 300, axis=1))
 
 
+@pytest.mark.full
 def test_readers__see_one_version_or_the_other_while_labels_are_published(url, files, full):
     """Ten at once, from before the first commit until after the last version."""
     names = STUDY.settings

@@ -719,7 +719,7 @@ def test_segments__have_the_posterior_of_the_uncut_sessions(full, monkeypatch, c
     assert wrong > 10
 
 
-@pytest.mark.parametrize("n_space", [2, 3])
+@pytest.mark.parametrize("n_space", [2, pytest.param(3, marks=pytest.mark.full)])
 def test_full_sweep__joint_distribution_test(full, n_space, capsys):
     z = geweke(n_space, 2000 if full else 250)
     with capsys.disabled():

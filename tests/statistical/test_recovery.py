@@ -80,6 +80,7 @@ def test_both_stages__recover_the_syllables_of_the_common_generator(tmp_path, fu
     assert min(scores) > bound
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_nine_mice__hit_the_target_and_two_seeds_agree(nine_mice, tmp_path, full, capsys):
     """The published package's two seeds agree with ARI 0.238 on these sessions."""
