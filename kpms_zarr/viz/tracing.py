@@ -139,27 +139,18 @@ def _panel(
     }
     curves = [_curve(name, values, stage, factor if is_time else None) for stage in stages]
     curves = [curve.opts(**style) for curve in curves]
-    whole = {**style, "show_legend": False} if len(stages) > 1 else style
+    whole: dict[str, Any] = {**style, "show_legend": False} if len(stages) > 1 else {**style}
     if is_time:
         whole["hooks"] = [*style["hooks"], second_axis("frames", scale=factor)]
     more = _borders(stages, style["ylim"]) if stages[1:] else []
-    more += [] if target is None else _target(target, len(values), label, style["ylim"])
+    if target is not None:
+        line = hv.HLine(target)
+        more.append(line.opts(color=INK, line_width=1.5, line_dash="dashed", default_tools=[]))
+        # In the title, where no curve runs through the words.
+        unit = label.rpartition("(")[2].rstrip(")")
+        whole["title"] = f"dashed: the target, {target:.4g} {unit}"
     drawn = hv.Overlay([*curves, *more]) if more else curves[0]
     return drawn.opts(**({**whole, "show_legend": False} if more else whole))
-
-
-def _target(
-    target: float, n_sweeps: int, label: str, ylim: tuple[float, float]
-) -> list[hv.Element]:
-    """A dashed line across, and what it is, at the right above it."""
-    unit = label.rpartition("(")[2].rstrip(")")
-    line = hv.HLine(target).opts(color=INK, line_width=1.5, line_dash="dashed", default_tools=[])
-    height = target + 0.03 * (ylim[1] - ylim[0])
-    text = hv.Text(
-        n_sweeps - 1, height, f"target {target:.4g} {unit}", halign="right", valign="bottom"
-    )
-    style = {"color": INK, "text_font_size": "13px", "default_tools": []}
-    return [line, text.opts(**style)]
 
 
 def _stage_curve(name: str, values: np.ndarray, stage: Stage) -> hv.Curve:

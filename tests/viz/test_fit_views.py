@@ -180,6 +180,8 @@ def test_traces__mark_the_target_where_there_is_one(fresh, commit, published):
     panel = next(p for p in fit_views.fit_traces(fresh, model="f") if _lines(p))
     low, high = hv.render(panel, backend="bokeh").y_range.start, 400
     assert low < high < hv.render(panel, backend="bokeh").y_range.end
+    title = hv.render(panel, backend="bokeh").title.text
+    assert title == "dashed: the target, 400 ms"
     commit(13, target=None)
     assert _lines(fit_views.fit_traces(fresh, model="f")) == []
 
