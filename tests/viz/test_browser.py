@@ -1,106 +1,113 @@
+"""The report in a headless browser: all is drawn, nothing is loaded, controls work."""
+
 from __future__ import annotations
 
-import html
-import json
-import re
-import shutil
-import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+import kpms_zarr
+from kpms_zarr.store.synthetic import SyntheticStudy, write_store
 from kpms_zarr.viz.report import report
 
-CHROMIUM = shutil.which("chromium")
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+from explore_browser import Window, chromium  # noqa: E402
 
-_COLLECT = """<script>
-window.problems = [];
-window.addEventListener("error", e => problems.push(String(e.message)));
-window.addEventListener("unhandledrejection", e => problems.push(String(e.reason)));
-document.addEventListener("securitypolicyviolation", e => problems.push("blocked " + e.blockedURI));
-for (const level of ["error", "warn"]) {
-  const original = console[level];
-  console[level] = (...words) => { problems.push(words.join(" ")); original(...words); };
-}
-</script>"""
+pytestmark = pytest.mark.slow
 
-_COUNT = """<script>
-function* canvases(node) {
-  for (const child of node.querySelectorAll("*")) {
-    if (child.tagName === "CANVAS") yield child;
-    if (child.shadowRoot) yield* canvases(child.shadowRoot);
+# Canvases of each section that hold more than a background.
+DRAWN = """() => {
+  function* canvases(node) {
+    for (const child of node.querySelectorAll("*")) {
+      if (child.tagName === "CANVAS") yield child;
+      if (child.shadowRoot) yield* canvases(child.shadowRoot);
+    }
   }
-}
-function n_colors(canvas) {
-  if (canvas.width < 100 || canvas.height < 50) return 0; // samples of a legend
-  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-  return new Set(new Uint32Array(data.buffer)).size;
-}
-const timer = setInterval(() => {
-  if (!window.Bokeh || !Bokeh.documents.length || !Bokeh.documents.every(d => d.is_idle)) return;
-  clearInterval(timer);
-  setTimeout(() => {
-    const seen = {problems, loaded: performance.getEntriesByType("resource").map(e => e.name)};
-    seen.sections = {};
-    for (const section of document.querySelectorAll("section")) {
-      seen.sections[section.getAttribute("aria-labelledby")] =
-        [...canvases(section)].map(n_colors).filter(n => n > 2).length;
-    }
-    seen.overflow = document.documentElement.scrollWidth - window.innerWidth;
-    document.documentElement.dataset.seen = JSON.stringify(seen);
-  }, 1500);
-}, 100);
-</script>"""
-
-_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--virtual-time-budget=15000",
-    "--window-size=1280,6000",
-    "--dump-dom",
-)
+  function n_colors(canvas) {
+    if (canvas.width < 100 || canvas.height < 50) return 0; // samples of a legend
+    const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    return new Set(new Uint32Array(data.buffer)).size;
+  }
+  const found = {};
+  for (const section of document.querySelectorAll("section")) {
+    const n = [...canvases(section)].map(n_colors).filter(n => n > 2).length;
+    if (n) found[section.getAttribute("aria-labelledby")] = n;
+  }
+  return found;
+}"""
+FRAME = """() => [...Bokeh.documents[0]._all_models.values()]
+  .find((model) => model.kpms_player).kpms_player.now.frame"""
+POINTS = """() => [...Bokeh.documents[0]._all_models.values()]
+  .filter((model) => model.data?.amount).map((model) => [...model.data.x])"""
+STATISTICS = {"ethogram": 1, "bouts": 1, "frequencies": 1, "durations": 1, "transitions": 1}
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on PATH")
-@pytest.mark.parametrize(
-    ("fixture", "model", "figures"),
-    [
-        ("store", "m", {"traces": 4, "poses": 4}),
-        ("two_stages", "two", {"traces": 6, "poses": 4, "denoised": 3}),
-    ],
-)
-def test_report__draws_in_a_browser_with_nothing_loaded(
-    request: pytest.FixtureRequest,
-    fixture: str,
-    model: str,
-    figures: dict[str, int],
-    tmp_path: Path,
-) -> None:
-    page = tmp_path / "report.html"
-    report(request.getfixturevalue(fixture), model=model, out=page)
-    text = page.read_text("utf-8").replace("<head>", "<head>" + _COLLECT, 1)
-    page.write_text(_COUNT.join(text.rsplit("</body>", 1)) + "</body></html>", "utf-8")
-    assert CHROMIUM
-    command = [CHROMIUM, *_FLAGS, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = re.search(r'<html[^>]* data-seen="([^"]*)"', done.stdout)
-    assert found, done.stderr[-2000:]
-    seen = json.loads(html.unescape(found[1]))
-    assert seen["problems"] == []
-    assert seen["loaded"] == []
-    assert seen["overflow"] <= 0
-    drawn = {name: n for name, n in seen["sections"].items() if name not in ("syllables", "python")}
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as one:
+        yield one
+
+
+@pytest.fixture
+def window(browser: Any) -> Iterator[Window]:
+    one = Window(browser)
+    yield one
+    assert one.problems == []
+    assert [url for url in one.foreign if not url.startswith("file:")] == []
+    one.close()
+
+
+def opened(window: Window, store: Path, model: str, folder: Path) -> Any:
+    page = folder / "report.html"
+    report(store, model=model, out=page)
+    return window.open(page.as_uri())
+
+
+def test_report__draws_with_nothing_loaded(window: Window, store: Path, tmp_path: Path) -> None:
+    page = opened(window, store, "m", tmp_path)
+    drawn = page.evaluate(DRAWN)
+    assert drawn.pop("player") > 3
+    assert drawn == {**STATISTICS, "graph": 1, "traces": 4, "poses": 4}
+
+
+def test_report__works_by_itself(window: Window, tmp_path: Path, helpers: SimpleNamespace) -> None:
+    """In 3-D, with all that a store can hold: every section is there, and what moves moves."""
+    study = SyntheticStudy(n_sessions=3, n_frames=900, n_space=3, n_latent=3, seed=2)
+    store = tmp_path / "deep.zarr"
+    write_store(store, study)
+    kpms_zarr.quality(store)
+    kpms_zarr.pca(store)
+    names = study.settings.keypoints
+    helpers.publish_two_stages(store, study=study, keypoints=names)
+    page = opened(window, store, "two", tmp_path)
+    drawn = page.evaluate(DRAWN)
+    assert drawn.pop("player") > 3
+    assert drawn.pop("denoised") >= 2
+    assert drawn.pop("components") >= 3
     assert drawn == {
-        "ethogram": 1,
-        "bouts": 1,
-        "frequencies": 1,
-        "durations": 1,
-        "transitions": 1,
-        **figures,
-    }
+        **STATISTICS, "graph": 1, "traces": 6, "poses": 3, "quality": 3, "confidence": 8,
+        "scree": 1, "scores": 1,
+    }  # fmt: skip
+    assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+    assert page.locator(".cards svg[role=img]").count() > 12
+    page.locator(".cards summary").first.click()
+    assert page.locator("figure.example svg").first.is_visible()
+    page.wait_for_timeout(1200)
+    assert window.unnamed() == []
+
+    before = page.evaluate(POINTS)
+    handle = page.get_by_role("slider", name="Azimuth (degrees)").last
+    handle.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("(old) => String((" + POINTS + ")()) !== String(old)", arg=before)
+
+    page.get_by_role("button", name="Play", exact=True).click()
+    page.wait_for_function(f"({FRAME})() > 10")
+    page.get_by_role("button", name="Pause", exact=True).click()
+    page.get_by_role("heading", name="Watch").scroll_into_view_if_needed()
+    window.picture("report_player")
