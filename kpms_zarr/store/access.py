@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -316,9 +317,12 @@ def dataset(store: StoreLike, group: str, *, chunks: Any = None) -> xr.Dataset:
         place = _place(f"{where.rstrip('/')}/{group}", "r")
         return xr.open_zarr(place, consolidated=True, chunks=chunks, zarr_format=3)
     except (ValueError, KeyError, FileNotFoundError):
-        return xr.open_zarr(
-            _place(where, "r"), group=group, consolidated=False, chunks=chunks, zarr_format=3
-        )
+        with warnings.catch_warnings():
+            # In a bucket, what a fit has just deleted beside it may still be listed.
+            warnings.filterwarnings("ignore", "Object at .* is not recognized", UserWarning)
+            return xr.open_zarr(
+                _place(where, "r"), group=group, consolidated=False, chunks=chunks, zarr_format=3
+            )
 
 
 def sessions(store: StoreLike | zarr.Group) -> tuple[Session, ...]:

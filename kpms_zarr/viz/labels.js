@@ -27,7 +27,7 @@
         set(node, "aria-label", `${beside(node)}: ${what}`);
       } else if (node.matches(".bk-OnOffButton, .bk-ClickButton, .bk-tool-overflow")) {
         set(node, "role", "button");
-        set(node, "aria-label", node.title || "More tools");
+        set(node, "aria-label", `Plot: ${node.title || "more tools"}`);
         if (node.matches(".bk-OnOffButton")) {
           set(node, "aria-pressed", String(node.classList.contains("bk-active")));
         }

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import warnings
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -435,3 +436,14 @@ def test_simulate_session__is_the_same_every_time():
     np.testing.assert_array_equal(one.position, two.position)
     assert not np.array_equal(simulate_session(STUDY, 0).position[:50], one.position[:50])
     assert one.syllable.dtype == np.int16
+
+
+def test_dataset__is_silent_about_what_is_half_deleted_beside_it(tmp_path):
+    root = access.create(tmp_path / "s.zarr")
+    group = root.create_group("some")
+    group.create_array("x", shape=(3,), dtype="f4", dimension_names=("a",))
+    (tmp_path / "s.zarr" / "some" / "gone").mkdir()
+    (tmp_path / "s.zarr" / "some" / "gone" / "c").write_text("")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(access.dataset(tmp_path / "s.zarr", "some")) == ["x"]

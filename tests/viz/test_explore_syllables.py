@@ -217,7 +217,7 @@ def test_browser__choose_name_save_reload_and_find(served, own, browser):
     assert page.locator("canvas:visible").count() >= 5
     page.get_by_label("Name", exact=True).fill("rear & <turn>")
     page.get_by_label("Description").fill("stands up, then turns")
-    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("Saved as version 1").wait_for(timeout=30_000)
     page.get_by_role("heading", name="Syllable 1 rear & <turn>").wait_for()
     card(page, "Syllable 1 rear & <turn>:").wait_for()
