@@ -24,6 +24,9 @@ from kpms_zarr.viz.reading import MissingData
 from kpms_zarr.viz.style import LINE, frame, hover_tool, load, syllable_name
 from kpms_zarr.viz.tracing import draw_traces
 
+TARGET_COLOR = "#b45309"
+"""Of the target of the median duration, line and words."""
+
 _MOST_BLOCKS = 32
 _N_BINS = 300
 _MOST_TICKS = 8
@@ -233,11 +236,11 @@ def draw_course_durations(course: Course, store: StoreLike) -> hv.Overlay:
     if course.target is None:
         return drawn
     line = hv.VLine(course.target).opts(
-        color="#b45309", line_width=2, line_dash="dotted", default_tools=[]
+        color=TARGET_COLOR, line_width=2, line_dash="dotted", default_tools=[]
     )
     top = hv.Store.lookup_options("bokeh", drawn, "plot").kwargs["ylim"][1]
     text = hv.Text(course.target, 0.82 * top, f"  target {course.target:.4g} ms", halign="left")
-    return drawn * line * text.opts(color="#b45309", text_font_size="13px", default_tools=[])
+    return drawn * line * text.opts(color=TARGET_COLOR, text_font_size="13px", default_tools=[])
 
 
 def sampled_durations(labels: xr.Dataset, *, max_blocks: int = _MOST_BLOCKS) -> xr.Dataset:

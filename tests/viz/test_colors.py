@@ -3,7 +3,9 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
+import pytest
 
+from kpms_zarr.viz import fit_views, player_figures, style
 from kpms_zarr.viz.colors import NO_SYLLABLE, palette, syllable_color
 
 _TO_CONE = np.array(
@@ -63,3 +65,32 @@ def test_palette__first_colours_far_apart_for_everyone() -> None:
         points = [_oklab(color, vision) for color in palette(20)]
         nearest = min(np.linalg.norm(a - b) for a, b in combinations(points, 2))
         assert nearest > (0.1 if name == "normal" else 0.06), name
+
+
+def _contrast(color: str, ground: str = "#ffffff") -> float:
+    """WCAG 2."""
+
+    def luminance(one: str) -> float:
+        value = np.array([int(one[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    light, dark = sorted([luminance(color), luminance(ground)], reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize(
+    ("color", "least"),
+    [
+        (style.INK, 7.0),  # text
+        (style.MUTED, 4.5),
+        (fit_views.TARGET_COLOR, 4.5),
+        (style.LINE, 4.5),
+        (player_figures.TRACKED_COLOR, 3.0),  # lines and dots
+        (player_figures.DENOISED_COLOR, 3.0),
+    ],
+)
+def test_contrast__is_enough_on_white_and_on_the_grey_of_the_page(color: str, least: float) -> None:
+    assert _contrast("#000000") == pytest.approx(21)
+    assert _contrast(color) >= least
+    assert _contrast(color, "#f5f7fa") >= 0.9 * least
