@@ -1,6 +1,6 @@
 // Names for the controls of Bokeh that have none for those who do not see them: the handles of
-// sliders, the arrows beside numbers, boxes to tick, tools of plots. They come and go, so that
-// they are looked for again and again.
+// sliders, boxes to tick, tools of plots. They come and go, so that they are looked for again and
+// again.
 (() => {
   function* walk(root) {
     for (const node of root.querySelectorAll("*")) {
@@ -21,10 +21,9 @@
       if (node.matches(".noUi-handle, input[type=checkbox]")) {
         set(node, "aria-label", beside(node));
       } else if (node.matches(".bk-spin-btn")) {
-        // The arrow keys do the same in the field itself.
+        // For the mouse; the arrow keys do the same in the field itself.
         node.tabIndex = -1;
-        const what = node.classList.contains("bk-spin-btn-up") ? "more" : "less";
-        set(node, "aria-label", `${beside(node)}: ${what}`);
+        set(node, "aria-hidden", "true");
       } else if (node.matches(".bk-OnOffButton, .bk-ClickButton, .bk-tool-overflow")) {
         set(node, "role", "button");
         set(node, "aria-label", `Plot: ${node.title || "more tools"}`);

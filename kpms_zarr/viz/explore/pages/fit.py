@@ -162,7 +162,10 @@ class _Page:
             pn.widgets.FloatInput(
                 name=name, value=round(value, 2), start=begin, end=end, step=0.5, width=180
             )
-            for name, value in (("Look from (s of the session)", begin), ("to (s)", end))
+            for name, value in (
+                ("Begin of these frames (s)", begin),
+                ("End of these frames (s)", end),
+            )
         ]
         button = pn.widgets.Button(
             name="Show them in the player", button_type="primary", align="end"
