@@ -23,6 +23,8 @@ _ASPECT = 0.55
 _N_EXAMPLES = 4
 _N_NEIGHBOURS = 3
 _MOST_GROUPS = 4
+_TIED = "\u00a0"
+"""A space at which no line ends."""
 _EXAMPLE_BUDGET = 3_000_000
 """Characters of pictures of example bouts; syllables after that are shown without."""
 
@@ -129,7 +131,7 @@ def _lines(labels: xr.Dataset, called: SyllableNames, state: int) -> list[tuple[
     ]
     for name, side in (("before", before), ("after", after)):
         words = [
-            f"{short(called.label(int(one)), 20)} ({part:.0f} %)"
+            f"{short(called.label(int(one)), 20)}{_TIED}({part:.0f}{_TIED}%)"
             for one, part in zip(side.syllable, side.share, strict=True)
         ]
         lines += [(name, ", ".join(words))] if words else []
