@@ -164,6 +164,7 @@ def test_plan__names_the_smallest_budget_that_would_do(store, what, home, tiles,
 MAIN = "import sys; from kpms_zarr.cli import main; sys.exit(main())"
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "stage"), [pytest.param("device", "ar", marks=pytest.mark.full), ("host", "both")]

@@ -148,6 +148,7 @@ def test_full__goes_on_from_a_model(store):
         FitConfig(stage="both", from_model="start")
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_from_model__goes_on_with_new_random_numbers(store):
     """The same seed on both sides: the chain explores, instead of repeating itself."""

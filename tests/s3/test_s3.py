@@ -97,6 +97,7 @@ def test_ingest__goes_on_after_503s_and_slow_answers(server, reach, proxy, files
     same_data(url, str(tmp_path / "study.zarr"))
 
 
+@pytest.mark.full
 def test_ingest__goes_on_after_the_server_was_killed(server, url, files, tmp_path, caplog):
     killed = []
 
@@ -166,6 +167,7 @@ class Stop:
             raise ZeroDivisionError
 
 
+@pytest.mark.full
 def test_fit__is_resumed_from_what_it_has_committed(url, files, tmp_path):
     """Ends with the labels, certainties and levels of detail of a fit that nobody stopped."""
     local = str(tmp_path / "study.zarr")

@@ -202,6 +202,7 @@ def test_ar_sweep__joint_distribution_test(full, monkeypatch):
     assert geweke(n_iterations, 1) > 6
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_fit__recovers_simulated_syllables(tmp_path, full, capsys):
     """10 sessions x 10,000 frames, 12 syllables; a broken sampler stays far below the bound."""

@@ -30,6 +30,9 @@ CONTROLS = {"button", "textbox", "combobox", "slider", "checkbox", "radio", "tab
 PICTURES = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 """Where screenshots of the tests are kept; not committed."""
 
+SIZES = [(1280, 800), pytest.param((1920, 1080), marks=pytest.mark.full)]
+"""Of windows in which pages are looked at."""
+
 MAIN = "import sys; from kpms_zarr.cli import main; sys.exit(main())"
 _IDLE = "window.Bokeh && Bokeh.documents.length && Bokeh.documents.every(d => d.is_idle)"
 

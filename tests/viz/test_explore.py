@@ -21,7 +21,7 @@ from kpms_zarr.viz.explore.study import Study
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-from explore_browser import MAIN, Server, Window, chromium  # noqa: E402
+from explore_browser import MAIN, SIZES, Server, Window, chromium  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_link__holds_the_choices(served, browser):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(1280, 800), (1920, 1080)])
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", PAGES)
 def test_pages__draw_without_complaint(served, browser, name, size):
     window = Window(browser, size=size)

@@ -26,7 +26,7 @@ from kpms_zarr.viz.style import load
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-from explore_browser import Server, Window, chromium  # noqa: E402
+from explore_browser import SIZES, Server, Window, chromium  # noqa: E402
 
 # Where a cell of the heat map is, in px of the window.
 CELL = """([session, keypoint]) => {
@@ -156,7 +156,7 @@ def test_quality_page__zooming_in_reads_again(server: Server, window: Window) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(1280, 800), (1920, 1080)])
+@pytest.mark.parametrize("size", SIZES)
 def test_pose_space_page__draws_everything(
     server: Server, browser: Any, size: tuple[int, int]
 ) -> None:

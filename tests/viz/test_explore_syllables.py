@@ -16,7 +16,7 @@ from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
 
 sys.path.insert(0, str(Path(__file__).parent))
-from explore_browser import Server, Window, chromium
+from explore_browser import SIZES, Server, Window, chromium
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def test_browser__choose_name_save_reload_and_find(served, own, browser):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(1280, 800), (1920, 1080)])
+@pytest.mark.parametrize("size", SIZES)
 def test_browser__compare_and_play(served, browser, size):
     window = Window(browser, size=size)
     page = window.open(served.url(page="syllables", syllable=2))

@@ -154,6 +154,7 @@ def test_segments__frames_beyond_the_length_do_not_count():
     np.testing.assert_allclose(found.message, short.message, rtol=1e-12)
 
 
+@pytest.mark.full
 def test_float32__is_as_good_as_what_is_published_over_thousands_of_frames():
     model, x = model_of(7, n=12, stay=0.98), latent_of(7, 3000)
     exact = forward_backward(model, x)
