@@ -50,7 +50,7 @@ class Card:
     lines : tuple of (str, str)
         Name and value.
     examples : tuple of Example
-        None where the page would become too large.
+        Empty where the page would become too large, and where ``picture`` is.
     """
 
     number: int

@@ -9,6 +9,7 @@ from typing import Any
 
 import holoviews as hv
 import numpy as np
+import xarray as xr
 from bokeh.layouts import row
 
 from kpms_zarr.store import access, layout, models
@@ -176,7 +177,7 @@ def _played(store: StoreLike, of: dict[str, Any], session: Session) -> Bokeh:
     return Bokeh([build_player(opened, window).layout])
 
 
-def lively_start(labels: Any, session: Session, seconds: float) -> float:
+def lively_start(labels: xr.Dataset, session: Session, seconds: float) -> float:
     """Second at which the window with most syllables in use begins, near the start of a session.
 
     Parameters

@@ -17,9 +17,9 @@ from kpms_zarr.store import access
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.models import open_labels
 from kpms_zarr.store.synthetic import SyntheticStudy, write_store
-from kpms_zarr.viz import facts, report
+from kpms_zarr.viz import facts, report, report_cards
 from kpms_zarr.viz.colors import syllable_color
-from kpms_zarr.viz.report_sections import sections_of
+from kpms_zarr.viz.report_sections import lively_start, sections_of
 
 
 class _Page(HTMLParser):
@@ -155,6 +155,39 @@ def test_report__says_the_stages(
     before = _Page(written[1]).text
     assert "sweeps of the" not in before
     assert "dashed line parts" not in before
+
+
+def test_report__says_so_where_example_bouts_would_make_it_too_large(
+    two_stages: Path, tmp_path: Path, of_two_stages: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "Example bouts: kpms-zarr explore"
+    n_cards = of_two_stages.count('<li id="syllable-')
+    assert n_cards > 3
+    assert of_two_stages.count("<summary>Example bouts") == n_cards
+    assert words not in of_two_stages
+    monkeypatch.setattr(report_cards, "_EXAMPLE_BUDGET", 1)  # that of the first one
+    report.report(two_stages, model="two", out=tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text("utf-8")
+    assert text.count("<summary>Example bouts") == 1
+    assert text.count(words) == n_cards - 1
+
+
+@pytest.mark.parametrize(("frequent", "second"), [((0, 1, 2, 3), 10.0), ((), 20.0)])
+def test_lively_start__is_where_most_syllables_in_use_are(
+    frequent: tuple[int, ...], second: float
+) -> None:
+    """Three windows of 10 s: one syllable; three of those in use; seven rare ones."""
+    syllable = np.zeros(300, np.int16)
+    syllable[100:200] = np.arange(100) % 3 + 1
+    syllable[200:] = np.arange(100) % 7 + 10
+    labels = xr.Dataset({"syllable": (("session", "frame"), syllable[None])})
+    if frequent:
+        frequency = np.zeros(20)
+        frequency[list(frequent)] = 0.25
+        labels["frequency"] = ("state", frequency)
+    session = access.Session("s", 0, 300, 10.0)
+    assert lively_start(labels, session, 10.0) == second
+    assert lively_start(labels, session, 20.0) == 0.0  # there is one window of that length
 
 
 def test_report__tracked_and_denoised_where_there_is_a_full_stage(
