@@ -133,7 +133,6 @@ def test_server_that_stays_away__is_a_clear_error_and_loses_nothing(
     assert kpms_zarr.verify(url).is_sound
 
 
-@pytest.mark.full
 def test_fit__goes_on_after_the_server_was_killed_in_its_middle(server, url, files, tmp_path):
     local = str(tmp_path / "study.zarr")
     names = STUDY.settings
