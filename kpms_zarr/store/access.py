@@ -244,6 +244,14 @@ def subgroup(root: zarr.Group, path: str) -> zarr.Group | None:
     return node if root.metadata.consolidated_metadata is not None else _plain(node)
 
 
+def require_group(root: zarr.Group, path: str) -> zarr.Group:
+    """A group below the root, made where it is missing; also where another makes it just now."""
+    try:
+        return root.require_group(path)
+    except ContainsGroupError:  # it came between looking and making
+        return root.require_group(path)
+
+
 def made(root: zarr.Group, path: str) -> str:
     """When a group below the root was finished, as its provenance says; "" without."""
     group = subgroup(root, path)

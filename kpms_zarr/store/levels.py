@@ -182,7 +182,7 @@ def write_levels(root: zarr.Group, model: str, version: str, *, overwrite: bool 
         return False
     labels = access.subgroup(root, f"{layout.model_path(model)}/labels/{version}")
     assert labels is not None
-    above = root.require_group(f"{layout.model_path(model)}/levels")
+    above = access.require_group(root, f"{layout.model_path(model)}/levels")
     if "provenance" not in above.attrs:
         above.attrs.update(provenance("levels"))
     group = above.create_group(version, overwrite=True)

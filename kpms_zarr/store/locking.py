@@ -126,7 +126,7 @@ class _Lease(Lock):
         return {} if group is None else dict(group.attrs)
 
     def _write(self) -> None:
-        group = self._root.require_group(self._path)
+        group = access.require_group(self._root, self._path)
         group.attrs.put({**self._own, "renewed": time.time()})
         self._renewed = time.time()
 
@@ -150,7 +150,7 @@ def model_lock(root: zarr.Group, store: StoreLike, model: str) -> Iterator[Lock]
     OSError
         When nothing can be written there.
     """
-    root.require_group(layout.model_path(model))
+    access.require_group(root, layout.model_path(model))
     path = layout.model_path(model)
     lock, release = _take(root, store, path, partial(_fitted, store, model))
     try:

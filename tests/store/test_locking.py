@@ -12,6 +12,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import zarr
 
 import kpms_zarr
 from kpms_zarr.store import access, locking
@@ -130,7 +131,7 @@ def test_remote__a_holder_that_slept_too_long_is_told(remote, monkeypatch):
 @pytest.mark.parametrize("settle", [None, 0.0])
 def test_remote__of_two_at_the_same_moment_one_has_it(remote, monkeypatch, settle):
     """Both find it free before either has written; without waiting both would go on."""
-    monkeypatch.setattr(locking, "_SETTLE_SECONDS", 0.6 if settle is None else settle)
+    monkeypatch.setattr(locking, "_SETTLE_SECONDS", 1.5 if settle is None else settle)
     read, both = locking._Lease._read, threading.Barrier(2)
 
     def slow(self: locking._Lease) -> dict:
@@ -154,7 +155,9 @@ def test_remote__of_two_at_the_same_moment_one_has_it(remote, monkeypatch, settl
     threads = [threading.Thread(target=try_it, name=name) for name in ("sooner", "later")]
     for thread in threads:
         thread.start()
-    time.sleep(2)
+    until = time.monotonic() + 60
+    while len(held) + len(refused) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
     end.set()
     for thread in threads:
         thread.join()
@@ -162,6 +165,20 @@ def test_remote__of_two_at_the_same_moment_one_has_it(remote, monkeypatch, settl
         assert (held, refused) == (["later"], ["sooner"])
     else:
         assert len(held) == 2
+
+
+@pytest.mark.parametrize("where", ["remote", "local"])
+def test_a_group_that_another_makes_at_the_same_moment_is_taken(where, request, monkeypatch):
+    """Zarr looks whether a group is there and then makes it: another may come in between."""
+    root = access.open_group(request.getfixturevalue(where), "r+")
+
+    def late(self: zarr.Group, name: str) -> zarr.Group:
+        monkeypatch.undo()
+        self.create_group(name, attributes={"by": "another"})
+        return self.create_group(name)
+
+    monkeypatch.setattr(zarr.Group, "require_group", late)
+    assert dict(access.require_group(root, "models/m").attrs) == {"by": "another"}
 
 
 def test_remote__storage_that_is_away_does_not_end_a_lease(remote, monkeypatch):
