@@ -39,7 +39,7 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python tests/benchmarks/memory_out_of_core.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt tools/make_env.sh
-	sh tools/make_env.sh "$(PYTHON)" "$(VENV)" .
+	sh tools/make_env.sh "$(PYTHON)" "$(VENV)" ".[viz]"
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt tools/make_env.sh

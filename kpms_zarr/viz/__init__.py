@@ -30,6 +30,7 @@ _HOME = {
     "ethogram_raster": "raster",
     "strip": "raster",
     "session_player": "player",
+    "occupancy": "places",
     # syllables one by one
     "frequencies": "plots",
     "durations": "plots",

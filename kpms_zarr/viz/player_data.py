@@ -409,17 +409,38 @@ def _read(opened: OpenSession, first: int, last: int) -> Mapping[str, np.ndarray
         return dict(zip(lazy, values, strict=True))
 
 
+def tracked_middle(position: np.ndarray) -> np.ndarray:
+    """Median of the keypoints of a frame, axis by axis; NaN where none was tracked.
+
+    Parameters
+    ----------
+    position : ndarray, (frame, keypoint, space)
+        A keypoint that lacks one coordinate counts as missing.
+
+    Returns
+    -------
+    ndarray, (frame, space) float32
+    """
+    is_missing = np.isnan(position).any(-1, keepdims=True)
+    n_seen = (~is_missing[..., 0]).sum(1)
+    # NaN come last. Much faster than nanmedian, which goes frame by frame.
+    ordered = np.sort(np.where(is_missing, np.float32(np.nan), position), axis=1)
+    middle = [
+        np.take_along_axis(ordered, np.maximum(i, 0)[:, None, None], axis=1)[:, 0]
+        for i in ((n_seen - 1) // 2, n_seen // 2)
+    ]
+    return np.asarray((middle[0] + middle[1]) / 2, np.float32)
+
+
 def _tracked_centroid(position: np.ndarray) -> np.ndarray:
     """Median of the keypoints of a frame, (frame, space) float32; gaps interpolated."""
-    is_there = ~np.isnan(position[..., 0])
-    seen = is_there.any(1)
-    middle = np.full((len(position), position.shape[2]), np.nan)
+    middle = tracked_middle(position)
+    seen = np.isfinite(middle).all(1)
     if seen.any():
-        middle[seen] = np.nanmedian(position[seen], axis=1)
         frame = np.arange(len(position))
         for axis in range(position.shape[2]):
             middle[:, axis] = np.interp(frame, frame[seen], middle[seen, axis])
-    return middle.astype(np.float32)
+    return middle
 
 
 def _tracked_heading(position: np.ndarray, settings: StudySettings) -> np.ndarray | None:

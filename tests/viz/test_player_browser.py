@@ -12,6 +12,7 @@ import pytest
 from bokeh.embed import components
 
 import kpms_zarr
+from kpms_zarr.store import models
 from kpms_zarr.store.annotate import annotate
 from kpms_zarr.viz.embedding import bokeh_script
 from kpms_zarr.viz.player import player
@@ -369,6 +370,62 @@ def test_application__follows_the_other_choices(screen, served):
 def test_application__says_how_to_give_a_video(screen, served):
     screen.open(served.url(page="player"))
     screen.page.get_by_text("kpms-zarr annotate").wait_for()
+
+
+_PLACE = """([x, y, words]) => {
+  const has = (text) => text?.includes("; cells of") && text.includes(words);
+  const view = [...Bokeh.index.all_views()].filter((one) => has(one.model.title?.text)).at(-1);
+  if (!view) return null;
+  view.el.scrollIntoView({block: "center", behavior: "instant"});
+  const box = view.el.getBoundingClientRect();
+  const {x_range, y_range, title} = view.model, {bbox, x_scale, y_scale} = view.frame;
+  return {x: box.left + x_scale.compute(x), y: box.top + y_scale.compute(y), title: title.text,
+    low: x_range.start, high: x_range.end, bottom: y_range.start, top: y_range.end};
+}"""
+
+
+def placed(screen: Screen, x: float, y: float, words: str = "") -> Any:
+    """Where a place of the arena is on the screen, once the title of its picture has words."""
+    found = screen.page.wait_for_function(_PLACE, arg=[x, y, words], timeout=60_000)
+    return found.json_value()
+
+
+def test_application__goes_where_the_animal_was(screen, served, two_stages):
+    screen.open(served.url(page="player"))
+    centroid = models.open_labels(two_stages, "two")["centroid"][0, :1500].values[:, :2]
+    wanted = centroid[np.argmax(centroid[:, 0])].tolist()  # far from the beginning
+    place = placed(screen, *wanted)
+    assert place["title"].startswith("50 s")
+    assert place["bottom"] > place["top"]  # y as in the video
+    screen.page.mouse.click(place["x"], place["y"])
+    screen.until("frame [1-9]")
+    frame = int(re.search(r"frame ([\d,]+)", screen.words)[1].replace(",", ""))
+    side = float(re.search(r"cells of ([\d.]+)", place["title"])[1])
+    assert np.hypot(*(centroid[frame] - wanted)) < 3 * side
+    assert np.hypot(*(centroid[0] - wanted)) > 3 * side  # else it would show nothing
+    screen.picture("player_arena")
+    # Where it was during one syllable, in the same arena.
+    syllable = int(open_session(two_stages, model="two").syllables[0])
+    screen.page.get_by_label("Syllable, -1 = none").fill(str(syllable))
+    screen.page.keyboard.press("Enter")
+    now = placed(screen, *wanted, f"s of syllable {syllable}")
+    assert (now["low"], now["high"]) == pytest.approx((place["low"], place["high"]))
+
+
+def test_application__gathers_anew_where_one_zooms_in(screen, served):
+    screen.open(served.url(page="player"))
+    before = placed(screen, 0, 0)
+    middle = [(before["low"] + before["high"]) / 2, (before["bottom"] + before["top"]) / 2]
+    at = placed(screen, *middle)
+    mouse = screen.page.mouse
+    mouse.move(at["x"] - 60, at["y"] - 60)
+    mouse.down()
+    mouse.move(at["x"] + 60, at["y"] + 60, steps=4)
+    mouse.up()
+    now = placed(screen, 0, 0, "s of it in view")
+    side = [float(re.search(r"cells of ([\d.]+)", one["title"])[1]) for one in (before, now)]
+    assert side[1] < side[0] / 2
+    assert now["high"] - now["low"] < (before["high"] - before["low"]) / 2
 
 
 def test_application__shows_the_video_of_each_window(screen, filmed):

@@ -12,6 +12,7 @@ import panel as pn
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz.explore import parts
+from kpms_zarr.viz.explore.arena import arena
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.player import (
     PICTURE_WIDTH,
@@ -60,7 +61,15 @@ def page(state: State) -> pn.viewable.Viewable:
 
     if pn.state.curdoc is not None:
         pn.state.on_session_destroyed(leave)
-    return parts.follow(state, ["model", "session"], build, news=False)
+    player = parts.follow(state, ["model", "session"], build, news=False)
+    # Made once, and not for each session: what is made anew goes on listening.
+    below = arena(
+        state,
+        lambda: shown[0].opened if shown else None,
+        go=lambda frame: shown[0].show_frame(frame),
+        say=lambda words: shown[0].player.say(words),
+    )
+    return pn.Column(player, below, sizing_mode="stretch_width")
 
 
 class _Session:
@@ -69,27 +78,28 @@ class _Session:
     Attributes
     ----------
     view : Viewable
+    opened : OpenSession
     """
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._opened = _open(state)
+        self.opened = _open(state)
         self._version = state.study.version(state.model)
-        self._reader, trouble = _reader(self._opened)
+        self._reader, trouble = _reader(self.opened)
         self._window = self._read(*self._first())
         self._sizes = extent(self._window)
         self._pictures: _Pictures | None = None
         self._is_moving = False
         self._document = pn.state.curdoc
         self.player = build_player(
-            self._opened,
+            self.opened,
             self._window,
             keypoint=state.keypoint,
             with_video=self._reader is not None,
             is_served=True,
         )
         self.view = pn.Column(
-            *_model_note(state, self._opened),
+            *_model_note(state, self.opened),
             pn.pane.Bokeh(self.player.layout, sizing_mode="stretch_width"),
             *_video_note(state, trouble),
             sizing_mode="stretch_width",
@@ -116,7 +126,7 @@ class _Session:
     @property
     def _end(self) -> float:
         """Length of the session in s."""
-        return self._opened.session.n_frames / self._opened.session.fps
+        return self.opened.session.n_frames / self.opened.session.fps
 
     def _first(self) -> tuple[float, float]:
         """The first window of the chosen span."""
@@ -124,7 +134,7 @@ class _Session:
         return start, min(stop, start + self._length)
 
     def _read(self, start: float, stop: float) -> PlayerWindow:
-        return read_window(self._opened, start, stop)
+        return read_window(self.opened, start, stop)
 
     def _show(self, window: PlayerWindow, *, frame: int = 0, note: str = "") -> None:
         """Put a window into the player; ``frame`` of the session is shown first."""
@@ -138,10 +148,10 @@ class _Session:
         }
         last = int(window.frame[-1])
         _, stop = self._state.span
-        more = last + 1 < self._opened.session.n_frames
+        more = last + 1 < self.opened.session.n_frames
         self.player.load(
             window,
-            self._opened.names.name,
+            self.opened.names.name,
             seek=max(0, frame - int(window.frame[0])),
             note=note,
             has_next=more and window.time[-1] + 1.5 / window.session.fps < stop,
@@ -158,7 +168,7 @@ class _Session:
         """Show another part of the session; the chosen span follows where it ends before."""
         start, stop = max(0.0, start), min(self._end, stop)
         low, high = self._state.span
-        at = max(start, frame / self._opened.session.fps)
+        at = max(start, frame / self.opened.session.fps)
         if not low <= at < high or start < low:
             self._is_moving = True
             try:
@@ -202,7 +212,7 @@ class _Session:
 
     def _span_changed(self, *_: Any) -> None:
         state = self._state
-        if self._is_moving or state.session != self._opened.session.name:
+        if self._is_moving or state.session != self.opened.session.name:
             return
         start, stop = self._first()
         now = self._window
@@ -215,8 +225,8 @@ class _Session:
         if self._version != self._state.study.version(self._state.model):
             self._state.param.trigger("model")
             return
-        before, self._opened = self._opened, _open(self._state)
-        if before.names != self._opened.names:
+        before, self.opened = self.opened, _open(self._state)
+        if before.names != self.opened.names:
             self._show(self._window)
 
     def _choose(self, widget: str, value: str) -> None:
@@ -225,7 +235,7 @@ class _Session:
             return
         known = [one if isinstance(one, str) else one[0] for one in select.options]
         if widget == "syllable" and value not in known:
-            select.options = [*select.options, (value, self._opened.names.label(int(value)))]
+            select.options = [*select.options, (value, self.opened.names.label(int(value)))]
         if value in known or widget == "syllable":
             select.value = value
 
@@ -242,7 +252,7 @@ class _Session:
 
     def _answer(self, what: str, frame: int) -> None:
         """Do what a person asked for in the browser."""
-        fps, window = self._opened.session.fps, self._window
+        fps, window = self.opened.session.fps, self._window
         if what == "pictures":
             if self._pictures is not None:
                 self._pictures.start()
@@ -263,14 +273,21 @@ class _Session:
 
     def _to_bout(self, frame: int, *, forward: bool) -> None:
         syllable = int(self.player.widgets["syllable"].value)
-        onset = find_bout(self._opened, syllable, frame, forward=forward)
+        onset = find_bout(self.opened, syllable, frame, forward=forward)
         if onset is None:
             side = "after" if forward else "before"
             which = "this syllable" if syllable >= 0 else "any syllable"
             self.player.say(f"no bout of {which} in the session {side} this frame")
             return
-        start = onset / self._opened.session.fps - _BEFORE
-        self._go(start, start + self._length, frame=onset)
+        self._go_to(onset)
+
+    def show_frame(self, frame: int) -> None:
+        """Show a frame, and a little of what was before it; errors are said in the player."""
+        self._guarded(self._go_to)(frame)
+
+    def _go_to(self, frame: int) -> None:
+        start = frame / self.opened.session.fps - _BEFORE
+        self._go(start, start + self._length, frame=frame)
 
 
 class _Pictures:
