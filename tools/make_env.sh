@@ -37,5 +37,6 @@ else
     echo "This Python has neither pip nor ensurepip. On Debian: apt install python3-venv" >&2
     exit 1
 fi
+# Modules are compiled when they are imported first: most of what is installed never is.
 # shellcheck disable=SC2086
-exec $pip install --quiet --disable-pip-version-check $constraints -e "$target"
+exec $pip install --quiet --no-compile --disable-pip-version-check $constraints -e "$target"
