@@ -7,6 +7,7 @@ Writes a store (labels of geometric bouts, tracked data of the first frames of e
 builds its levels of detail, starts the server in a process of its own and looks at it with headless
 Chromium, as a person would: zooms are boxes drawn with the mouse, and their time is that from
 letting go to the last redraw of the raster, all that server, network and browser do included.
+Then, in this process, where an animal was in a session of 28 hours.
 Prints a Markdown table.
 """
 
@@ -37,6 +38,8 @@ from kpms_zarr.store.keypoints import create_keypoints, set_session_count, write
 from kpms_zarr.store.levels import build_levels
 from kpms_zarr.store.study import write_settings
 from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session
+from kpms_zarr.viz.places import gather, read_places
+from kpms_zarr.viz.player_data import open_session
 
 N_SYLLABLES = 60
 MEAN_BOUT = 12
@@ -46,7 +49,7 @@ SERVE = "import sys; from kpms_zarr.cli import main; sys.exit(main())"
 PARAMETERS = {"seed": 0}
 
 
-def make_store(store: Path, n_sessions: int, n_frames: int) -> None:
+def make_store(store: Path, n_sessions: int, n_frames: int, *, has_centroids: bool = False) -> None:
     """A study whose labels are drawn and whose tracked data are mostly missing."""
     study = SyntheticStudy(n_sessions=1, n_frames=TRACKED_FRAMES, fps=FPS)
     tracked = simulate_session(study, 0)
@@ -62,12 +65,15 @@ def make_store(store: Path, n_sessions: int, n_frames: int) -> None:
             group[name][row, :TRACKED_FRAMES] = getattr(tracked, name)
     group["n_frames"][:] = np.full(n_sessions, n_frames)
     consolidate(root)
-    _publish(root, study, n_frames)
+    _publish(root, study, n_frames, has_centroids)
 
 
-def _publish(root: access.Group, study: SyntheticStudy, n_frames: int) -> None:
+def _publish(root: access.Group, study: SyntheticStudy, n_frames: int, has_centroids: bool) -> None:
     sessions = access.sessions(root)
-    writer = models.LabelWriter(root, "large", sessions=sessions, settings=study.settings)
+    names = ("syllable", "centroid") if has_centroids else ("syllable",)
+    writer = models.LabelWriter(
+        root, "large", sessions=sessions, settings=study.settings, names=names
+    )
     rng = np.random.default_rng(0)
     every = np.empty(len(sessions) * n_frames, np.int16)
     n_bouts = int(1.2 * n_frames / MEAN_BOUT) + 100
@@ -79,7 +85,11 @@ def _publish(root: access.Group, study: SyntheticStudy, n_frames: int) -> None:
         every[row * n_frames : (row + 1) * n_frames] = labels
         for start in range(0, n_frames, writer.block_frames):
             block = Block(row, start, min(start + writer.block_frames, n_frames))
-            writer.write(block, {"syllable": labels[start : block.stop]})
+            values = {"syllable": labels[start : block.stop]}
+            if has_centroids:  # a walk within a round arena
+                turn = np.cumsum(rng.normal(size=(block.n_frames, 2)) * 0.02, axis=0)
+                values["centroid"] = (300 * np.sin(turn)).astype(np.float32)
+            writer.write(block, values)
     chain = SimpleNamespace(syllable=every, index=ChainIndex.of(sessions, 1))
     statistics = label_statistics(chain, N_SYLLABLES)
     models.write_parameters(root, "large", writer.version, _parameters(study), PARAMETERS)
@@ -216,6 +226,23 @@ def _zoom(page: Any, box: dict[str, float], rng: np.random.Generator) -> float:
     return float(page.evaluate("() => window.redrawn.at(-1) - window.released")) / 1000
 
 
+def measure_places(store: Path, n_zooms: int) -> tuple[int, int, float, float]:
+    """Where the animal was: frames, those of them read, s to read them, s to gather them anew."""
+    opened = open_session(store, model="large")
+    n_frames = opened.session.n_frames
+    began = time.perf_counter()
+    found = read_places(opened, 0, n_frames)
+    took = time.perf_counter() - began
+    seconds, rng = [], np.random.default_rng(2)
+    gather(found, (-300.0, 300.0), (-300.0, 300.0))  # compiles
+    for _ in range(n_zooms):
+        x, y = np.sort(rng.uniform(-300, 300, (2, 2)))
+        began = time.perf_counter()
+        gather(found, tuple(x), tuple(y))
+        seconds.append(time.perf_counter() - began)
+    return n_frames, found.n_read, took, float(np.max(seconds))
+
+
 def _said(cpu: Any) -> str:
     return ", ".join(f"{seconds:.2f} s" for seconds in cpu)
 
@@ -225,6 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sessions", type=int, default=1000)
     parser.add_argument("--frames", type=int, default=100_000, help="of each session")
+    parser.add_argument("--long", type=int, default=3_000_000, help="frames of a long session")
     parser.add_argument("--zooms", type=int, default=20)
     parser.add_argument("--keep", type=Path, help="where the store is made, or is already")
     options = parser.parse_args()
@@ -236,6 +264,10 @@ def main() -> None:
             print(f"store made in {time.perf_counter() - began:.0f} s", file=sys.stderr)
         built = build_levels(store, "large", overwrite=True)
         found = measure(store, options.zooms)
+        make_store(Path(folder) / "long.zarr", 1, options.long, has_centroids=True)
+        n_all, n_read, reading, gathering = measure_places(
+            Path(folder) / "long.zarr", options.zooms
+        )
     zooms = np.array(found.zooms)
     rows = [
         ("levels of detail built", f"{built.seconds:.1f} s", "well under 60 s", ""),
@@ -253,6 +285,13 @@ def main() -> None:
         ("zoom, slowest", f"{zooms.max():.2f} s", "< 0.5 s", ""),
         ("memory of the server", f"{found.bytes_held / 1e6:.0f} MB", "< 1,500 MB", ""),
         ("its peak", f"{found.bytes_peak / 1e6:.0f} MB", "< 1,500 MB", ""),
+        (
+            f"where an animal was: {n_read:,} of {n_all:,} frames read",
+            f"{reading:.2f} s",
+            "< 3 s",
+            "",
+        ),
+        ("gathered anew, slowest", f"{gathering:.2f} s", "< 0.5 s", ""),
     ]
     sessions = access.sessions(access.open_group(store))
     print(
