@@ -16,6 +16,7 @@ from bokeh.models import BoxZoomTool, CustomJSHover, PrintfTickFormatter
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK, LABEL_FRAMES_PER_CHUNK
+from kpms_zarr.viz.extra import require
 from kpms_zarr.viz.player_data import OpenSession, open_session, tracked_middle
 from kpms_zarr.viz.player_figures import UNIT
 from kpms_zarr.viz.quality_frames import sampled
@@ -110,16 +111,7 @@ def require_datashader() -> ModuleType:
     InputError
         When it is not installed.
     """
-    try:
-        import datashader
-    except ImportError as error:
-        raise InputError(
-            expected="Datashader, which gathers millions of positions into a picture",
-            found="no module named datashader",
-            where="this Python",
-            fix="install it with: pip install 'kpms_zarr[viz]'",
-        ) from error
-    return datashader
+    return require("datashader", "Datashader, which gathers millions of positions into a picture")
 
 
 def occupancy(

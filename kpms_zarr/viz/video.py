@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.viz.extra import require
 from kpms_zarr.viz.video_index import Even, Table, Uneven, timing, timing_of_all
 
 _MAX_OPEN = 4
@@ -32,16 +33,7 @@ def require_av() -> ModuleType:
     InputError
         When it is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise InputError(
-            expected="PyAV, which reads and writes videos",
-            found="no module named av",
-            where="this Python",
-            fix="install it with: pip install 'kpms_zarr[viz]'",
-        ) from error
-    return av
+    return require("av", "PyAV, which reads and writes videos")
 
 
 def video_of(data: xr.Dataset, row: int) -> str:

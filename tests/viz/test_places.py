@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -262,10 +261,7 @@ def test_without_datashader_it_is_said_how_to_have_it(monkeypatch, two_stages):
 
 
 def test_page__without_datashader_says_how_to_have_it(monkeypatch, two_stages):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "datashader" else find(name)
-    )
+    monkeypatch.setattr("kpms_zarr.viz.explore.arena.is_installed", lambda name: False)
     state = State(Study(two_stages))
     shown = arena(state, lambda: open_session(two_stages), go=print, say=print)
     assert "pip install" in str(shown.object)

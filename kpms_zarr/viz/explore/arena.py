@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,6 +10,7 @@ import panel as pn
 
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.extra import INSTALL, is_installed
 from kpms_zarr.viz.places import Occupancy, Places, next_visit, read_places
 from kpms_zarr.viz.player_data import OpenSession
 
@@ -40,10 +40,10 @@ def arena(
     say : callable
         Puts words into the player.
     """
-    if importlib.util.find_spec("datashader") is None:
+    if not is_installed("datashader"):
         return parts.empty(
             "Where the animal was over all of this time is drawn by Datashader. To have it:",
-            "pip install 'kpms_zarr[viz]'",
+            INSTALL,
         )
     in_time = pn.widgets.Checkbox(name="Only the chosen time", value=True)
     of_syllable = pn.widgets.Checkbox(name="Only the chosen syllable", value=True)
