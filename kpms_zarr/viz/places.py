@@ -21,7 +21,7 @@ from kpms_zarr.viz.player_data import OpenSession, open_session, tracked_middle
 from kpms_zarr.viz.player_figures import UNIT
 from kpms_zarr.viz.quality_frames import sampled
 from kpms_zarr.viz.reading import MissingData
-from kpms_zarr.viz.style import frame, hover_tool, load, size_from_frame
+from kpms_zarr.viz.style import frame, hover_tool, load, size_from_frame, weakly
 
 MAX_BLOCKS = 128
 """Blocks of 16,384 frames that are read; of longer times a regular sample."""
@@ -161,10 +161,20 @@ def occupancy(
     MissingData
         When no frame of this time has a position, or the syllable.
     """
+    if syllable >= 0 and model is None:
+        raise InputError(
+            expected="the model whose syllable is meant",
+            found=f"syllable {syllable} without one",
+            where="model",
+            fix="name it: occupancy(store, model=..., syllable=...)",
+        )
     opened = open_session(store, model=model, version=version, session=session)
     fps, n_frames = opened.session.fps, opened.session.n_frames
-    last = n_frames if stop is None else min(n_frames, round(stop * fps))
-    found = read_places(opened, max(0, round(start * fps)), last, syllable=syllable)
+    end = n_frames / fps if stop is None else min(stop, n_frames / fps)
+    if not (np.isfinite(start) and start < end):  # NaN is no time either
+        raise _no_time(opened.session, start, end)
+    last = min(n_frames, max(round(start * fps) + 1, round(end * fps)))
+    found = read_places(opened, min(max(0, round(start * fps)), last - 1), last, syllable=syllable)
     is_down = len(opened.data["space"]) == 2 if is_y_down is None else is_y_down
     return Occupancy(found, is_y_down=is_down, name=opened.names.label).plot
 
@@ -192,12 +202,7 @@ def read_places(opened: OpenSession, start: int, stop: int, *, syllable: int = -
     """
     session = opened.session
     if not 0 <= start < stop <= session.n_frames:
-        raise InputError(
-            expected=f"some of the {session.n_frames / session.fps:.2f} s of the session",
-            found=f"{start / session.fps:g} s to {stop / session.fps:g} s",
-            where=f"session {session.name}",
-            fix="choose a start before the end of the session, and an end after the start",
-        )
+        raise _no_time(session, start / session.fps, stop / session.fps)
     labels = opened.labels
     is_modelled = labels is not None and "centroid" in labels.variables
 
@@ -246,6 +251,15 @@ def read_places(opened: OpenSession, start: int, stop: int, *, syllable: int = -
         sum(last - first for first, last in parts),
         syllable,
         is_modelled,
+    )
+
+
+def _no_time(session: Session, start: float, stop: float) -> InputError:
+    return InputError(
+        expected=f"some of the {session.n_frames / session.fps:.2f} s of the session",
+        found=f"{start:g} s to {stop:g} s",
+        where=f"session {session.name}",
+        fix="choose a start before the end of the session, and an end after the start",
     )
 
 
@@ -313,7 +327,8 @@ def next_visit(places: Places, x: float, y: float, *, radius: float, after: int 
     frames = places.frame[away <= radius]
     if not len(frames):
         return None
-    began = frames[np.diff(frames, prepend=-(2**30)) > _APART * places.session.fps]
+    apart = max(1.0, _APART * places.session.fps)
+    began = frames[np.diff(frames, prepend=-(2**30)) > apart]
     later = began[began > after]
     return int(later[0] if len(later) else began[0])
 
@@ -365,7 +380,8 @@ class Occupancy:
         self.cells = cells = gather(
             self._places, _asked(x_range, self._x), _asked(y_range, self._y)
         )
-        most = float(np.nanmax(cells.seconds, initial=self._places.seconds_each))
+        least = self._places.seconds_each
+        most = float(np.nanmax(cells.seconds, initial=1.01 * least))
         hover = hover_tool(
             [("x", "$x{0.0}"), ("y", "$y{0.0}"), ("time in the cell", "@image{custom}")],
             formatters={"@image": _seconds_text()},
@@ -374,17 +390,22 @@ class Occupancy:
             cells.seconds[::-1],
             bounds=(cells.left, cells.bottom, cells.right, cells.top),
             kdims=["x", "y"],
-            vdims=["seconds"],
+            # Known, so that HoloViews does not look for the ends where all is empty.
+            vdims=[hv.Dimension("seconds", range=(least, most))],
         ).opts(
             frame_width=_WIDTH,
             frame_height=self._height,
             default_tools=[],
             tools=[BoxZoomTool(match_aspect=True), "pan", "wheel_zoom", "reset", hover],
             active_tools=["box_zoom"],
-            hooks=[*frame(0, xgrid=False, ygrid=False)["hooks"], size_from_frame, self._ranges],
+            hooks=[
+                *frame(0, xgrid=False, ygrid=False)["hooks"],
+                size_from_frame,
+                weakly(self._ranges),
+            ],
             cmap="viridis_r",
             logz=True,
-            clim=(self._places.seconds_each, max(most, 1.01 * self._places.seconds_each)),
+            clim=(least, most),
             clipping_colors={"NaN": (0, 0, 0, 0)},
             colorbar=True,
             clabel="",
@@ -398,11 +419,11 @@ class Occupancy:
 
     def _title(self, cells: Cells) -> str:
         places = self._places
-        whose = f"{places.seconds:,.0f} s"
+        whose = _time(places.seconds)
         if places.syllable >= 0:
             whose += f" of syllable {self._name(places.syllable)}"
         inside = np.nansum(cells.seconds)
-        seen = "" if inside > 0.995 * places.seconds else f", {inside:,.0f} s of it in view"
+        seen = "" if inside > 0.995 * places.seconds else f", {_time(inside)} of it in view"
         n_all = places.stop - places.start
         part = f"; {places.n_read:,} of {n_all:,} frames read" if places.n_read < n_all else ""
         return f"{whose}{seen}; cells of {cells.side:.3g} {UNIT}{part}"
@@ -422,6 +443,10 @@ def _seconds_text() -> CustomJSHover:
     return CustomJSHover(
         code='return Number.isFinite(value) ? `${value.toPrecision(3)} s` : "none";'
     )
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.3g} s"
 
 
 def _asked(wanted: Any, whole: tuple[float, float]) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.syllable_names import SyllableNames, read_names
 from kpms_zarr.viz.binning import AFTER_END, Binned, View
 from kpms_zarr.viz.shading import code_image, code_text
-from kpms_zarr.viz.style import INK, hover_tool, load, polish_figure, short
+from kpms_zarr.viz.style import INK, hover_tool, load, polish_figure, short, weakly
 
 _ROW_HEIGHT = 30
 _MIN_HEIGHT = 240  # Less hides tools of the toolbar.
@@ -198,7 +198,7 @@ class Raster:
             xlabel="time (s)",
             ylabel="",
             title=described(view, self._n),
-            hooks=[self._finish],
+            hooks=[weakly(self._finish)],
         )
 
     def _finish(self, plot: Any, _element: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+from weakref import WeakMethod
 
 import holoviews as hv
 import numpy as np
@@ -95,6 +96,22 @@ def fixed_frame(middle: np.ndarray, half: np.ndarray, *, width: int) -> dict[str
 def size_from_frame(plot: Any, _element: Any) -> None:
     """Hook: HoloViews asks for fixed sizing, to which Bokeh wants outer sizes as well."""
     plot.state.sizing_mode = None
+
+
+def weakly(method: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """A method as a hook that does not keep its object alive.
+
+    HoloViews keeps the hooks of an element for as long as the element lives: for ever, where a
+    hook holds what holds the element.
+    """
+    found = WeakMethod(method)
+
+    def hook(plot: Any, element: Any) -> None:
+        alive = found()
+        if alive is not None:
+            alive(plot, element)
+
+    return hook
 
 
 def second_axis(label: str, *, scale: float) -> Callable[[Any, Any], None]:

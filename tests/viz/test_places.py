@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import holoviews as hv
 import numpy as np
@@ -19,7 +22,9 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.synthetic import SyntheticStudy, write_store
 from kpms_zarr.viz import places as views
-from kpms_zarr.viz.explore.arena import arena
+from kpms_zarr.viz.explore import arena
+from kpms_zarr.viz.explore.arena import Arena
+from kpms_zarr.viz.explore.pages import player
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
 from kpms_zarr.viz.places import Occupancy, Places, gather, next_visit, occupancy, read_places
@@ -128,8 +133,22 @@ def test_places__of_no_time_are_refused(two_stages, start, stop):
 def test_places__that_are_none_are_said(two_stages: Path) -> None:
     with pytest.raises(MissingData, match=r"syllable 99 .*none from 0\.00 to 50\.00 s"):
         occupancy(two_stages, model="two", syllable=99)
-    with pytest.raises(MissingData, match="syllable 3"):  # no model, no syllables
+    with pytest.raises(InputError, match="syllable 3 without one"):
         occupancy(two_stages, syllable=3)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, np.nan), (np.nan, 5), (60, None), (9, 9), (0, 0)])
+def test_occupancy__of_no_time_is_refused(two_stages, start, stop):
+    with pytest.raises(InputError, match=r"some of the 50\.00 s"):
+        occupancy(two_stages, start=start, stop=stop)
+
+
+@pytest.mark.parametrize("n_space", [2, 3])
+def test_places__of_a_session_without_positions_are_said(two_stages: Path, n_space: int) -> None:
+    opened = open_session(two_stages, session=SESSION)
+    nothing = xr.full_like(opened.data["position"], np.nan)
+    with pytest.raises(MissingData, match="frames with a position"):
+        read_places(replace(opened, data=xr.Dataset({"position": nothing})), 0, 1500)
 
 
 # ------------------------------------------------------------------ what is counted
@@ -194,6 +213,12 @@ def test_visit__of_a_place_where_it_never_was_is_none(wandering: Places) -> None
     assert next_visit(wandering, 1e4, 0.0, radius=5.0) is None
 
 
+@pytest.mark.parametrize("fps", [0.2, 1.0, 240.0])
+def test_visit__that_never_ends_is_one(fps: float) -> None:
+    places = made(np.zeros(50), np.zeros(50), fps=fps)
+    assert [next_visit(places, 0, 0, radius=1.0, after=after) for after in (-1, 0, 20)] == [0, 0, 0]
+
+
 def test_visit__that_lasts_from_the_beginning_is_found() -> None:
     assert next_visit(made(np.zeros(50), np.zeros(50)), 0.0, 0.0, radius=1.0) == 0
 
@@ -236,6 +261,36 @@ def test_picture__of_an_animal_that_never_moves() -> None:
     assert np.nansum(drawn.cells.seconds) == pytest.approx(10.0)
 
 
+def test_picture__of_a_place_where_it_never_was(wandering: Places) -> None:
+    drawn = Occupancy(wandering, is_y_down=False)
+    plot = hv.renderer("bokeh").get_plot(drawn.plot)
+    drawn.plot.streams[0].event(x_range=(500.0, 600.0), y_range=(500.0, 600.0))
+    assert np.isnan(plot.handles["source"].data["image"][0]).all()
+    assert "0 s of it in view" in plot.state.title.text
+
+
+@pytest.mark.parametrize("n_frames", [1, 3])
+def test_picture__says_times_of_less_than_a_second(n_frames: int) -> None:
+    figure = hv.render(
+        Occupancy(made(np.arange(n_frames), np.zeros(n_frames)), is_y_down=True).plot
+    )
+    assert figure.title.text.startswith(f"{n_frames / FPS:.3g} s;")
+
+
+def test_picture__is_forgotten_with_its_page(wandering: Places) -> None:
+    """HoloViews keeps options of what is alive: they must not keep it alive themselves."""
+    drawn = Occupancy(wandering, is_y_down=False)
+    plot = hv.renderer("bokeh").get_plot(drawn.plot)
+    left = weakref.ref(drawn)
+    del drawn
+    gc.collect()
+    assert left() is not None  # it can be zoomed
+    plot.cleanup()  # as Panel does
+    del plot
+    gc.collect()
+    assert left() is None
+
+
 def test_occupancy__of_a_study_in_3d_is_seen_from_above(tmp_path: Path) -> None:
     store = tmp_path / "solid.zarr"
     write_store(store, SyntheticStudy(n_sessions=1, n_frames=1000, n_keypoints=5, n_space=3))
@@ -262,6 +317,97 @@ def test_without_datashader_it_is_said_how_to_have_it(monkeypatch, two_stages):
 
 def test_page__without_datashader_says_how_to_have_it(monkeypatch, two_stages):
     monkeypatch.setattr("kpms_zarr.viz.explore.arena.is_installed", lambda name: False)
-    state = State(Study(two_stages))
-    shown = arena(state, lambda: open_session(two_stages), go=print, say=print)
-    assert "pip install" in str(shown.object)
+    shown = Arena(State(Study(two_stages)), lambda: open_session(two_stages), go=print, say=print)
+    shown.draw()
+    assert "pip install" in str(shown.view.objects[-1][0].object)
+
+
+# ------------------------------------------------------------------ the page
+
+
+class Page:
+    """The page Player without a browser, and what was read for its arena."""
+
+    def __init__(self, store: Path, monkeypatch: pytest.MonkeyPatch, **choices: Any) -> None:
+        self.read: list[tuple[str, int, int, int]] = []
+        self.arenas: list[Arena] = []
+        page = self
+
+        def reads(opened: Any, start: int, stop: int, *, syllable: int = -1) -> Places:
+            self.read.append((opened.session.name, start, stop, syllable))
+            return read_places(opened, start, stop, syllable=syllable)
+
+        class Kept(Arena):
+            def __init__(self, *args: Any, **options: Any) -> None:
+                super().__init__(*args, **options)
+                page.arenas.append(self)
+
+        monkeypatch.setattr(arena, "read_places", reads)
+        monkeypatch.setattr(player, "Arena", Kept)
+        self.state = State(Study(store), page="player", **choices)
+        self.view = player.page(self.state)
+        (self.arena,) = self.arenas
+
+    def tap(self, frame: int) -> None:
+        """Click where the animal was in a frame."""
+        picture = self.arena.picture
+        assert picture is not None
+        position = picture._places.position.iloc[frame - int(picture._places.frame[0])]
+        picture._tapped(float(position["x"]), float(position["y"]))
+
+
+@pytest.fixture
+def page(two_stages, monkeypatch) -> Page:
+    return Page(two_stages, monkeypatch)
+
+
+def test_page__shows_the_session_that_is_chosen_whatever_changes_first(page: Page) -> None:
+    assert page.read == [(SESSION, 0, 1500, -1)]
+    page.state.param.update(start=5, stop=15, session="session_001")
+    assert page.read[-1] == ("session_001", 150, 450, -1)
+    page.state.param.update(session=SESSION, start=6, stop=16)
+    assert page.read[-1] == (SESSION, 180, 480, -1)
+    page.state.syllable = int(open_session(page.state.study.store, model="two").syllables[0])
+    assert page.read[-1] == (SESSION, 180, 480, page.state.syllable)
+    assert len(page.arenas) == 1
+
+
+def test_page__is_not_drawn_anew_for_what_does_not_matter(page: Page) -> None:
+    in_time, of_syllable = page.arena.view.objects[2].objects
+    in_time.value = of_syllable.value = False
+    before, picture = list(page.read), page.arena.picture
+    page.state.param.update(start=5, stop=15, syllable=3)
+    assert page.read == before
+    assert page.arena.picture is picture
+    in_time.value = True
+    assert page.read[len(before) :] == [(SESSION, 150, 450, -1)]
+
+
+def test_page__click_leaves_the_chosen_time_alone(page: Page) -> None:
+    page.state.param.update(start=10, stop=45)
+    n_read = len(page.read)
+    page.tap(305)  # less than a second after the beginning
+    assert page.state.span == (10, 45)
+    assert len(page.read) == n_read
+
+
+def test_page__without_the_player_has_no_arena(two_stages, monkeypatch, caplog):
+    page = Page(two_stages, monkeypatch)
+    assert page.arena.view.visible
+
+    def broken(state: State) -> None:
+        raise InputError(expected="a", found="b", where="c", fix="d")
+
+    monkeypatch.setattr(player, "_Session", broken)
+    tap = page.arena.picture._tapped
+    page.state.session = "session_001"
+    assert not page.arena.view.visible
+    tap(0.0, 0.0)  # on a picture that the browser still shows
+
+
+def test_page__of_a_session_without_that_syllable_says_so(page: Page) -> None:
+    page.state.syllable = 99
+    (shown,) = page.arena.view.objects[-1]
+    assert "syllable 99" in shown.object
+    page.state.syllable = -1
+    assert page.arena.picture is not None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,6 +171,19 @@ def test_raster__marks_and_colours_on_request(levelled: Path) -> None:
     assert tuple(image.color_mapper.palette) == code_colors(made.binned.n_states, 1)
     made.look.by_certainty = False
     assert tuple(image.color_mapper.palette) == code_colors(made.binned.n_states, 1, False)
+
+
+def test_raster__is_forgotten_with_its_page(levelled: Path) -> None:
+    drawn = Raster(Binned.open(levelled, model="m"))
+    plot = hv.renderer("bokeh").get_plot(drawn.plot)
+    left = weakref.ref(drawn)
+    del drawn
+    gc.collect()
+    assert left() is not None
+    plot.cleanup()  # as Panel does
+    del plot
+    gc.collect()
+    assert left() is None
 
 
 def test_raster__names_of_syllables_in_the_hover_box(fresh: Path, helpers: SimpleNamespace) -> None:

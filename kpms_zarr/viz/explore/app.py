@@ -10,9 +10,9 @@ from typing import Any
 import panel as pn
 
 from kpms_zarr.viz.embedding import labels_script
-from kpms_zarr.viz.explore import parts
+from kpms_zarr.viz.explore import link, parts
 from kpms_zarr.viz.explore.navigation import PageNames
-from kpms_zarr.viz.explore.state import IN_URL, State
+from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
 from kpms_zarr.viz.facts import store_name
 from kpms_zarr.viz.style import load
@@ -33,9 +33,7 @@ def window(study: Study) -> pn.Template:
     load()
     state = State(study)
     if pn.state.location is not None:
-        pn.state.location.sync(state, list(IN_URL))
-        state.mend()
-        pn.state.onload(partial(_name_in_url, state, pn.state.location))
+        pn.state.onload(link.tie(state, pn.state.location))
     pages = _pages(state)
     template = pn.Template(
         resources.files("kpms_zarr.viz.explore").joinpath("window.html").read_text("utf-8"),
@@ -48,12 +46,6 @@ def window(study: Study) -> pn.Template:
     look = parts.guarded(partial(state.refresh, wait=False))
     pn.state.add_periodic_callback(look, period=_LOOK_EVERY)
     return template
-
-
-def _name_in_url(state: State, location: Any) -> None:
-    """Put the model and the session into the link: later the first ones may be others."""
-    given = {name: getattr(state, name) for name in ("model", "session")}
-    location.update_query(**{name: one for name, one in given.items() if one})
 
 
 def _pages(state: State) -> pn.Column:

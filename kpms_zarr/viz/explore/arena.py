@@ -21,13 +21,7 @@ _HOW_TO_READ = (
 )
 
 
-def arena(
-    state: State,
-    opened: Callable[[], OpenSession | None],
-    *,
-    go: Callable[[int], None],
-    say: Callable[[str], None],
-) -> pn.viewable.Viewable:
+class Arena:
     """The heading, what can be chosen, and the picture, which follows time and syllable.
 
     Parameters
@@ -39,55 +33,99 @@ def arena(
         Shows a frame of it in the player.
     say : callable
         Puts words into the player.
+
+    Attributes
+    ----------
+    view : Viewable
+    picture : Occupancy or None
+        What is shown.
     """
-    if not is_installed("datashader"):
-        return parts.empty(
-            "Where the animal was over all of this time is drawn by Datashader. To have it:",
-            INSTALL,
-        )
-    in_time = pn.widgets.Checkbox(name="Only the chosen time", value=True)
-    of_syllable = pn.widgets.Checkbox(name="Only the chosen syllable", value=True)
-    choices = pn.Row(in_time, of_syllable)
-    words = pn.Column(
-        parts.heading("Where the animal was"),
-        parts.text(_HOW_TO_READ),
-        sizing_mode="stretch_width",
-    )
-    last = [-1]  # The visit that was shown.
-    document = pn.state.curdoc
 
-    def draw() -> Any:
-        now = opened()
-        choices.visible = words.visible = now is not None
-        if now is None:
+    def __init__(
+        self,
+        state: State,
+        opened: Callable[[], OpenSession | None],
+        *,
+        go: Callable[[int], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._state, self._opened, self._go, self._say = state, opened, go, say
+        self.picture: Occupancy | None = None
+        self._shown: tuple[Any, ...] = ()
+        self._last = -1  # The visit that was gone to.
+        self._document = pn.state.curdoc
+        self._in_time = pn.widgets.Checkbox(name="Only the chosen time", value=True)
+        self._of_syllable = pn.widgets.Checkbox(name="Only the chosen syllable", value=True)
+        self._place = pn.Column(sizing_mode="stretch_width")
+        self.view = pn.Column(
+            parts.heading("Where the animal was"),
+            parts.text(_HOW_TO_READ),
+            pn.Row(self._in_time, self._of_syllable),
+            self._place,
+            sizing_mode="stretch_width",
+            visible=False,
+        )
+        self._make = parts.guarded(self._new)
+        state.param.watch(self.draw, ["start", "stop", "syllable"])
+        for box in (self._in_time, self._of_syllable):
+            box.param.watch(self.draw, "value")
+
+    def draw(self, *_: Any) -> None:
+        """Show what is chosen, unless it is shown already: what was zoomed in stays."""
+        opened = self._opened()
+        self.view.visible = opened is not None
+        if opened is None:
+            self.picture, self._shown = None, ()
+            self._place.clear()
+        elif opened.session.name == self._state.session:  # else the player is told soon
+            made = self._make(opened)
+            if made is not None:
+                self._place[:] = [made]
+
+    def _new(self, opened: OpenSession) -> pn.viewable.Viewable | None:
+        """A new picture, or None when the one that is there is still right."""
+        if not is_installed("datashader"):
+            return parts.empty("This is drawn by Datashader. To have it:", INSTALL)
+        fps, n_frames = opened.session.fps, opened.session.n_frames
+        first, last = 0, n_frames
+        if self._in_time.value:
+            start, stop = self._state.span
+            first = min(round(start * fps), n_frames - 1)
+            last = min(max(first + 1, round(stop * fps)), n_frames)
+        chosen = self._state.syllable if self._of_syllable.value else -1
+        syllable = chosen if opened.labels is not None else -1
+        model = (self._state.model, self._state.study.version(self._state.model))
+        wanted = (
+            *model,
+            opened.session,
+            opened.labels is None,
+            opened.names,
+            first,
+            last,
+            syllable,
+        )
+        if wanted == self._shown:
             return None
-        fps, n_frames = now.session.fps, now.session.n_frames
-        first, stop = 0, n_frames
-        if in_time.value:
-            start, end = state.span
-            first, stop = round(start * fps), max(round(start * fps) + 1, round(end * fps))
-        syllable = state.syllable if of_syllable.value and now.labels is not None else -1
-        places = read_places(now, min(first, n_frames - 1), min(stop, n_frames), syllable=syllable)
-        picture = Occupancy(
+        self._shown, self.picture, self._last = (), None, -1
+        places = read_places(opened, first, last, syllable=syllable)
+        self.picture = Occupancy(
             places,
-            is_y_down=now.data.sizes["space"] == 2,
-            name=now.names.label,
-            on_tap=lambda x, y, side: visit(places, x, y, side),
+            is_y_down=opened.data.sizes["space"] == 2,
+            name=opened.names.label,
+            on_tap=partial(self._tapped, places),
         )
-        return pn.pane.HoloViews(picture.plot, linked_axes=False)
+        self._shown = wanted
+        return pn.pane.HoloViews(self.picture.plot, linked_axes=False)
 
-    def visit(places: Places, x: float, y: float, side: float) -> None:
-        frame = next_visit(places, x, y, radius=1.5 * side, after=last[0])
-        last[0] = -1 if frame is None else frame
-        show = partial(say, "the animal was never there") if frame is None else partial(go, frame)
-        if document is not None and document.session_context:
+    def _tapped(self, places: Places, x: float, y: float, side: float) -> None:
+        frame = next_visit(places, x, y, radius=1.5 * side, after=self._last)
+        self._last = -1 if frame is None else frame
+        if frame is None:
+            show = partial(self._say, "there is no frame at this place in what is shown")
+        else:
+            show = partial(self._go, frame)
+        if self._document is not None and self._document.session_context:
             # Clicks come while the document is not held, without which it must not be changed.
-            document.add_next_tick_callback(show)
+            self._document.add_next_tick_callback(show)
         else:
             show()
-
-    watched = ["model", "session", "start", "stop", "syllable"]
-    shown = parts.follow(
-        state, [*watched, in_time.param.value, of_syllable.param.value], draw, news=False
-    )
-    return pn.Column(words, choices, shown, sizing_mode="stretch_width")

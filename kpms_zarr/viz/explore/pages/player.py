@@ -12,7 +12,7 @@ import panel as pn
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz.explore import parts
-from kpms_zarr.viz.explore.arena import arena
+from kpms_zarr.viz.explore.arena import Arena
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.player import (
     PICTURE_WIDTH,
@@ -61,15 +61,22 @@ def page(state: State) -> pn.viewable.Viewable:
 
     if pn.state.curdoc is not None:
         pn.state.on_session_destroyed(leave)
-    player = parts.follow(state, ["model", "session"], build, news=False)
-    # Made once, and not for each session: what is made anew goes on listening.
-    below = arena(
+    below = Arena(
         state,
         lambda: shown[0].opened if shown else None,
-        go=lambda frame: shown[0].show_frame(frame),
-        say=lambda words: shown[0].player.say(words),
+        go=lambda frame: shown[0].show_frame(frame) if shown else None,
+        say=lambda words: shown[0].player.say(words) if shown else None,
     )
-    return pn.Column(player, below, sizing_mode="stretch_width")
+
+    def build_both() -> pn.viewable.Viewable:
+        """The arena follows the player, whatever changed first: it shows the same session."""
+        try:
+            return build()
+        finally:
+            below.draw()
+
+    player = parts.follow(state, ["model", "session"], build_both, news=False)
+    return pn.Column(player, below.view, sizing_mode="stretch_width")
 
 
 class _Session:
@@ -286,7 +293,10 @@ class _Session:
         self._guarded(self._go_to)(frame)
 
     def _go_to(self, frame: int) -> None:
-        start = frame / self.opened.session.fps - _BEFORE
+        at = frame / self.opened.session.fps
+        low, high = self._state.span
+        # The chosen time stays where the frame is in it.
+        start = max(low, at - _BEFORE) if low <= at < high else at - _BEFORE
         self._go(start, start + self._length, frame=frame)
 
 
