@@ -193,8 +193,12 @@ class _Session:
         self._watchers = [
             state.param.watch(self._guarded(self._span_changed), ["start", "stop"]),
             state.param.watch(self._guarded(self._named), "news"),
-            state.param.watch(lambda event: self._choose("syllable", str(event.new)), "syllable"),
-            state.param.watch(lambda event: self._choose("detail", event.new), "keypoint"),
+            state.param.watch(
+                self._guarded(lambda event: self._choose("syllable", str(event.new))), "syllable"
+            ),
+            state.param.watch(
+                self._guarded(lambda event: self._choose("detail", event.new)), "keypoint"
+            ),
         ]
         self._choose("syllable", str(state.syllable))
         self.player.sources["requests"].on_change("data", self._asked)
@@ -206,14 +210,16 @@ class _Session:
         """Errors are said in the player."""
 
         def run(*args: Any) -> None:
-            try:
-                do(*args)
-            except InputError as error:
-                problem = error.problems[0]
-                self.player.say(f"Expected {problem.expected}; found {problem.found}.")
-            except Exception as error:  # said to the person, and in the log for us
-                _LOG.exception("the player failed")
-                self.player.say(f"This did not work ({type(error).__name__}: {error}).")
+            # What Panel has not sent yet, perhaps this very player, goes before what is done here.
+            with pn.io.unlocked():
+                try:
+                    do(*args)
+                except InputError as error:
+                    problem = error.problems[0]
+                    self.player.say(f"Expected {problem.expected}; found {problem.found}.")
+                except Exception as error:  # said to the person, and in the log for us
+                    _LOG.exception("the player failed")
+                    self.player.say(f"This did not work ({type(error).__name__}: {error}).")
 
         return run
 
@@ -340,7 +346,8 @@ class _Pictures:
     def _later(self, do: Callable[..., None], *args: Any) -> None:
         def run() -> None:
             if not self._stopped.is_set():
-                do(*args)
+                with pn.io.unlocked():
+                    do(*args)
 
         self._document.add_next_tick_callback(run)
 
