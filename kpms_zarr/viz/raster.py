@@ -265,7 +265,7 @@ class Raster:
             document = mark.document
             if document is not None and document.session_context:
                 # Clicks come while the document is not held, without which it must not be changed.
-                document.add_next_tick_callback(move)
+                document.add_next_tick_callback(partial(_in_order, move))
             else:
                 move()
 
@@ -291,6 +291,14 @@ class Raster:
     def _tapped(self, x: float | None, y: float | None) -> None:
         if self._on_tap is not None and x is not None and y is not None:
             self._on_tap(*self.at(x, y))
+
+
+def _in_order(change: Callable[[], None]) -> None:
+    """Change a document after what Panel has not sent yet, perhaps the very plot that changes."""
+    from panel.io import unlocked  # only where there is a server, which has it
+
+    with unlocked():
+        change()
 
 
 def strip(
