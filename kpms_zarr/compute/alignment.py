@@ -18,6 +18,7 @@ from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.study import StudySettings, keypoint_columns, read_settings
+from kpms_zarr.store.tracking import is_missing
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class AlignmentSettings:
     Attributes
     ----------
     confidence_threshold : float
-        A keypoint whose confidence is below, or exactly 0, is interpolated; one without
+        A keypoint whose confidence is below, or not above 0, is interpolated; one without
         confidence is not.
     fix_heading : bool
         Leave the animal as the camera sees it: heading 0 in all frames.
@@ -91,7 +92,7 @@ class AlignedBlock(NamedTuple):
 
 
 def is_valid(position: np.ndarray, confidence: np.ndarray, threshold: float) -> np.ndarray:
-    """Which keypoints count: a finite position, and no confidence below the threshold or of 0.
+    """Which keypoints count: those that are not missing, with no confidence below the threshold.
 
     Parameters
     ----------
@@ -104,7 +105,7 @@ def is_valid(position: np.ndarray, confidence: np.ndarray, threshold: float) -> 
     -------
     ndarray, (frame, keypoint) bool
     """
-    return np.isfinite(position).all(-1) & ~((confidence < threshold) | (confidence == 0))
+    return ~(is_missing(position, confidence) | (confidence < threshold))
 
 
 def interpolate(

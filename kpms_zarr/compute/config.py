@@ -86,7 +86,7 @@ class FitConfig:
         Degrees of freedom nu_s of the noise of a keypoint in a frame: s ~ nu_s s0 / chi2(nu_s).
     noise_slope, noise_intercept, confidence_pseudocount : float
         s0 = 10^(2 (slope log10(confidence + pseudocount) + intercept)), in model units squared;
-        1 for keypoints without a confidence. A confidence of exactly 0 means missing.
+        1 for keypoints without a confidence. A confidence of 0 or below means missing.
     noise_variance : float
         Global noise variance sigma2 of each keypoint, which multiplies s.
     sample_noise_variance : str

@@ -17,6 +17,7 @@ from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.blocks import Block
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK
+from kpms_zarr.store.tracking import without_missing
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -74,13 +75,18 @@ class BlockReader:
         return self._arrays[name]
 
     def position(self, block: Block) -> np.ndarray:
-        """Positions of a block: (frame, keypoint, space) float32, NaN = missing."""
+        """Positions of a block as they are stored: (frame, keypoint, space) float32."""
         values = self._selected("position", block)
         scale = self._scale.get(block.session)
         if scale is None:
             return values
         with np.errstate(over="ignore"):  # too far out for float32: not finite, hence not valid
             return values / np.float32(scale)
+
+    def tracked(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """Positions, NaN wherever :func:`tracking.is_missing` says so, and confidences."""
+        position, confidence = self.position(block), self.confidence(block)
+        return without_missing(position, confidence), confidence
 
     def confidence(self, block: Block) -> np.ndarray:
         """Confidences of a block: (frame, keypoint) float32, NaN = not given."""

@@ -30,6 +30,7 @@ from kpms_zarr.store.tracking import (
     CONFIDENCE_EDGES,
     PROBLEMS,
     distance_from_middle,
+    is_missing,
     outlier_distance,
 )
 
@@ -134,17 +135,18 @@ def _merge(a: dict[int, tuple[Any, ...]], b: dict[int, tuple[Any, ...]]) -> dict
 def _first_pass(
     reader: BlockReader, threshold: float, bin_frames: dict[int, int], block: Block
 ) -> dict[int, Any]:
-    position, confidence = reader.position(block), reader.confidence(block)
+    position, confidence = reader.tracked(block)
     counts = Counts.of_block(position, confidence, threshold)
     at = (block.start, bin_frames[block.session])
-    bad = bad_seconds(~np.isfinite(position).all(-1), "missing", *at)
-    bad = bad.add(bad_seconds(confidence < threshold, "low_confidence", *at))
+    missing = is_missing(position, None)
+    bad = bad_seconds(missing, "missing", *at)
+    bad = bad.add(bad_seconds(~missing & (confidence < threshold), "low_confidence", *at))
     return {block.session: (counts, bad, upper_histogram(distance_from_middle(position)))}
 
 
 def _deviation(reader: BlockReader, block: Block, centre: np.ndarray | None) -> np.ndarray:
     """Distances from the middle, or how far these are from their median."""
-    distance = distance_from_middle(reader.position(block))
+    distance = distance_from_middle(reader.tracked(block)[0])
     return distance if centre is None else np.abs(distance - centre).astype(np.float32)
 
 

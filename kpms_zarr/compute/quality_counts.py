@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kpms_zarr.store.access import Session
-from kpms_zarr.store.tracking import CONFIDENCE_EDGES, PROBLEMS, STRETCH_SECONDS
+from kpms_zarr.store.tracking import CONFIDENCE_EDGES, PROBLEMS, STRETCH_SECONDS, is_missing
 
 
 class Gaps(NamedTuple):
@@ -55,11 +55,11 @@ class Counts(NamedTuple):
     ----------
     gaps : Gaps
     n_present : ndarray, (keypoint,) int64
-        Frames with a position.
+        Frames in which it is not missing.
     n_rated, n_low : ndarray, (keypoint,) int64
-        Frames with a confidence, and those in which it is below the threshold.
+        Those with a confidence, and of these the ones in which it is below the threshold.
     by_confidence : ndarray, (keypoint, bin) int64
-        Frames with a confidence, by the bins of ``CONFIDENCE_EDGES``.
+        Those with a confidence, by the bins of ``CONFIDENCE_EDGES``.
     """
 
     gaps: Gaps
@@ -71,13 +71,14 @@ class Counts(NamedTuple):
     @classmethod
     def of_block(cls, position: np.ndarray, confidence: np.ndarray, threshold: float) -> Counts:
         """Counts of a block: position (frame, keypoint, space), confidence (frame, keypoint)."""
-        is_present = np.isfinite(position).all(-1)
+        missing = is_missing(position, confidence)
+        rating = np.where(missing, np.float32(np.nan), confidence)
         return cls(
-            Gaps.of_block(~is_present),
-            is_present.sum(0),
-            (~np.isnan(confidence)).sum(0),
-            (confidence < threshold).sum(0),
-            confidence_histogram(confidence),
+            Gaps.of_block(missing),
+            (~missing).sum(0),
+            (~np.isnan(rating)).sum(0),
+            (rating < threshold).sum(0),
+            confidence_histogram(rating),
         )
 
     def add(self, after: Counts) -> Counts:
@@ -196,7 +197,7 @@ def worst_start(histogram: Histogram, session: Session, n_keypoints: int) -> np.
     order = np.argsort(column, kind="stable")
     found, first = np.unique(column[order], return_index=True)
     # One after another: all at once would be large for recordings of days.
-    for place, rows in zip(found, np.split(order, first[1:]), strict=True):
+    for place, rows in zip(found, np.split(order, first)[1:], strict=True):
         total = np.zeros(n_bins + 1, dtype=np.int64)
         total[second[rows] + 1] = histogram.number[rows]
         np.cumsum(total, out=total)

@@ -24,8 +24,6 @@ N_READERS = 4
 def observe(reader: BlockReader, block: Block, config: FitConfig) -> np.ndarray:
     """Positions as tracked and the prior scales of their noise.
 
-    A keypoint without a finite position, or with a confidence of exactly 0, is missing.
-
     Parameters
     ----------
     reader : BlockReader
@@ -36,17 +34,15 @@ def observe(reader: BlockReader, block: Block, config: FitConfig) -> np.ndarray:
     Returns
     -------
     ndarray, (frame, keypoint * space + keypoint) float32
-        Positions are NaN where missing.
+        Positions are NaN where :func:`tracking.is_missing` says so.
     """
-    position, confidence = reader.position(block), reader.confidence(block)
-    is_missing = ~np.isfinite(position).all(-1) | (confidence == 0)
+    position, confidence = reader.tracked(block)
     prior = prior_scale(
         confidence,
         slope=config.noise_slope,
         intercept=config.noise_intercept,
         pseudocount=config.confidence_pseudocount,
     )
-    position = np.where(is_missing[..., None], np.float32(np.nan), position)
     return np.concatenate([position.reshape(block.n_frames, -1), prior], 1)
 
 

@@ -24,6 +24,7 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers import parser_named, recognise
 from kpms_zarr.store.parsers.base import FileHeader, PoseBlock, ReadOptions
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK
+from kpms_zarr.store.tracking import is_missing
 from kpms_zarr.store.workers import Ask
 
 _KEPT_BYTES = 64_000_000
@@ -138,7 +139,7 @@ class LoadedTrack:
         Along the session dimension.
     n_frames : int
     visible : float
-        Share of positions that are not missing.
+        Share of positions that are not missing (see :func:`tracking.is_missing`).
     checksum : int
         CRC-32 of position and confidence as stored, chunk after chunk.
     """
@@ -286,7 +287,7 @@ class _Pieces:
     def _piece(self, key: str, position: np.ndarray, confidence: np.ndarray | None) -> _Piece:
         tally = self.tallies[key]
         piece = _Piece(key, tally.n_frames, position, confidence)
-        is_seen = np.isfinite(position).all(-1)
+        is_seen = ~is_missing(position, confidence)
         tally.n_frames += len(position)
         tally.n_visible += int(is_seen.sum())
         tally.n_points += is_seen.size
@@ -355,10 +356,10 @@ def add_checksum(before: int, values: np.ndarray) -> int:
     Values that are missing count as one and the same, whatever the bits of their NaN, and missing
     as a whole as nothing, as chunks of nothing are not stored.
     """
-    is_missing = np.isnan(values)
-    if is_missing.all():
+    is_nan = np.isnan(values)
+    if is_nan.all():
         return before
     values = np.ascontiguousarray(values, "<f4")
-    if is_missing.any():
-        values = np.where(is_missing, np.float32(np.nan), values)
+    if is_nan.any():
+        values = np.where(is_nan, np.float32(np.nan), values)
     return zlib.crc32(values.view(np.uint8).data, before)

@@ -175,7 +175,8 @@ QUALITY = (
         "low_confidence_fraction",
         _SK,
         "float64",
-        "share of the frames with a confidence in which it is below the threshold",
+        "share of the frames with a position and its confidence in which that is below the "
+        "threshold",
     ),
     Variable(
         "outlier_fraction",
@@ -202,7 +203,8 @@ QUALITY = (
         "confidence_count",
         ("session", "keypoint", "confidence_bin"),
         "int64",
-        "frames by confidence; the first bin holds smaller ones too, the last larger ones",
+        "frames with a position by its confidence; the first bin holds smaller ones too, the "
+        "last larger ones",
         "frames",
         0,
         optional=True,

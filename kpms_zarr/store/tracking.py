@@ -39,6 +39,71 @@ class Limits:
     distance: np.ndarray
 
 
+def is_missing(position: np.ndarray, confidence: np.ndarray | None) -> np.ndarray:
+    """Which keypoints were not tracked: the one definition that all of the package goes by.
+
+    Trackers write NaN, or anything (0, -1, the corner of the picture) with a confidence of 0 or
+    below, for a keypoint that they did not find.
+
+    Parameters
+    ----------
+    position : ndarray, (..., keypoint, space)
+    confidence : ndarray, (..., keypoint), optional
+        NaN = not given, which says nothing, as none at all.
+
+    Returns
+    -------
+    ndarray, (..., keypoint) bool
+        True where a coordinate is not finite, or a confidence is given that is 0 or below.
+    """
+    missing = ~np.isfinite(position).all(-1)
+    return missing if confidence is None else missing | (confidence <= 0)
+
+
+def without_missing(position: np.ndarray, confidence: np.ndarray | None) -> np.ndarray:
+    """Positions with NaN in place of the keypoints that :func:`is_missing` finds.
+
+    Parameters
+    ----------
+    position : ndarray, (..., keypoint, space) float32
+    confidence : ndarray, (..., keypoint), optional
+
+    Returns
+    -------
+    ndarray, (..., keypoint, space) float32
+        The array itself where nothing is missing.
+    """
+    missing = is_missing(position, confidence)
+    if not missing.any():
+        return position
+    return np.where(missing[..., None], position.dtype.type(np.nan), position)
+
+
+def read_tracked(data: xr.Dataset, row: int, frames: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Some frames of a session of the group ``keypoints``.
+
+    Parameters
+    ----------
+    data : Dataset
+    row : int
+        Along the session dimension.
+    frames : slice
+
+    Returns
+    -------
+    position : ndarray, (frame, keypoint, space) float32
+        NaN wherever :func:`is_missing` says so.
+    confidence : ndarray, (frame, keypoint) float32
+        NaN = not given.
+    """
+    position = data["position"][row, frames].values
+    if "confidence" in data.variables:
+        confidence = data["confidence"][row, frames].values
+    else:
+        confidence = np.full(position.shape[:-1], np.nan, dtype=np.float32)
+    return without_missing(position, confidence), confidence
+
+
 def outlier_distance(median: np.ndarray, deviation: np.ndarray, scale: float) -> np.ndarray:
     """Largest distance from the middle of the animal that is no outlier.
 
@@ -80,7 +145,6 @@ def find_problems(position: np.ndarray, confidence: np.ndarray, limits: Limits) 
     Parameters
     ----------
     position : ndarray, (frame, keypoint, space)
-        NaN = missing.
     confidence : ndarray, (frame, keypoint)
         NaN = not given.
     limits : Limits
@@ -88,11 +152,12 @@ def find_problems(position: np.ndarray, confidence: np.ndarray, limits: Limits) 
     Returns
     -------
     ndarray, (problem, frame, keypoint) bool
-        In the order of ``PROBLEMS``.
+        In the order of ``PROBLEMS``; a missing keypoint is nothing else.
     """
-    is_missing = ~np.isfinite(position).all(-1)
+    position = without_missing(position, confidence)
+    missing = is_missing(position, None)
     is_far = distance_from_middle(position) > limits.distance
-    return np.stack([is_missing, confidence < limits.confidence, is_far])
+    return np.stack([missing, ~missing & (confidence < limits.confidence), is_far])
 
 
 def open_quality(store: StoreLike) -> xr.Dataset:

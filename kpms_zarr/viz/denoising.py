@@ -10,6 +10,7 @@ import numpy as np
 from kpms_zarr.store import access, layout, models
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.reconstruction import reconstruct
+from kpms_zarr.store.tracking import read_tracked
 from kpms_zarr.viz import reading
 from kpms_zarr.viz.style import LINE, MUTED, frame, hover_tool, load
 
@@ -149,11 +150,8 @@ def _tracked(
     row = [str(name) for name in data["session"].values].index(session)
     stored = [str(name) for name in data["keypoint"].values]
     columns = [stored.index(name) for name in keypoints]
-    position = data["position"][row, :n_frames].values[:, columns]
-    first = np.where(np.isnan(position).any(-1), np.nan, position[..., 0])
-    if "confidence" not in data.variables:
-        return first, np.full(first.shape, np.nan)
-    return first, data["confidence"][row, :n_frames].values[:, columns]
+    position, confidence = read_tracked(data, row, slice(0, n_frames))
+    return position[:, columns, 0], confidence[:, columns]
 
 
 def _worst(

@@ -16,6 +16,7 @@ from bokeh.models import BoxZoomTool, CustomJSHover, PrintfTickFormatter
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK, LABEL_FRAMES_PER_CHUNK
+from kpms_zarr.store.tracking import read_tracked
 from kpms_zarr.viz.extra import require
 from kpms_zarr.viz.player_data import OpenSession, open_session, tracked_middle
 from kpms_zarr.viz.player_figures import UNIT
@@ -211,7 +212,8 @@ def read_places(opened: OpenSession, start: int, stop: int, *, syllable: int = -
         if labels is not None and is_modelled:
             position = labels["centroid"][rows].values[:, :2]
         else:
-            position = tracked_middle(opened.data["position"][session.index, rows].values)[:, :2]
+            tracked, _ = read_tracked(opened.data, session.index, rows)
+            position = tracked_middle(tracked)[:, :2]
         known = np.isfinite(position).all(1)
         keep = known
         if syllable >= 0:

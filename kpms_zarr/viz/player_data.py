@@ -18,6 +18,7 @@ from kpms_zarr.store.reconstruction import place_pose
 from kpms_zarr.store.schema import LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.study import StudySettings, read_settings
 from kpms_zarr.store.syllable_names import SyllableNames, read_names
+from kpms_zarr.store.tracking import is_missing, without_missing
 from kpms_zarr.viz import reading
 from kpms_zarr.viz.video import video_frames, video_of
 
@@ -257,7 +258,7 @@ def read_window(opened: OpenSession, start: float, stop: float) -> PlayerWindow:
     frame = np.arange(first, last)
     found = _read(opened, first, last)
     position, confidence = found["position"], found.get("confidence")
-    position = np.where(np.isnan(position).any(-1, keepdims=True), np.float32(np.nan), position)
+    position = without_missing(position, confidence)
     pose, denoised = opened.denoising, None
     if pose is not None:
         denoised = place_pose(
@@ -421,10 +422,10 @@ def tracked_middle(position: np.ndarray) -> np.ndarray:
     -------
     ndarray, (frame, space) float32
     """
-    is_missing = np.isnan(position).any(-1, keepdims=True)
-    n_seen = (~is_missing[..., 0]).sum(1)
+    missing = is_missing(position, None)
+    n_seen = (~missing).sum(1)
     # NaN come last. Much faster than nanmedian, which goes frame by frame.
-    ordered = np.sort(np.where(is_missing, np.float32(np.nan), position), axis=1)
+    ordered = np.sort(np.where(missing[..., None], np.float32(np.nan), position), axis=1)
     middle = [
         np.take_along_axis(ordered, np.maximum(i, 0)[:, None, None], axis=1)[:, 0]
         for i in ((n_seen - 1) // 2, n_seen // 2)

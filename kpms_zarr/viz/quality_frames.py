@@ -16,6 +16,7 @@ from kpms_zarr.store.tracking import (
     Limits,
     find_problems,
     limits_of,
+    read_tracked,
     row_of,
 )
 from kpms_zarr.viz.decimation import extremes, joined_runs, thinned
@@ -134,7 +135,7 @@ def read_traces(
     columns = [keypoint_row(names, name) for name in keypoints]
     limits = limits_of(quality, session.name)
     parts = sampled(start, stop)
-    read = [_read(data, session, part) for part in parts]
+    read = [read_tracked(data, session.index, slice(*part)) for part in parts]
     position = np.concatenate([values for values, _ in read])
     confidence = np.concatenate([values for _, values in read])
     frame = np.concatenate([np.arange(*part) for part in parts])
@@ -172,17 +173,6 @@ def sampled(start: int, stop: int, max_blocks: int = MAX_BLOCKS) -> tuple[tuple[
         (max(start, int(block) * FRAMES_PER_CHUNK), min(stop, (int(block) + 1) * FRAMES_PER_CHUNK))
         for block in blocks
     )
-
-
-def _read(
-    data: xr.Dataset, session: Session, part: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (frame, keypoint, space) and confidences (frame, keypoint) of some frames."""
-    rows = (session.index, slice(*part))
-    position = data["position"][rows].values
-    if "confidence" not in data.variables:
-        return position, np.full(position.shape[:-1], np.nan, dtype=np.float32)
-    return position, data["confidence"][rows].values
 
 
 def _trace(
@@ -308,7 +298,8 @@ def _worst(
 ) -> tuple[int, int]:
     """Most bad frames of any stretch in a part, and its first frame (-1 = none is bad)."""
     problem, column = which
-    is_bad = find_problems(*_read(data, session, part), limits)[problem, :, column]
+    read = read_tracked(data, session.index, slice(*part))
+    is_bad = find_problems(*read, limits)[problem, :, column]
     total = np.concatenate([[0], np.cumsum(is_bad)])
     width = max(1, min(width, len(is_bad)))
     number = total[width:] - total[:-width]

@@ -137,10 +137,10 @@ def test_is_valid__needs_a_position_and_no_low_confidence():
 
 
 @pytest.mark.parametrize("threshold", [-1.0, 0.0, 1e-9, 0.5])
-def test_is_valid__a_confidence_of_exactly_zero_never_counts(threshold):
-    confidence = np.array([[0.0], [-0.0], [0.7], [np.nan]])
-    valid = is_valid(np.zeros((4, 1, 2)), confidence, threshold)
-    assert valid[:, 0].tolist() == [False, False, True, True]
+def test_is_valid__a_confidence_of_zero_or_below_never_counts(threshold):
+    confidence = np.array([[0.0], [-0.0], [0.7], [np.nan], [-1e-9]])
+    valid = is_valid(np.zeros((5, 1, 2)), confidence, threshold)
+    assert valid[:, 0].tolist() == [False, False, True, True, False]
 
 
 @settings(deadline=None)

@@ -253,7 +253,8 @@ def whole_sessions(store, threshold: float = 0.5, scale: float = 6.0):
     for session in access.sessions(store):
         position = group["position"][session.index, : session.n_frames]
         confidence = group["confidence"][session.index, : session.n_frames]
-        missing = np.isnan(position).any(-1)
+        missing = np.isnan(position).any(-1) | (confidence <= 0)
+        position[missing], confidence[missing] = np.nan, np.nan
         distance = distance_from_middle(position)
         centre = numpy_median(distance)
         mad = numpy_median(np.abs(distance - centre).astype(np.float32))

@@ -376,6 +376,21 @@ def test_min_visible__leaves_sparse_tracks_out_and_says_so(store):
     assert (result.added, result.known) == (("sparse",), ("dense",))
 
 
+def test_min_visible__counts_what_the_model_counts(store):
+    seen, marked, low = array(100), array(100, seed=1), array(100, seed=2)
+    confidence = {"seen": np.full((100, 3), 0.9), "low": np.full((100, 3), 0.01)}
+    confidence["marked"] = np.full((100, 3), 0.9)
+    marked[4:], confidence["marked"][4:] = -1.0, -1.0
+    arrays = {"seen": seen, "marked": marked, "low": low}
+    result = ingest(store, arrays=arrays, confidences=confidence, min_visible=0.05)
+    assert result.added == ("seen", "low")
+    assert [note for note in result.notes if note.startswith("marked: 4 %")]
+    ingest(store, arrays=arrays, confidences=confidence)
+    stored = keypoints(store).sel(session="marked")
+    np.testing.assert_array_equal(stored.position[:100], marked.astype(np.float32))
+    assert kpms_zarr.verify(store).is_sound
+
+
 def test_min_visible__of_a_file_longer_than_what_is_kept(store, monkeypatch):
     monkeypatch.setattr(loading, "_KEPT_BYTES", 1000)
     n = 3 * FRAMES_PER_CHUNK + 5

@@ -340,7 +340,7 @@ def test_read__gives_what_was_written(tmp_path, file_name, coords, individuals):
 def test_read__blocks_of_any_size_give_the_same(n_frames, block_frames, seed, file_name):
     columns = columns_of(("a", "b"))
     values = numbers(n_frames, len(columns), seed)
-    values[0, 0] = values[0, 6] = 1.0  # both appear
+    values[0, :3] = values[0, 6:9] = 1.0  # both appear
     with tempfile.TemporaryDirectory() as folder:
         path = WRITERS[file_name](Path(folder) / file_name, columns, values)
         _, position, confidence = load(path, block_frames=block_frames)
@@ -362,6 +362,22 @@ def test_individuals__that_never_appear_are_left_out_with_a_note(tmp_path, file_
     assert list(position) == list(confidence) == ["a", "b"]
     assert any("`ghost`" in note for note in header.notes)
     np.testing.assert_array_equal(position["b"][29, 0], values[29, 12:14].astype(np.float32))
+
+
+@each_writer
+@pytest.mark.parametrize("mark", [(-1.0, -1.0, -1.0), (0.0, 0.0, 0.0), (7.0, np.nan, 0.9)])
+def test_individuals__marked_as_not_found_are_left_out(tmp_path, file_name, mark):
+    """As SuperAnimal, YOLO and others mark them: numbers, but no confidence."""
+    columns = columns_of(("a", "ghost", "late"))
+    values = numbers(30, len(columns), missing=0)
+    values[:, 6:] = np.tile(mark, 4)
+    values[29, 12:15] = 5.0, 6.0, 0.01
+    path = WRITERS[file_name](tmp_path / file_name, columns, values)
+    header, position, confidence = load(path, block_frames=7)
+    assert list(position) == list(confidence) == ["a", "late"]
+    assert any("`ghost`" in note and "0 or below" in note for note in header.notes)
+    # What is in the file is stored, as it is there.
+    np.testing.assert_array_equal(confidence["late"][:29, 0], np.float32(mark[2]))
 
 
 @each_writer

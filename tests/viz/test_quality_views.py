@@ -189,7 +189,10 @@ def test_views__say_what_to_run_first(tmp_path: Path) -> None:
 def test_confidences__equal_those_of_numpy(store: Path, session: str | None) -> None:
     _, quality, sessions = opened(store)
     chosen = [sessions[session]] if session else list(sessions.values())
-    values = np.concatenate([frames(store, one)[1] for one in chosen])
+    read = [frames(store, one) for one in chosen]
+    values = np.concatenate(
+        [np.where(np.isnan(position).any(-1), np.nan, rated) for position, rated in read]
+    )
     for one in confidences(quality, session=session):
         column = values[:, int(one.keypoint[-1])]
         column = column[~np.isnan(column)]
@@ -295,9 +298,9 @@ class Recorder:
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
 
-    def read(self, _data: object, _session: Session, part: tuple[int, int]):
-        self.asked.append(part)
-        frame = np.arange(*part)
+    def read(self, _data: object, _row: int, part: slice):
+        self.asked.append((part.start, part.stop))
+        frame = np.arange(part.start, part.stop)
         position = np.stack([np.sin(frame / 50), np.cos(frame / 50)], axis=-1)
         points = position[:, None] + np.arange(3)[:, None]
         points[frame == self.outlier, 1] = 500.0
@@ -307,7 +310,7 @@ class Recorder:
 @pytest.fixture
 def long_session(monkeypatch: pytest.MonkeyPatch):
     recorder = Recorder()
-    monkeypatch.setattr(quality_frames, "_read", recorder.read)
+    monkeypatch.setattr(quality_frames, "read_tracked", recorder.read)
     data = xr.Dataset(coords={"keypoint": ["a", "b", "c"], "space": ["x", "y"]})
     dims = ("session", "keypoint")
     quality = xr.Dataset(

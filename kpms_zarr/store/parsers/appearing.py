@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import PoseBlock, TrackHeader, some
+from kpms_zarr.store.tracking import is_missing
+
+_NOR = ", or only with a confidence of 0 or below"
+
+
+def appears(block: PoseBlock, key: str) -> bool:
+    """Whether a block holds a keypoint of a track that is not missing."""
+    return not is_missing(block.position[key], block.confidence.get(key)).all()
 
 
 def only_appearing(
     tracks: Sequence[TrackHeader], blocks: Callable[[], Iterator[PoseBlock]], where: str
 ) -> tuple[tuple[TrackHeader, ...], tuple[str, ...]]:
-    """Leave out tracks without a single coordinate, with a note.
+    """Leave out tracks of which nothing was tracked, with a note.
 
     A file with one track is not looked at, others only until all tracks have been seen.
 
@@ -26,19 +32,24 @@ def only_appearing(
         return tuple(tracks), ()
     absent = [track.key for track in tracks]
     for block in blocks():
-        absent = [
-            key
-            for key in absent
-            if key not in block.position or not np.isfinite(block.position[key]).any()
-        ]
+        absent = [key for key in absent if key not in block.position or not appears(block, key)]
         if not absent:
             return tuple(tracks), ()
     if len(absent) == len(tracks):
-        raise InputError(
-            expected="at least one individual with coordinates",
-            found=f"no coordinates at all for {some(absent)}",
-            where=where,
-            fix="check the tracking of this video, or leave the file out",
-        )
-    note = f"left out {some(absent)}: no coordinates in the whole file"
-    return tuple(track for track in tracks if track.key not in absent), (note,)
+        raise nobody_appears(absent, where)
+    return tuple(track for track in tracks if track.key not in absent), (left_out(absent),)
+
+
+def left_out(absent: Sequence[str]) -> str:
+    """The note on individuals that never appear."""
+    return f"left out {some(list(absent))}: no coordinates in the whole file{_NOR}"
+
+
+def nobody_appears(absent: Sequence[str], where: str, what: str = "individual") -> InputError:
+    """The error for a file in which nobody appears."""
+    return InputError(
+        expected=f"at least one {what} with coordinates",
+        found=f"no coordinates at all for {some(list(absent))}{_NOR}",
+        where=where,
+        fix="check the tracking of this video, or leave the file out",
+    )

@@ -16,6 +16,7 @@ import numpy as np
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers import hdf5, mat5
+from kpms_zarr.store.parsers.appearing import left_out, nobody_appears
 from kpms_zarr.store.parsers.base import (
     NO_OPTIONS,
     FileHeader,
@@ -25,9 +26,9 @@ from kpms_zarr.store.parsers.base import (
     TrackHeader,
     check_block_frames,
     float32,
-    some,
 )
 from kpms_zarr.store.parsers.naming import keypoint_names
+from kpms_zarr.store.tracking import is_missing
 
 _SPACE = ("x", "y", "z")
 _POSE, _PEAK, _SAMPLES = "pred", "p_max", "sampleID"
@@ -296,22 +297,18 @@ def _animals(contents: _Contents, path: Path) -> tuple[dict[str, int], tuple[str
         return {"": 0}, ()
     seen = np.zeros(contents.n_animals, dtype=bool)
     for start in range(0, contents.n_frames, _FRAMES_AT_ONCE):
-        positions = contents.positions(start, start + _FRAMES_AT_ONCE)
-        seen |= np.isfinite(positions).any(axis=(0, 2, 3))
+        rows = (start, start + _FRAMES_AT_ONCE)
+        peak = contents.peak
+        peaks = None if peak is None else float32(contents.peaks(peak, *rows))
+        seen |= ~is_missing(float32(contents.positions(*rows)), peaks).all(axis=(0, 2))
         if seen.all():
             break
     names = [f"animal{number}" for number in range(contents.n_animals)]
     absent = [name for name, is_seen in zip(names, seen, strict=True) if not is_seen]
     if len(absent) == len(names):
-        raise InputError(
-            expected="at least one animal with coordinates",
-            found=f"no coordinates at all for {some(absent)}",
-            where=str(path),
-            fix="check the tracking of this video, or leave the file out",
-        )
-    note = f"left out {some(absent)}: no coordinates in the whole file"
+        raise nobody_appears(absent, str(path), "animal")
     present = {name: number for number, name in enumerate(names) if name not in absent}
-    return present, (note,) if absent else ()
+    return present, (left_out(absent),) if absent else ()
 
 
 PARSER = Parser("dannce_mat", "DANNCE mat", sniff, inspect, read)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.parsers.appearing import appears, left_out, nobody_appears
 from kpms_zarr.store.parsers.base import FileHeader, PoseBlock, TrackHeader, float32, some
 
 SPACE = ("x", "y", "z")
@@ -86,16 +87,19 @@ class Layout:
             notes=self.notes,
         )
 
-    def positions_of(self, names: Iterable[str]) -> Layout:
-        """Leave all out but the coordinates of some individuals."""
-        kept = {name: self.used[self.position[name]] for name in names}
-        used = np.unique(np.concatenate([columns.ravel() for columns in kept.values()]))
+    def of(self, names: Sequence[str]) -> Layout:
+        """Leave all individuals out but some."""
+        kept = [{n: at[n] for n in names if n in at} for at in (self.position, self.confidence)]
+        used = np.unique(np.concatenate([at.ravel() for some in kept for at in some.values()]))
+        position, confidence = (
+            {name: np.searchsorted(used, at) for name, at in some.items()} for some in kept
+        )
         return replace(
             self,
-            tracks=tuple(track for track in self.tracks if track.individual in kept),
-            used=used,
-            position={name: np.searchsorted(used, columns) for name, columns in kept.items()},
-            confidence={},
+            tracks=tuple(track for track in self.tracks if track.individual in names),
+            used=self.used[used],
+            position=position,
+            confidence=confidence,
         )
 
     def without(self, absent: Iterable[str], note: str) -> Layout:
@@ -176,17 +180,12 @@ def only_appearing(layout: Layout, blocks: Callable[[], Iterator[PoseBlock]], wh
     if absent == [""]:
         return layout
     for block in blocks():
-        absent = [name for name in absent if not np.isfinite(block.position[name]).any()]
+        absent = [name for name in absent if not appears(block, name)]
         if not absent:
             return layout
     if len(absent) == len(layout.tracks):
-        raise InputError(
-            expected="at least one individual with coordinates",
-            found=f"no coordinates at all for {some(absent)}",
-            where=where,
-            fix="check the tracking of this video, or leave the file out",
-        )
-    return layout.without(absent, f"left out {some(absent)}: no coordinates in the whole file")
+        raise nobody_appears(absent, where)
+    return layout.without(absent, left_out(absent))
 
 
 def refuse_labelled_frames(first_index: str, n_index: int, where: str) -> None:

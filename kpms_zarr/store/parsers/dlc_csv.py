@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
-
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.parsers.appearing import appears
 from kpms_zarr.store.parsers.base import (
     NO_OPTIONS,
     FileHeader,
@@ -208,16 +207,16 @@ def _search(path: Path, header: _Header) -> Iterator[PoseBlock]:
     """Blocks to look for individuals in: once some have been seen, of the others alone.
 
     An individual that never appears makes this a search of the whole file, but of its own columns
-    only, which are empty.
+    only.
     """
     for block in _blocks(path, header, header.layout, _SEARCH_FRAMES):
         yield block
-        unseen = [name for name, at in block.position.items() if not np.isfinite(at).any()]
+        unseen = [name for name in block.position if not appears(block, name)]
         break
     else:
         return
     if unseen:
-        yield from _blocks(path, header, header.layout.positions_of(unseen), SCAN_FRAMES)
+        yield from _blocks(path, header, header.layout.of(unseen), SCAN_FRAMES)
 
 
 PARSER = Parser("dlc_csv", "DeepLabCut or Lightning Pose csv", sniff, inspect, read)

@@ -120,7 +120,7 @@ def _seen(poses: Poses, where: str) -> Poses:
         # What movement writes for files without any.
         notes.append("all confidences are missing: read without confidence")
         confidence = None
-    scan = partial(blocks_of, replace(poses, confidence=None), _SCAN_FRAMES)
+    scan = partial(blocks_of, replace(poses, confidence=confidence), _SCAN_FRAMES)
     tracks, more = only_appearing(poses.tracks, scan, where)
     return replace(poses, confidence=confidence, tracks=tracks, notes=(*notes, *more))
 

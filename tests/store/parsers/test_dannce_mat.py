@@ -142,7 +142,7 @@ def test_several_animals__are_tracks_and_absent_ones_are_left_out(tmp_path, load
         np.testing.assert_array_equal(found.position[f"a_animal{number}"], want)
         want = arrays["p_max"][:, number].astype(np.float32)
         np.testing.assert_array_equal(found.confidence[f"a_animal{number}"], want)
-    assert found.header.notes[-1] == "left out `animal1`: no coordinates in the whole file"
+    assert found.header.notes[-1].startswith("left out `animal1`: no coordinates in the whole file")
 
 
 @each_writer
