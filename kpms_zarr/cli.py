@@ -37,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 for a wrong input (one message on standard error); 1 when the machine refused
-        (disk full, no permission), or a store is damaged; 130 after Ctrl-C.
+        0; 2 for a wrong input (one message on standard error); 3 when files were left out because
+        they cannot be used, as asked; 1 when the machine refused (disk full, no permission), or a
+        store is damaged; 130 after Ctrl-C.
     """
     options = parser().parse_args(arguments)
     try:
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(console.to_json(result) if options.json else text, flush=True)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if not getattr(result, "is_whole", True):
+        return 3
     return 0 if getattr(result, "is_sound", True) else 1
 
 

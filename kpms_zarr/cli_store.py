@@ -74,9 +74,13 @@ def ingest(commands: Any) -> None:
         help="what is known of the sessions, a row for each: becomes coordinates, see annotate",
     )
     command.add_argument(
-        "--skip-bad", action="store_true", help="leave files out that cannot be used, and say so"
+        "--skip-bad",
+        action="store_true",
+        help="leave files out that cannot be used, list them at the end, and exit with code 3",
     )
-    command.add_argument("--dry-run", action="store_true", help="only say what would be added")
+    command.add_argument(
+        "--dry-run", action="store_true", help="write nothing, only say what would be added"
+    )
     command.add_argument(
         "--workers", type=int, metavar="N", help="files at once (none = as the machine allows)"
     )
@@ -139,15 +143,17 @@ def _ingested(result: IngestSummary, store: str) -> list[str]:
         ]
     if result.added:
         what = "sessions would be added" if result.is_dry else "sessions added"
-        frames = "" if result.is_dry else f", {result.n_frames:,} frames"
-        lines.append(f"{len(result.added)} {what}{frames}")
+        lines.append(f"{len(result.added)} {what}, {result.n_frames:,} frames")
         lines += [f"  {name}" for name in result.added]
-    if result.bad:
-        lines.append(f"{len(result.bad)} files could not be used and were left out")
     if result.known:
         lines.append(f"{len(result.known)} sessions were there already and were left alone")
     if result.added and not result.is_dry:
         lines.append(f"next: kpms-zarr quality {store}")
+    if result.bad:
+        left_out = "would be" if result.is_dry else "were"
+        lines.append(f"{len(result.bad)} files cannot be used and {left_out} left out:")
+        width = max(map(len, result.reasons))
+        lines += [f"  {path:<{width}}  {why}" for path, why in result.reasons.items()]
     return lines
 
 

@@ -72,5 +72,13 @@ class InputError(ValueError):
         return cls(problems=problems)
 
 
+class OtherKindError(InputError):
+    """A sound file that is clearly no tracking of a video: of a folder, it is left out and noted.
+
+    Labels made by hand, tables of sessions, settings, results. Named by itself it is refused like
+    any other wrong input.
+    """
+
+
 class ReadOnlyError(InputError):
     """A store that can be read and not written to."""

@@ -20,8 +20,18 @@ from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.annotate import annotate_sessions, check_rows, read_metadata
 from kpms_zarr.store.consolidation import consolidate
-from kpms_zarr.store.errors import InputError, Problem, readable
-from kpms_zarr.store.loading import LoadedTrack, LoadTask, Look, LookTask, TrackTask, load, look
+from kpms_zarr.store.errors import InputError, OtherKindError, Problem, readable
+from kpms_zarr.store.finding import Finder, nothing_there
+from kpms_zarr.store.loading import (
+    LoadedTrack,
+    LoadTask,
+    Look,
+    LookTask,
+    TrackTask,
+    load,
+    look,
+    rehearse,
+)
 from kpms_zarr.store.locking import Lock, sessions_lock
 from kpms_zarr.store.parsers import formats
 from kpms_zarr.store.parsers.arrays import hash_of, tracks_in_memory
@@ -36,7 +46,7 @@ from kpms_zarr.store.planning import (
 )
 from kpms_zarr.store.provenance import package_version
 from kpms_zarr.store.rows import NewSession, Rows, is_unfinished
-from kpms_zarr.store.sources import Table, find_files, frame_rates, nothing_there, read_mapping
+from kpms_zarr.store.sources import Table, frame_rates, read_mapping
 from kpms_zarr.store.study import (
     StudySettings,
     parse_skeleton,
@@ -64,7 +74,7 @@ class IngestSummary:
     known : tuple of str
         Names of the sessions that were already there with the same content.
     n_frames : int
-        Frames added; 0 in a dry run, in which no frame is read.
+        Frames added, or in a dry run those that would be.
     notes : tuple of str
         What a person should know: individuals left out, files without likelihood, ...
     bad : tuple of str
@@ -73,6 +83,8 @@ class IngestSummary:
         File -> its format, and why.
     is_dry : bool
         Whether nothing was written.
+    reasons : dict of str to str
+        What is wrong with each of the bad files.
     """
 
     store: str
@@ -83,6 +95,12 @@ class IngestSummary:
     bad: tuple[str, ...] = ()
     recognised: dict[str, str] = field(default_factory=dict)
     is_dry: bool = False
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all files could be used; if not, the command ends with exit code 3."""
+        return not self.bad
 
 
 @dataclass(frozen=True)
@@ -139,7 +157,10 @@ def ingest(
     ----------
     store : path or URL
     files : iterable of path
-        Files, folders (searched with their subfolders) or glob patterns.
+        Files, folders (searched with their subfolders, links followed) or glob patterns. Of a
+        folder or pattern, files of other kinds (videos, settings, tables without coordinates,
+        labels made by hand, results) are left out with a note. A file that is damaged, in use,
+        or may be tracking that is not understood, is a problem as if it had been named itself.
     arrays : mapping of str to array, (frame, keypoint, space), optional
         Session name -> positions, NaN = missing; or -> a ``movement`` dataset.
     confidences : mapping of str to array, (frame, keypoint), optional
@@ -169,9 +190,10 @@ def ingest(
     metadata : path, optional
         Table of the sessions, as for :func:`annotate`.
     skip_bad : bool
-        Leave files out that cannot be used, instead of taking everything back.
+        Leave files out that cannot be used, instead of taking everything back. They are in ``bad``
+        and ``reasons`` of the summary, and the command ends with exit code 3.
     dry_run : bool
-        Only look at the files and say what would be added.
+        Read all files, write nothing, and say what would be added and what could not be used.
     workers : int, optional
         Processes (threads, for remote stores) at work; default: by cores and sizes of the files.
     on_progress : callable, optional
@@ -206,7 +228,8 @@ def ingest(
     with closing(run):
         run.look([files] if isinstance(files, str | Path) else list(files), format)
         if dry_run:
-            return run.summary(*run.plan(), [], is_dry=True)
+            plan, settings = run.plan()
+            return run.summary(plan, settings, run.rehearse(plan), is_dry=True)
         return _carried_out(run, store, table)
 
 
@@ -320,7 +343,8 @@ class _Ingest:
         self.looks: list[Look] = []
         self.notes: list[str] = []
         self.problems: list[Problem] = []
-        self.bad: list[str] = []
+        self.bad: dict[str, InputError] = {}
+        self._n_files = 0
         self.all_trimmed: list[str] = []
         self.n_frames = 0
         self._staff = Workers()
@@ -334,21 +358,34 @@ class _Ingest:
         """Headers of arrays and of all files, in order of their paths."""
         memory = self.read.memory or {}
         self.looks = [Look(t.header, hash_of(t), "in memory") for t in memory.values()]
-        paths = []
-        if files or not memory:
-            paths = find_files(files, format, self.notes, self.problems)
+        finder = Finder(self.store)
+        found = finder.find(files) if files or not memory else []
+        self.notes += finder.notes
+        self.problems += finder.problems
+        self._n_files = len(found) + len(finder.bad)
+        for path, problem in finder.bad:
+            self._failed(path, InputError.of([problem]))
         read = replace(self.read, memory=None)
-        tasks = [LookTask(path, format, read) for path in paths]
-        found: dict[int, Look] = {}
-        self._staff = Workers("process", self._n_workers(paths))
+        tasks = [LookTask(one.path, format, read, one.is_named) for one in found]
+        looks: dict[int, Look] = {}
+        others: list[Path] = []
+        self._staff = Workers("process", self._n_workers([one.path for one in found]))
         with closing(self._staff.run(look, tasks)) as done:
             for n_done, (index, result) in enumerate(done, start=1):
-                if isinstance(result, Exception):
-                    self._failed(paths[index], result)
+                path = found[index].path
+                if isinstance(result, OtherKindError) and not found[index].is_named:
+                    others.append(path)
+                    what = result.problems[0].found
+                    but = f"but {what}" if what else "left out"
+                    self.notes.append(f"{path}: not a tracking file, {but}")
+                elif isinstance(result, Exception):
+                    self._failed(path, result)
                 else:
-                    found[index] = result
+                    looks[index] = result
                 self.on_progress(IngestProgress("look", n_done, len(tasks), 0))
-        self.looks += [found[index] for index in sorted(found)]
+        self.looks += [looks[index] for index in sorted(looks)]
+        tracking = {one.path for one in found} - set(others) | {path for path, _ in finder.bad}
+        self.problems += finder.nothing_in(tracking)
 
     def close(self) -> None:
         """End the workers."""
@@ -364,11 +401,16 @@ class _Ingest:
     def _failed(self, path: Path, error: Exception) -> None:
         if not isinstance(error, InputError):
             raise error
+        problems = error.problems
         if self.skip_bad:
-            self.bad.append(str(path))
-            self.notes += [f"left out, {problem}" for problem in error.problems]
+            self.bad[str(path)] = error
+        elif self._n_files > 1:
+            self.problems += [
+                replace(one, fix=f"{one.fix}; or take the other files: --skip-bad")
+                for one in problems
+            ]
         else:
-            self.problems += error.problems
+            self.problems += problems
 
     def plan(self) -> tuple[Plan, StudySettings]:
         """What is to be loaded, and the settings that the study will have.
@@ -389,6 +431,8 @@ class _Ingest:
         )
         self.notes += plan.notes
         problems = [*self.problems, *plan.problems]
+        if not (plan.files or plan.known):
+            problems += self._all_bad()
         settings = plan.settings
         try:
             settings = choice.settings(settings)
@@ -396,6 +440,10 @@ class _Ingest:
             problems += error.problems if settings.keypoints else ()
         raise_all(problems)
         return plan, settings
+
+    def _all_bad(self) -> list[Problem]:
+        """What is wrong with the files left out, for when there are no others."""
+        return [problem for error in self.bad.values() for problem in error.problems]
 
     def check_metadata(self, root: zarr.Group, plan: Plan, table: Table) -> None:
         """Refuse a table that could not be written after the sessions.
@@ -424,25 +472,55 @@ class _Ingest:
         rows = Rows(root, self.store, plan.settings, lock)
         try:
             added = self._load(rows, plan)
-            if plan.files and not (added or plan.known or self.bad or self.problems):
-                where = str(plan.files[0].look.header.path)
-                if self.all_trimmed:
-                    self.problems.append(
-                        Problem(
-                            "frames between the two ends of --trim",
-                            "none in any file",
-                            "--trim",
-                            "give frames of the files, or seconds of the videos, that there are",
-                        )
-                    )
-                else:
-                    self.problems.append(nothing_there(where, "no keypoint in any frame"))
+            self._check_any(plan, added)
             raise_all(self.problems)
             names = [file.look.header.path.name for file in plan.files]
             rows.finish({"files": names[:100], "n_files": len(names)})
         except BaseException:
             rows.undo()
             raise
+        return added
+
+    def _check_any(self, plan: Plan, added: Sequence[str]) -> None:
+        """Files of which none became a session are a problem."""
+        if not (added or plan.known or self.problems):
+            self.problems += self._all_bad()
+        if plan.files and not (added or plan.known or self.problems):
+            where = str(plan.files[0].look.header.path)
+            if self.all_trimmed:
+                self.problems.append(
+                    Problem(
+                        "frames between the two ends of --trim",
+                        "none in any file",
+                        "--trim",
+                        "give frames of the files, or seconds of the videos, that there are",
+                    )
+                )
+            else:
+                self.problems.append(nothing_there(where, "no keypoint in any frame"))
+
+    def rehearse(self, plan: Plan) -> list[str]:
+        """Read all planned files to their ends; returns the sessions that would be added.
+
+        Raises
+        ------
+        InputError
+        """
+        tasks = [self._task(file) for file in plan.files]
+        staff = Workers() if any(task.options.memory for task in tasks) else self._staff
+        new: dict[int, list[NewSession]] = {}
+        with closing(staff.run(rehearse, tasks)) as done:
+            for n_done, (index, result) in enumerate(done, start=1):
+                file = plan.files[index]
+                if isinstance(result, Exception):
+                    self._failed(file.look.header.path, result)
+                else:
+                    new[index] = self._sessions(file, result)
+                    self.n_frames += sum(session.n_frames for session in new[index])
+                self.on_progress(IngestProgress("load", n_done, len(tasks), self.n_frames))
+        added = [str(one.entries["session"]) for index in sorted(new) for one in new[index]]
+        self._check_any(plan, added)
+        raise_all(self.problems)
         return added
 
     def _load(self, rows: Rows, plan: Plan) -> list[str]:
@@ -536,20 +614,28 @@ class _Ingest:
             self.notes.append(
                 "no heading yet: give --anterior and --posterior, here or in kpms-zarr pca"
             )
-        would = [track.session for file in plan.files for track in file.tracks]
         recognised = {
             str(look.header.path): f"{look.header.format}: {look.reason}" for look in self.looks
         }
         return IngestSummary(
             self.store,
-            tuple(would if is_dry else added),
+            tuple(added),
             tuple(plan.known),
             self.n_frames,
             tuple(dict.fromkeys(self.notes)),
             tuple(self.bad),
             recognised,
             is_dry,
+            {path: "; ".join(_reason(p, path) for p in e.problems) for path, e in self.bad.items()},
         )
+
+
+def _reason(problem: Problem, path: str) -> str:
+    """A problem of a file in one line: what was found, and where in it."""
+    place = problem.where.removeprefix(path).strip(" ,:")
+    if not place or place == problem.where:
+        return problem.found
+    return f"{place}: expected {problem.expected}, found {problem.found}"
 
 
 class _Turns:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ import zarr
 
 from kpms_zarr.store import access, layout, regions
 from kpms_zarr.store.blocks import Block
-from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.errors import InputError, OtherKindError
 from kpms_zarr.store.parsers import parser_named, recognise
 from kpms_zarr.store.parsers.base import FileHeader, PoseBlock, ReadOptions
+from kpms_zarr.store.parsers.contents import Verdict, content_of, has_tracking_suffix, is_unfinished
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.tracking import is_missing
 from kpms_zarr.store.workers import Ask
@@ -42,11 +43,12 @@ class Window:
 
 @dataclass(frozen=True)
 class LookTask:
-    """A file to be looked at: format "auto" or a name."""
+    """A file to be looked at: format "auto" or a name; named itself, or found in a folder."""
 
     path: Path
     format: str
     options: ReadOptions
+    is_named: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,52 @@ def look(task: LookTask, ask: Ask) -> Look:
     Raises
     ------
     InputError
+        A file that cannot be used.
+    OtherKindError
+        One that is sound and no tracking; also one that was found, with a name that is not one of
+        tracking files, and is not recognised.
     """
+    try:
+        return _look(task)
+    except InputError as error:
+        if task.is_named:
+            raise
+        raise _of_a_found_file(task, error) from error
+
+
+def _look(task: LookTask) -> Look:
     parser, reason = recognise(task.path, task.format)
+    if not task.is_named and is_unfinished(task.path.name):
+        raise InputError(
+            expected="a whole file",
+            found="one that is still being copied or downloaded, by its name",
+            where=str(task.path),
+            fix="wait until it is there, or delete it",
+        )
     stamp = stamp_of(task.path)
     header = parser.inspect(task.path, task.options)
     return Look(header, file_hash(task.path), reason, stamp)
+
+
+def _of_a_found_file(task: LookTask, error: InputError) -> InputError:
+    """What to raise for a file that a person did not name: not everything in a folder is meant."""
+    path, is_tracking_name = task.path, has_tracking_suffix(task.path.name)
+    other = OtherKindError.of([replace(problem, found="") for problem in error.problems])
+    try:
+        parser, _ = recognise(path)
+    except OtherKindError as kind:
+        return kind if is_tracking_name else other
+    except InputError:
+        may_be = is_tracking_name or content_of(path).verdict is Verdict.TRACKING
+        return error if may_be else other
+    if task.format in ("auto", parser.name):
+        return error
+    return OtherKindError(
+        expected=f"a file of the format {task.format}",
+        found=f"one of the format {parser.name}",
+        where=str(path),
+        fix="name files of one format, or leave --format out",
+    )
 
 
 def file_hash(path: Path) -> str:
@@ -163,6 +206,38 @@ def load(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
         asked for are then of no use.
     """
     loaded = _load(task, ask)
+    _check_unchanged(task)
+    return loaded
+
+
+def rehearse(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
+    """Read a file to its end as `load` does, and write nothing; row 0 stands for any.
+
+    Raises
+    ------
+    InputError
+    """
+    pieces = _Pieces(task)
+    for _ in pieces.read():
+        pass
+    _check_unchanged(task)
+    kept = _kept_keys(task, pieces.tallies)
+    return tuple(
+        LoadedTrack(key, 0 if key in kept else None, tally.n_frames, tally.visible, 0)
+        for key, tally in pieces.tallies.items()
+    )
+
+
+def _kept_keys(task: LoadTask, tallies: Mapping[str, _Tally]) -> list[str]:
+    """Tracks that are seen often enough."""
+    return [
+        key
+        for key, tally in tallies.items()
+        if tally.n_visible and tally.visible >= task.min_visible
+    ]
+
+
+def _check_unchanged(task: LoadTask) -> None:
     path = task.header.path
     if task.stamp and stamp_of(path) != task.stamp:
         raise InputError(
@@ -171,7 +246,6 @@ def load(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
             where=str(path),
             fix="wait until it is complete, and ingest it then",
         )
-    return loaded
 
 
 def _load(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
@@ -306,11 +380,7 @@ def _write(
 ) -> tuple[LoadedTrack, ...]:
     """Write the tracks that are seen often enough, to the rows that are handed out."""
     tallies = seen.tallies
-    keys = [
-        key
-        for key, tally in tallies.items()
-        if tally.n_visible and tally.visible >= task.min_visible
-    ]
+    keys = _kept_keys(task, tallies)
     row = dict(zip(keys, ask(len(keys)), strict=True))
     checksum = dict.fromkeys(keys, 0)
     arrays = _arrays(task.store, task.token)

@@ -1,89 +1,16 @@
-"""Where sessions come from: files behind paths and patterns, and tables that say more of them."""
+"""Tables that say more of sessions: a row for each."""
 
 from __future__ import annotations
 
 import csv
-import glob
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kpms_zarr.store.errors import InputError, Problem, readable
-from kpms_zarr.store.parsers import PARSERS, recognise
-
-_TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
-_SKIPPED = (".zarr", ".zip")
-
-
-def find_files(
-    files: Iterable[str | Path], format: str, notes: list[str], problems: list[Problem]
-) -> list[Path]:
-    """Files behind paths, folders and patterns, sorted by path, each once.
-
-    Of a folder, only what is recognised as a tracking file, the others with a note.
-    """
-    found: dict[Path, None] = {}
-    for item in files:
-        text = str(item)
-        path = Path(text)
-        if path.is_dir():
-            inside = _in_folder(path, format, notes)
-            if not inside:
-                problems.append(nothing_there(text, "a folder without any tracking file"))
-            found.update(dict.fromkeys(inside))
-            continue
-        matches = (
-            [path] if path.exists() else [Path(p) for p in sorted(glob.glob(text, recursive=True))]
-        )
-        if not matches:
-            problems.append(nothing_there(text, "nothing there"))
-        found.update(dict.fromkeys(matches))
-    if not found and not problems:
-        problems.append(nothing_there("FILE_OR_DIR_OR_GLOB", "no files named"))
-    problems += [_odd_name(path) for path in found if not _is_text(path.name)]
-    return sorted((path for path in found if _is_text(path.name)), key=str)
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name can be stored; on Linux, those of files are any bytes."""
-    return name == readable(name)
-
-
-def _odd_name(path: Path) -> Problem:
-    return Problem("a file name in UTF-8", "one that is no text", str(path), "rename the file")
-
-
-def nothing_there(where: str, found: str) -> Problem:
-    """What to say when there is no file."""
-    formats = ", ".join(parser.title for parser in PARSERS)
-    return Problem(
-        f"tracking files ({formats})", found, where, "check the path; quote a pattern: 'data/*.csv'"
-    )
-
-
-def _in_folder(folder: Path, format: str, notes: list[str]) -> list[Path]:
-    found = []
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if path.is_dir() or any(p.startswith(".") or p.endswith(_SKIPPED) for p in parts):
-            continue
-        is_other_table = format == "table" and path.suffix.lower() not in _TABLES
-        try:
-            if not is_other_table:
-                recognise(path, format)
-        except InputError:
-            is_other_table = True
-        if is_other_table:
-            notes.append(f"{path}: not a tracking file, left out")
-            continue
-        found.append(path)
-    return found
-
-
-# ------------------------------------------------------------------ tables
+from kpms_zarr.store.errors import InputError, Problem
 
 _KEYS = ("session", "recording", "source", "file", "name")
 

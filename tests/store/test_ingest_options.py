@@ -417,7 +417,10 @@ def test_skip_bad__takes_the_good_files_and_names_the_bad(files, store):
     result = ingest(store, files, skip_bad=True)
     assert result.added == ("session_000",)
     assert set(result.bad) == {str(files[1]), str(files[2])}
-    assert len([note for note in result.notes if note.startswith("left out")]) == 2
+    assert set(result.reasons) == set(result.bad)
+    assert "row 101" in result.reasons[str(files[1])]
+    assert "no tracking at all" in result.reasons[str(files[2])]
+    assert not result.is_whole
     assert [s.name for s in access.sessions(store)] == ["session_000"]
     assert keypoints(store).sizes["session"] == 1
     assert not kpms_zarr.verify(store).notes

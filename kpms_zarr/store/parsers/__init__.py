@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
-from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.errors import InputError, OtherKindError
 from kpms_zarr.store.parsers import (
     anipose_csv,
     arrays,
@@ -14,7 +13,6 @@ from kpms_zarr.store.parsers import (
     dlc_h5,
     facemap_h5,
     freipose_json,
-    hdf5,
     movement_netcdf,
     nwb,
     sleap_anipose_h5,
@@ -23,6 +21,7 @@ from kpms_zarr.store.parsers import (
     table,
 )
 from kpms_zarr.store.parsers.base import FileHeader, Parser, PoseBlock, TrackHeader
+from kpms_zarr.store.parsers.contents import Verdict, content_of
 
 __all__ = [
     "PARSERS",
@@ -83,6 +82,8 @@ def recognise(path: str | Path, format: str = "auto") -> tuple[Parser, str]:
     InputError
         Unknown format name; no such file, a folder or an empty file; no format or
         several formats recognised.
+    OtherKindError
+        A sound file that is clearly no tracking.
     """
     path = Path(path)
     named = [parser for parser in PARSERS if parser.name == format]
@@ -126,28 +127,11 @@ def _check_file(path: Path) -> None:
 
 
 def _unrecognised(path: Path) -> InputError:
-    titles = ", ".join(f"{parser.name} ({parser.title})" for parser in PARSERS)
-    found, fix = _content(path)
-    return InputError(
-        expected=f"a file of a known format: {titles}", found=found, where=str(path), fix=fix
+    content = content_of(path)
+    error = OtherKindError if content.verdict is Verdict.OTHER else InputError
+    return error(
+        expected="a tracking file of a format that kpms-zarr ingest --help names",
+        found=content.found,
+        where=str(path),
+        fix=content.fix,
     )
-
-
-def _content(path: Path) -> tuple[str, str]:
-    """Say what an unrecognised file holds, and what to do about it."""
-    otherwise = "check that this is a pose file; if it is, name its format with --format"
-    try:
-        with path.open("rb") as raw:
-            beginning = raw.read(60)
-        if hdf5.is_hdf5(path):
-            with hdf5.opened(path) as file:
-                keys = ", ".join(str(key) for key in itertools.islice(file, 8))
-                return f"HDF5 with {keys or 'nothing in it'}", otherwise
-    except InputError as error:
-        return f"one that cannot be opened ({error.problems[0].found})", "copy or export it again"
-    except (OSError, RuntimeError, UnicodeDecodeError) as error:
-        return f"one that cannot be opened ({error})", "copy or export it again"
-    text = beginning.decode("utf-8", "ignore").splitlines()
-    if text and text[0].isprintable():
-        return f"text beginning with {text[0]!r}", otherwise
-    return "unknown binary content", otherwise

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.errors import InputError, OtherKindError, Problem
 from kpms_zarr.store.parsers.appearing import appears, left_out, nobody_appears
 from kpms_zarr.store.parsers.base import FileHeader, PoseBlock, TrackHeader, float32, some
 
@@ -192,7 +192,7 @@ def refuse_labelled_frames(first_index: str, n_index: int, where: str) -> None:
     """Refuse a file of hand-labelled training frames: they are not consecutive in time."""
     if n_index == 1 and not first_index.replace("\\", "/").startswith("labeled-data"):
         return
-    raise InputError(
+    raise OtherKindError(
         expected="predictions for all frames of a video",
         found="frames labelled by hand (their index names images of `labeled-data`)",
         where=where,

@@ -72,7 +72,7 @@ def sniff(path: Path) -> str | None:
     try:
         if not is_hdf5(path):
             return None
-        for key, table in _tables(path):
+        for key, table in tables_in(path):
             if isinstance(table, InputError):
                 # Claimed all the same, so that `inspect` says what is wrong with it.
                 return f"pandas table `/{key}`"
@@ -138,7 +138,7 @@ def _pandas_keys(file: h5py.File) -> list[str]:
 
 
 @remembered
-def _tables(path: Path) -> list[tuple[str, _Table | InputError]]:
+def tables_in(path: Path) -> list[tuple[str, _Table | InputError]]:
     """All pandas tables of a file by key, or what is wrong with them."""
     found: list[tuple[str, _Table | InputError]] = []
     with opened(path) as file:
@@ -158,7 +158,7 @@ def _is_tracking(table: _Table) -> bool:
 def _choose(file: h5py.File, path: Path) -> tuple[_Table, tuple[str, ...]]:
     """Choose the table to read, with a note if there is more than one."""
     tables: list[_Table] = []
-    for _, table in _tables(path):
+    for _, table in tables_in(path):
         if isinstance(table, InputError):
             raise table
         tables += [table] if _is_tracking(table) else []
