@@ -43,6 +43,13 @@ def ingest(commands: Any) -> None:
         "--keypoints", type=names, metavar="A,B,C", help="take these, in this order (none = all)"
     )
     command.add_argument(
+        "--individuals",
+        type=names,
+        metavar="A,B*",
+        help="take these individuals, or parts of a file (cameras, pose objects), by name or "
+        "pattern (none = all)",
+    )
+    command.add_argument(
         "--keypoint-names",
         type=names,
         metavar="A,B,C",
@@ -97,6 +104,7 @@ def _run_ingest(options: argparse.Namespace) -> tuple[object, str]:
         format=options.format,
         fps=options.fps,
         keypoints=options.keypoints,
+        individuals=options.individuals,
         keypoint_names=options.keypoint_names,
         anterior=options.anterior,
         posterior=options.posterior,

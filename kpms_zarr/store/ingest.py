@@ -131,6 +131,7 @@ def ingest(
     format: str = "auto",
     fps: float | str | Path | Mapping[str, float] | None = None,
     keypoints: Sequence[str] | None = None,
+    individuals: Sequence[str] | None = None,
     keypoint_names: Sequence[str] | None = None,
     anterior: Sequence[str] | None = None,
     posterior: Sequence[str] | None = None,
@@ -172,7 +173,11 @@ def ingest(
         (a csv file has these in one column, and one named ``fps``). Default: as the file says,
         else 30.
     keypoints : sequence of str, optional
-        Keypoints to take, in this order (default: all of the first file, in its order).
+        Keypoints to take, in this order (default: all of the first file, in its order). Of a file
+        with several individuals, those that lack one of them are left out with a note.
+    individuals : sequence of str, optional
+        Individuals to take, or parts of a file (cameras, pose objects): names or patterns such as
+        ``"mouse*"``. The others are left out with a note.
     keypoint_names : sequence of str, optional
         Names for the keypoints of arrays and of files that hold none, in their order.
     anterior, posterior : sequence of str, optional
@@ -216,8 +221,8 @@ def ingest(
         os.fspath(store),
         read,
         _Choice(
-            frame_rates(fps), keypoints, parse_trim(trim), check_downsample(downsample),
-            min_visible, anterior, posterior, skeleton,
+            frame_rates(fps), keypoints, _names(individuals), parse_trim(trim),
+            check_downsample(downsample), min_visible, anterior, posterior, skeleton,
         ),
         skip_bad=skip_bad,
         workers=workers,
@@ -231,6 +236,10 @@ def ingest(
             plan, settings = run.plan()
             return run.summary(plan, settings, run.rehearse(plan), is_dry=True)
         return _carried_out(run, store, table)
+
+
+def _names(names: str | Sequence[str] | None) -> Sequence[str] | None:
+    return [names] if isinstance(names, str) else names or None
 
 
 def _carried_out(run: _Ingest, store: StoreLike, table: Table | None) -> IngestSummary:
@@ -290,6 +299,7 @@ class _Choice:
 
     rates: Table | float | None
     keypoints: Sequence[str] | None
+    individuals: Sequence[str] | None
     trim: Trim
     downsample: int
     min_visible: float
@@ -425,6 +435,7 @@ class _Ingest:
             self.store,
             self.looks,
             keypoints=choice.keypoints,
+            individuals=choice.individuals,
             rates=choice.rates,
             trim=choice.trim,
             downsample=choice.downsample,

@@ -11,9 +11,10 @@ import numpy as np
 
 from kpms_zarr.store import access
 from kpms_zarr.store.access import Session, StoreLike
+from kpms_zarr.store.bodies import Individuals, Kinds, kinds_of, several_bodies, with_keypoints
 from kpms_zarr.store.errors import InputError, Problem, readable
 from kpms_zarr.store.loading import Look, Window
-from kpms_zarr.store.parsers.base import TrackHeader, some
+from kpms_zarr.store.parsers.base import FileHeader, TrackHeader, some
 from kpms_zarr.store.sources import Table
 from kpms_zarr.store.study import StudySettings, read_settings
 from kpms_zarr.store.trimming import Trim
@@ -95,6 +96,7 @@ def plan_files(
     looks: Sequence[Look],
     *,
     keypoints: Sequence[str] | None,
+    individuals: Sequence[str] | None,
     rates: Table | float | None,
     trim: Trim,
     downsample: int,
@@ -108,12 +110,14 @@ def plan_files(
     looks : sequence of Look
     keypoints : sequence of str, optional
         To take, in this order.
+    individuals : sequence of str, optional
+        To take: names or patterns.
     rates : Table or float, optional
         Frames of the video per second.
     trim : Trim
     downsample : int
     """
-    planner = _Planner(store, keypoints, rates, trim, downsample)
+    planner = _Planner(store, keypoints, Individuals(individuals), rates, trim, downsample)
     for one in looks:
         planner.add(one)
     planner.close()
@@ -125,6 +129,7 @@ class _Planner:
         self,
         store: StoreLike,
         keypoints: Sequence[str] | None,
+        individuals: Individuals,
         rates: Table | float | None,
         trim: Trim,
         downsample: int,
@@ -133,7 +138,7 @@ class _Planner:
         self._there = _there(store)
         settings = read_settings(store) if self._there else StudySettings()
         self.plan = Plan(settings, settings)
-        self._asked = keypoints
+        self._asked, self._individuals = keypoints, individuals
         self._wanted = tuple(keypoints) if keypoints else settings.keypoints
         if settings.keypoints and self._wanted != settings.keypoints:
             self.plan.problems.append(_other_keypoints(str(store), settings, self._wanted))
@@ -144,6 +149,7 @@ class _Planner:
         self._kept: dict[str, list[str]] = {}
         self._assumed: list[str] = []
         self._unlike: dict[tuple[str, ...], list[Path]] = {}
+        self._bodies: dict[Kinds, list[Path]] = {}
 
     def add(self, look: Look) -> None:
         """Plan the tracks of one file."""
@@ -158,13 +164,34 @@ class _Planner:
         if widest > _MOST_KEYPOINTS:
             self.plan.problems.append(_too_many_keypoints(path, widest))
             return
+        chosen = self._chosen(header)
         tracks = []
-        for track in header.tracks:
+        for track in chosen:
             planned = self._planned(look, track)
             if planned is not None:
                 tracks.append(planned)
         if tracks:
             self.plan.files.append(PlannedFile(look, tuple(tracks)))
+
+    def _chosen(self, header: FileHeader) -> tuple[TrackHeader, ...]:
+        """Individuals of a file that are taken; of several kinds of bodies none, with a problem."""
+        tracks, notes = self._individuals.of(header)
+        if self._asked:
+            tracks, more = with_keypoints(tracks, self._asked)
+            notes = [*notes, *more]
+        self.plan.notes += [readable(f"{header.path.name}: {note}") for note in notes]
+        kinds = kinds_of(tracks)
+        wanted = self._wanted or (kinds[0][0] if kinds else ())
+        if len(kinds) > 1 and any(self._is_unlike(found, wanted) for found, _ in kinds):
+            self._wanted = wanted
+            self._bodies.setdefault(kinds, []).append(header.path)
+            return ()
+        return tracks
+
+    def _is_unlike(self, found: Sequence[str], wanted: Sequence[str]) -> bool:
+        """Whether the keypoints of a track do not go with those of the study."""
+        is_exact = not self._there and not self._asked
+        return not set(wanted) <= set(found) or (is_exact and not set(found) <= set(wanted))
 
     def _planned(self, look: Look, track: TrackHeader) -> PlannedTrack | None:
         plan, header = self.plan, look.header
@@ -224,14 +251,13 @@ class _Planner:
 
     def _columns(self, path: Path, track: TrackHeader) -> tuple[int, ...]:
         found, wanted = track.keypoints, self._wanted
-        exact = not self._there and not self._asked
         extra = [name for name in found if name not in wanted]
-        if set(wanted) - set(found) or (exact and extra):
+        if self._is_unlike(found, wanted):
             files = self._unlike.setdefault(found, [])
             if path not in files:
                 files.append(path)
             return ()
-        if extra and not (exact or self._asked):
+        if extra and not self._asked:
             self.plan.notes.append(
                 f"{path.name}: keypoints the store has not, left out: {some(extra)}"
             )
@@ -243,6 +269,10 @@ class _Planner:
         self.plan.problems += [
             _other_columns(files, found, self._wanted) for found, files in self._unlike.items()
         ]
+        self.plan.problems += [
+            several_bodies(files, kinds, self._wanted) for kinds, files in self._bodies.items()
+        ]
+        self.plan.problems += self._individuals.problems()
         for what, names in self._kept.items():
             notes.append(f"{len(names)} known sessions keep their {what}")
         new = {track.session for file in self.plan.files for track in file.tracks}
