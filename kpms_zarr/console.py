@@ -25,6 +25,7 @@ from kpms_zarr.compute.events import (
     TimePredicted,
 )
 from kpms_zarr.compute.memory import device_memory, peak_resident_memory, resident_memory
+from kpms_zarr.store import attributes
 from kpms_zarr.store.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _plain(value: Any) -> Any:
                 str(n): {"dims": [str(d) for d in v.dims], "values": _plain(np.asarray(v))}
                 for n, v in value.data_vars.items()
             },
-            "attrs": _plain(dict(value.attrs)),
+            "attrs": _plain(attributes.read(value.attrs)),
         }
     if isinstance(value, np.ndarray | np.generic):
         return _plain(value.tolist())

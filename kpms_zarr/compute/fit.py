@@ -243,7 +243,7 @@ class _Job:
     ) -> FitSummary:
         config, preparation = read_preparation(self.store, found)
         check_same(config, given)
-        self.said += [str(note) for note in found.attrs["notes"]]
+        self.said += [str(note) for note in found.attrs.get("notes", ())]
         self.tell(Noted(f"going on after sweep {found.n_sweeps} of {n_sweeps_of(config)}"))
         plan = self.plan(preparation, config)
         with make_chain(preparation, config, plan, self.budget.scratch) as chain:
@@ -251,7 +251,7 @@ class _Job:
             sampler = self.sampler(chain, config, plan)
             progress = restore(chain, found, config.n_states)
             committer = self.committer(chain, preparation, config, save_every)
-            committer.from_version = found.attrs["from_version"]
+            committer.from_version = found.attrs.get("from_version")
             committer.resumed(found.n_sweeps)
             return self.sweep(sampler, preparation, committer, progress, began)
 

@@ -12,7 +12,7 @@ import xarray as xr
 
 from kpms_zarr.compute.alignment import Aligner, AlignmentSettings
 from kpms_zarr.compute.mapreduce import map_reduce, within
-from kpms_zarr.store import access, layout
+from kpms_zarr.store import access, attributes, layout
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.consolidation import consolidate
@@ -243,7 +243,7 @@ def _dataset(study: StudySettings, components: Components, settings: dict[str, A
         for name, value in values.items()
     }
     coordinates = {"keypoint": np.asarray(study.keypoints), "space": np.asarray(study.space)}
-    return xr.Dataset(variables, coordinates, settings)
+    return xr.Dataset(variables, coordinates, attributes.held(settings))
 
 
 def _dominating(components: Components, study: StudySettings, variance: float) -> list[str]:
@@ -330,14 +330,15 @@ def _usable(variance: np.ndarray) -> int:
 
 
 def _write(store: StoreLike, study: StudySettings, found: xr.Dataset) -> xr.Dataset:
-    attrs = {**found.attrs, **provenance("pca", found.attrs)}
+    settings = attributes.read(found.attrs)
+    attrs = {**settings, **provenance("pca", settings)}
     root = access.open_group(store, "r+")
     write_settings(root, study)
     group = root.create_group(layout.PCA, overwrite=True)
     layout.write_values(group, "pca", {str(name): found[name].values for name in found.variables})
-    group.attrs.update(attrs)
+    attributes.write(group, attrs)
     consolidate(root, [layout.PCA])
-    return found.assign_attrs(attrs)
+    return found.assign_attrs(attributes.held(attrs))
 
 
 # ------------------------------------------------------------------ pose -> latent

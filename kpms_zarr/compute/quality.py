@@ -19,7 +19,7 @@ from kpms_zarr.compute.quality_counts import (
     frames_per_second,
     worst_start,
 )
-from kpms_zarr.store import access, layout
+from kpms_zarr.store import access, attributes, layout
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.consolidation import consolidate
@@ -341,7 +341,7 @@ def _write(store: StoreLike, values: dict[str, Any], attrs: dict[str, Any]) -> b
         root = access.open_group(store, "r+")
         group = root.create_group(layout.QUALITY, overwrite=True)
         layout.write_values(group, "quality", values)
-        group.attrs.update(attrs)
+        attributes.write(group, attrs)
         consolidate(root, [layout.QUALITY])
     except (NotImplementedError, ReadOnlyError):
         return False
@@ -360,7 +360,7 @@ def _dataset(values: dict[str, Any], attrs: dict[str, Any]) -> xr.Dataset:
         array = value.astype(str) if entry.dtype == "str" else value
         target = coordinates if entry.is_coordinate else variables
         target[name] = (entry.dims, array, entry.attrs)
-    return xr.Dataset(variables, coordinates, attrs)
+    return xr.Dataset(variables, coordinates, attributes.held(attrs))
 
 
 # ------------------------------------------------------------------ what a person reads

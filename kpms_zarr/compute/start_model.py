@@ -17,6 +17,7 @@ from kpms_zarr.compute.sweep import Parameters
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.models import open_labels, open_parameters, require_model
+from kpms_zarr.store.provenance import provenance_of
 
 _SETTLED = ("n_states", "lags", "scale")
 
@@ -102,7 +103,7 @@ class StartModel:
             found["transition_probability"].values,
         )
         scale = labels["scale"].values if "scale" in labels else np.ones(len(sessions))
-        settings = found.attrs["provenance"]["settings"]
+        settings = provenance_of(found.attrs)["settings"]
         keypoints = tuple(str(keypoint) for keypoint in found["keypoint"].values)
         settled = {name: settings[name] for name in _SETTLED if name in settings}
         settled |= {

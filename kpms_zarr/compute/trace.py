@@ -170,7 +170,7 @@ class Progress:
             if "noise_square" in values:
                 noise = NoiseSums(values["noise_square"], values["noise_count"])
             result = SweepResult(values["moment"], counts, {}, noise)
-        kappa = attrs["kappa"]
+        kappa = attrs.get("kappa")
         return cls(
             done,
             int(attrs["n_before"]),

@@ -19,9 +19,9 @@ from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, ContainsGroupError, GroupNotFoundError
 from zarr.storage import StorePath
 
-from kpms_zarr.store import layout
+from kpms_zarr.store import attributes, layout
 from kpms_zarr.store.errors import InputError, ReadOnlyError
-from kpms_zarr.store.provenance import package_version, provenance
+from kpms_zarr.store.provenance import package_version, provenance, provenance_of
 from kpms_zarr.store.schema import FORMAT_VERSION
 
 StoreLike = str | os.PathLike[str]
@@ -210,11 +210,13 @@ def create(store: StoreLike) -> zarr.Group:
             where=where,
             fix="name another place, usually one that ends in .zarr",
         )
-    attrs = {
-        "kpms_zarr_format": FORMAT_VERSION,
-        "created_by": f"kpms_zarr {package_version()}",
-        **provenance("create"),
-    }
+    attrs = attributes.stored(
+        {
+            "kpms_zarr_format": FORMAT_VERSION,
+            "created_by": f"kpms_zarr {package_version()}",
+            **provenance("create"),
+        }
+    )
     try:
         return zarr.create_group(_place(where, "w"), zarr_format=3, attributes=attrs)
     except ContainsGroupError:  # somebody else was faster
@@ -257,8 +259,7 @@ def made(root: zarr.Group, path: str) -> str:
     group = subgroup(root, path)
     if group is None or "provenance" not in group.attrs:
         return ""
-    provenance_of: Any = group.attrs["provenance"]
-    return str(provenance_of.get("created", "unknown"))
+    return str(provenance_of(dict(group.attrs)).get("created", "unknown"))
 
 
 def _plain(group: zarr.Group) -> zarr.Group:
@@ -323,14 +324,16 @@ def dataset(store: StoreLike, group: str, *, chunks: Any = None) -> xr.Dataset:
     try:
         # By those of the group, not of the root, which say nothing of what was deleted since.
         place = _place(f"{where.rstrip('/')}/{group}", "r")
-        return xr.open_zarr(place, consolidated=True, chunks=chunks, zarr_format=3)
+        found = xr.open_zarr(place, consolidated=True, chunks=chunks, zarr_format=3)
     except (ValueError, KeyError, FileNotFoundError):
         with warnings.catch_warnings():
             # In a bucket, what a fit has just deleted beside it may still be listed.
             warnings.filterwarnings("ignore", "Object at .* is not recognized", UserWarning)
-            return xr.open_zarr(
+            found = xr.open_zarr(
                 _place(where, "r"), group=group, consolidated=False, chunks=chunks, zarr_format=3
             )
+    found.attrs = attributes.held(attributes.read(found.attrs))
+    return found
 
 
 def sessions(store: StoreLike | zarr.Group) -> tuple[Session, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from kpms_zarr.store import access, layout
+from kpms_zarr.store import access, attributes, layout
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.consolidation import consolidate
 from kpms_zarr.store.errors import InputError, Problem
@@ -293,7 +293,7 @@ def _write_column(
         layout.create_array(group, variable, values.shape)
         known = str(group.attrs.get("coordinates", "")).split()
         if name not in known:
-            group.attrs["coordinates"] = " ".join([*known, name])
+            attributes.write(group, {"coordinates": " ".join([*known, name])})
     group[name][:] = values  # type: ignore[index]
 
 

@@ -20,7 +20,7 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from kpms_zarr.store import access, layout, regions
+from kpms_zarr.store import access, attributes, layout, regions
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError
@@ -95,7 +95,7 @@ class Checkpoints:
         """Throw away what there was and make room for a new fit."""
         self.discard()
         group = self._root.create_group(self._path, overwrite=True)
-        group.attrs.update({"id": uuid.uuid4().hex, **provenance("fit")})
+        attributes.write(group, {"id": uuid.uuid4().hex, **provenance("fit")})
 
     @property
     def fit_id(self) -> str:
@@ -107,7 +107,7 @@ class Checkpoints:
         chain = access.subgroup(self._root, self._path)
         if chain is not None and chain.attrs.get("current") is not None:
             # First the pointer: half of a commit must not look like one.
-            chain.attrs["current"] = None
+            attributes.write(chain, {"current": None})
         if chain is not None or self._names():
             _remove(self._root, self._path)
 
@@ -188,7 +188,7 @@ class Checkpoints:
             self._create_per_frame(group, sizes, dtype)
             n_bytes = self._write_rows(group, sessions, read)
             layout.write_values(group, "chain", {**_columns(sessions), **table, **values})
-            group.attrs.update({**attrs, "n_sweeps": n_sweeps, **provenance("fit")})
+            attributes.write(group, {**attrs, "n_sweeps": n_sweeps, **provenance("fit")})
             _write_traces(chain, traces, n_sweeps, n_sweeps_in_all)
         except BaseException:
             # What is current stays; a half-written one goes, as far as the storage lets it.
@@ -196,7 +196,7 @@ class Checkpoints:
                 _remove(chain, name)
             raise
         before = chain.attrs.get("current")
-        chain.attrs.update({"current": name, "previous": before})
+        attributes.write(chain, {"current": name, "previous": before})
         self._sweep_up(chain)
         return n_bytes
 
@@ -256,7 +256,7 @@ def read_checkpoint(root: zarr.Group, model: str) -> Checkpoint | None:
     return Checkpoint(
         name,
         n_sweeps,
-        dict(group.attrs),
+        attributes.read(dict(group.attrs)),
         {n: np.asarray(array[...]) for n, array in values.items()},
         {n: np.asarray(a[...] if n == "term" else a[:n_sweeps]) for n, a in traces.items()},
         tuple(str(session) for session in group["session"][:]),  # type: ignore[index, union-attr]
@@ -419,11 +419,13 @@ def open_progress(store: StoreLike, model: str) -> xr.Dataset:
     if "window_syllable" in opened:
         number = np.append(found.values["state_number"], -1).astype(np.int16)
         opened["window_syllable"].values = number[found.values["window_syllable"]]
-    opened.attrs = {
-        "model": model,
-        "n_sweeps": found.n_sweeps,
-        "n_sweeps_in_all": found.n_sweeps_in_all,
-        "created": found.attrs["provenance"]["created"],
-        "settings": found.attrs.get("config", {}),
-    }
+    opened.attrs = attributes.held(
+        {
+            "model": model,
+            "n_sweeps": found.n_sweeps,
+            "n_sweeps_in_all": found.n_sweeps_in_all,
+            "created": found.attrs["provenance"]["created"],
+            "settings": found.attrs.get("config", {}),
+        }
+    )
     return opened

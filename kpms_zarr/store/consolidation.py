@@ -15,6 +15,8 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
+from kpms_zarr.store.attributes import changed
+
 _FILE = "zarr.json"
 _PASSING = re.compile(r"lock|models/[^/]+/(chain|lock|progress|labels/lock)")
 """Groups that come and go while a fit or an ingest runs, or syllables are named."""
@@ -67,8 +69,8 @@ async def _update(
     node = await place.get(path)
     if node is None:
         return
-    attributes = {**node["attributes"], **changes}
-    node["attributes"] = {n: value for n, value in attributes.items() if n not in without}
+    gone = dict.fromkeys(without)
+    node["attributes"] = changed(node["attributes"], {**changes, **gone})
     await place.set(path, node)
     top = await place.get("") if path else None
     known = ((top or {}).get("consolidated_metadata") or {}).get("metadata") or {}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from kpms_zarr.store import access, layout
+from kpms_zarr.store import access, attributes, layout
 from kpms_zarr.store.provenance import provenance
 from kpms_zarr.store.study import StudySettings
 
@@ -24,7 +24,7 @@ def create_keypoints(root: zarr.Group, settings: StudySettings) -> zarr.Group:
     layout.create_arrays(group, "keypoints", sizes)
     group["keypoint"][:] = np.asarray(settings.keypoints, dtype=object)  # type: ignore[index]
     group["space"][:] = np.asarray(settings.space, dtype=object)  # type: ignore[index]
-    group.attrs.update(provenance("ingest"))
+    attributes.write(group, provenance("ingest"))
     return group
 
 

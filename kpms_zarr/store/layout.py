@@ -16,6 +16,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from kpms_zarr.store import attributes
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.schema import (
     FRAMES_PER_CHUNK,
@@ -98,7 +99,7 @@ def create_array(group: zarr.Group, var: Variable, shape: tuple[int, ...]) -> za
         # A checksum behind it, so that a chunk that was altered is an error and no data.
         compressors=(codec, Crc32cCodec()),
         dimension_names=var.dims,
-        attributes={**var.attrs},
+        attributes=attributes.stored(var.attrs),
         config={"write_empty_chunks": False},
         overwrite=True,
     )
@@ -127,7 +128,8 @@ def create_arrays(
             coordinates.append(var.name)
     if coordinates:
         earlier = str(group.attrs.get("coordinates", "")).split()
-        group.attrs["coordinates"] = " ".join(dict.fromkeys([*earlier, *coordinates]))
+        both = dict.fromkeys([*earlier, *coordinates])
+        attributes.write(group, {"coordinates": " ".join(both)})
 
 
 def write_values(group: zarr.Group, kind: str, values: Mapping[str, Any]) -> None:

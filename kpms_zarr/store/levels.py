@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from kpms_zarr.store import access, layout
+from kpms_zarr.store import access, attributes, layout
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.consolidation import consolidate, is_consolidated
 from kpms_zarr.store.locking import model_lock
@@ -184,11 +184,11 @@ def write_levels(root: zarr.Group, model: str, version: str, *, overwrite: bool 
     assert labels is not None
     above = access.require_group(root, f"{layout.model_path(model)}/levels")
     if "provenance" not in above.attrs:
-        above.attrs.update(provenance("levels"))
+        attributes.write(above, provenance("levels"))
     group = above.create_group(version, overwrite=True)
     _fill(group, labels)
     # Without it, they are not there.
-    group.attrs.update({"labels": version, **provenance("levels")})
+    attributes.write(group, {"labels": version, **provenance("levels")})
     consolidate(root, [layout.model_path(model)])
     return True
 

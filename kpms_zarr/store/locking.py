@@ -21,7 +21,7 @@ from typing import Any
 
 import zarr
 
-from kpms_zarr.store import access, layout
+from kpms_zarr.store import access, attributes, layout
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.errors import InputError
 
@@ -127,7 +127,7 @@ class _Lease(Lock):
 
     def _write(self) -> None:
         group = access.require_group(self._root, self._path)
-        group.attrs.put({**self._own, "renewed": time.time()})
+        attributes.write(group, {**self._own, "renewed": time.time()})
         self._renewed = time.time()
 
     def _refusal(self, found: dict[str, Any], more: str) -> InputError:

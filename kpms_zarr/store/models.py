@@ -10,12 +10,12 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from kpms_zarr.store import access, layout, regions
+from kpms_zarr.store import access, attributes, layout, regions
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block
 from kpms_zarr.store.consolidation import consolidate
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.provenance import provenance
+from kpms_zarr.store.provenance import provenance, provenance_of
 from kpms_zarr.store.study import StudySettings
 
 
@@ -143,7 +143,7 @@ def stage_of(store: StoreLike, model: str) -> str:
     InputError
         When there is no such model.
     """
-    settings = open_parameters(store, model).attrs["provenance"]["settings"]
+    settings = provenance_of(open_parameters(store, model).attrs)["settings"]
     return "ar" if settings.get("stage", "ar") == "ar" else "full"
 
 
@@ -260,11 +260,11 @@ class LabelWriter:
             arrays = {k: v for k, v in statistics.items() if np.ndim(v)}
             scalars = {k: float(v) for k, v in statistics.items() if not np.ndim(v)}
             layout.write_values(self._group, "labels", arrays)
-            self._group.attrs.update(scalars)
-        self._group.attrs.update(
-            {"parameters": self._parameters_version, **provenance(action, settings)}
+            attributes.write(self._group, scalars)
+        attributes.write(
+            self._group, {"parameters": self._parameters_version, **provenance(action, settings)}
         )
-        self._labels.attrs["current"] = self.version
+        attributes.write(self._labels, {"current": self.version})
         consolidate(self._root, [self._base])
         return self.version
 
@@ -321,7 +321,7 @@ def finished_version(root: zarr.Group, model: str, fit_id: str) -> str | None:
             continue
         current = current_version(root, model)
         if current is None or int(current[1:]) < int(version[1:]):
-            labels.attrs["current"] = version  # type: ignore[union-attr]
+            attributes.write(labels, {"current": version})  # type: ignore[arg-type]
         return version
     return None
 
@@ -333,7 +333,7 @@ def _require_group(root: zarr.Group, path: str) -> zarr.Group:
         below = access.subgroup(group, name)
         group = below if below is not None else group.create_group(name, overwrite=True)
         if "provenance" not in group.attrs:
-            group.attrs.update(provenance("fit"))
+            attributes.write(group, provenance("fit"))
     return group
 
 
@@ -355,4 +355,4 @@ def write_parameters(
     above = _require_group(root, f"{layout.model_path(model)}/parameters")
     group = above.create_group(version, overwrite=True)
     layout.write_values(group, "parameters", values)
-    group.attrs.update({**(attrs or {}), **provenance("fit", settings)})
+    attributes.write(group, {**(attrs or {}), **provenance("fit", settings)})

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
+from kpms_zarr.store import attributes
+
 _PACKAGES = ("zarr", "numpy", "xarray", "dask", "jax")
 
 
@@ -16,6 +18,11 @@ def package_version() -> str:
         return metadata.version("kpms_zarr")
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+def provenance_of(holder: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`provenance` said, from the attributes of a group or dataset; empty without."""
+    return dict(attributes.read(holder).get("provenance") or {})
 
 
 def provenance(action: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from kpms_zarr.store import access
+from kpms_zarr.store import access, attributes
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.consolidation import update_attributes
 from kpms_zarr.store.errors import InputError, Problem
@@ -41,7 +41,7 @@ def read_settings(store: StoreLike | zarr.Group) -> StudySettings:
     """Settings of an existing store."""
     root = store if isinstance(store, zarr.Group) else access.open_group(store)
     group = access.keypoints_group(root)
-    attrs = dict(root.attrs)
+    attrs = attributes.read(dict(root.attrs))
     names = ("keypoint", "space")
     keypoints, space = (
         tuple(str(v) for v in np.asarray(group[n][:])) if group is not None else ()  # type: ignore[index]
@@ -50,9 +50,9 @@ def read_settings(store: StoreLike | zarr.Group) -> StudySettings:
     return StudySettings(
         keypoints,
         space,
-        tuple(attrs.get("anterior_keypoints", ())),  # type: ignore[arg-type]
-        tuple(attrs.get("posterior_keypoints", ())),  # type: ignore[arg-type]
-        tuple((a, b) for a, b in attrs.get("skeleton", ())),  # type: ignore[union-attr, misc]
+        tuple(attrs.get("anterior_keypoints", ())),
+        tuple(attrs.get("posterior_keypoints", ())),
+        tuple((a, b) for a, b in attrs.get("skeleton", ())),
     )
 
 
@@ -63,7 +63,8 @@ def write_settings(root: zarr.Group, settings: StudySettings) -> None:
         "posterior_keypoints": list(settings.posterior),
         "skeleton": [list(bone) for bone in settings.skeleton],
     }
-    if any(root.attrs.get(name) != value for name, value in chosen.items()):
+    known = attributes.read(dict(root.attrs))
+    if any(known.get(name) != value for name, value in chosen.items()):
         update_attributes(root, "", chosen)
 
 

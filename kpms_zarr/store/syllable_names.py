@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from kpms_zarr.store import access, layout, models
+from kpms_zarr.store import access, attributes, layout, models
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.consolidation import consolidate, update_attributes
 from kpms_zarr.store.errors import InputError, Problem, ReadOnlyError
@@ -211,7 +211,7 @@ def _parameters_of(root: zarr.Group, labels: str) -> str:
 
 def _read(root: zarr.Group, model: str, parameters: str) -> SyllableNames:
     above = access.subgroup(root, _path(model))
-    current: Any = {} if above is None else above.attrs.get("current", {})
+    current = {} if above is None else attributes.read(dict(above.attrs)).get("current", {})
     version = str(current.get(parameters, ""))
     group = access.subgroup(root, f"{_path(model)}/{version}") if version else None
     if group is None:
@@ -228,14 +228,14 @@ def _write(root: zarr.Group, names: SyllableNames, settings: Mapping[str, Any]) 
     path = _path(names.model)
     above = access.subgroup(root, path)
     if above is None:
-        above = root.create_group(path, attributes=provenance("name"))
+        above = root.create_group(path, attributes=attributes.stored(provenance("name")))
     version = f"v{1 + _n_written(above)}"
     # What a killed process left of this number was never current.
     group = above.create_group(version, overwrite=True)
     columns = {"name": names.names, "description": names.descriptions}
     layout.write_values(group, "names", columns)
-    group.attrs.update({"parameters": names.parameters, **provenance("name", settings)})
-    current: Any = above.attrs.get("current", {})
+    attributes.write(group, {"parameters": names.parameters, **provenance("name", settings)})
+    current = attributes.read(dict(above.attrs)).get("current", {})
     update_attributes(root, path, {"current": {**current, names.parameters: version}})
     consolidate(root, [path])
     return SyllableNames(names.model, version, names.parameters, names.names, names.descriptions)

@@ -15,7 +15,7 @@ import xarray as xr
 from kpms_zarr.store import access, models
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.provenance import package_version
+from kpms_zarr.store.provenance import package_version, provenance_of
 from kpms_zarr.store.schema import USED_FRACTION
 from kpms_zarr.store.study import read_settings
 from kpms_zarr.store.syllable_names import SyllableNames, read_names
@@ -92,7 +92,7 @@ def facts(store: StoreLike, model: str, version: str) -> Facts:
     """
     labels = models.open_labels(store, model, version)
     name = store_name(store)
-    made = dict(labels.attrs.get("provenance", {}))
+    made = provenance_of(labels.attrs)
     try:
         reading.require(labels, _STATISTICS, store, "labels")
         table, note = _table(labels, read_names(store, model, version)), ""

@@ -11,11 +11,12 @@ import numpy as np
 import xarray as xr
 from bokeh.models import CustomJSHover
 
-from kpms_zarr.store import models
+from kpms_zarr.store import attributes, models
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.checkpoints import open_progress
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.provenance import provenance_of
 from kpms_zarr.store.schema import LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.viz import reading
 from kpms_zarr.viz.colors import palette
@@ -137,7 +138,7 @@ def read_course(store: StoreLike, *, model: str, version: str | None = None) -> 
 
 def course_in_progress(data: xr.Dataset) -> Course:
     """Of what ``open_progress`` gives."""
-    facts = data.attrs
+    facts = attributes.read(data.attrs)
     target = facts["settings"].get("target_duration")
     n_sweeps, n_planned = int(facts["n_sweeps"]), int(facts["n_sweeps_in_all"])
     return Course(facts["model"], "", data, data, n_sweeps, n_planned, target, facts["created"])
@@ -145,7 +146,7 @@ def course_in_progress(data: xr.Dataset) -> Course:
 
 def published_course(data: xr.Dataset, labels: xr.Dataset, model: str, version: str) -> Course:
     """Of the parameters and the labels of a version."""
-    origin = data.attrs.get("provenance", {})
+    origin = provenance_of(data.attrs)
     target = origin.get("settings", {}).get("target_duration")
     n_sweeps = int(data.sizes.get("sweep", 0))
     created = origin.get("created", "")

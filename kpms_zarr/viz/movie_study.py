@@ -11,6 +11,7 @@ import xarray as xr
 from kpms_zarr.store import access, layout, models
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.provenance import provenance_of
 from kpms_zarr.store.schema import variable
 from kpms_zarr.store.study import read_settings
 from kpms_zarr.store.syllable_names import SyllableNames, read_names
@@ -170,7 +171,7 @@ class MovieStudy:
         self.data: xr.Dataset = access.dataset(store, layout.KEYPOINTS)
         self.names: SyllableNames = read_names(store, model, version)
         self._settings = read_settings(store)
-        created = dict(self.labels.attrs.get("provenance", {})).get("created", "")
+        created = provenance_of(self.labels.attrs).get("created", "")
         self.origin = {
             "store": store_name(store),
             "model": model,

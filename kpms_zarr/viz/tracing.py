@@ -11,6 +11,7 @@ import xarray as xr
 
 from kpms_zarr.store import models
 from kpms_zarr.store.access import StoreLike
+from kpms_zarr.store.provenance import provenance_of
 from kpms_zarr.viz import reading
 from kpms_zarr.viz.reading import Stage
 from kpms_zarr.viz.style import INK, LINE, MUTED, frame, hover_tool, load, second_axis
@@ -67,7 +68,7 @@ def traces(store: StoreLike, *, model: str, version: str | None = None) -> hv.La
     labels = models.open_labels(store, model, version)
     reading.require(data, [] if _names(data) else ["trace_log_likelihood"], store, "parameters")
     rates = [session.fps for session in reading.label_sessions(labels)]
-    settings = data.attrs.get("provenance", {}).get("settings", {})
+    settings = provenance_of(data.attrs).get("settings", {})
     return draw_traces(data, rates, settings.get("target_duration"))
 
 

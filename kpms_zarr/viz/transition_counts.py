@@ -13,6 +13,7 @@ from kpms_zarr.store import models
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import iter_blocks
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.provenance import provenance_of
 from kpms_zarr.store.schema import LABEL_FRAMES_PER_CHUNK, USED_FRACTION
 from kpms_zarr.store.selection import select_sessions
 from kpms_zarr.viz import reading
@@ -95,7 +96,7 @@ def count_transitions(
     version = version or models.require_model(store, model)
     labels = models.open_labels(store, model, version)
     names = None if sessions is None else _labelled(store, labels, sessions)
-    created = str(labels.attrs.get("provenance", {}).get("created", ""))
+    created = str(provenance_of(labels.attrs).get("created", ""))
     found = _counted(str(store), model, version, created, names)
     if not np.nansum(found.frequency) > 0:
         raise MissingData(

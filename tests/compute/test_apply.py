@@ -22,8 +22,9 @@ from kpms_zarr.compute.apply import LEAST_SWEEPS, ApplySummary, has_settled
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Noted, PlanMade, Published, SessionsSettled
 from kpms_zarr.compute.segments import FRAMES_PER_TILE
-from kpms_zarr.store import access, models, synthetic
+from kpms_zarr.store import access, attributes, models, synthetic
 from kpms_zarr.store.locking import Lock, model_lock
+from kpms_zarr.store.provenance import provenance_of
 
 STUDY = synthetic.SyntheticStudy(
     lengths=(500, 450, 400, 300, 110, 700, 70, 3, 20), n_syllables=6, n_keypoints=6, n_latent=3,
@@ -282,7 +283,7 @@ def test_apply__old_version_stays_to_the_byte(store):
     assert kpms_zarr.open_labels(store, "m", version="v1").load().identical(before)
     current = kpms_zarr.open_labels(store, "m").load()
     assert current.attrs["parameters"] == "v1"
-    assert current.attrs["provenance"]["action"] == "apply"
+    assert provenance_of(current.attrs)["action"] == "apply"
     assert tuple(current["session"].values) == NAMES
     for name in FITTED:
         assert_same(of_session(current, name), of_session(before, name))
@@ -521,7 +522,7 @@ def test_apply__names_sessions_that_had_no_time_to_settle(store):
     assert tuple(notes) == result.summary.notes
     assert f"changing after 9 sweeps: {NAMES[3]}, {NAMES[5]}; give more --sweeps" in notes[-1]
     assert any(SHORT in note and "too short" in note for note in notes)
-    assert list(notes) == result.labels.attrs["provenance"]["settings"]["notes"]
+    assert list(notes) == provenance_of(result.labels.attrs)["settings"]["notes"]
     assert "and 4 more" in apply_module._still_open([f"s{i}" for i in range(9)], 20, 20)
 
 
@@ -574,9 +575,9 @@ def test_apply__sessions_too_short_for_a_label(store):
 def test_apply__models_of_other_versions_and_devices(store):
     """Settings that this version does not know; tiles of a size that suits another device."""
     parameters = access.open_group(store, "r+")["models/m/parameters/v1"]
-    provenance = parameters.attrs["provenance"]
+    provenance = provenance_of(parameters.attrs)
     settings = {**provenance["settings"], "tiles_in_flight": 2, "tile_frames": 524_288}
-    parameters.attrs["provenance"] = {**provenance, "settings": settings}
+    attributes.write(parameters, {"provenance": {**provenance, "settings": settings}})
     plans = []
     kpms_zarr.apply(
         store, model="m", sweeps=1, check=False,

@@ -24,8 +24,9 @@ from kpms_zarr.compute.plan import Needs
 from kpms_zarr.compute.segments import TileShape
 from kpms_zarr.compute.stream import Flight
 from kpms_zarr.compute.sweep import Parameters, Sampler
-from kpms_zarr.store import access, models, synthetic
+from kpms_zarr.store import access, attributes, models, synthetic
 from kpms_zarr.store.access import Session
+from kpms_zarr.store.provenance import provenance_of
 
 LAGS, M, N = 2, 2, 5
 SHAPE = TileShape(8, 16)
@@ -364,10 +365,10 @@ def test_apply__adds_that_of_new_sessions_and_keeps_the_others(store):
 
 def test_apply__to_a_model_of_before_it_was_published(store):
     """Sessions that keep their labels have none; those of today have."""
-    attrs = access.open_group(store, "r+")["models/without/parameters/v1"].attrs
-    settings = attrs["provenance"]["settings"]
-    assert settings.pop("certainty") is False
-    attrs["provenance"] = {**attrs["provenance"], "settings": settings}
+    parameters = access.open_group(store, "r+")["models/without/parameters/v1"]
+    provenance = provenance_of(parameters.attrs)
+    assert provenance["settings"].pop("certainty") is False
+    attributes.write(parameters, {"provenance": provenance})
     kpms_zarr.apply(store, model="without", sweeps=2, check=False)
     labels = kpms_zarr.open_labels(store, "without").load()
     is_known = np.isfinite(labels["certainty"].values).any(1)

@@ -18,6 +18,7 @@ from kpms_zarr.compute.events import Committed, Noted, PlanMade, SweepEnded, Swe
 from kpms_zarr.compute.fit import FitSummary
 from kpms_zarr.compute.warm import ANNEAL_SWEEPS, WARM_SWEEPS
 from kpms_zarr.store import access, models, synthetic
+from kpms_zarr.store.provenance import provenance_of
 
 STUDY = synthetic.SyntheticStudy(
     lengths=(500, 450, 400, 300, 110, 700, 70, 3, 20), n_syllables=6, n_keypoints=6, n_latent=3,
@@ -132,7 +133,7 @@ def test_continue__counts_sweeps_and_keeps_kappa(store):
     assert parameters.attrs["from_version"] == "part/v1"
     assert parameters["trace_kappa"].values.tolist() == [2e4] * 3
     assert any("kappa 2e+04, as the model 'part' ended with" in note for note in notes(events))
-    assert parameters.attrs["provenance"]["settings"]["kappa"] == 2e4
+    assert provenance_of(parameters.attrs)["settings"]["kappa"] == 2e4
     # No new session: no sweeps to label any.
     same = replace(MORE, from_model="all", sweeps=2, kappa=1e3)
     fit(store, "more", same)
@@ -260,7 +261,7 @@ def test_sessions__chosen_by_name_pattern_or_coordinate_are_the_same(store):
     for number, chosen in enumerate((PART[::-1], ("group=control",), ("session_002", "*[01]"))):
         fit(store, f"m{number}", replace(AR, sessions=chosen))
         assert_same(result(store, f"m{number}"), expected)
-    settings = expected[1].attrs["provenance"]["settings"]
+    settings = provenance_of(expected[1].attrs)["settings"]
     assert settings["sessions"] == ["session_00[0-2]"]
     # The rest of them: two commands for 'fit on a part, apply to the rest'.
     summary = kpms_zarr.apply(store, model="m1", sessions=["group=drug"], sweeps=2, check=False)

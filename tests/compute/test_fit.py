@@ -31,6 +31,7 @@ from kpms_zarr.compute.summaries import LabelCounts
 from kpms_zarr.store import access, models, synthetic
 from kpms_zarr.store.access import Session
 from kpms_zarr.store.ingest import ingest
+from kpms_zarr.store.provenance import provenance_of
 from kpms_zarr.store.schema import PARAMETERS
 
 STUDY = synthetic.SyntheticStudy(n_sessions=5, n_frames=1500, is_ragged=True, seed=2)
@@ -130,7 +131,7 @@ def test_fit__parameters_and_traces_are_complete(store):
     assert (np.linalg.eigvalsh(parameters["ar_covariance"]) > 0).all()
     trace = parameters["trace_log_likelihood"].values
     assert trace[-1] > trace[0]
-    settings = parameters.attrs["provenance"]["settings"]
+    settings = provenance_of(parameters.attrs)["settings"]
     assert FitConfig.from_dict({k: v for k, v in settings.items() if k != "notes"}) == replace(
         QUICK, tile_frames=FRAMES_PER_TILE
     )

@@ -21,6 +21,7 @@ from kpms_zarr.compute.preparation import load, make_chain, prepare
 from kpms_zarr.compute.segments import FRAMES_PER_TILE
 from kpms_zarr.store import access, synthetic
 from kpms_zarr.store.models import open_labels, open_parameters
+from kpms_zarr.store.provenance import provenance_of
 
 STUDY = synthetic.SyntheticStudy(
     n_sessions=3, n_frames=800, n_keypoints=6, n_latent=3, is_ragged=True, seed=3,
@@ -86,7 +87,7 @@ def test_both__publishes_two_stages_and_every_variable(store):
     assert (real_values(labels, "syllable") >= 0).all()
     assert (parameters["noise_variance"] > 0).all()
     assert parameters.attrs["centroid_step_variance"] > 0
-    settings = parameters.attrs["provenance"]["settings"]
+    settings = provenance_of(parameters.attrs)["settings"]
     assert FitConfig.from_dict({k: v for k, v in settings.items() if k != "notes"}) == replace(
         config, tile_frames=FRAMES_PER_TILE
     )
@@ -466,7 +467,7 @@ def test_failure__stops_at_the_last_complete_sweep_and_says_where(store, monkeyp
     labels, parameters = open_labels(store, "m").load(), open_parameters(store, "m").load()
     assert parameters.sizes["sweep"] == 5
     assert any("stopped after 5 sweeps" in note
-               for note in parameters.attrs["provenance"]["settings"]["notes"])  # fmt: skip
+               for note in provenance_of(parameters.attrs)["settings"]["notes"])  # fmt: skip
     monkeypatch.undo()
     kpms_zarr.fit(store, model="short", config=replace(QUICK, sweeps=2))
     assert_same(labels, open_labels(store, "short").load())

@@ -15,7 +15,7 @@ from kpms_zarr.compute.chain import Chain, ChainIndex
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import SweepEnded
 from kpms_zarr.compute.windows import LabelWindows
-from kpms_zarr.store import models, synthetic
+from kpms_zarr.store import attributes, models, synthetic
 from kpms_zarr.store.access import Session
 
 STUDY = synthetic.SyntheticStudy(n_keypoints=5, n_latent=2, seed=4, lengths=(1400, 2, 700, 90))
@@ -180,7 +180,7 @@ def test_progress__numbers_windows_like_its_labels(store: Path):
         kpms_zarr.fit(store, model="m", config=CONFIG, save_every=2, callbacks=[StopAt(7)])
     found = kpms_zarr.open_progress(store, "m").load()
     assert (found.attrs["n_sweeps"], found.attrs["n_sweeps_in_all"]) == (6, 8)
-    assert found.attrs["settings"]["n_states"] == 8
+    assert attributes.read(found.attrs)["settings"]["n_states"] == 8
     assert found["window_sweep"].values.tolist() == list(range(1, 7))
     for row, name in enumerate(found["window_session"].values):
         start, n = (int(found[f"window_{key}"][row]) for key in ("start", "length"))
