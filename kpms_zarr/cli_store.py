@@ -50,6 +50,21 @@ def ingest(commands: Any) -> None:
         "pattern (none = all)",
     )
     command.add_argument(
+        "--name-by",
+        default="stem",
+        metavar="HOW",
+        help="names of sessions: stem (the file), parent (its folder), path (all folders), or a "
+        "template such as {parent}_{stem}; fields: stem, name, parent, parent2 ..., path; files "
+        "that would have the same name get those of their folders, too",
+    )
+    command.add_argument(
+        "--prefer",
+        type=names,
+        metavar="A,B",
+        help="of several results of one video take filtered, raw, or those with a suffix such as "
+        "h5 (none = all, with a warning)",
+    )
+    command.add_argument(
         "--keypoint-names",
         type=names,
         metavar="A,B,C",
@@ -105,6 +120,8 @@ def _run_ingest(options: argparse.Namespace) -> tuple[object, str]:
         fps=options.fps,
         keypoints=options.keypoints,
         individuals=options.individuals,
+        name_by=options.name_by,
+        prefer=options.prefer,
         keypoint_names=options.keypoint_names,
         anterior=options.anterior,
         posterior=options.posterior,
@@ -144,6 +161,7 @@ def _progress() -> Callable[[IngestProgress], None]:
 
 def _ingested(result: IngestSummary, store: str) -> list[str]:
     lines = [f"note: {note}" for note in grouped(result.notes)]
+    lines += [f"warning: {text}" for text in result.warnings]
     if result.added or result.is_dry:
         lines += [
             f"recognised {reason.replace(': ', ' by ', 1)} ({_files(paths)})"

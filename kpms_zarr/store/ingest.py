@@ -35,7 +35,7 @@ from kpms_zarr.store.loading import (
 from kpms_zarr.store.locking import Lock, sessions_lock
 from kpms_zarr.store.parsers import formats
 from kpms_zarr.store.parsers.arrays import hash_of, tracks_in_memory
-from kpms_zarr.store.parsers.base import ReadOptions
+from kpms_zarr.store.parsers.base import FileHeader, ReadOptions
 from kpms_zarr.store.planning import (
     Plan,
     PlannedFile,
@@ -46,6 +46,7 @@ from kpms_zarr.store.planning import (
 )
 from kpms_zarr.store.provenance import package_version
 from kpms_zarr.store.rows import NewSession, Rows, is_unfinished
+from kpms_zarr.store.session_names import Origin, Scheme
 from kpms_zarr.store.sources import Table, frame_rates, read_mapping
 from kpms_zarr.store.study import (
     StudySettings,
@@ -54,6 +55,7 @@ from kpms_zarr.store.study import (
     write_settings,
 )
 from kpms_zarr.store.trimming import Trim, check_downsample, parse_trim
+from kpms_zarr.store.twins import check_preferred
 from kpms_zarr.store.workers import Workers
 
 _BYTES_PER_WORKER = 30_000_000
@@ -85,6 +87,8 @@ class IngestSummary:
         Whether nothing was written.
     reasons : dict of str to str
         What is wrong with each of the bad files.
+    warnings : tuple of str
+        What asks for a choice: several results of one video.
     """
 
     store: str
@@ -96,6 +100,7 @@ class IngestSummary:
     recognised: dict[str, str] = field(default_factory=dict)
     is_dry: bool = False
     reasons: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -132,6 +137,8 @@ def ingest(
     fps: float | str | Path | Mapping[str, float] | None = None,
     keypoints: Sequence[str] | None = None,
     individuals: Sequence[str] | None = None,
+    name_by: str = "stem",
+    prefer: str | Sequence[str] | None = None,
     keypoint_names: Sequence[str] | None = None,
     anterior: Sequence[str] | None = None,
     posterior: Sequence[str] | None = None,
@@ -148,8 +155,9 @@ def ingest(
 ) -> IngestSummary:
     """Add recordings to a store, which is made when it does not exist.
 
-    One session per individual, named ``<file>`` or ``<file>_<individual>``. A file that is
-    already in the store (same content) is left alone. Sessions become visible one by one, each
+    One session per individual, named ``<file>`` or ``<file>_<individual>``; files of one name get
+    as many names of their folders in front as tell them apart. A file that is already in the store
+    (same content) is left alone. Sessions become visible one by one, each
     as a whole; when a file turns out to be damaged, those of this call are taken back. A killed
     ingest is finished by the same call. Memory does not grow with the length of a file where its
     format allows that.
@@ -178,6 +186,16 @@ def ingest(
     individuals : sequence of str, optional
         Individuals to take, or parts of a file (cameras, pose objects): names or patterns such as
         ``"mouse*"``. The others are left out with a note.
+    name_by : str
+        What sessions are named by: ``"stem"`` (the file without its suffix), ``"parent"`` (the
+        folder that it is in), ``"path"`` (the folders below the one that was named, and the file),
+        or a template such as ``"{parent}_{stem}"``, with the fields ``{stem}``, ``{name}`` (with
+        the suffix), ``{parent}``, ``{parent2}`` (the folder above) ..., ``{path}``. Sessions of
+        the store keep their names.
+    prefer : str or sequence of str, optional
+        Which of several results of one video are taken: ``"filtered"``, ``"raw"``, or those with a
+        suffix (``"h5"``, ``"csv"``, ``"slp"``, ...), the most important first. Default: all, with a
+        warning; of DeepLabCut's csv and h5 of one analysis the h5.
     keypoint_names : sequence of str, optional
         Names for the keypoints of arrays and of files that hold none, in their order.
     anterior, posterior : sequence of str, optional
@@ -221,8 +239,9 @@ def ingest(
         os.fspath(store),
         read,
         _Choice(
-            frame_rates(fps), keypoints, _names(individuals), parse_trim(trim),
-            check_downsample(downsample), min_visible, anterior, posterior, skeleton,
+            frame_rates(fps), keypoints, _names(individuals), Scheme(name_by),
+            check_preferred(prefer), parse_trim(trim), check_downsample(downsample),
+            min_visible, anterior, posterior, skeleton,
         ),
         skip_bad=skip_bad,
         workers=workers,
@@ -300,6 +319,8 @@ class _Choice:
     rates: Table | float | None
     keypoints: Sequence[str] | None
     individuals: Sequence[str] | None
+    scheme: Scheme
+    preferred: Sequence[str]
     trim: Trim
     downsample: int
     min_visible: float
@@ -320,11 +341,14 @@ class _Choice:
             settings, anterior=anterior, posterior=posterior, skeleton=skeleton
         )
 
-    def entry(self, format: str) -> str:
+    def entry(self, header: FileHeader) -> str:
         """How a session came in, as one line of JSON."""
+        format = header.format
+        folders = () if format == "array" else Origin.of(header.path).folders
         return json.dumps(
             {
                 "format": format,
+                "folders": folders,
                 "trim": [self.trim.start, self.trim.stop],
                 "downsample": self.downsample,
                 "min_visible": self.min_visible,
@@ -352,6 +376,7 @@ class _Ingest:
         self.token = uuid.uuid4().hex
         self.looks: list[Look] = []
         self.notes: list[str] = []
+        self.warnings: list[str] = []
         self.problems: list[Problem] = []
         self.bad: dict[str, InputError] = {}
         self._n_files = 0
@@ -391,7 +416,7 @@ class _Ingest:
                 elif isinstance(result, Exception):
                     self._failed(path, result)
                 else:
-                    looks[index] = result
+                    looks[index] = replace(result, below=found[index].below)
                 self.on_progress(IngestProgress("look", n_done, len(tasks), 0))
         self.looks += [looks[index] for index in sorted(looks)]
         tracking = {one.path for one in found} - set(others) | {path for path, _ in finder.bad}
@@ -436,11 +461,14 @@ class _Ingest:
             self.looks,
             keypoints=choice.keypoints,
             individuals=choice.individuals,
+            scheme=choice.scheme,
+            preferred=choice.preferred,
             rates=choice.rates,
             trim=choice.trim,
             downsample=choice.downsample,
         )
         self.notes += plan.notes
+        self.warnings = plan.warnings
         problems = [*self.problems, *plan.problems]
         if not (plan.files or plan.known):
             problems += self._all_bad()
@@ -607,7 +635,7 @@ class _Ingest:
             "first_frame": track.first_frame,
             "frame_step": track.frame_step,
             "checksum": loaded.checksum,
-            "ingest": self.choice.entry(header.format),
+            "ingest": self.choice.entry(header),
         }
 
     def summary(
@@ -638,6 +666,7 @@ class _Ingest:
             recognised,
             is_dry,
             {path: "; ".join(_reason(p, path) for p in e.problems) for path, e in self.bad.items()},
+            tuple(self.warnings),
         )
 
 

@@ -53,12 +53,16 @@ class LookTask:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen: the header, SHA-256 of the content, why this format, and when it was so."""
+    """What was seen: the header, SHA-256 of the content, why this format, and when it was so.
+
+    ``below``: the folders between what a person named and the file.
+    """
 
     header: FileHeader
     file_hash: str
     reason: str
     stamp: tuple[int, ...] = ()
+    below: tuple[str, ...] = ()
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +18,19 @@ from kpms_zarr.store.bodies import Individuals, Kinds, kinds_of, several_bodies,
 from kpms_zarr.store.errors import InputError, Problem, readable
 from kpms_zarr.store.loading import Look, Window
 from kpms_zarr.store.parsers.base import FileHeader, TrackHeader, some
+from kpms_zarr.store.session_names import (
+    Origin,
+    Scheme,
+    Wanted,
+    is_same_place,
+    names_of,
+    session_name,
+    split_name,
+)
 from kpms_zarr.store.sources import Table
 from kpms_zarr.store.study import StudySettings, read_settings
 from kpms_zarr.store.trimming import Trim
+from kpms_zarr.store.twins import Stored, chosen, result_of, without_copies
 
 DEFAULT_FPS = 30.0
 _MOST_KEYPOINTS = 1_000
@@ -80,6 +93,8 @@ class Plan:
     known : list of str
         Sessions that are there already.
     notes : list of str
+    warnings : list of str
+        What asks for a choice.
     problems : list of Problem
     """
 
@@ -88,6 +103,7 @@ class Plan:
     files: list[PlannedFile] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -97,6 +113,8 @@ def plan_files(
     *,
     keypoints: Sequence[str] | None,
     individuals: Sequence[str] | None,
+    scheme: Scheme,
+    preferred: Sequence[str],
     rates: Table | float | None,
     trim: Trim,
     downsample: int,
@@ -112,14 +130,21 @@ def plan_files(
         To take, in this order.
     individuals : sequence of str, optional
         To take: names or patterns.
+    scheme : Scheme
+        Of the names of sessions.
+    preferred : sequence of str
+        Of several results of one video, see `twins.WORDS`.
     rates : Table or float, optional
         Frames of the video per second.
     trim : Trim
     downsample : int
     """
     planner = _Planner(store, keypoints, Individuals(individuals), rates, trim, downsample)
-    for one in looks:
-        planner.add(one)
+    looks = planner.one_of_each(looks, preferred)
+    chosen = [(one, planner.chosen(one)) for one in looks]
+    planner.name([(one, tracks) for one, tracks in chosen if tracks], scheme)
+    for one, tracks in chosen:
+        planner.add(one, tracks)
     planner.close()
     return planner.plan
 
@@ -143,35 +168,98 @@ class _Planner:
         if settings.keypoints and self._wanted != settings.keypoints:
             self.plan.problems.append(_other_keypoints(str(store), settings, self._wanted))
             self._wanted = settings.keypoints
-        self._by_hash = {value: name for name, (value, *_) in self._there.items()}
-        self._origin: dict[str, str] = dict.fromkeys(self._there, "the store")
+        self._by_hash = {known.source_hash: name for name, known in self._there.items()}
+        self._names: dict[Path, str] = {}
         self._used_rates: set[str] = set()
         self._kept: dict[str, list[str]] = {}
         self._assumed: list[str] = []
         self._unlike: dict[tuple[str, ...], list[Path]] = {}
         self._bodies: dict[Kinds, list[Path]] = {}
 
-    def add(self, look: Look) -> None:
-        """Plan the tracks of one file."""
+    def one_of_each(self, looks: Sequence[Look], preferred: Sequence[str]) -> list[Look]:
+        """Files without copies, and of several results of one video those that are preferred."""
+        looks, notes = without_copies(looks)
+        self.plan.notes += map(readable, notes)
+        arrays = [look for look in looks if look.header.format == "array"]
+        files = [look for look in looks if look.header.format != "array"]
+        stored = [
+            Stored(name, result_of(known.source, known.origin.folders))
+            for name, known in self._there.items()
+            if known.source
+        ]
+        choice = chosen(
+            files,
+            [Origin.of(look.header.path).folders for look in files],
+            [
+                all(self._content(look, t) in self._by_hash for t in look.header.tracks)
+                for look in files
+            ],
+            stored,
+            preferred,
+        )
+        self.plan.notes += map(readable, choice.notes)
+        self.plan.warnings += choice.warnings
+        return [*arrays, *choice.looks]
+
+    def chosen(self, look: Look) -> tuple[TrackHeader, ...]:
+        """Individuals of a file that are taken, if the file can be."""
         header = look.header
         path = header.path
         self.plan.notes += [readable(f"{path.name}: {note}") for note in header.notes]
         names = {n for t in header.tracks for n in (t.individual, t.part, *t.keypoints)}
         if odd := [name for name in names if name != readable(name, len(name))]:
             self.plan.problems.append(_odd_names(path, odd))
-            return
+            return ()
         widest = max((len(track.keypoints) for track in header.tracks), default=0)
         if widest > _MOST_KEYPOINTS:
             self.plan.problems.append(_too_many_keypoints(path, widest))
-            return
-        chosen = self._chosen(header)
-        tracks = []
-        for track in chosen:
-            planned = self._planned(look, track)
-            if planned is not None:
-                tracks.append(planned)
-        if tracks:
-            self.plan.files.append(PlannedFile(look, tuple(tracks)))
+            return ()
+        return self._chosen(header)
+
+    def name(self, files: Sequence[tuple[Look, tuple[TrackHeader, ...]]], scheme: Scheme) -> None:
+        """Give every file a name; that of its sessions which are there already, if there are."""
+        taken = set(self._there)
+        wanted: list[tuple[Path, Wanted]] = []
+        for look, tracks in files:
+            path = look.header.path
+            new = tuple(t.key for t in tracks if self._content(look, t) not in self._by_hash)
+            known = [t for t in look.header.tracks if self._content(look, t) in self._by_hash]
+            if look.header.format == "array":
+                self._names[path] = path.name
+                names = Wanted(Origin(path.name), new).sessions(path.name)
+                self.plan.problems += [
+                    _same_name(path, n, "the store") for n in names if n in taken
+                ]
+                taken |= set(names)
+            elif known:
+                session = self._by_hash[self._content(look, known[0])]
+                self._names[path] = session.removesuffix(f"_{known[0].key}")
+            elif (other := self._at_same_place(path)) is not None:
+                self.plan.problems.append(_changed(path, other))
+                self._names[path] = path.stem
+            else:
+                wanted.append((path, Wanted(Origin.of(path, look.below), new)))
+        stored = [known.origin for known in self._there.values() if known.source]
+        found = names_of([file for _, file in wanted], stored, taken, scheme)
+        self._names |= {path: name for (path, _), name in zip(wanted, found, strict=True)}
+        self.plan.notes += _longer(found, [scheme.name(file.origin) for _, file in wanted])
+
+    def _at_same_place(self, path: Path) -> str | None:
+        """Session that came from a file at this place, if any."""
+        origin = Origin.of(path)
+        found = (n for n, known in self._there.items() if is_same_place(known.origin, origin))
+        return next(found, None)
+
+    @staticmethod
+    def _content(look: Look, track: TrackHeader) -> str:
+        return hashlib.sha256(f"{look.file_hash}{track.key}".encode()).hexdigest()
+
+    def add(self, look: Look, tracks: Sequence[TrackHeader]) -> None:
+        """Plan the tracks of one file."""
+        planned = [self._planned(look, track) for track in tracks]
+        new = tuple(track for track in planned if track is not None)
+        if new:
+            self.plan.files.append(PlannedFile(look, new))
 
     def _chosen(self, header: FileHeader) -> tuple[TrackHeader, ...]:
         """Individuals of a file that are taken; of several kinds of bodies none, with a problem."""
@@ -200,10 +288,9 @@ class _Planner:
         plan.settings = replace(
             plan.settings, keypoints=self._wanted, space=plan.settings.space or header.space
         )
-        stem = path.name if header.format == "array" else path.stem
-        session = f"{stem}_{track.key}" if track.key else stem
-        recording = f"{stem}_{track.part}" if track.part else stem
-        content = hashlib.sha256(f"{look.file_hash}{track.key}".encode()).hexdigest()
+        name = self._names[path]
+        session, recording = session_name(name, track.key), session_name(name, track.part)
+        content = self._content(look, track)
         fps = self._rate(session, recording, path.name, track)
         window = self._trim.window(fps, track.frame_step, self._downsample)
         fps /= track.frame_step * window.step
@@ -214,22 +301,17 @@ class _Planner:
             return None
         if header.space != plan.settings.space:
             plan.problems.append(_other_space(path, plan.settings.space, header.space))
-        if session in self._origin:
-            plan.problems.append(_same_name(path, session, self._origin[session]))
-        self._origin[session] = str(path)
-        self._by_hash[content] = session
         return planned
 
     def _is_known(self, planned: PlannedTrack, name: str, path: Path) -> None:
         self.plan.known.append(name)
-        if name != planned.session:
+        known = self._there[name]
+        is_other = known.source != path.name if known.source else name != planned.session
+        if is_other:
             self.plan.notes.append(f"{path.name}: same content as session {name!r}")
-        if name not in self._there:
-            return
-        _, session, first_frame, frame_step = self._there[name]
-        if session.fps != planned.fps:
-            self._keep(f"frame rate of {session.fps:g} frames per second", name)
-        if (first_frame, frame_step) != (planned.first_frame, planned.frame_step):
+        if known.session.fps != planned.fps:
+            self._keep(f"frame rate of {known.session.fps:g} frames per second", name)
+        if (known.first_frame, known.frame_step) != (planned.first_frame, planned.frame_step):
             self._keep("frames: they were trimmed or downsampled otherwise", name)
 
     def _keep(self, what: str, name: str) -> None:
@@ -297,28 +379,68 @@ class _Planner:
                 notes.append(f"--fps: no session for {', '.join(unused[:5])}")
 
 
-def _there(store: StoreLike) -> dict[str, tuple[str, Session, int, int]]:
-    """Session -> hash of its source, session, first frame and step of frames in the video."""
+@dataclass(frozen=True)
+class _Known:
+    """What the store says of a session that is there already."""
+
+    session: Session
+    source_hash: str
+    source: str
+    origin: Origin
+    first_frame: int
+    frame_step: int
+
+
+def _there(store: StoreLike) -> dict[str, _Known]:
+    """What is known of the sessions of a store, by name."""
     if not access.exists(store):
         return {}
     root = access.open_group(store)
     group = access.keypoints_group(root)
     if group is None:
         return {}
-    columns = {
-        name: np.asarray(group[name][:])  # type: ignore[index]
-        for name in ("source_hash", "first_frame", "frame_step")
-        if name in group
-    }
+    names = ("source_hash", "source", "ingest", "first_frame", "frame_step")
+    columns = {name: np.asarray(group[name][:]) for name in names if name in group}  # type: ignore[index]
+
+    def value(name: str, session: Session, default: Any) -> Any:
+        return columns[name][session.index] if name in columns else default
+
     return {
-        session.name: (
-            str(columns["source_hash"][session.index]),
+        session.name: _Known(
             session,
-            int(columns["first_frame"][session.index]) if "first_frame" in columns else 0,
-            int(columns["frame_step"][session.index]) if "frame_step" in columns else 1,
+            str(value("source_hash", session, "")),
+            source := str(value("source", session, "")),
+            Origin(*_split(source, str(value("ingest", session, "")))),
+            int(value("first_frame", session, 0)),
+            int(value("frame_step", session, 1)),
         )
         for session in access.sessions(root)
     }
+
+
+def _split(source: str, entry: str) -> tuple[str, tuple[str, ...], str]:
+    """Stem, folders and suffix of the file that a session came from."""
+    stem, suffix = split_name(source) if source else ("", "")
+    try:
+        folders = json.loads(entry).get("folders", [])
+    except (ValueError, AttributeError):
+        folders = []
+    return stem, tuple(map(str, folders)), suffix
+
+
+def _longer(names: Sequence[str], simple: Sequence[str]) -> list[str]:
+    """Notes on names that are longer than they would be if no others clashed with them."""
+    by_name: dict[str, list[str]] = {}
+    for name, short in zip(names, simple, strict=True):
+        if name != short:
+            by_name.setdefault(short, []).append(name)
+    return [
+        readable(
+            f"{len(found)} files would be sessions of the same name {short!r} as others: named "
+            f"{some(found, 10)} (--name-by)"
+        )
+        for short, found in by_name.items()
+    ]
 
 
 def _other_columns(files: list[Path], found: tuple[str, ...], wanted: tuple[str, ...]) -> Problem:
@@ -375,11 +497,20 @@ def _other_space(path: Path, has: tuple[str, ...], found: tuple[str, ...]) -> Pr
 
 def _same_name(path: Path, session: str, other: str) -> Problem:
     return Problem(
-        "a session name of its own for each file",
+        "a session name of its own for each array",
         f"the name {session!r}, taken by {other}",
         str(path),
-        "rename one of the files, or name only one of them (a pattern such as '*.h5' takes one "
-        "of two formats of the same recording)",
+        "name the array otherwise",
+    )
+
+
+def _changed(path: Path, session: str) -> Problem:
+    return Problem(
+        f"the content that session {session!r} was made of",
+        "another content: the file has changed since",
+        str(path),
+        f"take the session out first (kpms-zarr remove STORE {shlex.quote(session)}), or rename "
+        "the file to have both",
     )
 
 

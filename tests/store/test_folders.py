@@ -14,6 +14,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from kpms_zarr import cli
 from kpms_zarr.store import access
@@ -333,3 +335,88 @@ def test_finder__the_store_itself_is_no_folder_to_search(folder):
     ingest(store, folder)
     assert [one.path.name for one in Finder(str(store)).find([folder])] == ["good.csv"]
     assert ingest(store, folder).notes == ingest(store, folder / "good.csv").notes
+
+
+# ------------------------------------------------------------------ any tree
+
+_WORDS = st.sampled_from(["a", "b", "a_b", "day 1", "cam"])
+_NAMES = st.sampled_from(
+    ["a.csv", "cam.csv", "cam_filtered.csv", "cam (1).csv", "b.csv", "b_a.csv", "t.json", "v.mp4",
+     "n.txt", "x.h5", "noext", ".hidden", "z.csv.gz"]
+)  # fmt: skip
+_CONTENTS = {
+    **{f"tracking {seed}": tracking(seed).encode() for seed in range(4)},
+    "table": b"name,group\nx,y\n",
+    "junk": b"once upon a time\n",
+    "zeros": bytes(40),
+    "packed": gzip.compress(b"x"),
+}
+_FILES = st.dictionaries(
+    st.tuples(st.lists(_WORDS, max_size=3).map(tuple), _NAMES),
+    st.sampled_from([*_CONTENTS, "link up", "link nowhere", "link file"]),
+    min_size=1,
+    max_size=8,
+)
+
+
+def _make(root, files):
+    root.mkdir()
+    for (folders, name), what in files.items():
+        path = root.joinpath(*folders, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() or path.is_symlink():
+            continue
+        if what == "link up":
+            path.symlink_to(root)
+        elif what == "link nowhere":
+            path.symlink_to(root / "nowhere")
+        elif what == "link file":
+            path.symlink_to(next(p for p in [*sorted(root.rglob("*.csv")), root]))
+        else:
+            path.write_bytes(_CONTENTS[what])
+
+
+def _is_told(path, root, told):
+    """Whether a file is named by itself, or hidden in a folder of which that is said."""
+    if any(part.startswith(".") for part in path.relative_to(root).parts):
+        return any("hidden, not looked at" in text for text in told)
+    return any(str(path) in text for text in told)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(files=_FILES, data=st.data())
+def test_any_tree__has_a_word_for_every_file_and_names_that_last(tmp_path_factory, files, data):
+    base = tmp_path_factory.mktemp("tree")
+    root, store = base / "data", base / "x.zarr"
+    _make(root, files)
+    everything = [path for path in root.rglob("*") if not path.is_dir() or path.is_symlink()]
+    good = {p for p in everything if p.is_file() and not p.is_symlink()
+            and p.read_bytes() in list(_CONTENTS.values())[:4]
+            and not p.name.startswith(".") and p.suffix != ".mp4"}  # fmt: skip
+    first = data.draw(st.sets(st.sampled_from(sorted(good)))) if good else set()
+    names = {}
+    if first:
+        names = _by_hash(store, ingest(store, sorted(first)))
+    try:
+        result = ingest(store, root, skip_bad=True)
+    except InputError as error:
+        told = [f"{problem.where}: {problem.found}" for problem in error.problems]
+        assert not good or any("changed" in text for text in told)
+        result = None
+    if result is not None:
+        now = _by_hash(store, result)
+        assert now.items() >= names.items()
+        assert len(set(now.values())) == len(now)
+        assert len(now) == len({path.read_bytes() for path in good})
+        known = [path for path in result.recognised if Path(path) in good]
+        told = [*result.notes, *result.reasons, *result.warnings, *known]
+        for path in everything:
+            assert _is_told(path, root, told), path
+        again = ingest(store, root, skip_bad=True)
+        assert (again.added, _by_hash(store, again)) == ((), now)
+
+
+def _by_hash(store, result):
+    data = access.dataset(store, "keypoints")
+    assert {*result.added, *result.known} <= set(data.session.values.tolist())
+    return dict(zip(data.source_hash.values.tolist(), data.session.values.tolist(), strict=True))
