@@ -19,6 +19,7 @@ from kpms_zarr.options import (
     heading_option,
     model_option,
     names,
+    number_or_share,
     sessions_option,
     store_option,
 )
@@ -110,7 +111,11 @@ def _quality(commands: Any) -> None:
     store_option(command)
     command.add_argument("--breakdown", action="store_true", help="a row per session and keypoint")
     command.add_argument(
-        "--confidence-threshold", type=float, default=0.5, help="confidence below it is low"
+        "--confidence-threshold",
+        type=number_or_share,
+        default=0.5,
+        metavar="VALUE_OR_SHARE",
+        help="confidence below it is low; 10%%: the value below which 10 %% of all lie",
     )
     command.add_argument(
         "--outlier-scale",
@@ -170,9 +175,11 @@ def _pca(commands: Any) -> None:
     heading_option(command)
     command.add_argument(
         "--confidence-threshold",
-        type=float,
+        type=number_or_share,
         default=0.5,
-        help="keypoints with less confidence are interpolated, and their frames not counted",
+        metavar="VALUE_OR_SHARE",
+        help="keypoints with less confidence are interpolated, and their frames not counted; 10%%: "
+        "the value below which 10 %% of all confidences lie",
     )
     command.add_argument(
         "--fix-heading", action="store_true", help="heading 0 in all frames: do not turn the animal"

@@ -64,6 +64,18 @@ def names(text: str) -> list[str]:
     return found
 
 
+def number_or_share(text: str) -> float | str:
+    """``0.5`` as a number, ``10%`` as it is."""
+    if re.fullmatch(r"\s*[0-9.]+\s*%\s*", text):
+        return text.strip()
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a number such as 0.5, or a share such as 10%, found {text!r}"
+        ) from None
+
+
 def duration(text: str) -> float:
     """``400ms`` or ``0.4s`` in ms."""
     match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(ms|s)\s*", text)

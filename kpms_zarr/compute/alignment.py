@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from kpms_zarr.compute import thresholds
 from kpms_zarr.compute.heading_names import require_heading
 from kpms_zarr.compute.mapreduce import BlockReader, map_reduce
 from kpms_zarr.store import access
@@ -349,7 +350,7 @@ class Aligner:
     sightings : Sightings
         One row per block of 16,384 frames.
     notes : tuple of str
-        What a person should know: keypoints that a session never sees.
+        What a person should know: keypoints that count in no frame of a session.
     """
 
     reader: BlockReader
@@ -490,7 +491,7 @@ class Aligner:
 
 def _with_offsets(aligner: Aligner, seen: np.ndarray) -> Aligner:
     """Add the offsets of keypoints that some sessions never see; ``seen``: (session, keypoint)."""
-    _check_seen(aligner, seen)
+    why = _check_seen(aligner, seen)
     pairs = zip(aligner.sessions, seen, strict=True)
     complete = sorted((s for s, row in pairs if row.all()), key=lambda session: session.name)
     patterns = np.unique(~seen[~seen.all(1)], axis=0)
@@ -500,22 +501,20 @@ def _with_offsets(aligner: Aligner, seen: np.ndarray) -> Aligner:
     mean = total[:, which] / count[which]
     offsets = np.where(patterns[..., None], mean, np.nan)
     by_pattern = {pattern.tobytes(): o for pattern, o in zip(patterns, offsets, strict=True)}
-    names = np.asarray(aligner.study.keypoints)
     offset, notes = {}, []
     for session, row in zip(aligner.sessions, seen, strict=True):
         if not row.all():
             offset[session.index] = by_pattern[(~row).tobytes()]
             notes.append(
-                f"{session.name}: {', '.join(names[~row])} never seen, put at the mean offset from "
-                "the other keypoints over the sessions that see all keypoints"
+                f"{session.name}: {why[session.index]}: put at the mean offset from the other "
+                "keypoints over the sessions that see all keypoints"
             )
     return replace(aligner, notes=tuple(notes), _offset=offset)
 
 
 def _with_typical_offsets(aligner: Aligner, seen: np.ndarray, pose: np.ndarray) -> Aligner:
     """Like :func:`_with_offsets`, by one pose in place of the other sessions."""
-    _check_seen(aligner, seen, has_typical=True)
-    names = np.asarray(aligner.study.keypoints)
+    why = _check_seen(aligner, seen, has_typical=True)
     offset, notes = {}, []
     for session, row in zip(aligner.sessions, seen, strict=True):
         if row.all():
@@ -523,7 +522,7 @@ def _with_typical_offsets(aligner: Aligner, seen: np.ndarray, pose: np.ndarray) 
         heading = heading_of(pose[None], without(aligner.compass, ~row))
         centred = pose - pose[row].mean(0)
         offset[session.index] = np.where(~row[:, None], rotate(centred[None], -heading)[0], np.nan)
-        notes.append(f"{session.name}: {', '.join(names[~row])} never seen, put where usual")
+        notes.append(f"{session.name}: {why[session.index]}: put where usual")
     return replace(aligner, notes=tuple(notes), _offset=offset)
 
 
@@ -550,8 +549,39 @@ def _add_pairs(
     return a[0] + b[0], a[1] + b[1]
 
 
-def _check_seen(aligner: Aligner, seen: np.ndarray, *, has_typical: bool = False) -> None:
-    """Refuse sessions that cannot be aligned, all of them at once."""
+def _check_seen(aligner: Aligner, seen: np.ndarray, *, has_typical: bool = False) -> dict[int, str]:
+    """Say why keypoints count in no frame, by session, and refuse what cannot be aligned.
+
+    Raises
+    ------
+    InputError
+        For all sessions at once.
+    """
+    threshold = aligner.settings.confidence_threshold
+    names = aligner.study.keypoints
+    pairs = zip(aligner.sessions, seen, strict=True)
+    unseen = {s.index: np.flatnonzero(~row).tolist() for s, row in pairs if not row.all()}
+    lacking = [session for session in aligner.sessions if session.index in unseen]
+    ratings = thresholds.rate(aligner.reader, lacking)
+
+    def why(index: int, points: Sequence[int]) -> str:
+        return thresholds.why_unseen(names, points, ratings[index], threshold)
+
+    lower = thresholds.suggestion((ratings[index], points) for index, points in unseen.items())
+    problems = _lost_parts(aligner, seen, why, lower)
+    if not problems and not has_typical and not seen.all(1).any():
+        first = min(lacking, key=lambda session: session.name)
+        example = f"{first.name}: {why(first.index, unseen[first.index])}"
+        problems.append(_nowhere_whole(aligner, seen, lower, example))
+    if problems:
+        raise InputError.of(problems)
+    return {index: why(index, points) for index, points in unseen.items()}
+
+
+def _lost_parts(
+    aligner: Aligner, seen: np.ndarray, why: Callable[[int, Sequence[int]], str], lower: str
+) -> list[Problem]:
+    """Sessions without any keypoint, or without those of one end of the animal."""
     names = np.asarray(aligner.study.keypoints)
     parts: list[tuple[str, Sequence[int]]] = [("any keypoint", range(len(names)))]
     parts += [
@@ -559,25 +589,42 @@ def _check_seen(aligner: Aligner, seen: np.ndarray, *, has_typical: bool = False
         for side, points in aligner.compass._asdict().items()
         if points
     ]
-    fix = "leave the session out of the store, or choose keypoints that all sessions see"
+    threshold = aligner.settings.confidence_threshold
     problems = []
     for session, row in zip(aligner.sessions, seen, strict=True):
-        lost = [part for part, points in parts if not row[list(points)].any()][:1]
-        problems += [
-            Problem(f"a sighting of {part} in some frame", "none", f"session {session.name}", fix)
-            for part in lost
-        ]
-    if not problems and not has_typical and not seen.all(1).any():
-        gone = ", ".join(names[~seen.all(0)])
-        kept = ",".join(names[seen.all(0)]) or "NAMES"
-        problems.append(
-            Problem(
-                "at least one session in which every keypoint is seen",
-                f"none; {gone} missing altogether from one session or more",
-                f"all {len(seen)} sessions",
-                f"make the store with the keypoints that all sessions see: --keypoints {kept} "
-                "(or give the same ones to kpms-zarr fit --use-keypoints)",
+        lost = [(part, points) for part, points in parts if not row[list(points)].any()][:1]
+        for part, points in lost:
+            found = why(session.index, list(points))
+            leave = "leave the session out of the store, or choose keypoints that all sessions see"
+            is_low = "are below" in found
+            problems.append(
+                Problem(
+                    f"a sighting of {part} in some frame"
+                    + (f", with a confidence of {threshold:g} or more" if is_low else ""),
+                    found if is_low else "none: never tracked",
+                    f"session {session.name}",
+                    f"{thresholds.advice(lower)}; else {leave}" if is_low else leave,
+                )
             )
-        )
-    if problems:
-        raise InputError.of(problems)
+    return problems
+
+
+def _nowhere_whole(aligner: Aligner, seen: np.ndarray, lower: str, example: str) -> Problem:
+    """No session shows where its keypoints lie to each other."""
+    names = np.asarray(aligner.study.keypoints)
+    gone = ", ".join(names[~seen.all(0)])
+    kept = ",".join(names[seen.all(0)]) or "NAMES"
+    fix = (
+        f"make the store with the keypoints that all sessions see: --keypoints {kept} "
+        "(or give the same ones to kpms-zarr fit --use-keypoints)"
+    )
+    found = f"none; {gone} missing altogether from one session or more"
+    if lower:
+        found = f"none (for example {example})"
+        fix = f"{thresholds.advice(lower)}; else {fix}"
+    return Problem(
+        "at least one session in which every keypoint is seen",
+        found,
+        f"all {len(seen)} sessions",
+        fix,
+    )

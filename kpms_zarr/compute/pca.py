@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -10,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from kpms_zarr.compute import thresholds
 from kpms_zarr.compute.alignment import Aligner, AlignmentSettings
-from kpms_zarr.compute.mapreduce import map_reduce, within
+from kpms_zarr.compute.mapreduce import BlockReader, map_reduce, within
 from kpms_zarr.store import access, attributes, layout
-from kpms_zarr.store.access import StoreLike
+from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.consolidation import consolidate
 from kpms_zarr.store.errors import InputError
@@ -139,7 +141,7 @@ def pca(
     variance: float = 0.9,
     anterior: Sequence[str] | None = None,
     posterior: Sequence[str] | None = None,
-    confidence_threshold: float = 0.5,
+    confidence_threshold: float | str = 0.5,
     fix_heading: bool = False,
     host_memory: str | int | None = None,
 ) -> xr.Dataset:
@@ -152,8 +154,10 @@ def pca(
         Share of the variance that the latent pose shall hold; it sets ``n_components``.
     anterior, posterior : sequence of str, optional
         Keypoints at the front and at the rear of the animal; from now on those of the study.
-    confidence_threshold : float
+    confidence_threshold : float or str
         Keypoints with less confidence are interpolated; frames with such keypoints do not count.
+        ``"10%"`` is the confidence below which 10 % of those of all sessions lie, for trackers
+        whose confidences are on a scale of their own.
     fix_heading : bool
         Leave the animal as the camera sees it.
     host_memory : str or int, optional
@@ -176,10 +180,13 @@ def pca(
     _check_settings(variance, confidence_threshold)
     before = read_settings(store)
     study = settings_from_names(before, anterior=anterior, posterior=posterior, skeleton=None)
-    alignment = AlignmentSettings(confidence_threshold, fix_heading)
+    sessions = access.require_sessions(access.open_group(store), os.fspath(store))
     with within(store, host_memory):
+        threshold = thresholds.resolve(confidence_threshold, BlockReader(store), sessions)
+        alignment = AlignmentSettings(threshold.value, fix_heading)
         aligner = Aligner.of(store, alignment, study=study)
-        return _write(store, study, components_of(aligner, variance=variance))
+        found = components_of(aligner, variance=variance)
+        return _write(store, study, found.assign_attrs(threshold.settings))
 
 
 def components_of(aligner: Aligner, *, variance: float) -> xr.Dataset:
@@ -264,7 +271,7 @@ def _dominating(components: Components, study: StudySettings, variance: float) -
     ]
 
 
-def _check_settings(variance: float, confidence_threshold: float) -> None:
+def _check_settings(variance: float, confidence_threshold: float | str) -> None:
     if not 0 < variance <= 1:
         raise InputError(
             expected="a share of the variance above 0 and up to 1",
@@ -272,13 +279,7 @@ def _check_settings(variance: float, confidence_threshold: float) -> None:
             where="--variance",
             fix="give for example --variance 0.9",
         )
-    if not np.isfinite(confidence_threshold):
-        raise InputError(
-            expected="a number",
-            found=str(confidence_threshold),
-            where="--confidence-threshold",
-            fix="give for example --confidence-threshold 0.5",
-        )
+    thresholds.check(confidence_threshold)
 
 
 def _check_size(study: StudySettings, where: str) -> None:
@@ -305,9 +306,21 @@ def _moments(aligner: Aligner, basis: np.ndarray) -> tuple[Moments, list[str]]:
     note = (
         f"only {moments.n_frames} frames have all keypoints with a confidence of "
         f"{aligner.settings.confidence_threshold:g} or more ({needed} needed): "
-        "all frames used, with low keypoints interpolated"
+        f"all frames used, with low keypoints interpolated{_what_helps(aligner, ordered)}"
     )
     return map_reduce(partial(_block_moments, aligner, basis, False), blocks(), add), [note]
+
+
+def _what_helps(aligner: Aligner, sessions: Sequence[Session]) -> str:
+    """Where it is confidence that frames lack, and not tracking: the threshold that would do."""
+    ratings = list(thresholds.rate(aligner.reader, sessions).values())
+    points = range(len(aligner.study.keypoints))
+    threshold = aligner.settings.confidence_threshold
+    median = np.median([one.quantile(0.5, points) for one in ratings])
+    if not median < threshold:
+        return ""
+    lower = thresholds.suggestion((one, points) for one in ratings)
+    return f" (the median confidence is {median:.2g}); {thresholds.advice(lower)}"
 
 
 def _block_moments(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from kpms_zarr.compute import thresholds
 from kpms_zarr.compute.mapreduce import BlockReader, map_reduce, within
 from kpms_zarr.compute.quality_counts import (
     Counts,
@@ -257,7 +258,7 @@ def _groups(sessions: Iterable[Session]) -> Iterator[list[Session]]:
 def quality(
     store: StoreLike,
     *,
-    confidence_threshold: float = 0.5,
+    confidence_threshold: float | str = 0.5,
     outlier_scale: float = 6.0,
     host_memory: str | int | None = None,
 ) -> xr.Dataset:
@@ -267,7 +268,8 @@ def quality(
     ----------
     store : path or URL
         One that cannot be written to is only read, and ``attrs["notes"]`` says so.
-    confidence_threshold : float
+    confidence_threshold : float or str
+        ``"10%"``: the confidence below which 10 % of those of all sessions lie.
     outlier_scale : float
         A keypoint is an outlier when its distance from the middle of the animal (the
         coordinate-wise median of the keypoints in the same frame) is more than this many median
@@ -300,8 +302,9 @@ def quality(
     reader = BlockReader(store)
     rows: list[dict[str, np.ndarray]] = []
     with within(store, host_memory):
+        threshold = thresholds.resolve(confidence_threshold, reader, sessions)
         for group in _groups(sessions):
-            rows += _of_group(reader, group, confidence_threshold, outlier_scale)
+            rows += _of_group(reader, group, threshold.value, outlier_scale)
     values: dict[str, Any] = {
         "session": np.asarray([session.name for session in sessions], dtype=object),
         "keypoint": keypoints,
@@ -311,21 +314,15 @@ def quality(
         "problem": np.asarray(PROBLEMS, dtype=object),
         **{name: np.stack([row[name] for row in rows]) for name in rows[0]},
     }
-    settings = {"confidence_threshold": confidence_threshold, "outlier_scale": outlier_scale}
+    settings: dict[str, Any] = {**threshold.settings, "outlier_scale": outlier_scale}
     attrs = {**settings, **provenance("quality", settings), "notes": []}
     if not _write(store, values, attrs):
         attrs["notes"] = [f"{os.fspath(store)} cannot be written to: the result is not stored"]
     return _dataset(values, attrs)
 
 
-def _check_settings(confidence_threshold: float, outlier_scale: float) -> None:
-    if not np.isfinite(confidence_threshold):
-        raise InputError(
-            expected="a number",
-            found=str(confidence_threshold),
-            where="--confidence-threshold",
-            fix="give for example --confidence-threshold 0.5",
-        )
+def _check_settings(confidence_threshold: float | str, outlier_scale: float) -> None:
+    thresholds.check(confidence_threshold)
     if not (np.isfinite(outlier_scale) and outlier_scale > 0):
         raise InputError(
             expected="a positive number of median absolute deviations",
@@ -399,8 +396,37 @@ def summarise(dataset: xr.Dataset) -> xr.Dataset:
 def warnings_of(dataset: xr.Dataset) -> list[str]:
     """Keypoints that are missing in more than half of the frames of a session, in plain words.
 
-    Keypoints with the same sessions share one sentence.
+    Keypoints with the same sessions share one sentence, as do sessions that are tracked but with
+    confidences below the threshold.
     """
+    return [*_missing(dataset), *_low(dataset)]
+
+
+def _low(dataset: xr.Dataset) -> list[str]:
+    """Sessions in which most of what is tracked is below the threshold."""
+    if "low_confidence_fraction" not in dataset or "confidence_count" not in dataset:
+        return []
+    count = dataset["confidence_count"].transpose("session", "keypoint", "confidence_bin")
+    by_session = np.asarray(count).sum(1)
+    low = np.asarray(dataset["low_confidence_fraction"].transpose("session", "keypoint"))
+    share = np.where(np.isnan(low), 0, low * np.asarray(count).sum(-1)).sum(1)
+    is_low = share > _MANY_MISSING * np.maximum(by_session.sum(-1), 1)
+    if not is_low.any():
+        return []
+    names = np.asarray(dataset["session"]).astype(str)
+    below = np.cumsum(by_session[is_low].sum(0))
+    edges = np.append(dataset["confidence_bin"], dataset["confidence_bin_stop"][-1])
+    median, tenth = (edges[np.searchsorted(below, q * below[-1])] for q in (0.5, 0.1))
+    value = f"{tenth:.1g}" if tenth > 0 else "10%"
+    return [
+        f"more than half of the confidences of {_names(names[is_low], len(names))} are below "
+        f"{dataset.attrs['confidence_threshold']:g} (median about {median:.2g}): if the tracking "
+        f"is good, lower the threshold of kpms-zarr pca and kpms-zarr quality, with "
+        f"--confidence-threshold {value}"
+    ]
+
+
+def _missing(dataset: xr.Dataset) -> list[str]:
     is_bad = np.asarray(dataset["missing_fraction"].transpose("session", "keypoint"))
     is_bad = is_bad > _MANY_MISSING
     keypoints = np.asarray(dataset["keypoint"]).astype(str)

@@ -285,7 +285,7 @@ def test_aligner__puts_a_never_seen_keypoint_where_it_is_on_the_others(tmp_path,
     assert not unseen.is_confident.any()
     names = ", ".join(f"point{k}" for k in sorted(hidden))
     assert len(aligner.notes) == 1
-    assert aligner.notes[0].startswith(f"session_001: {names} never seen")
+    assert aligner.notes[0].startswith(f"session_001: {names} never tracked")
 
 
 def test_aligner__measures_offsets_on_frames_without_interpolation(tmp_path):
@@ -364,7 +364,7 @@ def test_aligner__of_some_keypoints_puts_those_never_seen(tmp_path, copy_store):
     only = copy_store(path, tmp_path / "only.zarr", keypoints=names)
     ours = Aligner.of(path, study=subset_keypoints(read_settings(path), names))
     equal(ours.align(Block(1, 0, 300)), Aligner.of(only).align(Block(1, 0, 300)))
-    assert "session_001: point2 never seen" in ours.notes[0]
+    assert "session_001: point2 never tracked" in ours.notes[0]
 
 
 def test_aligner__without_the_keypoints_that_sessions_lack_needs_no_offsets(tmp_path):

@@ -667,7 +667,7 @@ def test_apply__some_keypoints_in_another_order(store):
     result = run(store, model="some", sweeps=100, check=True)
     assert result.summary.new_agreement > 0.8
     # The keypoint that is never seen is not among them.
-    assert not any("never seen" in note for note in result.summary.notes)
+    assert not any("never tracked" in note for note in result.summary.notes)
     assert_same(run(store, UNSEEN, model="some", sweeps=100).of(UNSEEN), result.of(UNSEEN))
     found = kpms_zarr.reconstruct(store, "some", NAMES[3])
     assert tuple(found["keypoint"].values) == config.use_keypoints

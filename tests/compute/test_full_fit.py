@@ -260,7 +260,7 @@ def test_fit__session_in_which_a_keypoint_never_appears(store):
         store, model="m", config=QUICK,
         callbacks=[lambda e: said.append(e.text) if isinstance(e, Noted) else None],
     )  # fmt: skip
-    assert any("never seen" in text for text in said)
+    assert any("never tracked" in text for text in said)
     labels = open_labels(store, "m").load()
     assert np.isfinite(real_values(labels, "latent")).all()
     found = kpms_zarr.reconstruct(store, "m", str(labels["session"].values[1]))

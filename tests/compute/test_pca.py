@@ -234,7 +234,7 @@ def test_pca__passes_the_notes_of_the_alignment_on(small):
     access.open_group(small, "r+")["keypoints/position"][1, :, 2] = np.nan
     notes = pca(small).attrs["notes"]
     assert len(notes) == 1
-    assert "session_001: point2 never seen" in notes[0]
+    assert "session_001: point2 never tracked" in notes[0]
 
 
 def test_pca__keeps_the_heading_keypoints_it_was_given(small):
