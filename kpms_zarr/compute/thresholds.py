@@ -18,6 +18,7 @@ from kpms_zarr.store.tracking import is_missing
 
 _HALF = 1 << 16
 _SUGGESTED_SHARE = 0.1
+_NAMES_SHOWN = 8
 _OPTION = "--confidence-threshold"
 
 
@@ -217,15 +218,20 @@ def why_unseen(
     points = list(points)
     low = [point for point in points if ratings.n_tracked[point]]
     lost = [names[point] for point in points if not ratings.n_tracked[point]]
-    parts = [f"{', '.join(lost)} never tracked"] if lost else []
+    parts = [f"{_some(lost)} never tracked"] if lost else []
     if low:
-        whose = ", ".join(names[point] for point in low)
+        whose = _some([names[point] for point in low])
         median, most = ratings.quantile(0.5, low), ratings.quantile(1.0, low)
         parts.append(
             f"all confidences of {whose} are below {threshold:g} (median {median:.2g}, largest "
             f"{most:.2g})"
         )
     return "; ".join(parts)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def suggestion(ratings: Iterable[tuple[Ratings, Iterable[int]]]) -> str:
