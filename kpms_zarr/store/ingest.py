@@ -469,6 +469,8 @@ class _Ingest:
         )
         self.notes += plan.notes
         self.warnings = plan.warnings
+        for path, problem in dict(plan.bad).items():
+            self._failed(path, InputError.of([problem]))
         problems = [*self.problems, *plan.problems]
         if not (plan.files or plan.known):
             problems += self._all_bad()

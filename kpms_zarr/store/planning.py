@@ -96,6 +96,8 @@ class Plan:
     warnings : list of str
         What asks for a choice.
     problems : list of Problem
+    bad : list of (Path, Problem)
+        Files that do not go with the store, whatever the others are.
     """
 
     settings: StudySettings
@@ -105,6 +107,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    bad: list[tuple[Path, Problem]] = field(default_factory=list)
 
 
 def plan_files(
@@ -208,11 +211,11 @@ class _Planner:
         self.plan.notes += [readable(f"{path.name}: {note}") for note in header.notes]
         names = {n for t in header.tracks for n in (t.individual, t.part, *t.keypoints)}
         if odd := [name for name in names if name != readable(name, len(name))]:
-            self.plan.problems.append(_odd_names(path, odd))
+            self.plan.bad.append((path, _odd_names(path, odd)))
             return ()
         widest = max((len(track.keypoints) for track in header.tracks), default=0)
         if widest > _MOST_KEYPOINTS:
-            self.plan.problems.append(_too_many_keypoints(path, widest))
+            self.plan.bad.append((path, _too_many_keypoints(path, widest)))
             return ()
         return self._chosen(header)
 
@@ -235,8 +238,7 @@ class _Planner:
                 session = self._by_hash[self._content(look, known[0])]
                 self._names[path] = session.removesuffix(f"_{known[0].key}")
             elif (other := self._at_same_place(path)) is not None:
-                self.plan.problems.append(_changed(path, other))
-                self._names[path] = path.stem
+                self.plan.bad.append((path, _changed(path, other)))
             else:
                 wanted.append((path, Wanted(Origin.of(path, look.below), new)))
         stored = [known.origin for known in self._there.values() if known.source]
@@ -255,7 +257,9 @@ class _Planner:
         return hashlib.sha256(f"{look.file_hash}{track.key}".encode()).hexdigest()
 
     def add(self, look: Look, tracks: Sequence[TrackHeader]) -> None:
-        """Plan the tracks of one file."""
+        """Plan the tracks of one file, if it has a name."""
+        if look.header.path not in self._names:
+            return
         planned = [self._planned(look, track) for track in tracks]
         new = tuple(track for track in planned if track is not None)
         if new:
@@ -300,7 +304,8 @@ class _Planner:
             self._is_known(planned, self._by_hash[content], path)
             return None
         if header.space != plan.settings.space:
-            plan.problems.append(_other_space(path, plan.settings.space, header.space))
+            plan.bad.append((path, _other_space(path, plan.settings.space, header.space)))
+            return None
         return planned
 
     def _is_known(self, planned: PlannedTrack, name: str, path: Path) -> None:

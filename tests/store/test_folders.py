@@ -152,6 +152,18 @@ def test_folder__is_taken_without_them_when_asked_and_the_exit_code_says_so(fold
     assert cli.main(line) == 0
 
 
+def test_file__that_changed_after_it_was_ingested_can_be_left_out(folder):
+    store = folder.parent / "x.zarr"
+    ingest(store, folder)
+    (folder / "good.csv").write_text(tracking(5))
+    (folder / "new.csv").write_text(tracking(6))
+    with pytest.raises(InputError, match="has changed since"):
+        ingest(store, folder)
+    result = ingest(store, folder, skip_bad=True)
+    assert (result.added, result.bad) == (("new",), (str(folder / "good.csv"),))
+    assert [s.name for s in access.sessions(store)] == ["good", "new"]
+
+
 def test_folder__with_nothing_but_bad_files_is_refused_even_so(folder):
     (folder / "good.csv").write_text("once upon a time\n")
     store = folder.parent / "x.zarr"
@@ -230,6 +242,7 @@ def others_in(folder):
         "day1_skeleton.csv": ",a_b,a_b,a_b\n,length,orientation,likelihood\n0,30,0,0.9\n",
         "results.csv": "syllable,centroid x,centroid y,heading\n1,2,3,0.5\n",
         "package.json": json.dumps({"name": "x", "sizes": [1, 2, 3, 4, 5, 6, 7]}),
+        "learning_stats.csv": "10,0.0123,0.005\n20,0.0100,0.005\n",
         "log.json": '{"step": 1, "loss": 2}\n{"step": 2, "loss": 1}\n',
     }
     for name, text in texts.items():
@@ -268,7 +281,7 @@ def test_folder__without_any_tracking_file_says_what_there_is(folder):
     others_in(folder)
     with pytest.raises(InputError, match="without any tracking file") as caught:
         ingest(folder.parent / "x.zarr", folder)
-    assert "(7 .csv, 2 .json, 2 .h5, 1 .yaml)" in str(caught.value)
+    assert "(8 .csv, 2 .json, 2 .h5, 1 .yaml)" in str(caught.value)
     with pytest.raises(InputError, match="none"):
         ingest(folder.parent / "x.zarr", str(folder / "*.json"))
 

@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,10 @@ class Content:
     verdict: Verdict = Verdict.DOUBTFUL
 
 
+_KNOWN_NAMES = (("learning_stats*.csv", "losses of a network in training"),)
+"""Of files that do not say what they are: the columns of this one have no names."""
+
+
 def content_of(path: Path) -> Content:
     """Look at a file that no parser recognises. Never raises."""
     try:
@@ -63,6 +68,8 @@ def content_of(path: Path) -> Content:
             start = raw.read(_BEGINNING_BYTES)
     except OSError as error:
         return _unopened(error)
+    if known := next((what for name, what in _KNOWN_NAMES if fnmatch(path.name, name)), ""):
+        return Content(known, _MAYBE, Verdict.OTHER)
     try:
         return _by_signature(path, start) or _text_content(path, start)
     except InputError as error:
