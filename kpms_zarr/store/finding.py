@@ -39,6 +39,8 @@ class Finder:
     ----------
     store : str
         Is no tracking file, should it lie in a folder that is named.
+    apart : iterable of path
+        Nor are these, which are named in other options.
 
     Attributes
     ----------
@@ -51,12 +53,13 @@ class Finder:
         Folders and patterns -> the candidates in them.
     """
 
-    def __init__(self, store: str = "") -> None:
+    def __init__(self, store: str = "", apart: Iterable[str | Path] = ()) -> None:
         self.notes: list[str] = []
         self.problems: list[Problem] = []
         self.bad: list[tuple[Path, Problem]] = []
         self.items: dict[str, list[Path]] = {}
         self._store = os.path.realpath(store) if store and "://" not in store else ""
+        self._apart = {os.path.realpath(path) for path in apart}
         self._found: dict[str, list[Found]] = {}
         self._others: dict[str, Counter[str]] = {}
 
@@ -181,7 +184,9 @@ class Finder:
             return
         other = is_other_by_name(path.name)
         if not path.is_file():
-            other = "no file but a device, a pipe or the like"
+            other = "a device, a pipe or the like"
+        elif os.path.realpath(path) in self._apart:
+            other = "a table named in another option"
         if other:
             self._others[item][path.suffix.lower() or "without suffix"] += 1
             self.notes.append(f"{path}: not a tracking file, but {other}")

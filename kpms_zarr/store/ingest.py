@@ -243,6 +243,7 @@ def ingest(
             check_preferred(prefer), parse_trim(trim), check_downsample(downsample),
             min_visible, anterior, posterior, skeleton,
         ),
+        apart=[option for option in (fps, mapping, metadata) if isinstance(option, str | Path)],
         skip_bad=skip_bad,
         workers=workers,
         on_progress=on_progress or (lambda progress: None),
@@ -367,11 +368,13 @@ class _Ingest:
         read: ReadOptions,
         choice: _Choice,
         *,
+        apart: Iterable[str | Path],
         skip_bad: bool,
         workers: int | None,
         on_progress: Callable[[IngestProgress], None],
     ) -> None:
         self.store, self.read, self.choice = store, read, choice
+        self.apart = apart
         self.skip_bad, self.workers, self.on_progress = skip_bad, workers, on_progress
         self.token = uuid.uuid4().hex
         self.looks: list[Look] = []
@@ -393,7 +396,7 @@ class _Ingest:
         """Headers of arrays and of all files, in order of their paths."""
         memory = self.read.memory or {}
         self.looks = [Look(t.header, hash_of(t), "in memory") for t in memory.values()]
-        finder = Finder(self.store)
+        finder = Finder(self.store, self.apart)
         found = finder.find(files) if files or not memory else []
         self.notes += finder.notes
         self.problems += finder.problems

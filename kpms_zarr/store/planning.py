@@ -172,6 +172,9 @@ class _Planner:
             self.plan.problems.append(_other_keypoints(str(store), settings, self._wanted))
             self._wanted = settings.keypoints
         self._by_hash = {known.source_hash: name for name, known in self._there.items()}
+        self._by_source: dict[str, list[str]] = {}
+        for name, known in self._there.items():
+            self._by_source.setdefault(known.source, []).append(name)
         self._names: dict[Path, str] = {}
         self._used_rates: set[str] = set()
         self._kept: dict[str, list[str]] = {}
@@ -249,8 +252,8 @@ class _Planner:
     def _at_same_place(self, path: Path) -> str | None:
         """Session that came from a file at this place, if any."""
         origin = Origin.of(path)
-        found = (n for n, known in self._there.items() if is_same_place(known.origin, origin))
-        return next(found, None)
+        alike = self._by_source.get(path.name, ())
+        return next((n for n in alike if is_same_place(self._there[n].origin, origin)), None)
 
     @staticmethod
     def _content(look: Look, track: TrackHeader) -> str:

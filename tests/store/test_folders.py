@@ -235,6 +235,7 @@ def others_in(folder):
         "config.yaml": "Task: x\n",
         "notes.txt": "weather: rain\n",
         "~$table.csv": "locked",
+        "good.csv.bak": tracking(7),
         "table.csv": "name;group;age\nday1;control;12\nday2;drug;13\n",
         "stamps.csv": "Item1\n2024-01-01T10:00:00.1\n2024-01-01T10:00:00.2\n",
         "angles.csv": "knee,hip,fnum\n10.5,33.1,0\n10.6,33.2,1\n",
@@ -274,6 +275,15 @@ def test_folder__files_of_other_kinds_are_notes(folder):
     for name in ("table.csv", "CollectedData_ann.csv", "results.h5", "package.json"):
         with pytest.raises(InputError):
             ingest(folder.parent / "x.zarr", folder / name)
+
+
+def test_folder__with_a_table_of_another_option_leaves_it_out(folder):
+    """Even one that could not be told from tracking."""
+    table = folder / "mice.csv"
+    table.write_text("session,x,y\ngood,1,2\n")
+    assert str(table) in looked_at(folder).reasons
+    result = ingest(folder.parent / "x.zarr", folder, metadata=table)
+    assert f"{table}: not a tracking file, but a table named in another option" in result.notes
 
 
 def test_folder__without_any_tracking_file_says_what_there_is(folder):

@@ -206,7 +206,7 @@ def _hdf5_content(path: Path) -> Content:
         if at := re.search(r"truncated file: eof = (\d+), .*stored_eof = (\d+)", found):
             sizes = f"{int(at[1]):,} of {int(at[2]):,} bytes"
             return Content(f"an HDF5 file that is cut off ({sizes})", _AGAIN)
-        return Content(f"one that cannot be opened ({found})", _AGAIN)
+        return Content(found, _AGAIN)
     if not keys:
         return Content("HDF5 with nothing in it: it was never written to its end", _AGAIN)
     if "syllable" in names:
@@ -399,6 +399,7 @@ _PACKED = frozenset({
 _UNFINISHED = frozenset({
     ".part", ".partial", ".crdownload", ".filepart", ".download",
 })  # fmt: skip
+_BACKUPS = frozenset({".bak", ".old", ".orig", ".tmp"})
 _OTHER_SUFFIXES = frozenset({
     ".mp4", ".avi", ".mov", ".mkv", ".m4v", ".wmv", ".mpg", ".mpeg", ".webm", ".ts", ".h264",
     ".h265", ".seq", ".ufmf", ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".svg",
@@ -427,4 +428,6 @@ def is_other_by_name(name: str) -> str:
     if name.startswith("~$"):
         return "a lock of Office, beside a file that is open or was"
     suffix = Path(name).suffix.lower()
+    if suffix in _BACKUPS or name.endswith("~"):
+        return "a backup of another file"
     return f"a {suffix} file" if suffix in _OTHER_SUFFIXES else ""
