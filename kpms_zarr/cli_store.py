@@ -14,7 +14,9 @@ from kpms_zarr import console
 from kpms_zarr.options import add_command, heading_option, names, store_option
 from kpms_zarr.store.ingest import IngestProgress, IngestSummary
 from kpms_zarr.store.parsers import formats
+from kpms_zarr.store.parsers.clock import TIME_UNITS
 from kpms_zarr.store.sources import is_number
+from kpms_zarr.store.timeline import DEFAULT_MAX_GAP
 
 _WIDTH = 12
 _MOST_NOTES = 5
@@ -84,6 +86,21 @@ def ingest(commands: Any) -> None:
         "--downsample", type=int, default=1, metavar="N", help="take one frame of N"
     )
     command.add_argument(
+        "--max-gap",
+        default=DEFAULT_MAX_GAP,
+        metavar="LENGTH",
+        help="longest gap in frame numbers or time stamps that is filled in with missing frames, "
+        f"in frames or in time: 300, 30s, 10min (default {DEFAULT_MAX_GAP}); files with a longer "
+        "one are refused",
+    )
+    command.add_argument(
+        "--time-unit",
+        default="auto",
+        metavar="UNIT",
+        help="what row indices, frame numbers and time stamps count: "
+        f"{', '.join(TIME_UNITS)} (rows = ignore them, rows are consecutive frames)",
+    )
+    command.add_argument(
         "--min-visible",
         type=float,
         default=0.0,
@@ -129,6 +146,8 @@ def _run_ingest(options: argparse.Namespace) -> tuple[object, str]:
         mapping=options.mapping,
         trim=options.trim,
         downsample=options.downsample,
+        max_gap=options.max_gap,
+        time_unit=options.time_unit,
         min_visible=options.min_visible,
         metadata=options.metadata,
         skip_bad=options.skip_bad,

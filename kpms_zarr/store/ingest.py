@@ -54,6 +54,12 @@ from kpms_zarr.store.study import (
     settings_from_names,
     write_settings,
 )
+from kpms_zarr.store.timeline import (
+    DEFAULT_MAX_GAP,
+    MaxGap,
+    check_time_unit,
+    parse_max_gap,
+)
 from kpms_zarr.store.trimming import Trim, check_downsample, parse_trim
 from kpms_zarr.store.twins import check_preferred
 from kpms_zarr.store.workers import Workers
@@ -146,6 +152,8 @@ def ingest(
     mapping: Mapping[str, Any] | str | Path | None = None,
     trim: str | None = None,
     downsample: int = 1,
+    max_gap: str | int = DEFAULT_MAX_GAP,
+    time_unit: str = "auto",
     min_visible: float = 0.0,
     metadata: str | Path | None = None,
     skip_bad: bool = False,
@@ -208,6 +216,14 @@ def ingest(
         ``"start:stop"`` in frames of the file, or in seconds (``"10s:70s"``); either may be empty.
     downsample : int
         Take one frame of so many.
+    max_gap : str or int
+        Longest gap in row indices, frame numbers or time stamps that is filled in with missing
+        frames: in seconds or minutes of the video (``"30s"``, ``"10min"``) or in frames. Files
+        with a longer one are refused.
+    time_unit : str
+        What row indices, frame numbers and time stamps count: ``"s"``, ``"ms"``, ``"us"``,
+        ``"ns"``, ``"min"``, ``"h"``, ``"d"`` or ``"frames"``; ``"rows"`` ignores them, so that rows
+        are consecutive frames; ``"auto"`` goes by the file, and by what cameras do.
     min_visible : float
         Leave tracks out of which a smaller share of the positions is there, 0 to 1.
     metadata : path, optional
@@ -233,7 +249,9 @@ def ingest(
     """
     raise_all(_wrong_options(format, keypoints, keypoint_names, min_visible, workers))
     names = tuple(keypoint_names or ())
-    read = ReadOptions(names, read_mapping(mapping), tracks_in_memory(arrays, confidences, names))
+    unit = check_time_unit(time_unit)
+    memory = tracks_in_memory(arrays, confidences, names, unit)
+    read = ReadOptions(names, read_mapping(mapping), memory, unit)
     table = None if metadata is None else read_metadata(metadata)
     run = _Ingest(
         os.fspath(store),
@@ -241,7 +259,7 @@ def ingest(
         _Choice(
             frame_rates(fps), keypoints, _names(individuals), Scheme(name_by),
             check_preferred(prefer), parse_trim(trim), check_downsample(downsample),
-            min_visible, anterior, posterior, skeleton,
+            min_visible, anterior, posterior, skeleton, parse_max_gap(max_gap),
         ),
         apart=[option for option in (fps, mapping, metadata) if isinstance(option, str | Path)],
         skip_bad=skip_bad,
@@ -328,6 +346,7 @@ class _Choice:
     anterior: Sequence[str] | None
     posterior: Sequence[str] | None
     skeleton: str | Sequence[tuple[str, str]] | None
+    max_gap: MaxGap
 
     def settings(self, settings: StudySettings) -> StudySettings:
         """Settings of the study with the heading and skeleton that were chosen."""
@@ -352,6 +371,7 @@ class _Choice:
                 "folders": folders,
                 "trim": [self.trim.start, self.trim.stop],
                 "downsample": self.downsample,
+                "max_gap": self.max_gap.length,
                 "min_visible": self.min_visible,
                 "by": f"kpms_zarr {package_version()}",
                 "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -469,11 +489,13 @@ class _Ingest:
             rates=choice.rates,
             trim=choice.trim,
             downsample=choice.downsample,
+            max_gap=choice.max_gap,
         )
         self.notes += plan.notes
         self.warnings = plan.warnings
-        for path, problem in dict(plan.bad).items():
-            self._failed(path, InputError.of([problem]))
+        for path in dict(plan.bad):
+            wrong = [problem for one, problem in plan.bad if one == path]
+            self._failed(path, InputError.of(wrong))
         problems = [*self.problems, *plan.problems]
         if not (plan.files or plan.known):
             problems += self._all_bad()

@@ -24,6 +24,7 @@ from kpms_zarr.store.errors import InputError, OtherKindError
 from kpms_zarr.store.parsers import parser_named, recognise
 from kpms_zarr.store.parsers.base import FileHeader, PoseBlock, ReadOptions
 from kpms_zarr.store.parsers.contents import Verdict, content_of, has_tracking_suffix, is_unfinished
+from kpms_zarr.store.parsers.gaps import Gaps
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.tracking import is_missing
 from kpms_zarr.store.workers import Ask
@@ -312,12 +313,14 @@ class _Pieces:
         """Pieces of all tracks, those of one track in order."""
         waiting: dict[str, list[PoseBlock]] = {key: [] for key in self._tracks}
         header, options = self._task.header, self._task.options
+        gaps = {track.key: track.gaps for track in header.tracks}
         for block in self._parser.read(header.path, FRAMES_PER_CHUNK, options):
             for key in block.position.keys() & self._tracks.keys():
-                taken = self._taken(block, key)
-                if taken is not None:
-                    waiting[key].append(taken)
-                    yield from self._full(key, waiting)
+                for filled in _filled(block, key, gaps.get(key)):
+                    taken = self._taken(filled, key)
+                    if taken is not None:
+                        waiting[key].append(taken)
+                        yield from self._full(key, waiting)
         for key in waiting:
             yield from self._full(key, waiting, is_last=True)
 
@@ -370,6 +373,39 @@ class _Pieces:
         tally.n_visible += int(is_seen.sum())
         tally.n_points += is_seen.size
         return piece
+
+
+def _filled(block: PoseBlock, key: str, gaps: Gaps | None) -> Iterator[PoseBlock]:
+    """Rows of a track as frames, those that are missing before and between them filled in."""
+    if gaps is None or gaps.is_filled:
+        yield block
+        return
+    rows = gaps.frames(max(0, block.start - 1), block.start + block.n_frames)
+    # The frame after the row before; gaps are before rows that there are.
+    start = int(rows[0]) + 1 if block.start else 0
+    frames = rows[1:] if block.start else rows
+    if frames[-1] - start == block.n_frames - 1:
+        yield PoseBlock(start, block.position, block.confidence)
+        return
+    position, confidence = block.position[key], block.confidence.get(key)
+    first = 0
+    while first < len(frames):
+        stop = min(start + FRAMES_PER_CHUNK, int(frames[-1]) + 1)
+        last = int(np.searchsorted(frames, stop))
+        here = slice(first, last), frames[first:last] - start, stop - start
+        yield PoseBlock(
+            start,
+            {key: _spread(position, *here)},
+            {} if confidence is None else {key: _spread(confidence, *here)},
+        )
+        start, first = stop, last
+
+
+def _spread(values: np.ndarray, rows: slice, places: np.ndarray, n_frames: int) -> np.ndarray:
+    """Some rows at their places among so many frames, NaN at the others."""
+    spread = np.full((n_frames, *values.shape[1:]), np.nan, np.float32)
+    spread[places] = values[rows]
+    return spread
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

@@ -29,6 +29,7 @@ from kpms_zarr.store.session_names import (
 )
 from kpms_zarr.store.sources import Table
 from kpms_zarr.store.study import StudySettings, read_settings
+from kpms_zarr.store.timeline import MaxGap, rate_note, rate_problem
 from kpms_zarr.store.trimming import Trim
 from kpms_zarr.store.twins import Stored, chosen, result_of, without_copies
 
@@ -121,6 +122,7 @@ def plan_files(
     rates: Table | float | None,
     trim: Trim,
     downsample: int,
+    max_gap: MaxGap,
 ) -> Plan:
     """Decide what becomes of every track of some files.
 
@@ -141,8 +143,9 @@ def plan_files(
         Frames of the video per second.
     trim : Trim
     downsample : int
+    max_gap : MaxGap
     """
-    planner = _Planner(store, keypoints, Individuals(individuals), rates, trim, downsample)
+    planner = _Planner(store, keypoints, Individuals(individuals), rates, trim, downsample, max_gap)
     looks = planner.one_of_each(looks, preferred)
     chosen = [(one, planner.chosen(one)) for one in looks]
     planner.name([(one, tracks) for one, tracks in chosen if tracks], scheme)
@@ -161,8 +164,10 @@ class _Planner:
         rates: Table | float | None,
         trim: Trim,
         downsample: int,
+        max_gap: MaxGap,
     ) -> None:
         self._rates, self._trim, self._downsample = rates, trim, downsample
+        self._max_gap = max_gap
         self._there = _there(store)
         settings = read_settings(store) if self._there else StudySettings()
         self.plan = Plan(settings, settings)
@@ -265,7 +270,7 @@ class _Planner:
             return
         planned = [self._planned(look, track) for track in tracks]
         new = tuple(track for track in planned if track is not None)
-        if new:
+        if new and look.header.path not in dict(self.plan.bad):
             self.plan.files.append(PlannedFile(look, new))
 
     def _chosen(self, header: FileHeader) -> tuple[TrackHeader, ...]:
@@ -306,10 +311,25 @@ class _Planner:
         if content in self._by_hash:
             self._is_known(planned, self._by_hash[content], path)
             return None
+        if self._is_untimely(look, planned):
+            return None
         if header.space != plan.settings.space:
             plan.bad.append((path, _other_space(path, plan.settings.space, header.space)))
             return None
         return planned
+
+    def _is_untimely(self, look: Look, planned: PlannedTrack) -> bool:
+        """Whether its time cannot be believed, which is then said."""
+        path, track = look.header.path, planned.header
+        fps = planned.fps * planned.frame_step
+        problem = self._max_gap.problem(path, track, fps, planned.window)
+        if self._rate_given(planned.session, planned.recording, path.name) is None:
+            problem = rate_problem(path, fps) or problem
+        elif note := rate_note(fps, track.fps, planned.session):
+            self.plan.notes.append(note)
+        if problem is not None and (path, problem) not in self.plan.bad:
+            self.plan.bad.append((path, problem))
+        return problem is not None
 
     def _is_known(self, planned: PlannedTrack, name: str, path: Path) -> None:
         self.plan.known.append(name)
@@ -320,24 +340,30 @@ class _Planner:
         if known.session.fps != planned.fps:
             self._keep(f"frame rate of {known.session.fps:g} frames per second", name)
         if (known.first_frame, known.frame_step) != (planned.first_frame, planned.frame_step):
-            self._keep("frames: they were trimmed or downsampled otherwise", name)
+            self._keep("frames: they were trimmed, downsampled or numbered otherwise", name)
 
     def _keep(self, what: str, name: str) -> None:
         self._kept.setdefault(what, []).append(name)
 
     def _rate(self, session: str, recording: str, source: str, track: TrackHeader) -> float:
         """Frames of the video per second."""
-        if isinstance(self._rates, Table):
-            row = self._rates.row_of(session, recording, source)
-            if row is not None:
-                self._used_rates.add(row)
-                return float(self._rates.rows[row]["fps"])
-        elif self._rates is not None:
-            return self._rates
+        given = self._rate_given(session, recording, source)
+        if given is not None:
+            return given
         if track.fps is not None:
             return track.fps
         self._assumed.append(session)
         return DEFAULT_FPS
+
+    def _rate_given(self, session: str, recording: str, source: str) -> float | None:
+        """Frames of the video per second, as a person says."""
+        if not isinstance(self._rates, Table):
+            return self._rates
+        row = self._rates.row_of(session, recording, source)
+        if row is None:
+            return None
+        self._used_rates.add(row)
+        return float(self._rates.rows[row]["fps"])
 
     def _columns(self, path: Path, track: TrackHeader) -> tuple[int, ...]:
         found, wanted = track.keypoints, self._wanted

@@ -64,6 +64,12 @@ def parse_trim(text: str | None) -> Trim:
     )
 
 
+def parse_length(text: str) -> int | float | None:
+    """Frames (int) or seconds (float) of ``"300"``, ``"10s"`` or ``"1.5min"``; None of others."""
+    match = _SIDE.fullmatch(text)
+    return _side(match[1]) if match and match[1] else None
+
+
 def _side(text: str) -> int | float | None:
     if not text:
         return None

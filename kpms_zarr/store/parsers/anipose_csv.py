@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +19,13 @@ from kpms_zarr.store.parsers.base import (
     TrackHeader,
     some,
 )
+from kpms_zarr.store.parsers.clock import ROWS, Timing
+from kpms_zarr.store.parsers.row_index import RowIndex
 from kpms_zarr.store.parsers.text import (
     LONGEST_LINE,
     Table,
+    column_cells,
     fields,
-    lines,
     opened,
     read_blocks,
 )
@@ -38,7 +39,6 @@ _FRAME_NUMBER = "fnum"
 _TRANSFORMATION = frozenset((*(f"M_{i}{j}" for i in range(3) for j in range(3)), "center")) | {
     f"center_{i}" for i in range(3)
 }
-_FRAMES_AT_ONCE = 4096
 
 # keypoint -> coordinate or other quantity -> number of the field
 _Groups = dict[str, dict[str, int]]
@@ -74,21 +74,30 @@ def sniff(path: Path) -> str | None:
 def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
     """Read the column names, and the frame numbers of all rows; see `Parser`."""
     header = _read_header(path)
-    first_frame, frame_step, notes = _frame_numbers(path, header)
-    track = TrackHeader("", header.keypoints, first_frame=first_frame, frame_step=frame_step)
+    timing = _timing(path, header, options)
+    track = timing.of(TrackHeader("", header.keypoints))
     has_confidence = header.confidence is not None
-    return FileHeader(PARSER.name, path, _SPACE, (track,), has_confidence, (*header.notes, *notes))
+    notes = (*header.notes, *timing.notes)
+    return FileHeader(PARSER.name, path, _SPACE, (track,), has_confidence, notes)
+
+
+def _timing(path: Path, header: _Header, options: ReadOptions) -> Timing:
+    """What the frame numbers say."""
+    if header.frame_number is None or options.time_unit == ROWS:
+        return Timing()
+    numbers = RowIndex(
+        unit=options.time_unit, where=str(path), first_row=2, name=f"column `{_FRAME_NUMBER}`"
+    )
+    for cells in column_cells(_table(path, header), header.frame_number):
+        numbers.add(cells)
+    return numbers.timing()
 
 
 def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
     header = _read_header(path)
-    columns = tuple(header.used.tolist())
-    table = Table(
-        path, 1, len(header.fields), columns, tuple(header.fields[n].strip() for n in columns)
-    )
     start = 0
-    for values in read_blocks(table, block_frames):
+    for values in read_blocks(_table(path, header), block_frames):
         confidence = header.confidence
         yield PoseBlock(
             start,
@@ -96,6 +105,12 @@ def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> It
             {} if confidence is None else {"": values[:, confidence]},
         )
         start += len(values)
+
+
+def _table(path: Path, header: _Header) -> Table:
+    columns = tuple(header.used.tolist())
+    names = tuple(header.fields[number].strip() for number in columns)
+    return Table(path, 1, len(header.fields), columns, names)
 
 
 def _groups(names: list[str]) -> tuple[_Groups, list[str]]:
@@ -192,58 +207,6 @@ def _lay_out(names: list[str], keypoints: _Groups) -> _Header:
         confidence=None if unscored else within[:, -1],
         frame_number=stripped.index(_FRAME_NUMBER) if _FRAME_NUMBER in stripped else None,
         notes=tuple(notes),
-    )
-
-
-def _frame_numbers(path: Path, header: _Header) -> tuple[int, int, tuple[str, ...]]:
-    """First frame and step in the video, with a note where the numbers do not say them."""
-    if header.frame_number is None:
-        return 0, 1, ()
-    numbers = []
-    with opened(path) as file:
-        rows = (line for line in islice(lines(file), 1, None) if not line.isspace())
-        while block := list(islice(rows, _FRAMES_AT_ONCE)):
-            try:
-                numbers.append(_field(block, header.frame_number, len(header.fields)))
-            except (ValueError, IndexError):
-                return 0, 1, ("`fnum` holds something else than numbers: it is not used",)
-    counted = np.concatenate(numbers)
-    if not np.isfinite(counted).all():
-        return 0, 1, ("`fnum` is missing in some rows: it is not used",)
-    first = counted[0]
-    steps = np.diff(counted) if len(counted) > 1 else np.ones(1)
-    whole = bool(np.all((np.mod(counted, 1) == 0) & (counted >= 0)))
-    if whole and steps[0] > 0 and np.all(steps == steps[0]) and counted[-1] < 2**53:
-        return int(first), int(steps[0]), ()
-    return 0, 1, (_irregular(counted, steps),)
-
-
-def _field(block: list[str], at: int, n_fields: int) -> np.ndarray:
-    """One field of some lines; it is one of the last, so lines are split from their end."""
-    from_end = n_fields - at
-    return np.array(
-        [
-            float(fields(line)[at] if '"' in line else line.rsplit(",", from_end)[-from_end])
-            for line in block
-        ]
-    )
-
-
-def _irregular(counted: np.ndarray, steps: np.ndarray) -> str:
-    back = np.flatnonzero(~(steps > 0))
-    if len(back):
-        return (
-            f"the frame numbers `fnum` start again or go back {len(back)} times, first at row "
-            f"{back[0] + 3}: the file may hold several recordings, which are read as one; "
-            "split it into one file a recording"
-        )
-    values, counts = np.unique(steps, return_counts=True)
-    jumps = np.flatnonzero(steps != values[np.argmax(counts)])
-    if not len(jumps):
-        return "the frame numbers `fnum` are no whole numbers: they are not used"
-    return (
-        f"the frame numbers `fnum` are not evenly spaced ({len(jumps)} jumps, first at row "
-        f"{jumps[0] + 3}): frames are read as if they followed one another"
     )
 
 

@@ -29,6 +29,7 @@ def tracks_in_memory(
     arrays: Mapping[str, Any] | None,
     confidences: Mapping[str, Any] | None = None,
     keypoint_names: Sequence[str] = (),
+    time_unit: str = "auto",
 ) -> dict[str, Tracks] | None:
     """Sessions from arrays and from ``movement`` datasets; None without any.
 
@@ -40,6 +41,8 @@ def tracks_in_memory(
         By session name; may lack some.
     keypoint_names : sequence of str, optional
         Default: ``keypoint_0``, ``keypoint_1``, ...
+    time_unit : str
+        Of the times of datasets, see `ReadOptions`.
 
     Raises
     ------
@@ -60,7 +63,7 @@ def tracks_in_memory(
             from kpms_zarr.store.parsers import movement_netcdf  # it imports xarray
 
             try:
-                found[str(name)] = movement_netcdf.tracks_of_dataset(values, str(name))
+                found[str(name)] = movement_netcdf.tracks_of_dataset(values, str(name), time_unit)
             except InputError as error:
                 problems += error.problems
             continue

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from kpms_zarr.store.parsers.gaps import Gaps
+
 R = TypeVar("R")
 
 
@@ -25,11 +27,14 @@ class ReadOptions:
         Which columns of a table hold what, see ``parsers/table.py``.
     memory : mapping of str to Tracks, optional
         Sessions that are in memory and in no file, by name.
+    time_unit : str
+        What indices, frame numbers and time stamps count: one of ``clock.TIME_UNITS``.
     """
 
     keypoint_names: tuple[str, ...] = ()
     mapping: Mapping[str, Any] | None = None
     memory: Mapping[str, Tracks] | None = None
+    time_unit: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class TrackHeader:
         Which recording it is, in files that hold several; "" where there is one only.
     first_frame, frame_step : int
         Frame i of the track is frame ``first_frame + frame_step * i`` of the video.
+    gaps : Gaps, optional
+        Frames of the track that the file has no rows of: whoever reads it fills them in.
     fps : float, optional
         Frames of the video per second, where the file says so.
     video : str
@@ -80,6 +87,7 @@ class TrackHeader:
     frame_step: int = 1
     fps: float | None = None
     video: str = ""
+    gaps: Gaps | None = field(default=None, compare=False)
 
     @property
     def key(self) -> str:
@@ -121,7 +129,8 @@ class PoseBlock:
     Attributes
     ----------
     start : int
-        Index of the first frame of the block within its tracks.
+        Index of the first frame of the block within its tracks, or of its first row in tracks with
+        gaps that are not filled in.
     position : dict of str to ndarray, (frame, keypoint, space) float32
         By key of the track; units of the file (usually pixels); NaN = missing.
     confidence : dict of str to ndarray, (frame, keypoint) float32

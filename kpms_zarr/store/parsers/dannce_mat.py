@@ -27,6 +27,7 @@ from kpms_zarr.store.parsers.base import (
     check_block_frames,
     float32,
 )
+from kpms_zarr.store.parsers.clock import ROWS, Clock, Timing
 from kpms_zarr.store.parsers.naming import keypoint_names
 from kpms_zarr.store.tracking import is_missing
 
@@ -83,6 +84,7 @@ class _Contents:
 
     pose: _Array
     peak: _Array | None
+    samples: _Array | None
     notes: tuple[str, ...]
 
     @property
@@ -130,15 +132,16 @@ def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
     with _opened(path) as contents:
         names, notes = keypoint_names(options, contents.pose.shape[-1], str(path))
         animals, absent = _animals(contents, path)
+        timing = _timing(contents, options, path)
         if contents.peak is not None:
             notes = (*notes, _scale(contents.peak, contents.n_frames))
     return FileHeader(
         format=PARSER.name,
         path=path,
         space=_SPACE,
-        tracks=tuple(TrackHeader(name, names) for name in animals),
+        tracks=tuple(timing.of(TrackHeader(name, names)) for name in animals),
         has_confidence=contents.peak is not None,
-        notes=(*notes, *contents.notes, *absent),
+        notes=(*notes, *contents.notes, *timing.notes, *absent),
     )
 
 
@@ -230,8 +233,11 @@ def _contents(arrays: dict[str, _Array], path: Path) -> _Contents:
             fix="run the prediction of this video again, or leave the file out",
         )
     peak, notes = _peak(arrays.get(_PEAK), shape)
-    samples = _samples(arrays.get(_SAMPLES), shape[0])
-    return _Contents(pose, peak, (*notes, *samples))
+    samples = arrays.get(_SAMPLES)
+    if samples is not None and math.prod(samples.shape) != shape[0]:
+        odd = f"shape {samples.shape} does not fit {shape[0]} frames"
+        samples, notes = None, (*notes, f"left out `{_SAMPLES}`, whose {odd}")
+    return _Contents(pose, peak, samples, notes)
 
 
 def _peak(peak: _Array | None, shape: tuple[int, ...]) -> tuple[_Array | None, tuple[str, ...]]:
@@ -250,35 +256,20 @@ def _peak(peak: _Array | None, shape: tuple[int, ...]) -> tuple[_Array | None, t
     )
 
 
-def _samples(samples: _Array | None, n_frames: int) -> tuple[str, ...]:
-    """What a person should know of the sample numbers.
+def _timing(contents: _Contents, options: ReadOptions, path: Path) -> Timing:
+    """What the sample numbers say.
 
     They count time in any unit that the synchronisation of the cameras was written in: the script
-    that DANNCE has for it writes milliseconds, others frames. So they are not used.
+    that DANNCE has for it writes milliseconds, others frames.
     """
-    if samples is None:
-        return ()
-    if math.prod(samples.shape) != n_frames:
-        shape = f"shape {samples.shape}"
-        return (f"left out `{_SAMPLES}`, whose {shape} does not fit {n_frames} frames",)
-    if n_frames < 2:
-        return ()
-    with np.errstate(all="ignore"):
-        counted = samples.rows(0, samples.shape[0]).ravel().astype(np.float64)
-        steps = np.diff(counted)
-        is_even = steps[0] > 0 and np.all(np.abs(steps - steps[0]) <= 1e-6 * steps[0])
-    if not is_even:
-        return (
-            f"`{_SAMPLES}` is not evenly spaced: frames may be missing, and those that are there "
-            "are read as consecutive",
-        )
-    if steps[0] == 1 and counted[0] in (0, 1):
-        return ()
-    return (
-        f"`{_SAMPLES}` counts from {counted[0]:g} in steps of {steps[0]:g}, and the file does not "
-        f"say of what (frames; or milliseconds, which would be {1000 / steps[0]:.4g} frames per "
-        "second): frames are read as consecutive, so give the fps of these rows",
+    if contents.samples is None or options.time_unit == ROWS:
+        return Timing()
+    clock = Clock(
+        f"the sample numbers `{_SAMPLES}`", "samples", unit=options.time_unit, where=str(path)
     )
+    with np.errstate(all="ignore"):
+        clock.add(contents.samples.rows(0, contents.samples.shape[0]).astype(np.float64))
+    return clock.timing()
 
 
 def _scale(peak: _Array, n_frames: int) -> str:

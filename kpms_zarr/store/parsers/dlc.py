@@ -11,6 +11,7 @@ import numpy as np
 from kpms_zarr.store.errors import InputError, OtherKindError, Problem
 from kpms_zarr.store.parsers.appearing import appears, left_out, nobody_appears
 from kpms_zarr.store.parsers.base import FileHeader, PoseBlock, TrackHeader, float32, some
+from kpms_zarr.store.parsers.clock import Timing
 
 SPACE = ("x", "y", "z")
 LIKELIHOOD = "likelihood"
@@ -76,15 +77,15 @@ class Layout:
             confidence={name: numbers[:, where] for name, where in self.confidence.items()},
         )
 
-    def header(self, format: str, path: Path) -> FileHeader:
+    def header(self, format: str, path: Path, timing: Timing) -> FileHeader:
         """Say the same in the words that all formats share."""
         return FileHeader(
             format=format,
             path=path,
             space=self.space,
-            tracks=self.tracks,
+            tracks=tuple(timing.of(track) for track in self.tracks),
             has_confidence=bool(self.confidence),
-            notes=self.notes,
+            notes=(*self.notes, *timing.notes),
         )
 
     def of(self, names: Sequence[str]) -> Layout:

@@ -21,6 +21,7 @@ from kpms_zarr.store.parsers.base import (
     check_block_frames,
     remembered,
 )
+from kpms_zarr.store.parsers.clock import ROWS, Timing
 from kpms_zarr.store.parsers.dlc import (
     COORDS,
     SCAN_FRAMES,
@@ -29,7 +30,8 @@ from kpms_zarr.store.parsers.dlc import (
     only_appearing,
     refuse_labelled_frames,
 )
-from kpms_zarr.store.parsers.text import LONGEST_LINE, Table, read_blocks, readable
+from kpms_zarr.store.parsers.row_index import RowIndex
+from kpms_zarr.store.parsers.text import LONGEST_LINE, Table, column_cells, read_blocks, readable
 
 # scorer, individuals, bodyparts, coords, the name of the index, two frames
 _FIRST_LINES = 7
@@ -69,7 +71,18 @@ def sniff(path: Path) -> str | None:
 
 def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
     """Read the header, and for multi-animal files find who appears; see `Parser`."""
-    return _inspect(path)[1].header(PARSER.name, path)
+    header, layout = _inspect(path)
+    return layout.header(PARSER.name, path, _timing(path, header, layout, options))
+
+
+def _timing(path: Path, header: _Header, layout: Layout, options: ReadOptions) -> Timing:
+    """What the row index says of the frames."""
+    if not header.n_index or options.time_unit == ROWS:
+        return Timing()
+    index = RowIndex(unit=options.time_unit, where=str(path), first_row=header.n_lines + 1)
+    for cells in column_cells(_table(path, header, layout), header.n_index - 1):
+        index.add(cells)
+    return index.timing()
 
 
 def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
@@ -188,17 +201,20 @@ def _is_index_name(frames: list[list[str]]) -> bool:
     return not any(rest) and bool(name) and not name.isdigit() and frames[1][0].isdigit()
 
 
-def _blocks(path: Path, header: _Header, layout: Layout, block_frames: int) -> Iterator[PoseBlock]:
+def _table(path: Path, header: _Header, layout: Layout) -> Table:
     columns = [header.columns[number] for number in layout.used]
-    table = Table(
+    return Table(
         path,
         header.n_lines,
         header.n_fields,
         columns=tuple((layout.used + header.n_index).tolist()),
         names=tuple(" ".join(column[1:]) for column in columns),
     )
+
+
+def _blocks(path: Path, header: _Header, layout: Layout, block_frames: int) -> Iterator[PoseBlock]:
     start = 0
-    for values in read_blocks(table, block_frames):
+    for values in read_blocks(_table(path, header, layout), block_frames):
         yield layout.block(start, values)
         start += len(values)
 

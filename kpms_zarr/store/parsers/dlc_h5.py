@@ -26,6 +26,7 @@ from kpms_zarr.store.parsers.base import (
     remembered,
     some,
 )
+from kpms_zarr.store.parsers.clock import ROWS, Timing
 from kpms_zarr.store.parsers.dlc import (
     SCAN_FRAMES,
     Layout,
@@ -34,11 +35,13 @@ from kpms_zarr.store.parsers.dlc import (
     refuse_labelled_frames,
 )
 from kpms_zarr.store.parsers.hdf5 import DAMAGE, is_hdf5, opened, text
+from kpms_zarr.store.parsers.row_index import RowIndex
 
 # Keys that DeepLabCut itself gives its tables.
 _DLC_KEYS = ("df_with_missing", "tracks")
 
 _MOST_COLUMNS = 1_000_000
+_INDEX_AT_ONCE = 500_000
 
 _Columns = list[tuple[str, ...]]
 
@@ -64,6 +67,8 @@ class _Table:
     n_frames: int
     n_index: int
     first_index: str
+    index: str = ""
+    index_field: str = ""
     n_written: int = 0
 
 
@@ -85,7 +90,32 @@ def sniff(path: Path) -> str | None:
 
 def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
     """Read the column names, and for multi-animal files find who appears; see `Parser`."""
-    return _inspected(path)[1].header(PARSER.name, path)
+    table, layout = _inspected(path)
+    return layout.header(PARSER.name, path, _timing(path, table, options))
+
+
+def _timing(path: Path, table: _Table, options: ReadOptions) -> Timing:
+    """What the row index says of the frames."""
+    if options.time_unit == ROWS or not table.index:
+        return Timing()
+    where = f"{path}, table `/{table.key}`"
+    with opened(path) as file:
+        data = hdf5.dataset(file, table.index)
+        if data is None:
+            return Timing()
+        hdf5.check_inside(data, where)
+        hdf5.check_size(data, where)
+        kind = text(data.attrs.get("index_kind" if table.index_field else "kind", ""))
+        dtype = data.dtype[table.index_field] if table.index_field else data.dtype
+        if dtype.kind not in "fiuS":
+            note = "the row index is neither numbers nor text: rows are read as consecutive frames"
+            return Timing(notes=(note,))
+        stated = "ns" if kind.startswith(("datetime64", "timedelta64")) else None
+        index = RowIndex(unit=options.time_unit, where=where, stated=stated)
+        rows = data.fields(table.index_field) if table.index_field else data
+        for start in range(0, table.n_frames, _INDEX_AT_ONCE):
+            index.add(np.asarray(rows[start : start + _INDEX_AT_ONCE]))
+        return index.timing()
 
 
 def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
@@ -222,8 +252,9 @@ def _describe_table(group: h5py.Group, key: str) -> _Table:
     one_index = "index" in rows.dtype.names
     first = text(rows.fields("index")[:1][0]) if one_index and len(rows) else ""
     names = tuple(str(name or "") for name in names)
-    n_index = 1 if one_index else 2
-    return _Table(key, names, columns, values, len(rows), n_index, first, n_written)
+    if not one_index:
+        return _Table(key, names, columns, values, len(rows), 2, first, n_written=n_written)
+    return _Table(key, names, columns, values, len(rows), 1, first, rows.name, "index", n_written)
 
 
 def _describe_fixed(group: h5py.Group, key: str) -> _Table:
@@ -246,7 +277,7 @@ def _describe_fixed(group: h5py.Group, key: str) -> _Table:
     # pandas writes one dummy row for an empty axis, and its real shape as an attribute.
     n_frames = 0 if "shape" in index.attrs else len(index)
     first = text(index[0]) if n_frames and index.dtype.kind == "S" else ""
-    return _Table(key, names, columns, values, n_frames, 1, first)
+    return _Table(key, names, columns, values, n_frames, 1, first, index.name)
 
 
 def _fixed_columns(group: h5py.Group, axis: str) -> tuple[tuple[str, ...], _Columns]:

@@ -20,7 +20,7 @@ from kpms_zarr.store.parsers.base import (
     float32,
     some,
 )
-from kpms_zarr.store.parsers.clock import Clock, Timing
+from kpms_zarr.store.parsers.clock import Timing
 from kpms_zarr.store.parsers.hdf5 import text
 from kpms_zarr.store.parsers.naming import keypoint_names
 
@@ -221,46 +221,17 @@ def _individuals(data: xarray.Dataset, dims: dict[str, Hashable]) -> tuple[str, 
 # ------------------------------------------------------------------ reading
 
 
-def header_of(poses: Poses, data: xarray.Dataset, format: str, path: Path) -> FileHeader:
+def header_of(
+    poses: Poses, data: xarray.Dataset, format: str, path: Path, timing: Timing
+) -> FileHeader:
     """Say the same in the words that all formats share."""
-    timing = _timing(data)
-    tracks = tuple(
-        replace(track, fps=timing.fps, first_frame=timing.first_frame) for track in poses.tracks
-    )
+    tracks = tuple(timing.of(track) for track in poses.tracks)
     notes = [*poses.notes, *timing.notes]
     source = data.attrs.get("source_file")
     if isinstance(source, str) and source:
         notes.append(f"made from `{source}`")
     has_confidence = poses.confidence is not None
     return FileHeader(format, path, poses.space, tracks, has_confidence, tuple(notes))
-
-
-def _timing(data: xarray.Dataset) -> Timing:
-    """Frame rate and number of the first frame, from the attributes and the coordinate time."""
-    fps, unit = _rate(data.attrs.get("fps")), text(data.attrs.get("time_unit", "seconds"))
-    if "time" not in data.coords or data.coords["time"].dtype.kind not in "fiu":
-        return Timing(fps)
-    times = np.asarray(data.coords["time"].values, dtype=np.float64)
-    if fps is not None and unit == "seconds":
-        first = times[0] * fps if np.isfinite(times[0]) else 0.0
-        # Between two frames, as after interpolation, it is the number of neither.
-        is_frame = 0 <= first < 2**53 and abs(first - round(first)) < 0.01
-        return Timing(fps, round(first) if is_frame else 0)
-    clock = Clock()
-    clock.add(times)
-    timing = clock.timing()
-    if fps is not None or unit == "frames":
-        # Nothing to be said of frame numbers: that is what they are.
-        return Timing(fps, timing.first_frame)
-    return timing
-
-
-def _rate(value: object) -> float | None:
-    try:
-        fps = float(np.asarray(value).ravel()[0])
-    except (TypeError, ValueError, IndexError):
-        return None
-    return fps if np.isfinite(fps) and fps > 0 else None
 
 
 def blocks_of(poses: Poses, block_frames: int) -> Iterator[PoseBlock]:

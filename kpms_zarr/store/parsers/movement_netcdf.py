@@ -22,6 +22,7 @@ from kpms_zarr.store.parsers.base import (
     check_block_frames,
     some,
 )
+from kpms_zarr.store.parsers.clock import AUTO
 from kpms_zarr.store.parsers.hdf5 import (
     DAMAGE,
     attribute,
@@ -34,6 +35,7 @@ from kpms_zarr.store.parsers.hdf5 import (
     text,
 )
 from kpms_zarr.store.parsers.movement_dataset import NAMES, blocks_of, header_of, poses_of
+from kpms_zarr.store.parsers.movement_time import timing_of
 
 if TYPE_CHECKING:
     import xarray
@@ -70,7 +72,8 @@ def sniff(path: Path) -> str | None:
 def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
     """Find the individuals and what is said of time; see `Parser`."""
     with _opened(path) as data:
-        return header_of(poses_of(data, str(path), options), data, PARSER.name, path)
+        timing = timing_of(data, options.time_unit, str(path))
+        return header_of(poses_of(data, str(path), options), data, PARSER.name, path, timing)
 
 
 def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
@@ -80,7 +83,7 @@ def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> It
         yield from blocks_of(poses_of(data, str(path), options), block_frames)
 
 
-def tracks_of_dataset(dataset: xarray.Dataset, name: str) -> Tracks:
+def tracks_of_dataset(dataset: xarray.Dataset, name: str, time_unit: str = AUTO) -> Tracks:
     """Sessions of a ``movement`` dataset in memory.
 
     Parameters
@@ -90,6 +93,8 @@ def tracks_of_dataset(dataset: xarray.Dataset, name: str) -> Tracks:
         in any order.
     name : str
         Name of the session; of several individuals, each name follows it.
+    time_unit : str
+        Of the coordinate ``time``, see `ReadOptions`.
 
     Returns
     -------
@@ -108,7 +113,8 @@ def tracks_of_dataset(dataset: xarray.Dataset, name: str) -> Tracks:
         )
     poses = poses_of(dataset, where, NO_OPTIONS)
     block = next(blocks_of(poses, poses.n_frames))
-    header = header_of(poses, dataset, "array", Path(name))
+    timing = timing_of(dataset, time_unit, where)
+    header = header_of(poses, dataset, "array", Path(name), timing)
     return Tracks(header, block.position, block.confidence)
 
 

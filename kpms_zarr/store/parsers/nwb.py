@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -98,13 +97,10 @@ def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
         layout = _inspect(file, path)
         tracks, notes = [], list(layout.notes)
         for pose in layout.poses:
-            timing, (video, more) = timing_of(pose.longest), _video(pose.group)
-            found: dict[str, Any] = {
-                "fps": timing.fps,
-                "first_frame": timing.first_frame,
-                "video": video,
-            }
-            tracks.append(replace(_track(pose), **found))
+            where = f"{path}, `{clean(str(pose.longest.group.name))}`"
+            timing = timing_of(pose.longest, options.time_unit, where)
+            video, more = _video(pose.group)
+            tracks.append(timing.of(replace(_track(pose), video=video)))
             prefix = f"`{pose.part}`: " if pose.part else ""
             notes += [prefix + note for note in (*pose.notes, *timing.notes, *more)]
     return FileHeader(

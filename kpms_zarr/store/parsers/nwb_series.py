@@ -11,7 +11,7 @@ import numpy as np
 
 from kpms_zarr.store.errors import Problem
 from kpms_zarr.store.parsers.base import some
-from kpms_zarr.store.parsers.clock import Clock, Timing
+from kpms_zarr.store.parsers.clock import ROWS, Clock, Timing
 from kpms_zarr.store.parsers.hdf5 import (
     attribute,
     check_inside,
@@ -187,9 +187,12 @@ def other_times(series: Sequence[Series], where: str) -> list[Problem]:
     return [Problem("series of the same frames", some(other, 3), where, fix)]
 
 
-def timing_of(series: Series) -> Timing:
-    """What its time stamps say, or its rate."""
-    clock, start, times = Clock(), _start(series), _times(series)
+def timing_of(series: Series, unit: str, where: str) -> Timing:
+    """What its time stamps say, or its rate; `unit` as a person says, `where` for errors."""
+    if unit == ROWS:
+        return Timing()
+    clock = Clock(unit=unit, stated="s", where=where)
+    start, times = _start(series), _times(series)
     if start is not None and start[1] != 1:
         return Timing(start[1])
     if start is not None:

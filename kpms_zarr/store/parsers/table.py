@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +53,10 @@ from kpms_zarr.store.parsers.base import (
     check_block_frames,
     float32,
 )
-from kpms_zarr.store.parsers.clock import Clock
+from kpms_zarr.store.parsers.clock import ROWS, Clock, Timing, told
+from kpms_zarr.store.parsers.gaps import Count, contradiction
 from kpms_zarr.store.parsers.table_files import Batch, names_of, sniffed_names
-from kpms_zarr.store.parsers.table_mapping import Columns, columns_of, plain
+from kpms_zarr.store.parsers.table_mapping import Columns, columns_of, plain, unit_in
 from kpms_zarr.store.parsers.table_rows import (
     Rows,
     batches_of,
@@ -139,28 +140,22 @@ def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> It
 
 
 def _inspect(path: Path, options: ReadOptions) -> _Table:
-    columns = columns_of(names_of(path), options.mapping, str(path))
-    clock, notes = Clock(), list(columns.notes)
-    rows = scan(path, columns, clock)
-    check_frames(rows, columns, path)
-    timing = clock.timing()
-    step = max(1, rows.step)
-    has_frames = columns.frame is not None
-    common = {
-        "first_frame": rows.first if has_frames else timing.first_frame,
-        "frame_step": step,
-        "fps": timing.fps and timing.fps * step,
-    }
+    names = names_of(path)
+    columns = columns_of(names, options.mapping, str(path))
+    if options.time_unit == ROWS:
+        is_wide = columns.keypoint is None and columns.individual is None
+        columns = replace(columns, time=None, frame=None if is_wide else columns.frame)
+    rows, timing = _timed(path, columns, names, options.time_unit)
     tracks, cells = _tracks(columns, rows)
     n_cells = sum(map(len, cells.values()))
     table = _Table(
         path,
         columns,
         rows,
-        tuple(TrackHeader(individual, names, **common) for individual, names in tracks),  # type: ignore[arg-type]
+        tuple(timing.of(TrackHeader(individual, keypoints)) for individual, keypoints in tracks),
         cells,
         n_cells,
-        (*notes, *timing.notes),
+        (*columns.notes, *timing.notes),
     )
     if not rows.is_sorted and rows.n_frames * table.frame_bytes > _UNSORTED_BYTES:
         raise InputError(
@@ -170,6 +165,40 @@ def _inspect(path: Path, options: ReadOptions) -> _Table:
             fix="sort the table, for example with pandas: df.sort_values('frame')",
         )
     return table
+
+
+def _timed(path: Path, columns: Columns, names: Sequence[str], unit: str) -> tuple[Rows, Timing]:
+    """The rows, and what the columns of frames and times say together."""
+    name = "" if columns.time is None else names[columns.time]
+    source = f"the times in column `{name}`"
+    clock = Clock(source, unit=unit, stated=unit_in(name), where=str(path), first_row=2)
+    count = Count()
+    rows = scan(path, columns, clock, count)
+    check_frames(rows, columns, path)
+    if columns.frame is None:
+        return rows, clock.timing()
+    counted = f"the numbers in column `{names[columns.frame]}`"
+    step = max(1, rows.step)
+    gaps = None
+    if rows.is_sorted and count.common_step == step:
+        gaps = count.gaps(counted)
+        gaps = gaps and replace(gaps, is_filled=True)
+    notes = told(gaps, rows.first, step)
+    if columns.time is None or not rows.is_sorted:
+        why = (f"{source} are not used: rows are not in the order of frames",)
+        return rows, Timing(None, rows.first, step, gaps, notes if columns.time is None else why)
+    timing = clock.timing()
+    other = timing.gaps
+    if timing.fps is not None and (found := contradiction(gaps, other, (counted, source))):
+        raise InputError(
+            expected="frame numbers and times that say the same",
+            found=found,
+            where=str(path),
+            fix="correct one of the columns, or map only one of them as `frame` or `time`",
+        )
+    # Of time stamps, only what they say besides.
+    notes = (*notes, *(note for note in timing.notes if note not in told(other)))
+    return rows, Timing(timing.fps and timing.fps * step, rows.first, step, gaps, notes)
 
 
 def _tracks(

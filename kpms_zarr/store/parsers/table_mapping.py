@@ -33,7 +33,20 @@ _EXAMPLES = (
 )
 
 _FRAMES = ("frame", "frames", "frame_number", "frame_index", "frame_idx", "frame_id")
-_TIMES = ("time", "times", "timestamp", "timestamps", "time_s", "seconds")
+_UNITS = {
+    "s": ("s", "sec", "secs", "seconds"),
+    "ms": ("ms", "msec", "msecs", "millis", "milliseconds"),
+    "us": ("us", "usec", "usecs", "micros", "microseconds"),
+    "ns": ("ns", "nsec", "nanos", "nanoseconds"),
+}
+_TIMES = (
+    "time",
+    "times",
+    "timestamp",
+    "timestamps",
+    *(f"{word}_{name}" for word in ("time", "timestamp") for of in _UNITS.values() for name in of),
+    *(of[-1] for of in _UNITS.values()),
+)
 # What pandas calls the index of its rows.
 _INDEX = ("", "Unnamed: 0", "__index_level_0__")
 _WIDE = re.compile(rf"(.+)_(x|y|z|{'|'.join(_SCORES)})")
@@ -89,6 +102,12 @@ class Columns:
     keypoint: int | None = None
     missing: tuple[float | str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def unit_in(name: str) -> str | None:
+    """Unit that the name of a column of times ends with, such as ``time_ms`` or ``t [s]``."""
+    word = re.split(r"[\W_]+", name.lower().rstrip(")] "))[-1]
+    return next((unit for unit, words in _UNITS.items() if word in words), None)
 
 
 # (individual, keypoint) -> coordinate -> name of the column

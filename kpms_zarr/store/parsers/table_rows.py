@@ -10,6 +10,7 @@ import numpy as np
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.clock import Clock
+from kpms_zarr.store.parsers.gaps import Count
 from kpms_zarr.store.parsers.table_files import Batch, batches
 from kpms_zarr.store.parsers.table_mapping import Columns
 
@@ -53,8 +54,11 @@ def batches_of(path: Path, columns: Columns) -> Iterator[Batch]:
     return batches(path, numeric, textual, missing)
 
 
-def scan(path: Path, columns: Columns, clock: Clock) -> Rows:
-    """Look at all rows, or at the first alone where there is nothing to be learnt from the rest."""
+def scan(path: Path, columns: Columns, clock: Clock, count: Count) -> Rows:
+    """Look at all rows, or at the first alone where there is nothing to be learnt from the rest.
+
+    The clock is shown the times, the count the numbers of frames.
+    """
     rows = Rows()
     in_rows = (columns.frame, columns.time, columns.individual, columns.keypoint)
     is_needed = any(column is not None for column in in_rows)
@@ -66,6 +70,8 @@ def scan(path: Path, columns: Columns, clock: Clock) -> Rows:
             is_new = np.diff(frames, prepend=before) != 0
             _add_frames(rows, frames, before)
             before = int(frames[-1])
+            if rows.is_sorted:
+                count.add(frames[is_new].astype(np.float64))
         if columns.time is not None:
             clock.add(batch.numbers[is_new, -1])
         codes_of(batch, columns, rows, path)

@@ -31,7 +31,8 @@ from kpms_zarr.store.parsers.text_rows import (
 )
 
 __all__ = [
-    "LONGEST_LINE", "MISSING", "Table", "fields", "lines", "opened", "read_blocks", "readable",
+    "LONGEST_LINE", "MISSING", "Table", "column_cells", "fields", "lines", "opened", "read_blocks",
+    "readable",
 ]  # fmt: skip
 
 LONGEST_LINE = 4_000_000
@@ -42,6 +43,8 @@ _RANGE_BYTES = 1_000_000
 _FIRST_RANGE_BYTES = 100_000
 _MOST_THREADS = 4
 _LINE_END = re.compile(rb"\r\n?|\n")
+# Of an index, in bytes; paths of images are longer, and no plain numbers then.
+_LONGEST_INDEX = 256
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -99,6 +102,49 @@ def read_blocks(
         row += len(piece.values)
     if n_kept:
         yield np.concatenate(kept)
+
+
+def column_cells(table: Table, column: int) -> Iterator[np.ndarray]:
+    """One cell of every row, (row,) bytes without quotes and blanks around them, in blocks.
+
+    Without empty lines, and only up to a row of another length: of these, `read_blocks` speaks.
+    """
+    with readable(table.path), table.path.open("rb") as file:
+        _skip_lines(file, table)
+        for text, _ in _ranges(file, table, _RANGE_BYTES):
+            text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            cells, is_whole = _cells(text, table, column)
+            if len(cells):
+                yield cells
+            if not is_whole:
+                return
+
+
+def _cells(text: bytes, table: Table, column: int) -> tuple[np.ndarray, bool]:
+    """One cell of every row, and whether all rows are as long as they should be."""
+    letters = np.frombuffer(text, np.uint8)
+    end = np.append(np.flatnonzero(letters == ord("\n")), len(letters))
+    start = np.append(0, end[:-1] + 1)
+    mark = np.flatnonzero(letters == ord(table.delimiter))
+    if b'"' in text:
+        mark = mark[np.cumsum(letters == ord('"'))[mark] % 2 == 0]
+    first = np.searchsorted(mark, start)
+    n_marks = np.searchsorted(mark, end) - first
+    is_row = end > start
+    is_odd = is_row & (n_marks != table.n_fields - 1)
+    is_row &= ~np.maximum.accumulate(is_odd)
+    first, start, end = first[is_row], start[is_row], end[is_row]
+    if not len(start):
+        return np.empty(0, "S1"), not is_odd.any()
+    mark = np.append(mark, len(letters))
+    start = start if not column else mark[first + column - 1] + 1
+    end = np.minimum(end, mark[first + column])
+    width = np.arange(int(np.clip((end - start).max(), 1, _LONGEST_INDEX)))
+    place = start[:, np.newaxis] + width
+    shown = np.where(place < end[:, np.newaxis], letters[np.minimum(place, len(letters) - 1)], 0)
+    cells = shown.astype(np.uint8).view(f"S{len(width)}").ravel()
+    has_around = ((shown > 0) & (shown <= ord('"'))).any()
+    return np.char.strip(cells, b'" \t') if has_around else cells, not is_odd.any()
 
 
 @contextmanager

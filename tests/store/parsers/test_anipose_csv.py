@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.anipose_csv import PARSER
+from kpms_zarr.store.parsers.base import ReadOptions
 
 REAL = "anipose_csv/talmolab_stac-mjx/test_fly_treadmill_short.csv"
 WITH_SPACES = ["top front chamber", "top back chamber", "back center chamber"]
@@ -201,7 +202,7 @@ def test_frame_numbers__say_first_frame_and_step(tmp_path, fnum, first_frame, fr
     header = PARSER.inspect(write(tmp_path / "a.csv", numbers(20), fnum=fnum))
     (track,) = header.tracks
     assert (track.first_frame, track.frame_step) == (first_frame, frame_step)
-    assert header.notes == ()
+    assert len(header.notes) == (frame_step > 1)
 
 
 def test_frame_numbers__one_frame_only(tmp_path):
@@ -212,22 +213,39 @@ def test_frame_numbers__one_frame_only(tmp_path):
 @pytest.mark.parametrize(
     ("fnum", "note"),
     [
-        ([0, 1, 2, 5, 6], "not evenly spaced (1 jumps, first at row 5)"),
-        ([0, 1, 2, 0, 1], "start again or go back 1 times, first at row 5: the file may hold"),
-        ([4, 4, 4, 4, 4], "start again or go back 4 times, first at row 3"),
-        ([0, 0.5, 1, 1.5, 2], "no whole numbers"),
-        ([-2, -1, 0, 1, 2], "no whole numbers"),
+        (
+            [0, 1, 2, 5, 6],
+            "2 frames are missing after frame 2, as the numbers in column `fnum` say",
+        ),
+        ([-2, -1, 0, 1, 2], "begin at -2: taken as frame 0"),
         ([0, 1, "nan", 3, 4], "missing in some rows"),
         ([0, 1, "inf", 3, 4], "missing in some rows"),
-        ([0, 1, "", 3, 4], "something else than numbers"),
-        (["img1.png"] * 5, "something else than numbers"),
+        ([0, 1, "", 3, 4], "missing in some rows"),
+        ([0, 0.04, 0.08, 0.12, 0.16], "read as seconds, 25 frames per second"),
+        (["img1.png"] * 5, "text without plain frame numbers"),
     ],
 )
-def test_frame_numbers__irregular_ones_are_a_note(tmp_path, load, fnum, note):
+def test_frame_numbers__odd_ones_are_a_note(tmp_path, load, fnum, note):
     header = load(PARSER, write(tmp_path / "a.csv", numbers(5), fnum=fnum)).header
     assert (header.tracks[0].first_frame, header.tracks[0].frame_step) == (0, 1)
     assert len(header.notes) == 1
     assert note in header.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("fnum", "row", "found"),
+    [
+        ([0, 1, 2, 0, 1], 5, "frame 0 in the row after frame 2: the order of the rows says"),
+        ([4, 4, 4, 4, 4], 3, "frame 4 in the row after frame 4 (and in 3 more rows)"),
+    ],
+)
+def test_frame_numbers__that_go_back_are_refused(tmp_path, fnum, row, found):
+    path = write(tmp_path / "a.csv", numbers(5), fnum=fnum)
+    with pytest.raises(InputError, match="increase from row to row") as error:
+        PARSER.inspect(path)
+    assert f"row {row}: " in str(error.value)
+    assert found in str(error.value)
+    assert PARSER.inspect(path, ReadOptions(time_unit="rows")).tracks[0].gaps is None
 
 
 def test_frame_numbers__are_found_in_front_too(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.clock import Clock
 
 
@@ -32,7 +33,8 @@ def test_jitter__does_not_matter():
 def test_a_lost_frame__is_noted_and_the_rate_is_that_of_the_others():
     found = timing(np.delete(np.arange(1000) / 25, 500))
     assert found.fps == pytest.approx(25)
-    assert "1 gaps" in found.notes[0]
+    assert "1 frame is missing after frame 499" in found.notes[0]
+    assert (found.gaps.row.tolist(), found.gaps.n_missing.tolist()) == ([500], [1])
 
 
 def test_whole_numbers__are_frame_numbers():
@@ -44,11 +46,8 @@ def test_whole_numbers__are_frame_numbers():
 @pytest.mark.parametrize(
     ("times", "said"),
     [
-        (np.arange(50) * 40, "40 apart"),
-        (np.arange(50) * 33.3333 * 1000, "cannot be seconds"),
         (np.cumsum(np.arange(50) % 7 + 0.5), "irregular"),
-        (np.arange(50)[::-1] / 30, "do not increase"),
-        (np.zeros(50), "do not increase"),
+        (np.zeros(50), "the same in all rows"),
         ([0.0, np.nan, 0.2], "missing"),
     ],
 )
@@ -56,6 +55,37 @@ def test_other_times__give_no_rate_but_a_note(times, said):
     found = timing(times)
     assert found.fps is None
     assert said in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("times", "fps", "unit"),
+    [
+        (np.arange(50) * 40, 25, "milliseconds"),
+        (np.rint(np.arange(5000) * 1000 / 30), 30, "milliseconds"),
+        (np.arange(50) * 33.3333 * 1000, 30, "microseconds"),
+        (1.7e18 + np.arange(50) * 8.333333e6, 120, "nanoseconds"),
+        (7e5 + np.arange(50) / 50 / 86_400, 50, "days"),
+    ],
+)
+def test_times_in_another_unit__are_recognised_by_what_cameras_do(times, fps, unit):
+    found = timing(times)
+    assert found.fps == pytest.approx(fps, rel=1e-3)
+    assert f"read as {unit}" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("times", "found"),
+    [
+        (np.arange(50)[::-1] / 30, "1.6 in the row after 1.63333 (and in 48 more rows)"),
+        ([0, 0.1, 0.2, 0.2, 0.3], "0.2 in the row after 0.2"),
+        (np.arange(50) * 1e5 * 86_400, None),
+    ],
+)
+def test_times_that_cannot_be__are_refused(times, found):
+    with pytest.raises(InputError) as error:
+        timing(times)
+    assert (found or "in no unit is such a rate") in str(error.value)
+    assert "--time-unit rows" in str(error.value)
 
 
 @pytest.mark.parametrize("times", [[], [3.0]])

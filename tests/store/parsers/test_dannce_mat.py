@@ -276,12 +276,10 @@ def test_p_max__without_a_number(tmp_path, load):
         (np.arange(1, 10), None),
         (np.arange(9) * 20.0 + 1, "from 1 in steps of 20, and the file does not say of what"),
         (np.arange(9) * 1000 / 30 + 1, "which would be 30 frames per second"),
-        (np.arange(50, 59), "from 50 in steps of 1"),
-        (np.array([1, 2, 3, 4, 5, 6, 7, 8, 20]), "not evenly spaced"),
-        (np.arange(9)[::-1], "not evenly spaced"),
-        (np.zeros(9), "not evenly spaced"),
-        (np.array([np.nan, *range(8)]), "not evenly spaced"),
-        (np.array([np.inf] * 9), "not evenly spaced"),
+        (np.array([1, 2, 3, 4, 5, 6, 7, 8, 20]), "11 frames are missing after frame 7"),
+        (np.zeros(9), "the same in all rows"),
+        (np.array([np.nan, *range(8)]), "missing in some rows"),
+        (np.array([np.inf] * 9), "missing in some rows"),
         (np.arange(8), "does not fit 9 frames"),
     ],
 )
@@ -291,6 +289,30 @@ def test_sample_numbers(tmp_path, load, writer, samples, note):
     assert (header.tracks[0].first_frame, header.tracks[0].frame_step) == (0, 1)
     assert len(header.notes) == (2 if note is None else 3)
     assert note is None or note in header.notes[2]
+
+
+def test_sample_numbers__are_what_a_person_says(tmp_path):
+    arrays = pose(9, 4) | {"sampleID": (np.delete(np.arange(10), 4) * 20.0 + 1)[np.newaxis]}
+    path = write_v5(tmp_path / "a.mat", arrays)
+
+    def track(unit):
+        return PARSER.inspect(path, ReadOptions(time_unit=unit)).tracks[0]
+
+    assert (track("ms").fps, track("ms").frame_step) == (50, 1)
+    assert (track("frames").fps, track("frames").frame_step) == (None, 20)
+    assert [track(unit).gaps.total for unit in ("auto", "ms", "frames")] == [1, 1, 1]
+    assert track("rows").gaps is None
+
+
+def test_sample_numbers__say_the_first_frame_where_they_count_frames(tmp_path):
+    arrays = pose(9, 4) | {"sampleID": np.arange(50, 59)[np.newaxis]}
+    assert PARSER.inspect(write_v5(tmp_path / "a.mat", arrays)).tracks[0].first_frame == 50
+
+
+def test_sample_numbers__that_go_back_are_refused(tmp_path):
+    arrays = pose(9, 4) | {"sampleID": np.arange(9)[np.newaxis, ::-1]}
+    with pytest.raises(InputError, match="increase from row to row"):
+        PARSER.inspect(write_v5(tmp_path / "a.mat", arrays))
 
 
 # --- what is wrong is said ---------------------------------------------------------------
