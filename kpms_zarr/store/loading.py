@@ -316,8 +316,8 @@ class _Pieces:
         gaps = {track.key: track.gaps for track in header.tracks}
         for block in self._parser.read(header.path, FRAMES_PER_CHUNK, options):
             for key in block.position.keys() & self._tracks.keys():
-                for filled in _filled(block, key, gaps.get(key)):
-                    taken = self._taken(filled, key)
+                for frames in filled(block, key, gaps.get(key)):
+                    taken = self._taken(frames, key)
                     if taken is not None:
                         waiting[key].append(taken)
                         yield from self._full(key, waiting)
@@ -375,8 +375,22 @@ class _Pieces:
         return piece
 
 
-def _filled(block: PoseBlock, key: str, gaps: Gaps | None) -> Iterator[PoseBlock]:
-    """Rows of a track as frames, those that are missing before and between them filled in."""
+def filled(block: PoseBlock, key: str, gaps: Gaps | None) -> Iterator[PoseBlock]:
+    """Rows of a track as frames, with those that are missing before and between them as NaN.
+
+    Parameters
+    ----------
+    block : PoseBlock
+        Counts the rows of the file.
+    key : str
+        Of the track, which is alone in what is given where frames are missing.
+    gaps : Gaps, optional
+
+    Yields
+    ------
+    PoseBlock
+        Counts the frames of the track; at most a chunk of them where some are missing.
+    """
     if gaps is None or gaps.is_filled:
         yield block
         return

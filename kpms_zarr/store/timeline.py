@@ -16,7 +16,6 @@ from kpms_zarr.store.trimming import parse_length
 DEFAULT_MAX_GAP = "10min"
 # Frames of the longest gap that anybody can ask for: two years of video.
 _LONGEST_GAP = 2**31
-_COMMON_FPS = 40.0
 # Two frame rates that are nearer than this are the same.
 _SAME_RATE = 0.005
 
@@ -131,13 +130,12 @@ def _likely(fps: float) -> tuple[float, str] | None:
     """What such a rate may have been meant to be, and in which words."""
     readings = (
         (1 / fps, "the seconds from frame to frame"),
-        (1000 * fps, "frames per millisecond"),
         (fps / 1000, "a thousandfold"),
+        (1000 * fps, "frames per millisecond"),
         (fps / 1e6, "a millionfold"),
         (1e6 / fps, "the microseconds from frame to frame"),
     )
-    found = [(round(rate, 4), words) for rate, words in readings if is_plausible(rate)]
-    return min(found, key=lambda one: abs(math.log(one[0] / _COMMON_FPS)), default=None)
+    return next(((round(fps, 4), words) for fps, words in readings if is_plausible(fps)), None)
 
 
 def _span(seconds: float) -> str:

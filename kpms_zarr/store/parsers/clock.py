@@ -139,7 +139,7 @@ class Clock:
         if stamps.n == 1:
             is_number = self._kind == "frames" and count.is_whole and count.first >= 0
             return Timing(first_frame=count.first if is_number else 0)
-        if stamps.is_constant and self._kind != "frames":
+        if stamps.is_constant and self._kind != "frames" and self._unit == AUTO:
             return self._unused("are the same in all rows")
         if self._is_numbering():
             return self._numbering()

@@ -144,7 +144,10 @@ def contradiction(one: Gaps | None, other: Gaps | None, sources: tuple[str, str]
 
     What is short may be a frame that was late, or one more or less.
     """
-    rows = np.unique(np.concatenate([gaps.row for gaps in (one, other) if gaps] or [[]]))
+    found = [gaps.row for gaps in (one, other) if gaps]
+    if not found:
+        return ""
+    rows = np.unique(np.concatenate(found))
     n_missing = [_before(rows, gaps) for gaps in (one, other)]
     apart = np.abs(n_missing[0] - n_missing[1])
     is_other = apart > np.maximum(_LATE, np.maximum(*n_missing) // 10)

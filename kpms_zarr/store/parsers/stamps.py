@@ -22,6 +22,8 @@ UNIT_NAMES = {
 _FIRST = 4096
 # Steps from the usual place; a lost frame is farther off, the jitter of a camera is not.
 _JITTER = 0.4
+# In such steps: what is longer is a gap, whatever its length.
+_GAP = 2.5
 # More than this share of steps that are neither one nor several of the usual, and there is none.
 _MOST_ODD = 0.05
 # Rows on both sides that tell a late time stamp from a lost frame; of several that were given at
@@ -112,7 +114,7 @@ class Stamps:
         # Step i leads to row i + 1 of those that are kept.
         here = slice(self._next - 1 - self._kept_from, stop - 1 - self._kept_from)
         step, lost = steps[here], missing[here]
-        is_odd = (np.abs(step - np.rint(step)) > _JITTER) & (step < 10)
+        is_odd = (np.abs(step - np.rint(step)) > _JITTER) & (step < _GAP)
         self._n_odd += int((is_odd | (step < _JITTER)).sum())
         self._n_regular += int((lost == 0).sum())
         self._sum_regular += float(step[lost == 0].sum())
