@@ -14,6 +14,7 @@ import kpms_zarr
 from kpms_zarr import cli_explore, cli_movies, cli_names, cli_store, console
 from kpms_zarr.compute.errors import OutOfMemoryError, SamplingError
 from kpms_zarr.options import (
+    Parser,
     add_command,
     duration,
     heading_option,
@@ -26,6 +27,7 @@ from kpms_zarr.options import (
 from kpms_zarr.store.access import set_storage_options
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.models import stage_of
+from kpms_zarr.store.names import command
 from kpms_zarr.store.schema import USED_FRACTION
 from kpms_zarr.store.workers import WorkerLost
 
@@ -73,9 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(
-        prog="kpms-zarr", description="Syllables of behaviour from tracked keypoints."
-    )
+    top = Parser(prog="kpms-zarr", description="Syllables of behaviour from tracked keypoints.")
     top.add_argument("--version", action="version", version=f"kpms-zarr {kpms_zarr.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
@@ -470,7 +470,7 @@ def _run_apply(options: argparse.Namespace) -> tuple[object, str]:
             f"label of the fit in {console.percent(result.new_agreement)} of the frames; two such "
             f"labellings agree in {console.percent(result.new_own_agreement)}"
         )
-    lines.append(f"next: kpms-zarr summary {options.store} --model {options.model}")
+    lines.append("next: " + command("summary", options.store, "--model", options.model))
     return result, "\n".join(lines)
 
 
@@ -510,7 +510,8 @@ def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
     text = (
         f"{result.n_used} syllables in use, median duration {result.median_duration:.0f} ms, "
         f"{result.n_sweeps} sweeps in {result.seconds:.0f} s (kappa {result.kappa:.3g})\n"
-        f"next: kpms-zarr report {options.store} --model {options.model} --out report.html"
+        "next: "
+        + command("report", options.store, "--model", options.model, "--out", "report.html")
     )
     return result, text
 

@@ -8,6 +8,7 @@ from typing import Any
 import kpms_zarr
 from kpms_zarr.options import add_command, model_option, store_option
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.names import command
 
 
 def name(commands: Any) -> None:
@@ -74,9 +75,8 @@ def _listed(table: Any, options: argparse.Namespace) -> str:
         if name or description
     ]
     if not rows:
-        return (
-            f"no names yet; give one: kpms-zarr name {options.store} --model {options.model} "
-            "SYLLABLE NAME"
+        return "no names yet; give one: " + command(
+            "name", options.store, "--model", options.model, "SYLLABLE", "NAME"
         )
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {description}".rstrip() for name, description in rows]

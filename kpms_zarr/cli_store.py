@@ -11,8 +11,9 @@ from typing import Any
 
 import kpms_zarr
 from kpms_zarr import console
-from kpms_zarr.options import add_command, heading_option, names, store_option
+from kpms_zarr.options import add_command, heading_option, names, selectors, store_option
 from kpms_zarr.store.ingest import IngestProgress, IngestSummary
+from kpms_zarr.store.names import command, quoted
 from kpms_zarr.store.parsers import formats
 from kpms_zarr.store.parsers.clock import TIME_UNITS
 from kpms_zarr.store.sources import is_number
@@ -46,7 +47,7 @@ def ingest(commands: Any) -> None:
     )
     command.add_argument(
         "--individuals",
-        type=names,
+        type=selectors,
         metavar="A,B*",
         help="take these individuals, or parts of a file (cameras, pose objects), by name or "
         "pattern (none = all)",
@@ -72,8 +73,17 @@ def ingest(commands: Any) -> None:
         metavar="A,B,C",
         help="names for the keypoints of files that hold none (DANNCE, SLEAP-anipose, FreiPose)",
     )
+    command.add_argument(
+        "--ignore-case",
+        action="store_true",
+        help="take keypoints whose names differ in upper and lower case only: Nose for nose",
+    )
     heading_option(command)
-    command.add_argument("--skeleton", metavar="A-B,B-C", help="bones, for drawing only")
+    command.add_argument(
+        "--skeleton",
+        metavar="A-B,B-C",
+        help="bones, for drawing only; names that hold '-' in double quotes where need be",
+    )
     command.add_argument(
         "--mapping", metavar="FILE.json", help="what the columns of csv or parquet tables hold"
     )
@@ -140,6 +150,7 @@ def _run_ingest(options: argparse.Namespace) -> tuple[object, str]:
         name_by=options.name_by,
         prefer=options.prefer,
         keypoint_names=options.keypoint_names,
+        ignore_case=options.ignore_case,
         anterior=options.anterior,
         posterior=options.posterior,
         skeleton=options.skeleton,
@@ -193,7 +204,7 @@ def _ingested(result: IngestSummary, store: str) -> list[str]:
     if result.known:
         lines.append(f"{len(result.known)} sessions were there already and were left alone")
     if result.added and not result.is_dry:
-        lines.append(f"next: kpms-zarr quality {store}")
+        lines.append("next: " + command("quality", store))
     if result.bad:
         left_out = "would be" if result.is_dry else "were"
         lines.append(f"{len(result.bad)} files cannot be used and {left_out} left out:")
@@ -248,17 +259,18 @@ def _run_info(options: argparse.Namespace) -> tuple[object, str]:
         for model in result.models
     ]
     models += [
-        f"{fit.name} (unfinished, {fit.n_sweeps} sweeps; kpms-zarr fit {options.store} --model "
-        f"{fit.name} --resume)"
+        f"{fit.name} (unfinished, {fit.n_sweeps} sweeps; "
+        f"{command('fit', options.store, '--model', fit.name, '--resume')})"
         for fit in result.unfinished
     ]
     sizes = ", ".join(f"{k} {console.size(v)}" for k, v in result.bytes_by_group.items())
     facts = {
         "store": f"{result.store} (format {result.format_version}, {result.created_by})",
         "sessions": f"{len(result.sessions)}, {result.n_frames:,} frames, {result.hours:.2f} h",
-        "keypoints": f"{', '.join(study.keypoints) or 'none'} ({len(study.space)}-D)",
+        "keypoints": f"{', '.join(map(quoted, study.keypoints)) or 'none'} ({len(study.space)}-D)",
         "heading": f"{', '.join(study.posterior) or '?'} -> {', '.join(study.anterior) or '?'}",
-        "models": "; ".join(models) or f"none; fit one: kpms-zarr fit {options.store} --model NAME",
+        "models": "; ".join(models)
+        or "none; fit one: " + command("fit", options.store, "--model", "NAME"),
         "on disk": f"{console.size(sum(result.bytes_by_group.values()))}: {sizes}"
         if sizes
         else "not known over the web",
@@ -292,7 +304,9 @@ def _run_annotate(options: argparse.Namespace) -> tuple[object, str]:
     lines.append(f"{', '.join(result.columns)} set for {result.n_sessions} sessions")
     example = next((name for name in result.columns if name not in ("fps", "video")), "")
     if example:
-        lines.append(f"use it: kpms-zarr fit {options.store} --model NAME --sessions {example}=...")
+        lines.append(
+            f"use it: {command('fit', options.store, '--model', 'NAME')} --sessions {example}=..."
+        )
     return result, "\n".join(lines)
 
 

@@ -6,9 +6,20 @@ import argparse
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
-from kpms_zarr.store.selection import parse_selectors
+from kpms_zarr.store.names import parse_names, parse_selectors
+
+
+class Parser(argparse.ArgumentParser):
+    """One that says how to give a value that begins with a dash."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.endswith(("expected one argument", "expected at least one argument")):
+            message += " (one that begins with '-' is given behind '=', as in --anterior=-nose)"
+        elif "unrecognized arguments: -" in message or "arguments are required" in message:
+            message += " (what begins with '-' and is no option stands behind --)"
+        super().error(message)
 
 
 def add_command(
@@ -57,8 +68,11 @@ def model_option(command: argparse.ArgumentParser) -> None:
 
 
 def names(text: str) -> list[str]:
-    """``a,b,c`` as a list of names."""
-    found = [name.strip() for name in text.split(",")]
+    """``a,"b,c"`` as a list of names."""
+    try:
+        found = parse_names(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected names separated by commas, {error}") from None
     if not all(found):
         raise argparse.ArgumentTypeError(f"expected names separated by commas, found {text!r}")
     return found
@@ -74,6 +88,14 @@ def number_or_share(text: str) -> float | str:
         raise argparse.ArgumentTypeError(
             f"expected a number such as 0.5, or a share such as 10%, found {text!r}"
         ) from None
+
+
+def selectors(text: str) -> tuple[str, ...]:
+    """``a,b*,group="c,d"`` as selectors of sessions."""
+    try:
+        return parse_selectors(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected sessions, found {error}") from None
 
 
 def duration(text: str) -> float:
@@ -101,7 +123,7 @@ def sessions_option(command: argparse.ArgumentParser, which: str) -> None:
     """Some of the sessions."""
     command.add_argument(
         "--sessions",
-        type=parse_selectors,
+        type=selectors,
         metavar="A,B*,group=C",
         help=f"{which}: names, patterns, or coordinate=value such as group=control",
     )

@@ -17,6 +17,7 @@ from kpms_zarr.store import access
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.names import option
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.study import StudySettings, keypoint_columns, read_settings
 from kpms_zarr.store.tracking import is_missing
@@ -613,9 +614,9 @@ def _nowhere_whole(aligner: Aligner, seen: np.ndarray, lower: str, example: str)
     """No session shows where its keypoints lie to each other."""
     names = np.asarray(aligner.study.keypoints)
     gone = ", ".join(names[~seen.all(0)])
-    kept = ",".join(names[seen.all(0)]) or "NAMES"
+    kept = option("--keypoints", names[seen.all(0)].tolist() or ["NAMES"])
     fix = (
-        f"make the store with the keypoints that all sessions see: --keypoints {kept} "
+        f"make the store with the keypoints that all sessions see: {kept} "
         "(or give the same ones to kpms-zarr fit --use-keypoints)"
     )
     found = f"none; {gone} missing altogether from one session or more"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -50,6 +49,7 @@ from kpms_zarr.store.checkpoints import Checkpoint, Checkpoints
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.locking import Lock, model_lock
 from kpms_zarr.store.models import current_version, open_labels
+from kpms_zarr.store.names import command
 
 _TARGET_TOLERANCE = 0.15
 
@@ -347,8 +347,7 @@ class _Job:
             self.tell(Committed(progress.done, n_bytes, time.perf_counter() - began))
 
     def how_to_resume(self) -> str:
-        store = shlex.quote(os.fspath(self.store))
-        return f"kpms-zarr fit {store} --model {self.model} --resume"
+        return command("fit", self.store, "--model", self.model, "--resume")
 
     def interrupted(self, n_sweeps: int, how: str) -> FitInterrupted:
         text = f"{how}; sweep {n_sweeps} is committed; go on with: {self.how_to_resume()}"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.names import command, joined, option
 from kpms_zarr.store.study import StudySettings
 
 _EAR = r"(^|_)(left|right)?ears?(left|right|[lr])?(_|$)"
@@ -68,23 +69,23 @@ def require_heading(
     lost = " and ".join(sides)
     front, rear = suggest_heading(study.keypoints)
     front, rear = study.anterior or front, study.posterior or rear
-    options = f"--anterior {','.join(front) or 'X'} --posterior {','.join(rear) or 'Y'}"
+    options = f"{option('--anterior', front or 'X')} {option('--posterior', rear or 'Y')}"
     said = "did you mean" if front and rear else "name them among the keypoints"
     expected = "anterior and posterior keypoints, which give the heading of the animal"
-    others = f"kpms-zarr pca {where} {options}"
+    others = f"{command('pca', where)} {options}"
     fixed = "Or --fix-heading for an animal that never turns."
     if stored is None or set(study.keypoints) >= set(stored.keypoints):
         raise InputError(
             expected=expected,
             found=f"no {lost} keypoint among {', '.join(study.keypoints)}",
             where=where,
-            fix=f"{said}: {others} (or with the same options: kpms-zarr ingest {where} FILES). "
-            f"{fixed}",
+            fix=f"{said}: {others} (or with the same options: "
+            f"{command('ingest', where, 'FILES')}). {fixed}",
         )
     left_out = [name for side in sides for name in getattr(stored, side)]
     fixes = [f"{said}: {others}"]
     if left_out:
-        fixes.insert(0, f"add {', '.join(left_out)} to --use-keypoints")
+        fixes.insert(0, f"add {joined(left_out)} to --use-keypoints")
     raise InputError(
         expected=f"{expected}, among those used",
         found=f"no {lost} keypoint among {', '.join(study.keypoints)}, the ones of --use-keypoints",

@@ -25,6 +25,7 @@ from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.consolidation import consolidate
 from kpms_zarr.store.errors import InputError, ReadOnlyError
+from kpms_zarr.store.names import option
 from kpms_zarr.store.provenance import provenance
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK, variable
 from kpms_zarr.store.tracking import (
@@ -434,9 +435,9 @@ def _missing(dataset: xr.Dataset) -> list[str]:
     together: dict[bytes, list[int]] = {}
     for point in np.flatnonzero(is_bad.any(0)):
         together.setdefault(is_bad[:, point].tobytes(), []).append(int(point))
-    kept = ",".join(keypoints[~is_bad.any(0)])
+    kept = keypoints[~is_bad.any(0)].tolist()
     drop = (
-        f"if the model can do without, make the store with --keypoints {kept}"
+        f"if the model can do without, make the store with {option('--keypoints', kept)}"
         if kept
         else "check these recordings, or leave them out"
     )

@@ -17,6 +17,7 @@ from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.consolidation import consolidate
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.locking import sessions_lock
+from kpms_zarr.store.names import command
 from kpms_zarr.store.rows import TABLE
 from kpms_zarr.store.schema import KEYPOINTS, Variable
 from kpms_zarr.store.sources import Table, checked_rate, read_table
@@ -166,7 +167,7 @@ def check_rows(
             f"{table.key!r}",
             found=", ".join(list(table.rows)[:3]),
             where=f"--metadata {table.path}",
-            fix=f"use the names that kpms-zarr info {os.fspath(store)} shows, or those of files",
+            fix=f"use the names that {command('info', store)} shows, or those of files",
         )
     group = access.keypoints_group(root)
     if group is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from kpms_zarr.store.errors import Problem, readable
+from kpms_zarr.store.names import option
 from kpms_zarr.store.parsers.base import FileHeader, TrackHeader, some
 
 
@@ -109,13 +109,12 @@ def several_bodies(files: Sequence[Path], kinds: Kinds, wanted: Sequence[str]) -
     """What to say about files with bodies of several kinds."""
     kinds = tuple(sorted(kinds, key=lambda kind: kind[0] != tuple(wanted)))
     found = "; ".join(f"{some(names)} with {some(keypoints)}" for keypoints, names in kinds)
-    options = " or ".join(f"--individuals {shlex.quote(','.join(names))}" for _, names in kinds)
-    keypoints = shlex.quote(",".join(kinds[0][0]))
+    options = " or ".join(option("--individuals", names) for _, names in kinds)
     more = f" and {len(files) - 1} more with the same bodies" if len(files) > 1 else ""
     return Problem(
         "one kind of body in a study",
         f"individuals with different keypoints: {found}",
         f"{files[0]}{more}",
-        f"take one kind: {options}; or --keypoints {keypoints}, which leaves out individuals that "
-        "lack one of them",
+        f"take one kind: {options}; or {option('--keypoints', kinds[0][0])}, which leaves out "
+        "individuals that lack one of them",
     )

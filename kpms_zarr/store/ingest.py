@@ -146,6 +146,7 @@ def ingest(
     name_by: str = "stem",
     prefer: str | Sequence[str] | None = None,
     keypoint_names: Sequence[str] | None = None,
+    ignore_case: bool = False,
     anterior: Sequence[str] | None = None,
     posterior: Sequence[str] | None = None,
     skeleton: str | Sequence[tuple[str, str]] | None = None,
@@ -206,6 +207,8 @@ def ingest(
         warning; of DeepLabCut's csv and h5 of one analysis the h5.
     keypoint_names : sequence of str, optional
         Names for the keypoints of arrays and of files that hold none, in their order.
+    ignore_case : bool
+        Take keypoints of files whose names differ in upper and lower case only.
     anterior, posterior : sequence of str, optional
         Keypoints at the front and at the rear of the animal; they define its heading.
     skeleton : str or sequence of (str, str), optional
@@ -260,6 +263,7 @@ def ingest(
             frame_rates(fps), keypoints, _names(individuals), Scheme(name_by),
             check_preferred(prefer), parse_trim(trim), check_downsample(downsample),
             min_visible, anterior, posterior, skeleton, parse_max_gap(max_gap),
+            ignore_case,
         ),
         apart=[option for option in (fps, mapping, metadata) if isinstance(option, str | Path)],
         skip_bad=skip_bad,
@@ -347,6 +351,7 @@ class _Choice:
     posterior: Sequence[str] | None
     skeleton: str | Sequence[tuple[str, str]] | None
     max_gap: MaxGap
+    ignore_case: bool
 
     def settings(self, settings: StudySettings) -> StudySettings:
         """Settings of the study with the heading and skeleton that were chosen."""
@@ -490,6 +495,7 @@ class _Ingest:
             trim=choice.trim,
             downsample=choice.downsample,
             max_gap=choice.max_gap,
+            ignore_case=choice.ignore_case,
         )
         self.notes += plan.notes
         self.warnings = plan.warnings
@@ -619,7 +625,7 @@ class _Ingest:
         header = file.look.header
         is_array = header.format == "array"
         read = self.read if is_array else replace(self.read, memory=None)
-        tracks = tuple(TrackTask(t.header.key, t.columns, t.window) for t in file.tracks)
+        tracks = tuple(TrackTask(t.header.block_key, t.columns, t.window) for t in file.tracks)
         return LoadTask(
             self.store, self.token, header, read, tracks, self.choice.min_visible, file.look.stamp
         )
@@ -628,7 +634,7 @@ class _Ingest:
         by_key = {track.key: track for track in loaded}
         found = []
         for track in file.tracks:
-            one = by_key[track.header.key]
+            one = by_key[track.header.block_key]
             if one.row is not None:
                 entries = self._entries(file, track, one)
                 found.append(NewSession(one.row, one.n_frames, entries))

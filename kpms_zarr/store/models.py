@@ -15,6 +15,7 @@ from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block
 from kpms_zarr.store.consolidation import consolidate
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.names import command
 from kpms_zarr.store.provenance import provenance, provenance_of
 from kpms_zarr.store.study import StudySettings
 
@@ -90,7 +91,7 @@ def require_model(store: StoreLike, model: str) -> str:
             expected=f"a fitted model named {model!r}",
             found=f"the models {names}" if names else "no fitted model",
             where=str(store),
-            fix=f"fit it with: kpms-zarr fit {store} --model {model}",
+            fix=f"fit it with: {command('fit', store, '--model', model)}",
         )
     return current
 

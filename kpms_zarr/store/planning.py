@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.bodies import Individuals, Kinds, kinds_of, several_bodies, with_keypoints
 from kpms_zarr.store.errors import InputError, Problem, readable
 from kpms_zarr.store.loading import Look, Window
+from kpms_zarr.store.names import match, option, quoted, tidy, typed
 from kpms_zarr.store.parsers.base import FileHeader, TrackHeader, some
 from kpms_zarr.store.session_names import (
     Origin,
@@ -123,6 +124,7 @@ def plan_files(
     trim: Trim,
     downsample: int,
     max_gap: MaxGap,
+    ignore_case: bool = False,
 ) -> Plan:
     """Decide what becomes of every track of some files.
 
@@ -144,8 +146,12 @@ def plan_files(
     trim : Trim
     downsample : int
     max_gap : MaxGap
+    ignore_case : bool
+        Take keypoints of files whose names differ in upper and lower case only.
     """
-    planner = _Planner(store, keypoints, Individuals(individuals), rates, trim, downsample, max_gap)
+    planner = _Planner(
+        store, keypoints, Individuals(individuals), rates, trim, downsample, max_gap, ignore_case
+    )
     looks = planner.one_of_each(looks, preferred)
     chosen = [(one, planner.chosen(one)) for one in looks]
     planner.name([(one, tracks) for one, tracks in chosen if tracks], scheme)
@@ -165,14 +171,16 @@ class _Planner:
         trim: Trim,
         downsample: int,
         max_gap: MaxGap,
+        ignore_case: bool,
     ) -> None:
+        self._ignore_case = ignore_case
         self._rates, self._trim, self._downsample = rates, trim, downsample
         self._max_gap = max_gap
         self._there = _there(store)
         settings = read_settings(store) if self._there else StudySettings()
         self.plan = Plan(settings, settings)
-        self._asked, self._individuals = keypoints, individuals
-        self._wanted = tuple(keypoints) if keypoints else settings.keypoints
+        self._asked, self._individuals = _meant(keypoints or (), settings), individuals
+        self._wanted = self._asked or settings.keypoints
         if settings.keypoints and self._wanted != settings.keypoints:
             self.plan.problems.append(_other_keypoints(str(store), settings, self._wanted))
             self._wanted = settings.keypoints
@@ -217,7 +225,9 @@ class _Planner:
         header = look.header
         path = header.path
         self.plan.notes += [readable(f"{path.name}: {note}") for note in header.notes]
-        names = {n for t in header.tracks for n in (t.individual, t.part, *t.keypoints)}
+        names = list(
+            dict.fromkeys(n for t in header.tracks for n in (t.individual, t.part, *t.keypoints))
+        )
         if odd := [name for name in names if name != readable(name, len(name))]:
             self.plan.bad.append((path, _odd_names(path, odd)))
             return ()
@@ -225,7 +235,13 @@ class _Planner:
         if widest > _MOST_KEYPOINTS:
             self.plan.bad.append((path, _too_many_keypoints(path, widest)))
             return ()
-        return self._chosen(header)
+        if problems := [*_alike(path, header.tracks)]:
+            self.plan.problems += problems
+            return ()
+        self.plan.notes += _tidied(path, names)
+        tracks = self._chosen(self._named(header))
+        self._wanted = self._wanted or (tracks[0].keypoints if tracks else ())
+        return tracks
 
     def name(self, files: Sequence[tuple[Look, tuple[TrackHeader, ...]]], scheme: Scheme) -> None:
         """Give every file a name; that of its sessions which are there already, if there are."""
@@ -244,7 +260,7 @@ class _Planner:
                 taken |= set(names)
             elif known:
                 session = self._by_hash[self._content(look, known[0])]
-                self._names[path] = session.removesuffix(f"_{known[0].key}")
+                self._names[path] = session.removesuffix(f"_{tidy(known[0].key)}")
             elif (other := self._at_same_place(path)) is not None:
                 self.plan.bad.append((path, _changed(path, other)))
             else:
@@ -262,7 +278,7 @@ class _Planner:
 
     @staticmethod
     def _content(look: Look, track: TrackHeader) -> str:
-        return hashlib.sha256(f"{look.file_hash}{track.key}".encode()).hexdigest()
+        return hashlib.sha256(f"{look.file_hash}{track.block_key}".encode()).hexdigest()
 
     def add(self, look: Look, tracks: Sequence[TrackHeader]) -> None:
         """Plan the tracks of one file, if it has a name."""
@@ -272,6 +288,29 @@ class _Planner:
         new = tuple(track for track in planned if track is not None)
         if new and look.header.path not in dict(self.plan.bad):
             self.plan.files.append(PlannedFile(look, new))
+
+    def _named(self, header: FileHeader) -> FileHeader:
+        """A header with names as they are stored."""
+        tracks = (
+            replace(
+                track,
+                key_in_file=track.key,
+                individual=tidy(track.individual),
+                part=tidy(track.part),
+                keypoints=self._called(track.keypoints),
+            )
+            for track in header.tracks
+        )
+        return replace(header, tracks=tuple(tracks))
+
+    def _called(self, keypoints: Sequence[str]) -> tuple[str, ...]:
+        """Keypoints of a file as the study calls them, where it has them."""
+        found = tuple(match(name, self._wanted) or tidy(name) for name in keypoints)
+        if not self._ignore_case:
+            return found
+        known = {name.casefold(): name for name in self._wanted}
+        same = tuple(known.get(name.casefold(), name) for name in found)
+        return same if len(set(same)) == len(found) else found
 
     def _chosen(self, header: FileHeader) -> tuple[TrackHeader, ...]:
         """Individuals of a file that are taken; of several kinds of bodies none, with a problem."""
@@ -383,7 +422,14 @@ class _Planner:
         """What can be said only after the last file."""
         notes = self.plan.notes
         self.plan.problems += [
-            _other_columns(files, found, self._wanted) for found, files in self._unlike.items()
+            _other_columns(
+                files,
+                found,
+                self._wanted,
+                is_in_store=bool(self._there),
+                is_case_told=self._ignore_case,
+            )
+            for found, files in self._unlike.items()
         ]
         self.plan.problems += [
             several_bodies(files, kinds, self._wanted) for kinds, files in self._bodies.items()
@@ -477,26 +523,94 @@ def _longer(names: Sequence[str], simple: Sequence[str]) -> list[str]:
     ]
 
 
-def _other_columns(files: list[Path], found: tuple[str, ...], wanted: tuple[str, ...]) -> Problem:
+def _other_columns(
+    files: list[Path],
+    found: tuple[str, ...],
+    wanted: tuple[str, ...],
+    *,
+    is_in_store: bool,
+    is_case_told: bool,
+) -> Problem:
     """What to say about files with other keypoints, those with the same ones together."""
     missing = [name for name in wanted if name not in found]
     extra = [name for name in found if name not in wanted]
-    said = [f"without {some(missing)}"] if missing else []
-    said += [f"with {some(extra)} besides"] if extra else []
-    common = ",".join(name for name in wanted if name in found)
-    fix = (
-        f"take the keypoints that all files have: --keypoints {common}"
-        if common
-        else "put recordings with different keypoints into different stores"
-    )
+    # Where only the case differs and that was said already, several names are one without it.
+    folded = {} if is_case_told else {name.casefold(): name for name in extra}
+    case = {name: folded[name.casefold()] for name in missing if name.casefold() in folded}
+    missing = [name for name in missing if name not in case]
+    extra = [name for name in extra if name not in case.values()]
+    pairs = [f"{typed(other)} for {typed(name)}" for name, other in case.items()]
+    said = [f"other upper and lower case ({_first(pairs)})"] if case else []
+    said += [f"without {_first(map(typed, missing))}"] if missing else []
+    said += [f"with {_first(map(typed, extra))} besides"] if extra else []
+    common = [name for name in wanted if name not in missing]
     more = f" and {len(files) - 1} more with the same keypoints" if len(files) > 1 else ""
-    return Problem(f"the keypoints {some(wanted)}", " and ".join(said), f"{files[0]}{more}", fix)
+    return Problem(
+        f"the keypoints {_first(map(typed, wanted))}",
+        " and ".join(said),
+        f"{files[0]}{more}",
+        " and ".join(_ways_out(case, missing, extra, common, is_in_store)),
+    )
+
+
+def _ways_out(
+    case: dict[str, str],
+    missing: list[str],
+    extra: list[str],
+    common: list[str],
+    is_in_store: bool,
+) -> list[str]:
+    """What makes files with other keypoints fit."""
+    found = ["add --ignore-case"] if case else []
+    if (missing or (extra and not is_in_store)) and common:
+        where = "make a new store of all files with" if is_in_store else "take"
+        found.append(f"{where} the keypoints that all files have: {option('--keypoints', common)}")
+    return found or ["put recordings with different keypoints into different stores"]
+
+
+def _first(texts: Iterable[str], most: int = 5) -> str:
+    """The first few, and how many more."""
+    texts = list(texts)
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def _meant(keypoints: Sequence[str], settings: StudySettings) -> tuple[str, ...]:
+    """Keypoints that were asked for, as the store has called them since it was made."""
+    return tuple(match(name, settings.keypoints) or tidy(name) for name in keypoints)
+
+
+def _tidied(path: Path, names: list[str]) -> list[str]:
+    """A note on names that are stored otherwise than they are in the file."""
+    changed = [f"{name!r} is {typed(tidy(name))}" for name in names if tidy(name) != name]
+    if not changed:
+        return []
+    return [readable(f"{path.name}: blanks and accents in names made alike: {_first(changed)}")]
+
+
+def _alike(path: Path, tracks: Sequence[TrackHeader]) -> Iterator[Problem]:
+    """Names that are nothing, or the same, without the blanks around them."""
+    for names, what in (
+        *((track.keypoints, "keypoint") for track in tracks[:1]),
+        (tuple(track.key for track in tracks if track.key), "individual"),
+    ):
+        by_name: dict[str, list[str]] = {}
+        for name in dict.fromkeys(names):
+            by_name.setdefault(tidy(name), []).append(name)
+        wrong = [same for name, same in by_name.items() if len(same) > 1 or not name]
+        if wrong:
+            yield Problem(
+                f"a name of its own for every {what}, blanks around it left out",
+                ", ".join(" and ".join(map(repr, same)) for same in wrong),
+                str(path),
+                "rename them in the file",
+            )
 
 
 def _other_keypoints(where: str, has: StudySettings, wanted: tuple[str, ...]) -> Problem:
     return Problem(
-        f"the keypoints of the store: {', '.join(has.keypoints)}",
-        f"--keypoints {','.join(wanted)}",
+        f"the keypoints of the store: {', '.join(map(quoted, has.keypoints))}",
+        option("--keypoints", wanted),
         where,
         "leave --keypoints out, or make another store",
     )
@@ -550,7 +664,8 @@ def _changed(path: Path, session: str) -> Problem:
 
 def check_keypoints(keypoints: Sequence[str] | None, option: str) -> list[Problem]:
     """Names that are there more than once."""
-    twice = dict.fromkeys(name for name in keypoints or () if list(keypoints or ()).count(name) > 1)
+    names = [tidy(name) for name in keypoints or ()]
+    twice = dict.fromkeys(name for name in names if names.count(name) > 1)
     if not twice:
         return []
     return [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,6 +10,7 @@ import xarray as xr
 from kpms_zarr.store import access, models
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.names import hint, match
 from kpms_zarr.store.schema import variable
 
 _MOST_NAMES = 12
@@ -125,17 +125,17 @@ def _scale(labels: xr.Dataset) -> xr.DataArray:
 def _one_session(labels: xr.Dataset, session: str, where: str) -> xr.Dataset:
     """The real frames of a session."""
     names = [str(name) for name in labels["session"].values]
-    if session not in names:
-        near = difflib.get_close_matches(str(session), names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+    known = match(str(session), names)
+    if known is None:
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         raise InputError(
             expected=f"one of the labelled sessions {', '.join(names[:_MOST_NAMES])}{more}",
             found=repr(session),
             where=where,
-            fix=f"{hint}list them with open_labels(store, model).session.values",
+            fix=hint(str(session), names)
+            + "list them with open_labels(store, model).session.values",
         )
-    chosen = labels.isel(session=names.index(session))
+    chosen = labels.isel(session=names.index(known))
     return chosen.isel(frame=slice(0, int(chosen["n_frames"])))
 
 

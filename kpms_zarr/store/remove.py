@@ -15,6 +15,7 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.keypoints import set_session_count
 from kpms_zarr.store.locking import sessions_lock
 from kpms_zarr.store.models import list_models, open_labels
+from kpms_zarr.store.names import command
 from kpms_zarr.store.rows import UNFINISHED, delete_row
 from kpms_zarr.store.selection import select_sessions
 
@@ -67,7 +68,7 @@ def remove(store: StoreLike, sessions: str | Sequence[str]) -> RemoveSummary:
             expected="names of sessions",
             found="none",
             where="SESSION",
-            fix=f"name them as kpms-zarr info {os.fspath(store)} shows them",
+            fix=f"name them as {command('info', store)} shows them",
         )
     root = access.open_group(store, "r+")
     notes: list[str] = []

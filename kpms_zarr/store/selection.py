@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import fnmatch
 import re
 from collections.abc import Sequence
@@ -13,26 +13,11 @@ import zarr
 from kpms_zarr.store import access
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.names import command, hint, match, parse_selectors
 
 _MOST_EXAMPLES = 6
 _MOST_HINTS = 3
 """Selectors that get near names; one takes 0.4 s in a store of 10,000 sessions."""
-
-
-def parse_selectors(text: str) -> tuple[str, ...]:
-    """``"mouse_1, group=a*"`` as selectors.
-
-    Parameters
-    ----------
-    text : str
-        Separated by commas; blanks around a selector and empty parts do not count. For a comma
-        in a name write ``?``.
-
-    Returns
-    -------
-    tuple of str
-    """
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def select_sessions(
@@ -129,8 +114,9 @@ class _Table:
 
     def rows(self, selector: str) -> set[int]:
         """Rows of the session dimension that a selector chooses; when none, ``problems`` grow."""
-        if selector in self._index:
-            return {self._index[selector]}
+        called = self._called(selector)
+        if called is not None:
+            return {self._index[called]}
         name, is_pair, value = (part.strip() for part in selector.partition("="))
         if is_pair and self._has(name):
             return self._rows_of_value(selector, name, value)
@@ -141,6 +127,15 @@ class _Table:
         elif not rows:
             self._add_no_name(selector)
         return rows
+
+    def _called(self, selector: str) -> str | None:
+        """The session of that name, also where it is quoted as in a list of names."""
+        names = list(self._index)
+        found = match(selector, names)
+        if found is None and selector.startswith('"'):
+            with contextlib.suppress(ValueError):
+                found = match(",".join(parse_selectors(selector)), names)
+        return found
 
     def _rows_of_value(self, selector: str, name: str, value: str) -> set[int]:
         if name not in self._values:
@@ -194,7 +189,7 @@ class _Table:
             f"a name, a pattern or coordinate=value of the {len(names)} sessions "
             f"({_examples(names)})",
             f"{selector!r}, which matches none of them",
-            f"{self._did_you_mean(selector, names)}list them with: kpms-zarr info {self._store}",
+            f"{self._did_you_mean(selector, names)}list them with: {command('info', self._store)}",
         )
 
     def _add_no_value(self, selector: str, name: str, value: str, values: np.ndarray) -> None:
@@ -210,7 +205,7 @@ class _Table:
         known = sorted(
             key for key, array in access.arrays_below(self._group) if _is_coordinate(array)
         )
-        add = f"kpms-zarr annotate {self._store} FILE.csv"
+        add = command("annotate", self._store, "FILE.csv")
         self.add(
             f"one of the coordinates over the sessions: {', '.join(known)}",
             f"{name!r} in {selector!r}",
@@ -220,8 +215,7 @@ class _Table:
     def _did_you_mean(self, text: str, known: Sequence[str], prefix: str = "") -> str:
         if len(self.problems) >= _MOST_HINTS:
             return ""
-        near = difflib.get_close_matches(text, known, n=3, cutoff=0.5)
-        return f"did you mean {' or '.join(repr(prefix + name) for name in near)}? " if near else ""
+        return hint(text, known, prefix=prefix, most=3)
 
 
 def _is_coordinate(node: object) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kpms_zarr.store.errors import InputError, readable
+from kpms_zarr.store.names import tidy
 
 SCHEMES = {"stem": "{stem}", "parent": "{parent}", "path": "{path}"}
 MOST_FOLDERS = 6
@@ -107,7 +108,7 @@ class Scheme:
         for number in range(1, 10):
             word = origin.words[number] if number < len(origin.words) else ""
             values["parent" if number == 1 else f"parent{number}"] = word
-        return self.template.format(**values).strip(" _/") or origin.stem
+        return tidy(self.template.format(**values).strip(" _/")) or tidy(origin.stem)
 
     def used(self, origin: Origin) -> set[int]:
         """Numbers of the words that are in the name."""
@@ -136,7 +137,7 @@ class Wanted:
 
 def session_name(name: str, key: str) -> str:
     """Name of a session: that of its file, and the key of its track in it."""
-    return f"{name}_{key}" if key else name
+    return tidy(f"{name}_{key}" if key else name)
 
 
 def names_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from kpms_zarr.store import access, attributes
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.consolidation import update_attributes
 from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.names import hint, match, parse_bones, quoted, typed
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,10 @@ def settings_from_names(
         For names that are not keypoints, with the nearest ones that are.
     """
     problems: list[Problem] = []
-    for option, names in (("--anterior", anterior), ("--posterior", posterior)):
-        problems += [
-            _unknown(option, n, settings) for n in names or () if n not in settings.keypoints
-        ]
-    for bone in skeleton or ():
-        problems += [
-            _unknown("--skeleton", n, settings) for n in bone if n not in settings.keypoints
-        ]
+    anterior = _meant("--anterior", anterior, settings, problems)
+    posterior = _meant("--posterior", posterior, settings, problems)
+    ends = [end for bone in skeleton or () for end in bone]
+    ends = _meant("--skeleton", ends, settings, problems)
     if set(anterior or settings.anterior) & set(posterior or settings.posterior):
         problems.append(
             Problem(
@@ -107,7 +103,7 @@ def settings_from_names(
         settings,
         anterior=tuple(anterior or settings.anterior),
         posterior=tuple(posterior or settings.posterior),
-        skeleton=tuple(skeleton or settings.skeleton),
+        skeleton=tuple(zip(ends[::2], ends[1::2], strict=True)) or settings.skeleton,
     )
 
 
@@ -132,9 +128,10 @@ def subset_keypoints(settings: StudySettings, keypoints: Sequence[str]) -> Study
     InputError
         With all the problems: unknown names, a name twice, fewer than two.
     """
-    option = "--use-keypoints"
+    option, problems = "--use-keypoints", list[Problem]()
+    n_asked = len(set(keypoints))
+    keypoints = _meant(option, keypoints, settings, problems)
     once = dict.fromkeys(keypoints)
-    problems = [_unknown(option, name, settings) for name in once if name not in settings.keypoints]
     twice = [name for name in once if list(keypoints).count(name) > 1]
     if twice:
         problems.append(
@@ -145,7 +142,7 @@ def subset_keypoints(settings: StudySettings, keypoints: Sequence[str]) -> Study
                 "name each keypoint once",
             )
         )
-    if len(once) < 2:
+    if n_asked < 2:
         problems.append(
             Problem(
                 "two keypoints or more",
@@ -175,44 +172,80 @@ def keypoint_columns(stored: StudySettings, keypoints: Sequence[str]) -> tuple[i
     """
     if tuple(keypoints) == stored.keypoints:
         return None
-    lost = [name for name in dict.fromkeys(keypoints) if name not in stored.keypoints]
-    if lost:
-        raise InputError.of(_unknown("--use-keypoints", name, stored) for name in lost)
+    problems: list[Problem] = []
+    keypoints = _meant("--use-keypoints", keypoints, stored, problems)
+    if problems:
+        raise InputError.of(problems)
     return tuple(stored.keypoints.index(name) for name in keypoints)
 
 
 def parse_skeleton(text: str, keypoints: Sequence[str] | None = None) -> list[tuple[str, str]]:
-    """``"a-b,b-c"`` as bones.
+    """``"a-b,b-c"`` as bones; names are typed as in lists of names, in quotes where need be.
 
     Names may hold "-" themselves when ``keypoints`` tells which names there are.
 
     Raises
     ------
     InputError
-        When a bone is not two names joined by "-".
+        When a bone is not two names joined by "-", or can be read as two of them in several ways.
     """
-    bones = []
-    for part in text.split(","):
-        cuts = [i for i, char in enumerate(part) if char == "-"]
-        options = [(part[:i].strip(), part[i + 1 :].strip()) for i in cuts]
-        known = [o for o in options if keypoints and o[0] in keypoints and o[1] in keypoints]
-        if not options:
-            raise InputError(
-                expected="bones as two keypoints joined by '-', separated by commas",
-                found=repr(part),
-                where="--skeleton",
-                fix="write for example --skeleton nose-spine1,spine1-spine2",
-            )
-        bones.append((known or options)[0])
+    try:
+        parts = parse_bones(text)
+    except ValueError as error:
+        raise InputError.of([_no_bone(str(error))]) from None
+    bones, problems = [], []
+    for part, ways in parts:
+        known = [way for way in ways if all(match(end, keypoints or ()) for end in way)]
+        ways = known or ways
+        if not ways:
+            problems.append(_no_bone(repr(part)))
+        elif len(known) > 1:
+            problems.append(_several_bones(part, known))
+        else:
+            bones.append(max(ways, key=lambda way: sum(end in (keypoints or ()) for end in way)))
+    if problems:
+        raise InputError.of(problems)
     return bones
 
 
-def _unknown(option: str, name: str, settings: StudySettings) -> Problem:
-    near = difflib.get_close_matches(name, settings.keypoints, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+def _no_bone(found: str) -> Problem:
     return Problem(
-        f"one of the keypoints {', '.join(settings.keypoints)}",
+        "bones as two keypoints joined by '-', separated by commas",
+        found,
+        "--skeleton",
+        "write for example --skeleton nose-spine1,spine1-spine2",
+    )
+
+
+def _several_bones(part: str, known: Sequence[tuple[str, str]]) -> Problem:
+    ways = [typed("-".join(quoted(end, "-") for end in way)) for way in known]
+    return Problem(
+        "a bone that can be read in one way",
+        f"{part!r}, which can be any of {', '.join(' to '.join(map(repr, way)) for way in known)}",
+        "--skeleton",
+        f"put names that hold '-' in quotes: {' or '.join(ways)}",
+    )
+
+
+def _meant(
+    option: str, names: Sequence[str] | None, settings: StudySettings, problems: list[Problem]
+) -> list[str]:
+    """Keypoints as the store calls them; for names that are none ``problems`` grow."""
+    found = []
+    for name in names or ():
+        known = match(name, settings.keypoints)
+        if known is not None:
+            found.append(known)
+        elif (problem := _unknown(option, name, settings)) not in problems:
+            problems.append(problem)
+    return found
+
+
+def _unknown(option: str, name: str, settings: StudySettings) -> Problem:
+    near = hint(name, settings.keypoints)
+    return Problem(
+        f"one of the keypoints {', '.join(map(quoted, settings.keypoints))}",
         repr(name),
         option,
-        f"{hint}give names as they are in the file",
+        near.strip() or "give names as kpms-zarr info shows them",
     )

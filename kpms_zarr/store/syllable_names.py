@@ -19,6 +19,7 @@ from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.consolidation import consolidate, update_attributes
 from kpms_zarr.store.errors import InputError, Problem, ReadOnlyError
 from kpms_zarr.store.locking import names_lock
+from kpms_zarr.store.names import command
 from kpms_zarr.store.provenance import provenance
 
 MOST_LETTERS = {"name": 60, "description": 2000}
@@ -268,7 +269,7 @@ def _check_syllable(store: StoreLike, model: str, syllable: int, n_states: int) 
             expected=f"a syllable from 0 to {n_states - 1}",
             found=str(syllable),
             where=f"{os.fspath(store)}, model {model!r}",
-            fix=f"list them with: kpms-zarr summary {os.fspath(store)} --model {model} --all",
+            fix=f"list them with: {command('summary', store, '--model', model, '--all')}",
         )
 
 

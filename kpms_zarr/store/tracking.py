@@ -11,6 +11,7 @@ import xarray as xr
 from kpms_zarr.store import access, layout
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.names import command
 
 PROBLEMS = ("missing", "low_confidence", "outlier")
 """What can be wrong with a keypoint in a frame."""
@@ -175,7 +176,7 @@ def open_quality(store: StoreLike) -> xr.Dataset:
             expected="the quality of the tracking, counted",
             found="a store in which it was not counted yet",
             where=os.fspath(store),
-            fix=f"run: kpms-zarr quality {os.fspath(store)}",
+            fix=f"run: {command('quality', store)}",
         )
     return access.dataset(store, layout.QUALITY)
 

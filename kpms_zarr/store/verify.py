@@ -17,6 +17,7 @@ from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.consolidation import consolidate, is_consolidated, is_current
 from kpms_zarr.store.loading import add_checksum
 from kpms_zarr.store.locking import sessions_lock
+from kpms_zarr.store.names import command
 from kpms_zarr.store.rows import UNFINISHED, Rows, leftover_rows, lost_rows
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK, GROUPS
 from kpms_zarr.store.study import read_settings
@@ -196,9 +197,7 @@ class _Check:
 
     def _session(self, group: zarr.Group, session: Session, checksum: int) -> None:
         where = f"{layout.KEYPOINTS}, session {session.name!r}"
-        fix = (
-            f"kpms-zarr remove {os.fspath(self.store)} {session.name!r}, then ingest its file again"
-        )
+        fix = f"{command('remove', self.store, session.name)}, then ingest its file again"
         total = 0
         for start in range(0, session.n_frames, FRAMES_PER_CHUNK):
             frames = slice(start, min(start + FRAMES_PER_CHUNK, session.n_frames))

@@ -11,15 +11,16 @@ import xarray as xr
 from kpms_zarr.store import access, layout, models
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.names import command
 from kpms_zarr.store.provenance import provenance_of
 from kpms_zarr.store.schema import variable
-from kpms_zarr.store.study import read_settings
 from kpms_zarr.store.syllable_names import SyllableNames, read_names
 from kpms_zarr.viz import reading
 from kpms_zarr.viz.drawing import PAPER, Skeleton
 from kpms_zarr.viz.encoding import FORMATS
 from kpms_zarr.viz.examples import Example, PoseReader, examples_in
 from kpms_zarr.viz.facts import store_name
+from kpms_zarr.viz.guessing import drawn_settings, note_on
 from kpms_zarr.viz.movie_cells import reach_of
 from kpms_zarr.viz.skeletons import bones, keypoint_colors
 
@@ -170,7 +171,7 @@ class MovieStudy:
         self.poses = PoseReader(store, model=model, version=version, labels=self.labels)
         self.data: xr.Dataset = access.dataset(store, layout.KEYPOINTS)
         self.names: SyllableNames = read_names(store, model, version)
-        self._settings = read_settings(store)
+        self._settings = drawn_settings(store)
         created = provenance_of(self.labels.attrs).get("created", "")
         self.origin = {
             "store": store_name(store),
@@ -178,6 +179,12 @@ class MovieStudy:
             "labels": version,
             "created": str(created),
         }
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of how poses are drawn."""
+        said = note_on(self._settings)
+        return [said] if said else []
 
     @property
     def is_flat(self) -> bool:
@@ -218,7 +225,8 @@ class MovieStudy:
                 expected=f"syllables from 0 to {n_states - 1}",
                 found=", ".join(map(str, wrong)) or "none",
                 where="syllables",
-                fix=f"list them with: kpms-zarr summary {self.store} --model {self.model} --all",
+                fix="list them with: "
+                + command("summary", self.store, "--model", self.model, "--all"),
             )
         return [int(state) for state in dict.fromkeys(syllables)]
 

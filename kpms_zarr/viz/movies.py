@@ -105,7 +105,7 @@ def movies(
     states = study.states(syllables)
     settings = {**study.origin, "grid": asdict(look), "videos": _kind(videos), "overlay": overlay}
     folder = MovieFolder(out, {**settings, "seed": seed})
-    notes = folder.replacing([_file_name(state, format) for state in states])
+    notes = study.notes + folder.replacing([_file_name(state, format) for state in states])
     most = look.rows * look.columns
     n = most if videos is False else _SPARE * most
     examples = study.examples(states, look, n=n, seed=seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import time
@@ -33,6 +34,8 @@ from kpms_zarr.viz.video_sources import SessionVideos, Videos
 _BLOCK = 4096
 """Frames of which poses are in memory."""
 _HEAD, _STRIP = 40, 24
+_MOST_BYTES = 100
+"""Of a name of a session in that of a file, which has 255."""
 _AROUND = 4.0
 """Seconds of labels to either side of the moment."""
 
@@ -98,13 +101,14 @@ def overlay_movie(
     check_format(format, speed, checks)
     study = MovieStudy(store, model, version)
     chosen = reading.label_sessions(study.labels, names=[session])[0]
+    session = chosen.name
     frames, fps = _frames(chosen, start, stop, speed, FORMATS[format])
     part = "" if start <= 0 and stop is None else f"_{frames[0]}-{frames[-1]}"
     name = f"overlay_{_safe(session)}{part}.{format}"
     settings = {"session": session, "frames": [int(frames[0]), int(frames[-1])]}
     shown = {"speed": speed, "width": width, "format": format}
     folder = MovieFolder(out, {**study.origin, **settings, **shown})
-    notes = folder.replacing([name])
+    notes = study.notes + folder.replacing([name])
     with SessionVideos(store, study.data, videos) as source:
         reader = source.reader(session)
         movie = _Overlay(study, chosen, reader, source.frames(session, frames), frames, width)
@@ -266,4 +270,6 @@ def _frames(
 
 def _safe(name: str) -> str:
     """A name of a session as part of the name of a file."""
-    return re.sub(r"[^\w.+-]+", "-", name)[:100]
+    safe = re.sub(r"[^\w.+-]+", "-", name).encode()[:_MOST_BYTES].decode(errors="ignore")
+    # Sessions whose names differ in what no file name can hold must not share a file.
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -13,6 +13,7 @@ from bokeh.models import Column, ColumnDataSource, CustomJS, Model
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz import player_sources
+from kpms_zarr.viz.guessing import note_on
 from kpms_zarr.viz.player_controls import LATENT, controls, layout
 from kpms_zarr.viz.player_data import OpenSession, PlayerWindow, open_session, read_window
 from kpms_zarr.viz.player_figures import (
@@ -198,6 +199,8 @@ def build_player(
         skeleton=opened.settings.skeleton,
         with_video=with_video,
     )
+    if note_on(opened.settings):
+        built.figures["pose"].title.text = "Pose (lines guessed: no skeleton was given)"
     time_figures(
         built,
         with_labels=window.syllable is not None,

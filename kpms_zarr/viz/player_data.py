@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +13,14 @@ import xarray as xr
 from kpms_zarr.store import access, layout, models
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.names import command, hint, match
 from kpms_zarr.store.reconstruction import place_pose
 from kpms_zarr.store.schema import LABEL_FRAMES_PER_CHUNK
-from kpms_zarr.store.study import StudySettings, read_settings
+from kpms_zarr.store.study import StudySettings
 from kpms_zarr.store.syllable_names import SyllableNames, read_names
 from kpms_zarr.store.tracking import is_missing, without_missing
 from kpms_zarr.viz import reading
+from kpms_zarr.viz.guessing import drawn_settings
 from kpms_zarr.viz.video import video_frames, video_of
 
 MAX_FRAMES = 20_000
@@ -231,7 +232,7 @@ def open_session(
         int(data["n_frames"].values[row]),
         float(data["fps"].values[row]),
     )
-    settings, video = read_settings(store), video_of(data, row)
+    settings, video = drawn_settings(store), video_of(data, row)
     if not model:
         return OpenSession(chosen, settings, data, None, None, (), SyllableNames(""), video)
     labels = models.open_labels(store, model, version) if labels is None else labels
@@ -334,15 +335,14 @@ def _row(data: xr.Dataset, session: str | None, where: str) -> int:
     real = [row for row in range(len(names)) if n_frames[row] > 0]
     if session is None and real:
         return real[0]
-    if session in names and n_frames[names.index(session)] > 0:
-        return names.index(session)
-    near = difflib.get_close_matches(str(session), names, n=1, cutoff=0.5)
+    known = match(str(session), [names[row] for row in real])
+    if known is not None:
+        return names.index(known)
     raise InputError(
         expected="the name of a session of the store" if real else "a session in the store",
         found=repr(session) if real else "none",
         where=where,
-        fix=(f"did you mean {near[0]!r}? " if near else "")
-        + f"list them with: kpms-zarr info {where}",
+        fix=f"{hint(str(session), names)}list them with: {command('info', where)}",
     )
 
 

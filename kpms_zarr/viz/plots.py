@@ -8,11 +8,11 @@ import xarray as xr
 
 from kpms_zarr.store import models
 from kpms_zarr.store.access import StoreLike
-from kpms_zarr.store.study import read_settings
 from kpms_zarr.viz import reading
 from kpms_zarr.viz.colors import syllable_color
 from kpms_zarr.viz.denoising import denoised
 from kpms_zarr.viz.ethograms import bouts, ethogram
+from kpms_zarr.viz.guessing import drawn_settings
 from kpms_zarr.viz.skeletons import bones as bones_of
 from kpms_zarr.viz.skeletons import moved_poses
 from kpms_zarr.viz.style import INK, fixed_frame, frame, hover_tool, load
@@ -221,7 +221,7 @@ def poses(
     names = [str(name) for name in data["keypoint"].values]
     mean = data["pose_mean"].values[:, :2]
     loading = data["pose_loading"].values[:max_latent, :, :2]
-    joined = bones_of(read_settings(store).skeleton, names)
+    joined = bones_of(drawn_settings(store).skeleton, names)
     points = mean + 2 * np.concatenate([loading, -loading])
     middle = (points.max((0, 1)) + points.min((0, 1))) / 2
     half = 0.55 * np.maximum(np.ptp(points, axis=(0, 1)), 1e-9)

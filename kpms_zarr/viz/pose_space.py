@@ -12,8 +12,10 @@ from bokeh.models import PrintfTickFormatter
 from kpms_zarr.store import access, layout, models
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.study import StudySettings, read_settings
+from kpms_zarr.store.names import command
+from kpms_zarr.store.study import StudySettings
 from kpms_zarr.viz import reading, skeletons
+from kpms_zarr.viz.guessing import drawn_settings
 from kpms_zarr.viz.pose_space_data import Scores, groups, sample_scores
 from kpms_zarr.viz.style import INK, LINE, fixed_frame, frame, hover_tool, load, short
 
@@ -37,7 +39,7 @@ def open_pca(store: StoreLike) -> xr.Dataset:
             expected="principal components of the pose",
             found="a store without",
             where=os.fspath(store),
-            fix=f"run: kpms-zarr pca {os.fspath(store)}",
+            fix=f"run: {command('pca', store)}",
         )
     return access.dataset(store, layout.PCA)
 
@@ -96,7 +98,7 @@ def components(
     load()
     return draw_components(
         open_pca(store),
-        read_settings(store),
+        drawn_settings(store),
         max_components=max_components,
         azimuth=azimuth,
         elevation=elevation,

@@ -14,6 +14,7 @@ from kpms_zarr.store import models
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.names import hint, match
 from kpms_zarr.store.schema import LABEL_FRAMES_PER_CHUNK, USED_FRACTION
 
 _MARGIN_SECONDS = 60.0
@@ -153,15 +154,21 @@ def label_sessions(
         for row, (name, n_frames, fps) in enumerate(table)
         if n_frames > 0
     }
-    unknown = [name for name in names or () if name not in found]
+    called = {name: match(name, list(found)) for name in names or ()}
+    unknown = [name for name, known in called.items() if known is None]
     if unknown:
         raise InputError(
             expected=f"names among the labelled sessions, such as {next(iter(found), '-')}",
             found=", ".join(map(repr, unknown)),
             where="sessions",
-            fix="list them with open_labels(store, model).session.values",
+            fix=hint(unknown[0], list(found))
+            + "list them with open_labels(store, model).session.values",
         )
-    chosen = tuple(found.values()) if names is None else tuple(found[name] for name in names)
+    chosen = (
+        tuple(found.values())
+        if names is None
+        else tuple(found[str(called[name])] for name in names)
+    )
     if not chosen[:limit]:
         raise InputError(
             expected="at least one session to show",

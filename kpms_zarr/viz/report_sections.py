@@ -14,7 +14,6 @@ from bokeh.layouts import row
 
 from kpms_zarr.store import access, layout, models
 from kpms_zarr.store.access import Session, StoreLike
-from kpms_zarr.store.study import read_settings
 from kpms_zarr.viz import (
     fit_views,
     plots,
@@ -26,6 +25,7 @@ from kpms_zarr.viz import (
 )
 from kpms_zarr.viz.denoising import CONFIDENCE_THRESHOLD
 from kpms_zarr.viz.grouping import group_coordinates
+from kpms_zarr.viz.guessing import drawn_settings, note_on
 from kpms_zarr.viz.player import build_player
 from kpms_zarr.viz.player_data import open_session, read_window
 from kpms_zarr.viz.report_cards import Card, cards
@@ -120,7 +120,7 @@ def _looks(store: StoreLike, of: dict[str, Any]) -> Section:
         "The typical pose of each syllable at six moments from its onset to its median duration, "
         "lighter ones earlier, seen from above (in three dimensions from the side too), the animal "
         "facing right at the onset. Open the example bouts to see how far single ones differ "
-        "from it.",
+        "from it." + _about_lines(store),
         "A card for each syllable with drawings of its poses.",
         lambda: Cards(cards(store, **of)),
         "cards",
@@ -161,7 +161,7 @@ def _player(store: StoreLike, of: dict[str, Any], session: Session) -> Section:
         "player",
         f"A lively part of {session.name}, as tracked (orange; pale points are of low confidence) "
         "and as the model sees it (blue). Press Play, or click into the labels or a trace below; "
-        "other sessions and their videos: kpms-zarr explore.",
+        "other sessions and their videos: kpms-zarr explore." + _about_lines(store),
         "A player: moving skeleton, place in the arena, labels and traces over time.",
         partial(_played, store, of, session),
     )
@@ -365,7 +365,8 @@ def _pose_space(store: StoreLike, of: dict[str, Any]) -> list[Section]:
             "Principal components",
             "components",
             "What each component does to the mean pose (grey): two standard deviations less in "
-            "blue, two more in orange. In three dimensions the sliders turn all of them.",
+            "blue, two more in orange. In three dimensions the sliders turn all of them."
+            + _about_lines(store),
             "Skeletons of the mean pose and of two standard deviations to either side.",
             partial(_components, store),
             "small",
@@ -393,9 +394,14 @@ def _pose_space(store: StoreLike, of: dict[str, Any]) -> list[Section]:
     ]
 
 
+def _about_lines(store: StoreLike) -> str:
+    said = note_on(drawn_settings(store))
+    return f" {said}" if said else ""
+
+
 def _components(store: StoreLike) -> Bokeh:
     sliders, figures = rotating.draw_rotating(
-        pose_space.open_pca(store), read_settings(store), max_components=8
+        pose_space.open_pca(store), drawn_settings(store), max_components=8
     )
     return Bokeh([*([row(*sliders)] if sliders else []), *figures])
 

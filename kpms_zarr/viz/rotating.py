@@ -12,7 +12,8 @@ from bokeh.models.widgets import Slider
 from bokeh.plotting import figure
 
 from kpms_zarr.store.access import StoreLike
-from kpms_zarr.store.study import StudySettings, read_settings
+from kpms_zarr.store.study import StudySettings
+from kpms_zarr.viz.guessing import drawn_settings
 from kpms_zarr.viz.pose_space import open_pca, pose_frame, project, shown_loading
 from kpms_zarr.viz.skeletons import POSE_COLORS, bones
 from kpms_zarr.viz.style import FONT, INK, hover_tool
@@ -62,7 +63,7 @@ def rotating_components(store: StoreLike, *, max_components: int = 8) -> LayoutD
         When the store has no components yet.
     """
     sliders, figures = draw_rotating(
-        open_pca(store), read_settings(store), max_components=max_components
+        open_pca(store), drawn_settings(store), max_components=max_components
     )
     rows = [figures[i : i + IN_A_ROW] for i in range(0, len(figures), IN_A_ROW)]
     grid = gridplot(rows, toolbar_location=None)

@@ -14,10 +14,11 @@ from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.blocks import iter_blocks
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.schema import LABEL_FRAMES_PER_CHUNK
-from kpms_zarr.store.study import StudySettings, read_settings
+from kpms_zarr.store.study import StudySettings
 from kpms_zarr.viz import reading
 from kpms_zarr.viz.examples import Example, PoseReader, examples_in
 from kpms_zarr.viz.grouping import groups_of
+from kpms_zarr.viz.guessing import drawn_settings
 from kpms_zarr.viz.skeletons import bones
 
 BEFORE, AFTER = 0.5, 1.5
@@ -139,7 +140,7 @@ class Gallery:
     @cached_property
     def settings(self) -> StudySettings:
         """Of the study."""
-        return read_settings(self._store) if self._settings is None else self._settings
+        return drawn_settings(self._store) if self._settings is None else self._settings
 
     @cached_property
     def _found(self) -> dict[int, tuple[Example, ...]]:

@@ -15,7 +15,7 @@ from kpms_zarr.viz.explore import link
 from kpms_zarr.viz.explore.state import IN_URL, State
 from kpms_zarr.viz.explore.study import Study
 
-NAMES = ("001", "1", "1e3", "true", "nan", "[a]", "a & b=c?", "äö", " x ")
+NAMES = ("001", "1", "1e3", "true", "nan", "[a]", "a & b=c?", "äö", "x y", "a,b", "-")
 
 
 @pytest.fixture(scope="module")

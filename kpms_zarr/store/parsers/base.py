@@ -78,6 +78,8 @@ class TrackHeader:
         Frames of the video per second, where the file says so.
     video : str
         Path of the video, where the file says so.
+    key_in_file : str
+        Its key before its names were made as they are stored; "" where that is the same.
     """
 
     individual: str
@@ -88,11 +90,17 @@ class TrackHeader:
     fps: float | None = None
     video: str = ""
     gaps: Gaps | None = field(default=None, compare=False)
+    key_in_file: str = ""
 
     @property
     def key(self) -> str:
-        """Name within the file: its blocks are found under it, and the session is named by it."""
+        """Name within the file, by which the session is named."""
         return "_".join(name for name in (self.part, self.individual) if name)
+
+    @property
+    def block_key(self) -> str:
+        """Name under which its blocks are found."""
+        return self.key_in_file or self.key
 
 
 @dataclass(frozen=True)

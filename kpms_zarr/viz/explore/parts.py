@@ -10,6 +10,7 @@ from typing import Any
 import panel as pn
 
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.names import command
 from kpms_zarr.viz.explore.state import State
 
 _LOG = logging.getLogger(__name__)
@@ -44,9 +45,9 @@ def no_model(state: State) -> pn.viewable.Viewable:
         return empty(
             f"The model {state.model} has no labels yet: its fit runs, or was interrupted. "
             "The page Fit shows how it goes. To go on with an interrupted one:",
-            f"kpms-zarr fit {store} --model {state.model} --resume",
+            command("fit", store, "--model", state.model, "--resume"),
         )
-    return empty("No model yet. Fit one:", f"kpms-zarr fit {store} --model first")
+    return empty("No model yet. Fit one:", command("fit", store, "--model", "first"))
 
 
 def guarded(build: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,8 +16,9 @@ from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.checkpoints import open_progress, pulse, unfinished
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.locking import is_fitted_now
-from kpms_zarr.store.study import StudySettings, read_settings
+from kpms_zarr.store.study import StudySettings
 from kpms_zarr.store.syllable_names import SyllableNames, read_names
+from kpms_zarr.viz.guessing import drawn_settings
 
 _LOG = logging.getLogger(__name__)
 _GLANCE_SECONDS = (1.5, 4.0)
@@ -75,7 +76,7 @@ class Study:
         found = {info.name: info for info in models.list_models(root)}
         begun = {fit.name: fit.n_sweeps for fit in unfinished(root)}
         running = self._running(begun)
-        settings = read_settings(root)
+        settings = drawn_settings(self.store, root)
         made = {name: access.made(root, name) for name in (layout.QUALITY, layout.PCA)}
         renamed = self._renamed(found)
         with self._lock:

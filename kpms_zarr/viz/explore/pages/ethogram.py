@@ -12,6 +12,7 @@ import xarray as xr
 
 from kpms_zarr.store.access import Session
 from kpms_zarr.store.levels import open_levels
+from kpms_zarr.store.names import command
 from kpms_zarr.store.schema import KEYPOINTS
 from kpms_zarr.store.syllable_names import SyllableNames
 from kpms_zarr.viz.binning import Binned
@@ -121,7 +122,7 @@ class _Page:
             return parts.empty(
                 f"{state.session or 'No session'} has no labels of this model. To label all that "
                 "have none:",
-                f"kpms-zarr apply {state.study.store} --model {state.model}",
+                command("apply", state.study.store, "--model", state.model),
             )
         start, stop = state.span
         image, view = strip(

@@ -13,6 +13,7 @@ import holoviews as hv
 import numpy as np
 import panel as pn
 
+from kpms_zarr.store.names import command
 from kpms_zarr.viz import fit_views
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
@@ -108,7 +109,7 @@ class _Page:
         return _status_html(
             f"{course.model}: interrupted",
             f"{done} Nothing of them is lost. To go on:",
-            f"kpms-zarr fit {store} --model {course.model} --resume",
+            command("fit", store, "--model", course.model, "--resume"),
         )
 
     # -------------------------------------------------------------- views

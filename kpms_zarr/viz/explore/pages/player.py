@@ -11,9 +11,11 @@ import numpy as np
 import panel as pn
 
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.names import command
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.arena import Arena
 from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.guessing import note_on
 from kpms_zarr.viz.player import (
     PICTURE_WIDTH,
     Player,
@@ -54,7 +56,7 @@ def page(state: State) -> pn.viewable.Viewable:
         if state.chosen is None:
             return parts.empty(
                 "No session yet. Add tracking files:",
-                f"kpms-zarr ingest {state.study.store} FILES...",
+                command("ingest", state.study.store, "FILES..."),
             )
         shown.append(_Session(state))
         return shown[0].view
@@ -76,7 +78,9 @@ def page(state: State) -> pn.viewable.Viewable:
             below.draw()
 
     player = parts.follow(state, ["model", "session"], build_both, news=False)
-    return pn.Column(player, below.view, sizing_mode="stretch_width")
+    said = note_on(state.study.settings)
+    about = [parts.text(said)] if said else []
+    return pn.Column(player, *about, below.view, sizing_mode="stretch_width")
 
 
 class _Session:
@@ -388,7 +392,7 @@ def _model_note(state: State, opened: OpenSession) -> list[pn.viewable.Viewable]
         return [
             parts.empty(
                 f"The model {state.model} has not labelled this session. To have it labelled:",
-                f"kpms-zarr apply {state.study.store} --model {state.model}",
+                command("apply", state.study.store, "--model", state.model),
             )
         ]
     return []
@@ -401,6 +405,6 @@ def _video_note(state: State, trouble: str) -> list[pn.viewable.Viewable]:
         parts.empty(
             f"{trouble} To see it beside the skeleton, give its path in a table with the columns "
             "session and video:",
-            f"kpms-zarr annotate {state.study.store} table.csv",
+            command("annotate", state.study.store, "table.csv"),
         )
     ]

@@ -6,11 +6,13 @@ from typing import Any
 
 import panel as pn
 
+from kpms_zarr.store.names import command
 from kpms_zarr.viz import pose_space as views
 from kpms_zarr.viz import reading
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.grouping import ALL, group_coordinates
+from kpms_zarr.viz.guessing import note_on
 from kpms_zarr.viz.pose_space_data import MAX_BLOCKS, groups, sample_scores
 from kpms_zarr.viz.rotating import IN_A_ROW, draw_rotating
 
@@ -77,7 +79,7 @@ def _components(state: State) -> Any:
     data = state.study.pca()
     if data is None:
         return parts.empty(
-            "No principal components yet:", f"kpms-zarr pca {state.study.store} --variance 0.9"
+            "No principal components yet:", command("pca", state.study.store, "--variance", "0.9")
         )
     scree = pn.pane.HoloViews(
         views.draw_scree(data), sizing_mode="stretch_width", linked_axes=False
@@ -89,7 +91,7 @@ def _components(state: State) -> Any:
         parts.text(_HOW_TO_READ_SCREE),
         *(parts.text(f"Note: {note}.") for note in data.attrs.get("notes", ())),
         scree,
-        parts.text(_HOW_TO_READ_COMPONENTS + turn),
+        parts.text(" ".join((_HOW_TO_READ_COMPONENTS + turn, note_on(state.study.settings)))),
         pn.Row(*map(pn.pane.Bokeh, sliders)),
         *(
             pn.Row(*map(pn.pane.Bokeh, figures[i : i + IN_A_ROW]))

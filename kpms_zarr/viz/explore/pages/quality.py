@@ -9,6 +9,7 @@ import holoviews as hv
 import numpy as np
 import panel as pn
 
+from kpms_zarr.store.names import command
 from kpms_zarr.store.tracking import PROBLEMS
 from kpms_zarr.viz import quality_drawing as drawing
 from kpms_zarr.viz import quality_views as views
@@ -81,12 +82,12 @@ def _explanation(state: State) -> pn.viewable.Viewable:
     if not state.study.sessions:
         return parts.empty(
             "No sessions yet. Put tracking files into the store:",
-            f"kpms-zarr ingest {state.study.store} FILES...",
+            command("ingest", state.study.store, "FILES..."),
         )
     if quality is None:
         return parts.empty(
             "The quality of the tracking was not counted yet:",
-            f"kpms-zarr quality {state.study.store}",
+            command("quality", state.study.store),
         )
     words = parts.text(
         _HOW_TO_READ.format(
@@ -101,7 +102,7 @@ def _explanation(state: State) -> pn.viewable.Viewable:
         words,
         parts.empty(
             f"{len(later)} sessions came later and are not counted yet, such as {later[0]}:",
-            f"kpms-zarr quality {state.study.store}",
+            command("quality", state.study.store),
         ),
         sizing_mode="stretch_width",
     )

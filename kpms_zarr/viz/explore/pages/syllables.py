@@ -15,6 +15,7 @@ from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.cards import Cards
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.syllable_detail import Detail
+from kpms_zarr.viz.guessing import note_on
 from kpms_zarr.viz.pose_drawings import extent, picture
 from kpms_zarr.viz.reading import MissingData
 from kpms_zarr.viz.syllable_data import Gallery
@@ -114,7 +115,7 @@ class _Page:
         self._detail = None
         if self.state.syllable < 0:
             words = "Choose a card to see more of a syllable, to name it and to compare it."
-            self._below[:] = [parts.text(words)]
+            self._below[:] = [parts.text(f"{words} {note_on(self.state.study.settings)}")]
             return
 
         def build() -> Any:

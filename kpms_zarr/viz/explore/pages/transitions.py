@@ -10,7 +10,7 @@ from typing import Any
 import holoviews as hv
 import panel as pn
 
-from kpms_zarr.store.selection import parse_selectors
+from kpms_zarr.store.names import parse_selectors
 from kpms_zarr.viz import transition_views
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
