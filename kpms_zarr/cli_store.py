@@ -118,6 +118,20 @@ def ingest(commands: Any) -> None:
         help="leave tracks out of which less is tracked, such as 0.05",
     )
     command.add_argument(
+        "--confidence-scale",
+        default=1.0,
+        metavar="NUMBER",
+        help="what stands for full confidence in the files: 100 for percent, 255 for bytes; none: "
+        "take the positions without confidences",
+    )
+    command.add_argument(
+        "--missing-value",
+        type=float,
+        metavar="NUMBER",
+        help="what trackers without confidences write for the coordinates of a keypoint that they "
+        "did not find, such as 0",
+    )
+    command.add_argument(
         "--metadata",
         metavar="FILE.csv",
         help="what is known of the sessions, a row for each: becomes coordinates, see annotate",
@@ -160,6 +174,8 @@ def _run_ingest(options: argparse.Namespace) -> tuple[object, str]:
         max_gap=options.max_gap,
         time_unit=options.time_unit,
         min_visible=options.min_visible,
+        confidence_scale=options.confidence_scale,
+        missing_value=options.missing_value,
         metadata=options.metadata,
         skip_bad=options.skip_bad,
         dry_run=options.dry_run,

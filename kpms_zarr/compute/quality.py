@@ -26,6 +26,7 @@ from kpms_zarr.store.blocks import Block, iter_blocks
 from kpms_zarr.store.consolidation import consolidate
 from kpms_zarr.store.errors import InputError, ReadOnlyError
 from kpms_zarr.store.names import option
+from kpms_zarr.store.plausibility import body_doubts, scale_doubts
 from kpms_zarr.store.provenance import provenance
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK, variable
 from kpms_zarr.store.tracking import (
@@ -143,7 +144,9 @@ def _first_pass(
     missing = is_missing(position, None)
     bad = bad_seconds(missing, "missing", *at)
     bad = bad.add(bad_seconds(~missing & (confidence < threshold), "low_confidence", *at))
-    return {block.session: (counts, bad, upper_histogram(distance_from_middle(position)))}
+    highest = np.fmax.reduce(confidence, axis=0, initial=-np.inf)
+    distances = upper_histogram(distance_from_middle(position))
+    return {block.session: (counts, bad, distances, _Largest(highest))}
 
 
 def _deviation(reader: BlockReader, block: Block, centre: np.ndarray | None) -> np.ndarray:
@@ -164,6 +167,13 @@ def _lower_pass(
 ) -> dict[int, tuple[Histogram]]:
     values = _deviation(reader, block, centre.get(block.session))
     return {block.session: (lower_histogram(values, pivots[block.session]),)}
+
+
+class _Largest(NamedTuple):
+    value: np.ndarray
+
+    def add(self, other: _Largest) -> _Largest:
+        return _Largest(np.maximum(self.value, other.value))
 
 
 class _Number(NamedTuple):
@@ -202,7 +212,7 @@ def _of_group(
     bin_frames = {session.index: frames_per_second(session) for session in sessions}
     first = map_reduce(partial(_first_pass, reader, threshold, bin_frames), blocks, _merge)
     n_keypoints = len(next(iter(first.values()))[0].n_present)
-    uppers = {session: upper for session, (_, _, upper) in first.items()}
+    uppers = {session: upper for session, (_, _, upper, _) in first.items()}
     centre = _medians(reader, blocks, {}, uppers, n_keypoints)
     second = map_reduce(partial(_upper_pass, reader, centre), blocks, _merge)
     uppers = {session: upper for session, (upper,) in second.items()}
@@ -212,8 +222,9 @@ def _of_group(
     rows = []
     for session in sessions:
         i = session.index
-        (counts, bad, _), (n_outliers, bad_too) = first[i], last[i]
+        (counts, bad, _, highest), (n_outliers, bad_too) = first[i], last[i]
         row = finalise(counts, centre[i], mad[i], n_outliers.value)
+        row["confidence_max"] = np.where(np.isfinite(highest.value), highest.value, np.nan)
         row["worst_start"] = worst_start(bad.add(bad_too), session, n_keypoints)
         rows.append(row)
     return rows
@@ -400,7 +411,24 @@ def warnings_of(dataset: xr.Dataset) -> list[str]:
     Keypoints with the same sessions share one sentence, as do sessions that are tracked but with
     confidences below the threshold.
     """
-    return [*_missing(dataset), *_low(dataset)]
+    return [*_missing(dataset), *_low(dataset), *_implausible(dataset)]
+
+
+def _implausible(dataset: xr.Dataset) -> list[str]:
+    """Sessions whose numbers cannot be what they are taken for; those alike in one sentence."""
+    if "confidence_max" not in dataset or "distance_median" not in dataset:
+        return []
+    names = np.asarray(dataset["session"]).astype(str)
+    highest = np.asarray(dataset["confidence_max"].transpose("session", "keypoint"))
+    distance = np.asarray(dataset["distance_median"].transpose("session", "keypoint"))
+    found: dict[str, list[str]] = {}
+    for name, confidences, distances in zip(names, highest, distance, strict=True):
+        said = scale_doubts(float(np.fmax.reduce(confidences)))
+        body = distances[distances > 0]
+        said += body_doubts(float(2 * np.median(body))) if body.size else []
+        for text in said:
+            found.setdefault(text, []).append(name)
+    return [f"{_names(np.asarray(who), len(names))}: {text}" for text, who in found.items()]
 
 
 def _low(dataset: xr.Dataset) -> list[str]:

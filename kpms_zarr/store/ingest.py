@@ -44,6 +44,7 @@ from kpms_zarr.store.planning import (
     plan_files,
     raise_all,
 )
+from kpms_zarr.store.plausibility import Correction, doubts
 from kpms_zarr.store.provenance import package_version
 from kpms_zarr.store.rows import NewSession, Rows, is_unfinished
 from kpms_zarr.store.session_names import Origin, Scheme
@@ -156,6 +157,8 @@ def ingest(
     max_gap: str | int = DEFAULT_MAX_GAP,
     time_unit: str = "auto",
     min_visible: float = 0.0,
+    confidence_scale: float | str = 1.0,
+    missing_value: float | None = None,
     metadata: str | Path | None = None,
     skip_bad: bool = False,
     dry_run: bool = False,
@@ -229,6 +232,11 @@ def ingest(
         are consecutive frames; ``"auto"`` goes by the file, and by what cameras do.
     min_visible : float
         Leave tracks out of which a smaller share of the positions is there, 0 to 1.
+    confidence_scale : float or str
+        What stands for full confidence in the files: 100 for percent, 255 for bytes. Confidences
+        are stored divided by it. ``"none"``: they are not used.
+    missing_value : float, optional
+        A position with this number in all coordinates, such as 0, is stored as missing.
     metadata : path, optional
         Table of the sessions, as for :func:`annotate`.
     skip_bad : bool
@@ -262,8 +270,8 @@ def ingest(
         _Choice(
             frame_rates(fps), keypoints, _names(individuals), Scheme(name_by),
             check_preferred(prefer), parse_trim(trim), check_downsample(downsample),
-            min_visible, anterior, posterior, skeleton, parse_max_gap(max_gap),
-            ignore_case,
+            min_visible, Correction.of(confidence_scale, missing_value), anterior, posterior,
+            skeleton, parse_max_gap(max_gap), ignore_case,
         ),
         apart=[option for option in (fps, mapping, metadata) if isinstance(option, str | Path)],
         skip_bad=skip_bad,
@@ -347,6 +355,7 @@ class _Choice:
     trim: Trim
     downsample: int
     min_visible: float
+    correction: Correction
     anterior: Sequence[str] | None
     posterior: Sequence[str] | None
     skeleton: str | Sequence[tuple[str, str]] | None
@@ -378,6 +387,8 @@ class _Choice:
                 "downsample": self.downsample,
                 "max_gap": self.max_gap.length,
                 "min_visible": self.min_visible,
+                "confidence_scale": self.correction.confidence_scale,
+                "missing_value": self.correction.missing_value,
                 "by": f"kpms_zarr {package_version()}",
                 "at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
@@ -627,14 +638,19 @@ class _Ingest:
         read = self.read if is_array else replace(self.read, memory=None)
         tracks = tuple(TrackTask(t.header.block_key, t.columns, t.window) for t in file.tracks)
         return LoadTask(
-            self.store, self.token, header, read, tracks, self.choice.min_visible, file.look.stamp
-        )
+            self.store, self.token, header, read, tracks, self.choice.min_visible, file.look.stamp,
+            self.choice.correction,
+        )  # fmt: skip
 
     def _sessions(self, file: PlannedFile, loaded: Sequence[LoadedTrack]) -> list[NewSession]:
         by_key = {track.key: track for track in loaded}
         found = []
         for track in file.tracks:
             one = by_key[track.header.block_key]
+            if one.readings is not None:
+                names = [track.header.block_keypoints[column] for column in track.columns]
+                said = doubts(one.readings, names)
+                self.notes += [f"{track.session}: {text}" for text in said]
             if one.row is not None:
                 entries = self._entries(file, track, one)
                 found.append(NewSession(one.row, one.n_frames, entries))

@@ -25,6 +25,7 @@ from kpms_zarr.store.parsers import parser_named, recognise
 from kpms_zarr.store.parsers.base import FileHeader, PoseBlock, ReadOptions
 from kpms_zarr.store.parsers.contents import Verdict, content_of, has_tracking_suffix, is_unfinished
 from kpms_zarr.store.parsers.gaps import Gaps
+from kpms_zarr.store.plausibility import AS_IN_THE_FILE, Correction, Readings
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.tracking import is_missing
 from kpms_zarr.store.workers import Ask
@@ -165,6 +166,8 @@ class LoadTask:
         Tracks with a smaller share of positions, 0 to 1, are left out, as are those with none.
     stamp : tuple of int
         Of the file when it was looked at.
+    correction : Correction
+        Is applied before anything is counted or written.
     """
 
     store: str
@@ -174,6 +177,7 @@ class LoadTask:
     tracks: tuple[TrackTask, ...]
     min_visible: float = 0.0
     stamp: tuple[int, ...] = ()
+    correction: Correction = AS_IN_THE_FILE
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,8 @@ class LoadedTrack:
         Share of positions that are not missing (see :func:`tracking.is_missing`).
     checksum : int
         CRC-32 of position and confidence as stored, chunk after chunk.
+    readings : Readings or None
+        What the numbers look like; None without frames.
     """
 
     key: str
@@ -197,6 +203,7 @@ class LoadedTrack:
     n_frames: int
     visible: float
     checksum: int
+    readings: Readings | None = None
 
 
 def load(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
@@ -228,7 +235,9 @@ def rehearse(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
     _check_unchanged(task)
     kept = _kept_keys(task, pieces.tallies)
     return tuple(
-        LoadedTrack(key, 0 if key in kept else None, tally.n_frames, tally.visible, 0)
+        LoadedTrack(
+            key, 0 if key in kept else None, tally.n_frames, tally.visible, 0, tally.readings
+        )
         for key, tally in pieces.tallies.items()
     )
 
@@ -294,6 +303,7 @@ class _Tally:
     n_frames: int = 0
     n_visible: int = 0
     n_points: int = 0
+    readings: Readings | None = None
 
     @property
     def visible(self) -> float:
@@ -367,7 +377,10 @@ class _Pieces:
 
     def _piece(self, key: str, position: np.ndarray, confidence: np.ndarray | None) -> _Piece:
         tally = self.tallies[key]
+        position, confidence = self._task.correction.apply(position, confidence)
         piece = _Piece(key, tally.n_frames, position, confidence)
+        readings = Readings.of_block(position, confidence)
+        tally.readings = readings if tally.readings is None else tally.readings.add(readings)
         is_seen = ~is_missing(position, confidence)
         tally.n_frames += len(position)
         tally.n_visible += int(is_seen.sum())
@@ -449,7 +462,9 @@ def _write(
                 _write_piece(arrays[name], block, values)
                 checksum[piece.key] = add_checksum(checksum[piece.key], values)
     return tuple(
-        LoadedTrack(key, row.get(key), tally.n_frames, tally.visible, checksum.get(key, 0))
+        LoadedTrack(
+            key, row.get(key), tally.n_frames, tally.visible, checksum.get(key, 0), tally.readings
+        )
         for key, tally in tallies.items()
     )
 

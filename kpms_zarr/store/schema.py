@@ -210,6 +210,13 @@ QUALITY = (
         optional=True,
     ),
     Variable(
+        "confidence_max",
+        _SK,
+        "float64",
+        "largest confidence",
+        optional=True,
+    ),
+    Variable(
         "confidence_bin",
         ("confidence_bin",),
         "float64",
