@@ -134,7 +134,7 @@ def _host_memory(command: argparse.ArgumentParser) -> None:
 
 
 def _run_quality(options: argparse.Namespace) -> tuple[object, str]:
-    from kpms_zarr.compute.quality import summarise, warnings_of
+    from kpms_zarr.compute.quality import exchanges_of, summarise, warnings_of
 
     result = kpms_zarr.quality(
         options.store,
@@ -160,6 +160,11 @@ def _run_quality(options: argparse.Namespace) -> tuple[object, str]:
             cells = [console.percent(float(one[name])) for name in shares]
             rows.append([keypoint, *cells, int(one["longest_gap"])])
     lines = [console.table(header, rows)]
+    exchanged = exchanges_of(result) if options.breakdown else []
+    if exchanged:
+        texts = [(*one[:3], ", ".join(f"{a}-{b}" for a, b in one[3])) for one in exchanged]
+        header = ["session", "left and right", "exchanged (frames)", "longest stretches"]
+        lines.append(f"\n{console.table(header, texts)}\n")
     lines += [f"warning: {text}" for text in warnings_of(result)]
     lines += [f"note: {text}" for text in result.attrs.get("notes", ())]
     whole = result.drop_dims("confidence_bin")  # long, and for views only

@@ -34,6 +34,7 @@ MAX_COMPONENTS = 10
 _FRAMES_PER_COORDINATE = 10
 _SMALLEST_VARIANCE = 1e-10
 _DOMINATING_SHARE = 0.75
+_MANY_WITHOUT_HEADING = 0.01
 
 
 class Moments(NamedTuple):
@@ -300,15 +301,46 @@ def _moments(aligner: Aligner, basis: np.ndarray) -> tuple[Moments, list[str]]:
     # order in which sessions were ingested.
     ordered = sorted(aligner.sessions, key=lambda session: session.name)
     blocks = partial(iter_blocks, ordered)
-    moments = map_reduce(partial(_block_moments, aligner, basis, True), blocks(), add)
+    moments, heading = map_reduce(partial(_first_look, aligner, basis), blocks(), _add_looks)
+    lost = _lost_heading(aligner, heading)
     if moments.n_frames >= needed:
-        return moments, []
+        return moments, lost
     note = (
         f"only {moments.n_frames} frames have all keypoints with a confidence of "
         f"{aligner.settings.confidence_threshold:g} or more ({needed} needed): "
         f"all frames used, with low keypoints interpolated{_what_helps(aligner, ordered)}"
     )
-    return map_reduce(partial(_block_moments, aligner, basis, False), blocks(), add), [note]
+    moments = map_reduce(partial(_block_moments, aligner, basis), blocks(), add)
+    return moments, [note, *lost]
+
+
+def _first_look(aligner: Aligner, basis: np.ndarray, block: Block) -> tuple[Moments, np.ndarray]:
+    """Moments of the frames without interpolation; frames without a heading, and all."""
+    aligned = aligner.align(block)
+    compass = aligner.compass
+    number = np.array([0, block.n_frames])
+    if compass.anterior and compass.posterior:
+        front, rear = (aligned.pose[:, points, :2].mean(1) for points in compass)
+        number[0] = (front == rear).all(-1).sum()
+    return _moments_of(aligned.pose[aligned.is_confident], basis), number
+
+
+def _add_looks(
+    a: tuple[Moments, np.ndarray], b: tuple[Moments, np.ndarray]
+) -> tuple[Moments, np.ndarray]:
+    return add(a[0], b[0]), a[1] + b[1]
+
+
+def _lost_heading(aligner: Aligner, number: np.ndarray) -> list[str]:
+    share = number[0] / number[1]
+    if share <= _MANY_WITHOUT_HEADING:
+        return []
+    study = aligner.study
+    ends = " and ".join(", ".join(side) for side in (study.anterior, study.posterior))
+    return [
+        f"{ends} are on the same spot in {100 * share:.2g} % of the frames, which have no heading: "
+        "check --anterior and --posterior, and where the tracker puts keypoints that it lost"
+    ]
 
 
 def _what_helps(aligner: Aligner, sessions: Sequence[Session]) -> str:
@@ -323,11 +355,11 @@ def _what_helps(aligner: Aligner, sessions: Sequence[Session]) -> str:
     return f" (the median confidence is {median:.2g}); {thresholds.advice(lower)}"
 
 
-def _block_moments(
-    aligner: Aligner, basis: np.ndarray, confident_only: bool, block: Block
-) -> Moments:
-    aligned = aligner.align(block)
-    pose = aligned.pose[aligned.is_confident] if confident_only else aligned.pose
+def _block_moments(aligner: Aligner, basis: np.ndarray, block: Block) -> Moments:
+    return _moments_of(aligner.align(block).pose, basis)
+
+
+def _moments_of(pose: np.ndarray, basis: np.ndarray) -> Moments:
     coordinates = basis.T @ pose
     return of_block(coordinates.reshape(len(pose), basis.shape[1] * pose.shape[-1]))
 

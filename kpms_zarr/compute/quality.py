@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +12,8 @@ import numpy as np
 import xarray as xr
 
 from kpms_zarr.compute import thresholds
+from kpms_zarr.compute.alignment import Compass, is_valid
+from kpms_zarr.compute.exchanges import Exchanges, Search, Usual, pairs_of, search_of
 from kpms_zarr.compute.mapreduce import BlockReader, map_reduce, within
 from kpms_zarr.compute.quality_counts import (
     Counts,
@@ -29,6 +31,7 @@ from kpms_zarr.store.names import option
 from kpms_zarr.store.plausibility import body_doubts, scale_doubts
 from kpms_zarr.store.provenance import provenance
 from kpms_zarr.store.schema import FRAMES_PER_CHUNK, variable
+from kpms_zarr.store.study import StudySettings, read_settings
 from kpms_zarr.store.tracking import (
     CONFIDENCE_EDGES,
     PROBLEMS,
@@ -40,6 +43,8 @@ from kpms_zarr.store.tracking import (
 _BLOCKS_PER_GROUP = 64
 _HALF = 1 << 16
 _MANY_MISSING = 0.5
+_MANY_UNDEFINED = 0.01
+_FEWEST_EXCHANGED = 3
 _NAMES_SHOWN = 5
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -184,11 +189,42 @@ class _Number(NamedTuple):
 
 
 def _outlier_pass(
-    reader: BlockReader, limit: dict[int, np.ndarray], bin_frames: dict[int, int], block: Block
-) -> dict[int, tuple[_Number, Histogram]]:
-    is_far = _deviation(reader, block, None) > limit[block.session]
+    reader: BlockReader,
+    limit: dict[int, np.ndarray],
+    bin_frames: dict[int, int],
+    searches: dict[int, Search],
+    block: Block,
+) -> dict[int, tuple[_Number, Histogram, Exchanges]]:
+    position, confidence = reader.tracked(block)
+    is_far = distance_from_middle(position) > limit[block.session]
     bad = bad_seconds(is_far, "outlier", block.start, bin_frames[block.session])
-    return {block.session: (_Number(is_far.sum(0)), bad)}
+    sides = Exchanges((), 0)
+    if block.session in searches:
+        sides = searches[block.session].of_block(position, confidence, block.start)
+    return {block.session: (_Number(is_far.sum(0)), bad, sides)}
+
+
+def _usual_pass(
+    reader: BlockReader, compass: Compass, threshold: float, block: Block
+) -> dict[int, tuple[Usual]]:
+    position, confidence = reader.position(block), reader.confidence(block)
+    valid = is_valid(position, confidence, threshold)
+    return {block.session: (Usual.of_block(position, valid, compass),)}
+
+
+def _usual(
+    reader: BlockReader, study: StudySettings, sessions: Iterable[Session], threshold: float
+) -> tuple[dict[int, Usual], Compass]:
+    """The usual pose of every session, seen from the animal; none where no heading is known."""
+    compass = Compass(
+        tuple(study.keypoints.index(name) for name in study.anterior),
+        tuple(study.keypoints.index(name) for name in study.posterior),
+    )
+    if not (compass.anterior and compass.posterior):
+        return {}, compass
+    look = partial(_usual_pass, reader, compass, threshold)
+    found = map_reduce(look, iter_blocks(sessions), _merge)
+    return {session: usual for session, (usual,) in found.items()}, compass
 
 
 def _medians(
@@ -205,7 +241,11 @@ def _medians(
 
 
 def _of_group(
-    reader: BlockReader, sessions: list[Session], threshold: float, scale: float
+    reader: BlockReader,
+    sessions: list[Session],
+    threshold: float,
+    scale: float,
+    searches: dict[int, Search],
 ) -> list[dict[str, np.ndarray]]:
     """Quality of some sessions, one row of every variable for each."""
     blocks = list(iter_blocks(sessions))
@@ -218,15 +258,16 @@ def _of_group(
     uppers = {session: upper for session, (upper,) in second.items()}
     mad = _medians(reader, blocks, centre, uppers, n_keypoints)
     limit = {i: outlier_distance(centre[i], mad[i], scale) for i in centre}
-    last = map_reduce(partial(_outlier_pass, reader, limit, bin_frames), blocks, _merge)
+    search = partial(_outlier_pass, reader, limit, bin_frames, searches)
+    last = map_reduce(search, blocks, _merge)
     rows = []
     for session in sessions:
         i = session.index
-        (counts, bad, _, highest), (n_outliers, bad_too) = first[i], last[i]
+        (counts, bad, _, highest), (n_outliers, bad_too, sides) = first[i], last[i]
         row = finalise(counts, centre[i], mad[i], n_outliers.value)
         row["confidence_max"] = np.where(np.isfinite(highest.value), highest.value, np.nan)
         row["worst_start"] = worst_start(bad.add(bad_too), session, n_keypoints)
-        rows.append(row)
+        rows.append({**row, **(sides.finalise() if sides.sides else {})})
     return rows
 
 
@@ -310,13 +351,21 @@ def quality(
     _check_settings(confidence_threshold, outlier_scale)
     root = access.open_group(store)
     sessions = access.require_sessions(root, os.fspath(store))
+    study = read_settings(root)
     keypoints = np.asarray(root[f"{layout.KEYPOINTS}/keypoint"][:], dtype=object)  # type: ignore[index]
     reader = BlockReader(store)
     rows: list[dict[str, np.ndarray]] = []
     with within(store, host_memory):
         threshold = thresholds.resolve(confidence_threshold, reader, sessions)
+        usual, compass = _usual(reader, study, sessions, threshold.value)
+        pairs = pairs_of(study.keypoints, usual)
+        searches = {
+            s.index: search_of(usual[s.index], pairs, compass, threshold.value, s.fps)
+            for s in sessions
+            if pairs
+        }
         for group in _groups(sessions):
-            rows += _of_group(reader, group, threshold.value, outlier_scale)
+            rows += _of_group(reader, group, threshold.value, outlier_scale, searches)
     values: dict[str, Any] = {
         "session": np.asarray([session.name for session in sessions], dtype=object),
         "keypoint": keypoints,
@@ -324,6 +373,7 @@ def quality(
         "confidence_bin": CONFIDENCE_EDGES[:-1],
         "confidence_bin_stop": CONFIDENCE_EDGES[1:],
         "problem": np.asarray(PROBLEMS, dtype=object),
+        **_seen_from_the_animal(study, sessions, usual, pairs),
         **{name: np.stack([row[name] for row in rows]) for name in rows[0]},
     }
     settings: dict[str, Any] = {**threshold.settings, "outlier_scale": outlier_scale}
@@ -331,6 +381,24 @@ def quality(
     if not _write(store, values, attrs):
         attrs["notes"] = [f"{os.fspath(store)} cannot be written to: the result is not stored"]
     return _dataset(values, attrs)
+
+
+def _seen_from_the_animal(
+    study: StudySettings,
+    sessions: Sequence[Session],
+    usual: dict[int, Usual],
+    pairs: tuple[tuple[int, int], ...],
+) -> dict[str, np.ndarray]:
+    values: dict[str, np.ndarray] = {}
+    if usual:
+        found = [usual[session.index] for session in sessions]
+        values["heading_undefined_fraction"] = np.array(
+            [one.n_undefined / one.n_frames if one.n_frames else np.nan for one in found]
+        )
+    if pairs:
+        names = [f"{study.keypoints[left]}, {study.keypoints[right]}" for left, right in pairs]
+        values["side_pair"] = np.asarray(names, dtype=object)
+    return values
 
 
 def _check_settings(confidence_threshold: float | str, outlier_scale: float) -> None:
@@ -411,7 +479,37 @@ def warnings_of(dataset: xr.Dataset) -> list[str]:
     Keypoints with the same sessions share one sentence, as do sessions that are tracked but with
     confidences below the threshold.
     """
-    return [*_missing(dataset), *_low(dataset), *_implausible(dataset)]
+    return [*_missing(dataset), *_low(dataset), *_implausible(dataset), *_turned(dataset)]
+
+
+def _turned(dataset: xr.Dataset) -> list[str]:
+    """Front and rear on the same spot, and left and right exchanged."""
+    names = np.asarray(dataset["session"]).astype(str)
+    found = []
+    if "heading_undefined_fraction" in dataset:
+        share = np.asarray(dataset["heading_undefined_fraction"])
+        is_many = share > _MANY_UNDEFINED
+        if is_many.any():
+            found.append(
+                f"front and rear of the animal are on the same spot in up to "
+                f"{100 * np.nanmax(share):.2g} % of the frames of "
+                f"{_names(names[is_many], len(names))}: these frames have no heading; check "
+                "--anterior and --posterior, and where the tracker puts keypoints that it lost"
+            )
+    if "exchanged_frames" not in dataset:
+        return found
+    number = np.asarray(dataset["exchanged_frames"].transpose("session", "side_pair"))
+    for pair in np.flatnonzero((number >= _FEWEST_EXCHANGED).any(0)):
+        which = np.flatnonzero(number[:, pair] >= _FEWEST_EXCHANGED)
+        worst = which[number[which, pair].argmax()]
+        one = dataset.isel(session=worst, side_pair=pair, stretch=0)
+        found.append(
+            f"left and right of {dataset['side_pair'].values[pair]} seem exchanged in "
+            f"{number[which, pair].sum():,} frames of {_names(names[which], len(names))}, longest "
+            f"in {names[worst]} from frame {int(one['exchange_start']):,} to "
+            f"{int(one['exchange_stop']) - 1:,}: correct the tracking there; --breakdown lists more"
+        )
+    return found
 
 
 def _implausible(dataset: xr.Dataset) -> list[str]:
@@ -474,6 +572,26 @@ def _missing(dataset: xr.Dataset) -> list[str]:
         f"{_names(sessions[is_bad[:, points[0]]], len(sessions))}: {drop}"
         for points in together.values()
     ]
+
+
+def exchanges_of(dataset: xr.Dataset) -> list[tuple[str, str, int, tuple[tuple[int, int], ...]]]:
+    """Where left and right seem exchanged: session, pair, frames, and the longest stretches.
+
+    Stretches are the first frame and the last one, in the order of their frames.
+    """
+    if "exchanged_frames" not in dataset:
+        return []
+    found = []
+    for session in range(dataset.sizes["session"]):
+        for pair in range(dataset.sizes["side_pair"]):
+            one = dataset.isel(session=session, side_pair=pair)
+            ends = zip(one["exchange_start"].values, one["exchange_stop"].values, strict=True)
+            stretches = tuple(sorted((int(a), int(b) - 1) for a, b in ends if a >= 0))
+            if stretches:
+                number = int(one["exchanged_frames"])
+                names = str(one["session"].values), str(one["side_pair"].values)
+                found.append((*names, number, stretches))
+    return found
 
 
 def _names(names: np.ndarray, n_sessions: int) -> str:
