@@ -149,7 +149,7 @@ def _first_pass(
     missing = is_missing(position, None)
     bad = bad_seconds(missing, "missing", *at)
     bad = bad.add(bad_seconds(~missing & (confidence < threshold), "low_confidence", *at))
-    highest = np.fmax.reduce(confidence, axis=0, initial=-np.inf)
+    highest = np.fmax.reduce(confidence, axis=0, initial=-np.inf).astype(np.float64)
     distances = upper_histogram(distance_from_middle(position))
     return {block.session: (counts, bad, distances, _Largest(highest))}
 
