@@ -648,7 +648,7 @@ class _Ingest:
         for track in file.tracks:
             one = by_key[track.header.block_key]
             if one.readings is not None:
-                names = [track.header.block_keypoints[column] for column in track.columns]
+                names = [track.header.keypoints[column] for column in track.columns]
                 said = doubts(one.readings, names)
                 self.notes += [f"{track.session}: {text}" for text in said]
             if one.row is not None:
