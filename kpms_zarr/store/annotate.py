@@ -17,9 +17,11 @@ from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.consolidation import consolidate
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.locking import sessions_lock
+from kpms_zarr.store.matching import Named
 from kpms_zarr.store.names import command
 from kpms_zarr.store.rows import TABLE
 from kpms_zarr.store.schema import KEYPOINTS, Variable
+from kpms_zarr.store.session_rows import is_plain_number
 from kpms_zarr.store.sources import Table, checked_rate, read_table
 
 _SETTABLE = ("fps", "video", "individual")
@@ -29,8 +31,6 @@ _TAKEN = {
     "c", "chain", "progress", "lock",
 }  # fmt: skip
 _NAME = re.compile(r"[^\W\d_][\w-]{0,99}")
-_PLAIN_NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-"""007 is the name of an animal."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class AnnotateSummary:
     n_sessions : int
         Sessions that the table is about.
     notes : tuple of str
-        Rows without a session, sessions without a row.
+        How sessions were found, sessions without a row, what had to be understood.
     """
 
     store: str
@@ -65,8 +65,10 @@ def annotate(store: StoreLike, table: str | Path) -> AnnotateSummary:
     ----------
     store : path or URL
     table : path
-        A csv file with one row per session; the first column, or the one named session, recording,
-        source, file or name, holds names of sessions, recordings or files.
+        A csv file with one row per session, as spreadsheets write it (any separator and encoding,
+        decimal commas). The first column, or the one named session, recording, source, file or
+        name, says which session: by its name, recording, file or video, or by a beginning that no
+        other has, in this order; what was found in which way is noted.
 
     Returns
     -------
@@ -75,18 +77,18 @@ def annotate(store: StoreLike, table: str | Path) -> AnnotateSummary:
     Raises
     ------
     InputError
-        With everything that is wrong with the table; nothing is written then.
+        With everything that is wrong with the table, such as rows that are about no session or may
+        be about several; nothing is written then.
     """
     read = read_metadata(table)
     root = access.open_group(store, "r+")
     access.require_sessions(root, os.fspath(store))
     notes: list[str] = []
     with sessions_lock(root, store, notes.append):
-        check_rows(root, store, read)
+        read = check_rows(root, store, read, is_strict=True)
         notes += annotate_sessions(root, read)
         consolidate(root, [layout.KEYPOINTS])
-    n_sessions = len(_rows(root, read)[0])
-    return AnnotateSummary(os.fspath(store), read.columns, n_sessions, tuple(notes))
+    return AnnotateSummary(os.fspath(store), read.columns, len(read.found), tuple(notes))
 
 
 def read_metadata(path: str | Path) -> Table:
@@ -135,87 +137,126 @@ def read_metadata(path: str | Path) -> Table:
 
 def _without_blanks(table: Table) -> Table:
     """The same table; xarray lists coordinates by their names with blanks in between."""
-    new = {name: "_".join(name.split()) for name in table.columns}
+    new = {name: _coordinate(name) for name in table.columns}
     rows = {key: {new[n]: text for n, text in row.items()} for key, row in table.rows.items()}
+    renamed = [
+        f"{old!r} is called {name}" for old, name in new.items() if set(old) & set(_BRACKETS)
+    ]
+    notes = (f"{table.path.name}: column {', '.join(renamed)}",) if renamed else ()
     # Two columns that become one keep two entries here, which is then refused.
-    return replace(table, columns=tuple(new[name] for name in table.columns), rows=rows)
+    columns = tuple(new[name] for name in table.columns)
+    return replace(table, columns=columns, rows=rows, notes=(*table.notes, *notes))
+
+
+_BRACKETS = "()[]"
+"""Around the unit of a column, such as ``weight (g)``."""
+
+
+def _coordinate(name: str) -> str:
+    return "_".join("".join(" " if c in _BRACKETS else c for c in name).split())
 
 
 def check_rows(
-    root: zarr.Group, store: StoreLike, table: Table, new: Sequence[tuple[str, str, str]] = ()
-) -> None:
-    """Refuse a table that cannot be written, before anything is.
+    root: zarr.Group,
+    store: StoreLike,
+    table: Table,
+    new: Sequence[Named] = (),
+    *,
+    is_strict: bool = False,
+) -> Table:
+    """Find the sessions of a table, and refuse one that cannot be written, before anything is.
 
     Parameters
     ----------
     root : zarr.Group
     store : path or URL
     table : Table
-    new : sequence of (str, str, str)
-        Name, recording and file of sessions that are about to be added.
+    new : sequence of Named
+        Sessions that are about to be added.
+    is_strict : bool
+        Whether every row must be about a session.
+
+    Returns
+    -------
+    Table
+        With the rows of sessions found.
 
     Raises
     ------
     InputError
-        When it is about none of the sessions, or would convert values of other sessions.
+        When it is about none of the sessions, may be about several, or would convert values of
+        other sessions.
     """
-    names = [*new, *_known_names(root)]
-    used = {key for name in names if (key := table.row_of(*name)) is not None}
-    if names and not used:
+    known = _known(root)
+    taken = {named.session for named in new}
+    names = [*new, *(named for named in known if named.session not in taken)]
+    read = table.about(names, "--metadata", is_strict=False)
+    if names and not read.found:
         raise InputError(
-            expected=f"sessions, such as {', '.join(n for n, *_ in names[:3])}, in the column "
+            expected=f"sessions, such as {', '.join(n.session for n in names[:3])}, in the column "
             f"{table.key!r}",
             found=", ".join(list(table.rows)[:3]),
             where=f"--metadata {table.path}",
-            fix=f"use the names that {command('info', store)} shows, or those of files",
+            fix=f"use the names that {command('info', store)} shows, or those of files or videos",
         )
+    if is_strict:
+        read = table.about(names, "--metadata", is_strict=True)
     group = access.keypoints_group(root)
     if group is not None:
-        rows, _, _ = _rows(root, table)
+        rows, _ = _rows(root, read)
         for name in table.columns:
-            _column(group, name, rows, table, used)
+            _column(group, name, rows, read, set(read.found.values()))
+    return read
 
 
 def annotate_sessions(root: zarr.Group, table: Table) -> list[str]:
-    """Write a table into the store, after :func:`check_rows`; returns what a person should know."""
+    """Write what :func:`check_rows` returned into the store; returns what a person should know."""
     group = access.keypoints_group(root)
     assert group is not None  # there are sessions
-    rows, unused, without = _rows(root, table)
+    rows, without = _rows(root, table)
     for name in table.columns:
         _write_column(group, name, *_column(group, name, rows, table, set(rows.values())))
-    notes = []
-    if unused:
-        notes.append(f"{table.path.name}: no session for {', '.join(unused[:5])}{_more(unused)}")
+    notes = list(table.notes)
     if without:
         notes.append(f"{table.path.name}: nothing about {', '.join(without[:5])}{_more(without)}")
     return notes
 
 
-def _known_names(root: zarr.Group) -> list[tuple[str, str, str]]:
-    """Name, recording and file of every session of a store."""
+def _known(root: zarr.Group) -> list[Named]:
+    """What every session of a store can be called by."""
     group = access.keypoints_group(root)
     if group is None:
         return []
-    sessions = access.sessions(root)
-    recording, source = (np.asarray(group[n][:]) for n in ("recording", "source"))  # type: ignore[index]
-    return [(s.name, str(recording[s.index]), str(source[s.index])) for s in sessions]
+    columns = {
+        name: np.asarray(group[name][:])  # type: ignore[index]
+        for name in ("recording", "source", "video")
+        if name in group
+    }
+
+    def text(name: str, row: int) -> str:
+        return str(columns[name][row]) if name in columns and row < len(columns[name]) else ""
+
+    return [
+        Named(s.name, *(text(name, s.index) for name in ("recording", "source", "video")))
+        for s in access.sessions(root)
+    ]
 
 
 def _more(names: list[str]) -> str:
     return f" and {len(names) - 5} more" if len(names) > 5 else ""
 
 
-def _rows(root: zarr.Group, table: Table) -> tuple[dict[int, str], list[str], list[str]]:
-    """Row of the store -> row of the table; rows without a session, sessions without a row."""
+def _rows(root: zarr.Group, table: Table) -> tuple[dict[int, str], list[str]]:
+    """Row of the store -> row of the table; sessions without a row."""
     found: dict[int, str] = {}
     without = []
-    for session, names in zip(access.sessions(root), _known_names(root), strict=True):
-        key = table.row_of(*names)
+    for session in access.sessions(root):
+        key = table.row_of(session.name)
         if key is None:
             without.append(session.name)
         else:
             found[session.index] = key
-    return found, sorted(table.rows.keys() - set(found.values())), without
+    return found, without
 
 
 def _column(
@@ -235,7 +276,7 @@ def _column(
     elif kind in ("text", "number") and (not texts or kind == "text"):
         wanted = kind
     else:
-        is_numeric = bool(texts) and all(map(_PLAIN_NUMBER.fullmatch, texts))
+        is_numeric = bool(texts) and all(map(is_plain_number, texts))
         wanted = "number" if is_numeric else "text"
     if before is not None and kind != wanted:
         _refuse_conversion(group, name, before, rows, table)

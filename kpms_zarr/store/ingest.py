@@ -33,6 +33,7 @@ from kpms_zarr.store.loading import (
     rehearse,
 )
 from kpms_zarr.store.locking import Lock, sessions_lock
+from kpms_zarr.store.matching import Named
 from kpms_zarr.store.parsers import formats
 from kpms_zarr.store.parsers.arrays import hash_of, tracks_in_memory
 from kpms_zarr.store.parsers.base import FileHeader, ReadOptions
@@ -303,7 +304,7 @@ def _carried_out(run: _Ingest, store: StoreLike, table: Table | None) -> IngestS
             try:
                 plan, settings = run.plan()
                 if table is not None:
-                    run.check_metadata(root, plan, table)
+                    table = run.checked_metadata(root, plan, table)
                 added = run.load(root, plan, lock)
                 write_settings(root, settings)
                 if table is not None and access.sessions(root):
@@ -528,19 +529,19 @@ class _Ingest:
         """What is wrong with the files left out, for when there are no others."""
         return [problem for error in self.bad.values() for problem in error.problems]
 
-    def check_metadata(self, root: zarr.Group, plan: Plan, table: Table) -> None:
-        """Refuse a table that could not be written after the sessions.
+    def checked_metadata(self, root: zarr.Group, plan: Plan, table: Table) -> Table:
+        """Find the sessions of a table; refuse one that could not be written after them.
 
         Raises
         ------
         InputError
         """
         new = [
-            (track.session, track.recording, file.look.header.path.name)
+            Named(track.session, track.recording, file.look.header.path.name, track.header.video)
             for file in plan.files
             for track in file.tracks
         ]
-        check_rows(root, self.store, table, new)
+        return check_rows(root, self.store, table, new)
 
     def load(self, root: zarr.Group, plan: Plan, lock: Lock) -> list[str]:
         """Write the frames of all planned files; returns the sessions that are there now.

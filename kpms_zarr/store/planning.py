@@ -17,6 +17,7 @@ from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.bodies import Individuals, Kinds, kinds_of, several_bodies, with_keypoints
 from kpms_zarr.store.errors import InputError, Problem, readable
 from kpms_zarr.store.loading import Look, Window
+from kpms_zarr.store.matching import Named
 from kpms_zarr.store.names import match, option, quoted, tidy, typed
 from kpms_zarr.store.parsers.base import FileHeader, TrackHeader, some
 from kpms_zarr.store.session_names import (
@@ -155,6 +156,7 @@ def plan_files(
     looks = planner.one_of_each(looks, preferred)
     chosen = [(one, planner.chosen(one)) for one in looks]
     planner.name([(one, tracks) for one, tracks in chosen if tracks], scheme)
+    planner.match_rates(chosen)
     for one, tracks in chosen:
         planner.add(one, tracks)
     planner.close()
@@ -189,7 +191,6 @@ class _Planner:
         for name, known in self._there.items():
             self._by_source.setdefault(known.source, []).append(name)
         self._names: dict[Path, str] = {}
-        self._used_rates: set[str] = set()
         self._kept: dict[str, list[str]] = {}
         self._assumed: list[str] = []
         self._unlike: dict[tuple[str, ...], list[Path]] = {}
@@ -270,6 +271,27 @@ class _Planner:
         self._names |= {path: name for (path, _), name in zip(wanted, found, strict=True)}
         self.plan.notes += _longer(found, [scheme.name(file.origin) for _, file in wanted])
 
+    def match_rates(self, files: Sequence[tuple[Look, tuple[TrackHeader, ...]]]) -> None:
+        """Find the rows of a table of frame rates that are about the sessions of the files."""
+        if not isinstance(self._rates, Table):
+            return
+        named = [
+            Named(
+                session_name(self._names[path], track.key),
+                session_name(self._names[path], track.part),
+                path.name,
+                track.video,
+            )
+            for path, tracks in ((look.header.path, tracks) for look, tracks in files)
+            for track in tracks
+            if path in self._names
+        ]
+        try:
+            self._rates = self._rates.about(named, "--fps", is_strict=False)
+        except InputError as error:
+            self.plan.problems += error.problems
+            self._rates = None  # which sessions have no rate is not known then
+
     def _at_same_place(self, path: Path) -> str | None:
         """Session that came from a file at this place, if any."""
         origin = Origin.of(path)
@@ -342,7 +364,7 @@ class _Planner:
         name = self._names[path]
         session, recording = session_name(name, track.key), session_name(name, track.part)
         content = self._content(look, track)
-        fps = self._rate(session, recording, path.name, track)
+        fps = self._rate(session, track)
         window = self._trim.window(fps, track.frame_step, self._downsample)
         fps /= track.frame_step * window.step
         columns = self._columns(path, track)
@@ -362,7 +384,7 @@ class _Planner:
         path, track = look.header.path, planned.header
         fps = planned.fps * planned.frame_step
         problem = self._max_gap.problem(path, track, fps, planned.window)
-        if self._rate_given(planned.session, planned.recording, path.name) is None:
+        if self._rate_given(planned.session) is None:
             problem = rate_problem(path, fps) or problem
         elif note := rate_note(fps, track.fps, planned.session):
             self.plan.notes.append(note)
@@ -384,9 +406,9 @@ class _Planner:
     def _keep(self, what: str, name: str) -> None:
         self._kept.setdefault(what, []).append(name)
 
-    def _rate(self, session: str, recording: str, source: str, track: TrackHeader) -> float:
+    def _rate(self, session: str, track: TrackHeader) -> float:
         """Frames of the video per second."""
-        given = self._rate_given(session, recording, source)
+        given = self._rate_given(session)
         if given is not None:
             return given
         if track.fps is not None:
@@ -394,15 +416,12 @@ class _Planner:
         self._assumed.append(session)
         return DEFAULT_FPS
 
-    def _rate_given(self, session: str, recording: str, source: str) -> float | None:
+    def _rate_given(self, session: str) -> float | None:
         """Frames of the video per second, as a person says."""
         if not isinstance(self._rates, Table):
             return self._rates
-        row = self._rates.row_of(session, recording, source)
-        if row is None:
-            return None
-        self._used_rates.add(row)
-        return float(self._rates.rows[row]["fps"])
+        row = self._rates.row_of(session)
+        return None if row is None else float(self._rates.rows[row]["fps"])
 
     def _columns(self, path: Path, track: TrackHeader) -> tuple[int, ...]:
         found, wanted = track.keypoints, self._wanted
@@ -454,9 +473,7 @@ class _Planner:
                 "frames per second (--fps)"
             )
         if isinstance(self._rates, Table):
-            unused = sorted(self._rates.rows.keys() - self._used_rates)
-            if unused:
-                notes.append(f"--fps: no session for {', '.join(unused[:5])}")
+            notes += self._rates.notes
 
 
 @dataclass(frozen=True)

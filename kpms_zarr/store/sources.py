@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.matching import Named, lacking, match
+from kpms_zarr.store.session_rows import Sheet, read_sheet
 
 _KEYS = ("session", "recording", "source", "file", "name")
 
@@ -28,17 +29,59 @@ class Table:
         The others.
     rows : dict of str to dict
         Key -> column -> text.
+    numbers : dict of str to int
+        Key -> number of its row in the file.
+    notes : tuple of str
+        What had to be understood.
+    found : dict of str to str
+        Session -> key of its row, see :meth:`about`.
     """
 
     path: Path
     key: str
     columns: tuple[str, ...]
     rows: Mapping[str, Mapping[str, str]]
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    found: Mapping[str, str] = field(default_factory=dict)
 
-    def row_of(self, session: str, recording: str, source: str) -> str | None:
-        """Key of the row about a session: its own name, else its recording, else its file."""
-        names = (session, recording, source, Path(source).stem)
-        return next((name for name in names if name in self.rows), None)
+    def about(self, sessions: Sequence[Named], option: str, *, is_strict: bool) -> Table:
+        """The same table, with the rows of these sessions found.
+
+        Parameters
+        ----------
+        sessions : sequence of Named
+        option : str
+            Named in errors.
+        is_strict : bool
+            Whether a row without a session is an error; else it is noted.
+
+        Raises
+        ------
+        InputError
+            For rows that may be about several sessions, or contradict each other.
+        """
+        where = f"{option} {self.path}"
+        matches = match(self.rows, self.numbers, sessions, where)
+        problems = list(matches.problems)
+        if is_strict:
+            problems += lacking(matches.unused, self.numbers, sessions, matches, where)
+        if problems:
+            raise InputError.of(problems)
+        name, notes = self.path.name, []
+        if matches.rows:
+            notes.append(f"{name}: {matches.note()}")
+        if matches.unused:
+            notes.append(f"{name}: no session for {_some(matches.unused)}")
+        return replace(self, found=matches.rows, notes=(*self.notes, *notes))
+
+    def row_of(self, session: str) -> str | None:
+        """Key of the row about a session, of those that were looked for."""
+        return self.found.get(session)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def read_table(path: str | Path, option: str) -> Table:
@@ -48,54 +91,44 @@ def read_table(path: str | Path, option: str) -> Table:
     ----------
     path : str or Path
         The first column, or the one named session, recording, source, file or name, holds names
-        of sessions, recordings or files. Fields are separated by commas, semicolons or tabs.
+        of sessions, recordings, files or videos. Separators, encodings and decimal signs are
+        those that spreadsheets write.
     option : str
         Named in errors.
 
     Raises
     ------
     InputError
-        No such file, no text, no rows, a row without or with a repeated name.
+        No such file, no text, no rows, a row without a name, rows that contradict each other.
     """
     path = Path(path)
     where = f"{option} {path}"
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            expected="a csv file with one row per session, in UTF-8",
-            found=getattr(error, "strerror", None) or str(error),
-            where=where,
-            fix="check the path; save the table as csv (UTF-8)",
-        ) from error
-    first = text.splitlines()[0] if text.strip() else ""
-    delimiter = max(",;\t", key=first.count)
-    lines = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(row)]
-    if len(lines) < 2 or len(lines[0]) < 2:
+    sheet = read_sheet(path, where)
+    header = sheet.header
+    if not sheet.rows or len(header) < 2:
         raise InputError(
             expected="a header such as session,group and a row for each session",
-            found=f"{len(lines)} rows of {len(lines[0]) if lines else 0} fields",
+            found=f"{len(sheet.rows) + bool(header)} rows of {len(header)} fields",
             where=where,
             fix="write names of sessions into the first column, what is known of them beside it",
         )
-    header = [name.strip() for name in lines[0]]
     lower = [name.lower() for name in header]
     place = next((lower.index(key) for key in _KEYS if key in lower), 0)
-    _check_rows(header, lines[1:], place, where)
+    _check_rows(sheet, place, where)
     columns = tuple(name for i, name in enumerate(header) if i != place)
-    rows = {
-        row[place].strip(): {
-            name: row[i].strip() if i < len(row) else ""
-            for i, name in enumerate(header)
-            if i != place
-        }
-        for row in lines[1:]
-    }
-    return Table(path, header[place], columns, rows)
+    rows: dict[str, dict[str, str]] = {}
+    numbers: dict[str, int] = {}
+    for number, cells in sheet.rows:
+        row = {name: cells[i] for i, name in enumerate(header) if i != place}
+        rows.setdefault(cells[place], row)
+        numbers.setdefault(cells[place], number)
+    notes = tuple(f"{path.name}: {note}" for note in sheet.notes)
+    return Table(path, header[place], columns, rows, numbers, notes)
 
 
-def _check_rows(header: list[str], rows: list[list[str]], place: int, where: str) -> None:
+def _check_rows(sheet: Sheet, place: int, where: str) -> None:
     problems = []
+    header = sheet.header
     doubled = sorted({name for name in header if header.count(name) > 1 or not name})
     if doubled:
         problems.append(
@@ -106,12 +139,15 @@ def _check_rows(header: list[str], rows: list[list[str]], place: int, where: str
                 "name the columns",
             )
         )
-    seen: set[str] = set()
-    for number, row in enumerate(rows, start=2):
-        name = row[place].strip() if place < len(row) else ""
-        fault = "no name" if not name else f"{name!r} a second time" if name in seen else ""
-        if not fault and len(row) > len(header):
-            fault = f"{len(row)} fields where the header has {len(header)}"
+    seen: dict[str, tuple[int, tuple[str, ...]]] = {}
+    for number, cells in sheet.rows:
+        name = cells[place]
+        first, before = seen.setdefault(name, (number, cells))
+        fault = "" if name else "no name"
+        if name and before != cells:
+            fault = f"{name!r} a second time, with other values than in row {first}"
+        if not fault and len(cells) > len(header):
+            fault = f"{len(cells)} fields where the header has {len(header)}"
         if fault:
             problems.append(
                 Problem(
@@ -121,7 +157,6 @@ def _check_rows(header: list[str], rows: list[list[str]], place: int, where: str
                     "correct this row",
                 )
             )
-        seen.add(name)
     if problems:
         raise InputError.of(problems)
 

@@ -12,6 +12,7 @@ import xarray as xr
 from kpms_zarr.store import access
 from kpms_zarr.store.access import StoreLike
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.matching import Named
 from kpms_zarr.store.sources import Table, read_table
 from kpms_zarr.viz.video import (
     VideoPool,
@@ -86,7 +87,12 @@ class SessionVideos:
                 fix="check the path; without one, the paths in the store are used",
             )
         else:
-            self._table = _with_videos(read_table(os.fspath(videos), "--videos"))
+            table = _with_videos(read_table(os.fspath(videos), "--videos"))
+            names = [
+                Named(name, *(self._text(one, row) for one in ("recording", "source", "video")))
+                for name, row in self._rows.items()
+            ]
+            self._table = table.about(names, "--videos", is_strict=False)
             self._folders = [Path(videos).resolve().parent]
 
     def __enter__(self) -> SessionVideos:
@@ -102,7 +108,7 @@ class SessionVideos:
             return ""
         names = [session, *(self._text(name, row) for name in ("recording", "source"))]
         if self._table is not None:
-            key = self._table.row_of(names[0], names[1], names[2])
+            key = self._table.row_of(session)
             named = self._table.rows[key]["video"] if key is not None else ""
         else:
             named = self._given.get(session, "") if self._given else video_of(self._data, row)

@@ -280,12 +280,10 @@ def test_metadata__becomes_coordinates_and_selects(files, store, tmp_path):
 
 def test_annotate__changes_the_sessions_of_the_table_only(files, store, tmp_path):
     ingest(store, files, metadata=write(tmp_path / "m.csv", METADATA))
-    second = (
-        "name,group,fps,video\nsession_001,control,50,/videos/1.mp4\nsession_002,drug2,,\nx,y,,\n"
-    )
+    second = "name,group,fps,video\nsession_001,control,50,/videos/1.mp4\nsession_002,drug2,,\n"
     result = kpms_zarr.annotate(store, write(tmp_path / "n.csv", second))
     assert result.n_sessions == 2
-    assert [note for note in result.notes if "no session for x" in note]
+    assert [note for note in result.notes if "nothing about session_000" in note]
     data = keypoints(store)
     assert data.group.values.tolist() == ["control", "control", "drug2"]
     assert data.fps.values.tolist() == [30, 50, 30]
