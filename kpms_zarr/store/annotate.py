@@ -190,8 +190,8 @@ def check_rows(
     known = _known(root)
     taken = {named.session for named in new}
     names = [*new, *(named for named in known if named.session not in taken)]
-    read = table.about(names, "--metadata", is_strict=False)
-    if names and not read.found:
+    matches = table.matches(names, "--metadata")
+    if names and not (matches.rows or matches.problems):
         raise InputError(
             expected=f"sessions, such as {', '.join(n.session for n in names[:3])}, in the column "
             f"{table.key!r}",
@@ -199,8 +199,7 @@ def check_rows(
             where=f"--metadata {table.path}",
             fix=f"use the names that {command('info', store)} shows, or those of files or videos",
         )
-    if is_strict:
-        read = table.about(names, "--metadata", is_strict=True)
+    read = table.about(names, "--metadata", is_strict=is_strict)
     group = access.keypoints_group(root)
     if group is not None:
         rows, _ = _rows(root, read)

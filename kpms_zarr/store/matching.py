@@ -19,7 +19,7 @@ _WORDS = {
     "session": "by name",
     "recording": "by recording",
     "file": "by file",
-    "video": "by video",
+    "video": "by video name",
     _START: "by beginning",
     _LOOSE_START: "by beginning",
 }
@@ -181,7 +181,7 @@ class _Index:
         else:
             words = [bare, _without_suffix(bare)]
             if way == "video":
-                words.append(_video_key(f"{_without_suffix(bare)}.csv"))
+                words.append(_VIDEO + _without_suffix(bare).lower())
         words = [self._folded(word) for word in dict.fromkeys(words) if word]
         if way in _EXACT:
             found = (self._exact[way].get(word, []) for word in words)

@@ -108,9 +108,7 @@ def _text(path: Path, where: str) -> tuple[str, list[str]]:
     if len(raw) > _MOST_BYTES:
         raise _no_table("more than 100 MB", where, "name the table of sessions, not the tracking")
     encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), "")
-    if not encoding and b"\0" in raw[:2000]:
-        # Of plain text in UTF-16 every other byte is 0.
-        encoding = "utf-16-le" if raw[1:2] == b"\0" else "utf-16-be"
+    encoding = encoding or _unmarked(raw[:2000])
     notes = []
     try:
         try:
@@ -125,6 +123,18 @@ def _text(path: Path, where: str) -> tuple[str, list[str]]:
     if "\0" in text:
         raise _no_table("bytes that are no text", where, SAVE_AS_CSV)
     return text, notes
+
+
+def _unmarked(start: bytes) -> str:
+    """UTF-16 without a mark: of text in most languages every other byte is 0; else ""."""
+    pairs = len(start) // 2
+    for encoding, zeros, others in (
+        ("utf-16-le", start[1::2], start[::2]),
+        ("utf-16-be", start[::2], start[1::2]),
+    ):
+        if pairs and zeros.count(0) > pairs / 2 and not others.count(0):
+            return encoding
+    return ""
 
 
 def _no_table(found: str, where: str, fix: str) -> InputError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kpms_zarr.store.errors import InputError, Problem
-from kpms_zarr.store.matching import Named, lacking, match
+from kpms_zarr.store.matching import Matches, Named, lacking, match
 from kpms_zarr.store.session_rows import Sheet, read_sheet
 
 _KEYS = ("session", "recording", "source", "file", "name")
@@ -62,7 +62,7 @@ class Table:
             For rows that may be about several sessions, or contradict each other.
         """
         where = f"{option} {self.path}"
-        matches = match(self.rows, self.numbers, sessions, where)
+        matches = self.matches(sessions, option)
         problems = list(matches.problems)
         if is_strict:
             problems += lacking(matches.unused, self.numbers, sessions, matches, where)
@@ -74,6 +74,10 @@ class Table:
         if matches.unused:
             notes.append(f"{name}: no session for {_some(matches.unused)}")
         return replace(self, found=matches.rows, notes=(*self.notes, *notes))
+
+    def matches(self, sessions: Sequence[Named], option: str) -> Matches:
+        """Which rows are about which of some sessions."""
+        return match(self.rows, self.numbers, sessions, f"{option} {self.path}")
 
     def row_of(self, session: str) -> str | None:
         """Key of the row about a session, of those that were looked for."""
