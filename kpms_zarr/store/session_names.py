@@ -157,8 +157,9 @@ def names_of(
     scheme : Scheme
     """
     groups: dict[str, list[int]] = {}
-    for number, file in enumerate(files):
-        groups.setdefault(scheme.name(file.origin), []).append(number)
+    # By origin: where nothing but a number tells files apart, theirs is the same in any order.
+    for number in sorted(range(len(files)), key=lambda n: repr(files[n])):
+        groups.setdefault(scheme.name(files[number].origin), []).append(number)
     rivals: dict[str, set[Origin]] = {}
     for origin in stored:
         rivals.setdefault(scheme.name(origin), set()).add(origin)

@@ -98,6 +98,12 @@ words = st.sampled_from(["a", "b", "a_b", "x", "cam"])
 paths = st.lists(words, min_size=1, max_size=4).map(lambda parts: "/".join(parts) + ".csv")
 
 
+def test_names__that_only_a_number_tells_apart_have_the_same_in_any_order():
+    files = [Wanted(origin(p), ("",)) for p in ("a.csv", "a/a.csv", "a/b.csv", "b.csv")]
+    found = names_of(files, [], (), Scheme("parent"))
+    assert names_of(files[::-1], [], (), Scheme("parent")) == found[::-1]
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(paths, unique=True, min_size=1, max_size=7), st.data())
 def test_names__are_unique_and_do_not_depend_on_the_order(chosen, data):
