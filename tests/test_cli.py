@@ -86,7 +86,10 @@ def test_help__every_option_explains_itself(command, run):
     [
         ("ingest", "frames of the video per second"),
         ("ingest", "take one frame of N (default: 1)"),
-        ("quality", "confidence below it is low; 10%: the value below which 10 % of all lie (default: 0.5)"),
+        (
+            "quality",
+            "confidence below it is low; 10%: the value below which 10 % of all lie (default: 0.5)",
+        ),
         ("pca", "share of the variance to keep, 0 to 1 (default: 0.9)"),
         ("fit", "(ms or s)"),
         ("fit", "order, frames (default: 3)"),
