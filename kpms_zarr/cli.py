@@ -21,6 +21,7 @@ from kpms_zarr.options import (
     model_option,
     names,
     number_or_share,
+    outlier_option,
     sessions_option,
     store_option,
 )
@@ -189,6 +190,7 @@ def _pca(commands: Any) -> None:
     command.add_argument(
         "--fix-heading", action="store_true", help="heading 0 in all frames: do not turn the animal"
     )
+    outlier_option(command)
     _host_memory(command)
 
 
@@ -200,6 +202,7 @@ def _run_pca(options: argparse.Namespace) -> tuple[object, str]:
         posterior=options.posterior,
         confidence_threshold=options.confidence_threshold,
         fix_heading=options.fix_heading,
+        outlier_scale=options.outlier_scale,
         host_memory=options.host_memory,
     )
     share = result["explained_variance_ratio"].values
@@ -313,6 +316,7 @@ def _settings(command: argparse.ArgumentParser) -> None:
         action="store_false",
         help="keep the components of pca instead of fitting them together with the headings",
     )
+    outlier_option(command)
     command.add_argument(
         "--sample-noise-variance",
         choices=("none", "shared", "keypoint"),
@@ -524,8 +528,8 @@ def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
 _FIT_SETTINGS = (
     "stage", "from_model", "sweeps", "ar_sweeps", "kappa", "target_duration", "ar_kappa",
     "n_states", "latent_dim", "lags", "use_keypoints", "scale", "fix_heading", "refine_pose",
-    "sample_noise_variance", "save_noise_scale", "certainty", "seed", "precision", "init",
-    "sessions",
+    "outlier_scale", "sample_noise_variance", "save_noise_scale", "certainty", "seed", "precision",
+    "init", "sessions",
 )  # fmt: skip
 
 

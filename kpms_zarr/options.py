@@ -109,6 +109,29 @@ def duration(text: str) -> float:
         ) from None
 
 
+def scale_or_none(text: str) -> float | str:
+    """A number, or ``none``."""
+    if text.strip().lower() == "none":
+        return "none"
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number or none, found {text!r}") from None
+
+
+def outlier_option(command: argparse.ArgumentParser) -> None:
+    """From where on a confident keypoint is taken for missing."""
+    command.add_argument(
+        "--outlier-scale",
+        type=scale_or_none,
+        default=6.0,
+        metavar="X|none",
+        help="take confident keypoints for missing that the other keypoints of the frame, or the "
+        "middle of the animal, put elsewhere: further off than median + this many median absolute "
+        "deviations (none: believe all)",
+    )
+
+
 def heading_option(command: argparse.ArgumentParser) -> None:
     """Keypoints that define the heading."""
     command.add_argument(

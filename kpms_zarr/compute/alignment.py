@@ -12,7 +12,7 @@ import numpy as np
 
 from kpms_zarr.compute import thresholds
 from kpms_zarr.compute.heading_names import require_heading
-from kpms_zarr.compute.mapreduce import BlockReader, map_reduce
+from kpms_zarr.compute.mapreduce import BlockReader, Finder, map_reduce
 from kpms_zarr.store import access
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
@@ -205,6 +205,17 @@ def heading_of(position: np.ndarray, compass: Compass) -> np.ndarray:
     return np.arctan2(*(front - rear).T[::-1])
 
 
+def compass_of(study: StudySettings, settings: AlignmentSettings) -> Compass:
+    """Indices of the keypoints of a study that define the heading."""
+    if settings.fix_heading:
+        return Compass((), ())
+    index = study.keypoints.index
+    return Compass(
+        tuple(index(name) for name in study.anterior),
+        tuple(index(name) for name in study.posterior),
+    )
+
+
 def place_unseen(position: np.ndarray, offset: np.ndarray, compass: Compass) -> np.ndarray:
     """Put keypoints that a session never sees at a fixed offset from the others.
 
@@ -375,6 +386,7 @@ class Aligner:
         scale: Mapping[int, float] | None = None,
         sessions: Sequence[Session] | None = None,
         typical_pose: np.ndarray | None = None,
+        screen: Finder | None = None,
     ) -> Aligner:
         """Look through a store once.
 
@@ -393,6 +405,8 @@ class Aligner:
         typical_pose : ndarray, optional, (keypoint, space)
             In the units of what is returned: says where keypoints are put that a session never
             sees, so that nothing depends on the other sessions (default: these say it).
+        screen : Finder, optional
+            What it finds outlying is missing. See :func:`outliers.make_screen`.
 
         Raises
         ------
@@ -408,7 +422,7 @@ class Aligner:
         columns = keypoint_columns(stored, study.keypoints)
         if not settings.fix_heading:
             require_heading(study, os.fspath(store), stored=stored)
-        reader = BlockReader(store, keypoints=columns, scale=scale)
+        reader = BlockReader(store, keypoints=columns, scale=scale, screen=screen)
         look = partial(_sightings, reader, settings.confidence_threshold)
         sightings = map_reduce(look, iter_blocks(sessions, FRAMES_PER_CHUNK), add_sightings)
         n_blocks = [-(-session.n_frames // FRAMES_PER_CHUNK) for session in sessions]
@@ -428,13 +442,7 @@ class Aligner:
     @property
     def compass(self) -> Compass:
         """Indices of the keypoints that define the heading."""
-        if self.settings.fix_heading:
-            return Compass((), ())
-        index = self.study.keypoints.index
-        return Compass(
-            tuple(index(name) for name in self.study.anterior),
-            tuple(index(name) for name in self.study.posterior),
-        )
+        return compass_of(self.study, self.settings)
 
     def borders(self, block: Block) -> Borders:
         """Nearest valid sightings outside one block of 16,384 frames."""

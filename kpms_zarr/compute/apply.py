@@ -266,6 +266,7 @@ def _settings(start: StartModel, sessions: Sequence[Session]) -> FitConfig:
         use_keypoints=start.settled["use_keypoints"],
         fix_heading=start.settled["fix_heading"],
         latent_dim=start.settled["latent_dim"],
+        outlier_scale=start.settled["outlier_scale"],
         sessions=tuple(session.name for session in sessions),
         save_noise_scale="noise_scale" in start.labels,
         # Only says where a fit begins; the model has its own.

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from kpms_zarr.compute.alignment import AlignmentSettings
 from kpms_zarr.compute.chain import NO_STATE, Chain
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.mapreduce import BlockReader
+from kpms_zarr.compute.outliers import from_store, screen_of, to_attrs, to_store
 from kpms_zarr.compute.preparation import Preparation
 from kpms_zarr.compute.publish import Numbered, order_of
 from kpms_zarr.compute.stages import n_sweeps_of
@@ -94,6 +96,8 @@ class Committer:
             "pose_loading": preparation.loading,
             "pose_mean": preparation.mean,
         }
+        if preparation.screen is not None:
+            values |= to_store(preparation.screen.model)
         n_bytes = self.checkpoints.commit(
             progress.done,
             n_sweeps_in_all=n_sweeps_of(self.config),
@@ -145,7 +149,13 @@ class Committer:
             "is_turned": preparation.is_turned,
             "notes": list(self.notes),
             "from_version": self.from_version,
+            **to_attrs(None if preparation.screen is None else preparation.screen.model),
         }
+
+
+def config_of(found: Checkpoint) -> FitConfig:
+    """Settings of an unfinished fit; one of before believed every confident keypoint."""
+    return FitConfig.from_dict({"outlier_scale": None, **found.attrs["config"]})
 
 
 def read_preparation(store: StoreLike, found: Checkpoint) -> tuple[FitConfig, Preparation]:
@@ -156,7 +166,7 @@ def read_preparation(store: StoreLike, found: Checkpoint) -> tuple[FitConfig, Pr
     InputError
         When sessions of the fit are gone or not what they were.
     """
-    config = FitConfig.from_dict(found.attrs["config"])
+    config = config_of(found)
     root = access.open_group(store)
     sessions = _same_sessions(store, root, found)
     stored = read_settings(root)
@@ -165,7 +175,14 @@ def read_preparation(store: StoreLike, found: Checkpoint) -> tuple[FitConfig, Pr
         session.index: float(factor)
         for session, factor in zip(sessions, found.values["scale"], strict=True)
     }
-    reader = BlockReader(store, keypoints=keypoint_columns(stored, study.keypoints), scale=scale)
+    fix_heading = bool(found.attrs["fix_heading"])
+    known = from_store(found.values, found.attrs)
+    screen = None
+    if known is not None:
+        alignment = AlignmentSettings(known.confidence_threshold, fix_heading)
+        screen = screen_of(store, study, alignment, known.scale, sessions=sessions, model=known)
+    columns = keypoint_columns(stored, study.keypoints)
+    reader = BlockReader(store, keypoints=columns, scale=scale, screen=screen)
     return config, Preparation(
         sessions,
         study,
@@ -175,8 +192,9 @@ def read_preparation(store: StoreLike, found: Checkpoint) -> tuple[FitConfig, Pr
         found.values["pose_loading"],
         found.values["pose_mean"],
         float(found.attrs["step_variance"]),
-        bool(found.attrs["fix_heading"]),
+        fix_heading,
         bool(found.attrs["is_turned"]),
+        screen,
     )
 
 
@@ -217,7 +235,7 @@ def check_given(store: StoreLike, model: str, given: Mapping[str, Any]) -> None:
     """
     found = read_checkpoint(access.open_group(store), model)
     if found is not None:
-        check_same(FitConfig.from_dict(found.attrs["config"]), given)
+        check_same(config_of(found), given)
 
 
 def restore(chain: Chain, found: Checkpoint, n_states: int) -> Progress:

@@ -62,6 +62,11 @@ class FitConfig:
         to each other, so that a few components hold the pose without the curvature that comes
         from turning it by the direction between keypoints; False = components of ``pca`` as
         they are, as the published package has it. With ``from_model``, those of the model.
+    outlier_scale : float or None
+        Confident keypoints that cannot be where they are are taken for missing, from the first
+        look at the poses to the last sweep: those that the other keypoints of the frame predict
+        too badly, see :func:`kpms_zarr.pca`. In median absolute deviations above the median;
+        ``"none"`` or None = all are believed.
     n_states : int
         Cap on the number of syllables.
     latent_dim : int or None
@@ -127,6 +132,7 @@ class FitConfig:
     scale: str = "dataset"
     fix_heading: bool | None = None
     refine_pose: bool = True
+    outlier_scale: float | None = 6.0
     n_states: int = 100
     latent_dim: int | None = None
     lags: int = 3
@@ -155,6 +161,8 @@ class FitConfig:
     sessions: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.outlier_scale == "none":  # as it is typed
+            object.__setattr__(self, "outlier_scale", None)
         problems = [
             *self._check_choices(),
             *self._check_whole_numbers(),
@@ -301,8 +309,9 @@ _POSITIVE = (
     "centroid_step_variance",
     "latent_start_variance",
     "centroid_start_variance",
+    "outlier_scale",
 )
-_OPTIONAL = ("kappa", "target_duration", "centroid_step_variance")
+_OPTIONAL = ("kappa", "target_duration", "centroid_step_variance", "outlier_scale")
 
 
 def _is_number(value: object) -> bool:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import dask
 import numpy as np
@@ -29,6 +29,14 @@ _WORKING_BYTES = 50_000_000
 """Modules that are loaded on the way."""
 
 
+class Finder(Protocol):
+    """Says which keypoints of a block are outlying: see :class:`outliers.Screen`."""
+
+    def find(self, block: Block, position: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+        """(frame, keypoint) bool, from positions in the units of the store."""
+        ...
+
+
 class BlockReader:
     """Reads blocks of tracked data; travels to other processes as the path of the store.
 
@@ -42,6 +50,8 @@ class BlockReader:
     scale : mapping of int to float, optional
         Index of a session -> units of position of the store for one unit of what is returned;
         1 for a session that it lacks.
+    screen : Finder, optional
+        Keypoints that it finds outlying are returned as missing.
     """
 
     def __init__(
@@ -50,10 +60,12 @@ class BlockReader:
         *,
         keypoints: Sequence[int] | None = None,
         scale: Mapping[int, float] | None = None,
+        screen: Finder | None = None,
     ) -> None:
         self._store = os.fspath(store)
         self._keypoints = None if keypoints is None else np.asarray(keypoints, dtype=np.int64)
         self._scale = {int(i): float(s) for i, s in (scale or {}).items() if s != 1}
+        self._screen = screen
         self._arrays: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -75,8 +87,18 @@ class BlockReader:
         return self._arrays[name]
 
     def position(self, block: Block) -> np.ndarray:
-        """Positions of a block as they are stored: (frame, keypoint, space) float32."""
+        """Positions of a block: (frame, keypoint, space) float32; NaN where the screen says so."""
+        return self._position(block, self._screen)
+
+    def believed(self, block: Block) -> np.ndarray:
+        """Like :meth:`position`, but whatever a screen says."""
+        return self._position(block, None)
+
+    def _position(self, block: Block, screen: Finder | None) -> np.ndarray:
         values = self._selected("position", block)
+        if screen is not None:
+            is_off = screen.find(block, values, self.confidence(block))
+            values = np.where(is_off[..., None], np.float32(np.nan), values)
         scale = self._scale.get(block.session)
         if scale is None:
             return values

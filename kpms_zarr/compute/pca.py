@@ -12,8 +12,17 @@ import numpy as np
 import xarray as xr
 
 from kpms_zarr.compute import thresholds
-from kpms_zarr.compute.alignment import Aligner, AlignmentSettings
+from kpms_zarr.compute.alignment import Aligner, AlignmentSettings, is_valid
+from kpms_zarr.compute.concentration import concentration_note
 from kpms_zarr.compute.mapreduce import BlockReader, map_reduce, within
+from kpms_zarr.compute.outliers import (
+    OUTLIER_SCALE,
+    Screen,
+    check_scale,
+    screen_of,
+    to_attrs,
+    to_store,
+)
 from kpms_zarr.store import access, attributes, layout
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.blocks import Block, iter_blocks
@@ -144,6 +153,7 @@ def pca(
     posterior: Sequence[str] | None = None,
     confidence_threshold: float | str = 0.5,
     fix_heading: bool = False,
+    outlier_scale: float | str | None = OUTLIER_SCALE,
     host_memory: str | int | None = None,
 ) -> xr.Dataset:
     """Principal components of the aligned pose of all sessions, written to the group ``pca``.
@@ -161,6 +171,11 @@ def pca(
         whose confidences are on a scale of their own.
     fix_heading : bool
         Leave the animal as the camera sees it.
+    outlier_scale : float or "none"
+        Confident keypoints that cannot be where they are are taken for missing: those that are
+        further from where the other keypoints of the frame have them than the median over all
+        frames and this many median absolute deviations more; where the others cannot tell, those
+        so far from the middle of the animal. ``"none"`` or None: all are believed.
     host_memory : str or int, optional
         What the process may take, such as ``"4GB"``, or bytes.
 
@@ -171,7 +186,9 @@ def pca(
         latent @ ``pose_loading`` with a latent of unit variance; ``pose_mean`` (keypoint, space);
         ``explained_variance`` and ``explained_variance_ratio`` (component,). Attributes:
         ``n_components`` (the fewest that reach ``variance``, at most 10), ``n_frames`` used,
-        ``notes`` and the settings.
+        ``notes`` and the settings. With ``outlier_scale`` also ``outlier_fraction`` (keypoint,),
+        the share of the confident sightings that were taken for missing, and by what they were
+        found (``schema.OUTLIERS``).
 
     Raises
     ------
@@ -179,15 +196,31 @@ def pca(
         For settings out of range, sessions that cannot be aligned, and poses that never change.
     """
     _check_settings(variance, confidence_threshold)
+    scale = check_scale(outlier_scale)
     before = read_settings(store)
     study = settings_from_names(before, anterior=anterior, posterior=posterior, skeleton=None)
     sessions = access.require_sessions(access.open_group(store), os.fspath(store))
     with within(store, host_memory):
         threshold = thresholds.resolve(confidence_threshold, BlockReader(store), sessions)
         alignment = AlignmentSettings(threshold.value, fix_heading)
-        aligner = Aligner.of(store, alignment, study=study)
-        found = components_of(aligner, variance=variance)
+        screen = screen_of(store, study, alignment, scale)
+        aligner = Aligner.of(store, alignment, study=study, screen=screen)
+        found = with_screen(components_of(aligner, variance=variance), screen)
         return _write(store, study, found.assign_attrs(threshold.settings))
+
+
+def with_screen(found: xr.Dataset, screen: Screen | None) -> xr.Dataset:
+    """Principal components together with what was taken for missing, and by what it was found."""
+    attrs = to_attrs(None if screen is None else screen.model)
+    if screen is None:
+        return found.assign_attrs(attrs)
+    values = {**to_store(screen.model), "outlier_fraction": screen.fraction}
+    arrays = {
+        name: (variable("pca", name).dims, value, variable("pca", name).attrs)
+        for name, value in values.items()
+    }
+    notes = [*found.attrs["notes"], *screen.notes]
+    return found.assign(arrays).assign_attrs({**attrs, "notes": notes})
 
 
 def components_of(aligner: Aligner, *, variance: float) -> xr.Dataset:
@@ -215,7 +248,7 @@ def components_of(aligner: Aligner, *, variance: float) -> xr.Dataset:
     _check_settings(variance, aligner.settings.confidence_threshold)
     _check_size(study, where)
     basis = centering(len(study.keypoints))
-    moments, notes = _moments(aligner, basis)
+    moments, notes, confident_only = _moments(aligner, basis)
     components = finalise(moments, basis)
     if components.variance.sum() <= _SMALLEST_VARIANCE * np.square(components.mean).sum():
         raise InputError(
@@ -234,7 +267,12 @@ def components_of(aligner: Aligner, *, variance: float) -> xr.Dataset:
         "keypoints": list(study.keypoints),
         "sessions": [session.name for session in aligner.sessions],
         "scaled": aligner.reader.is_scaled,
-        "notes": [*aligner.notes, *notes, *_dominating(components, study, variance)],
+        "notes": [
+            *aligner.notes,
+            *notes,
+            *_dominating(components, study, variance),
+            *_concentrated(aligner, components.mean, confident_only),
+        ],
     }
     return _dataset(study, components, settings)
 
@@ -293,8 +331,9 @@ def _check_size(study: StudySettings, where: str) -> None:
         )
 
 
-def _moments(aligner: Aligner, basis: np.ndarray) -> tuple[Moments, list[str]]:
-    """Moments over the frames without interpolation, or over all when these are too few."""
+def _moments(aligner: Aligner, basis: np.ndarray) -> tuple[Moments, list[str], bool]:
+    """Moments over the frames without interpolation, or over all when these are too few; what to
+    say about that, and whether it is the former."""
     n_coordinates = basis.shape[1] * len(aligner.study.space)
     needed = _FRAMES_PER_COORDINATE * n_coordinates
     # By name: sums in floating point, and with them all that follows, shall not depend on the
@@ -304,14 +343,14 @@ def _moments(aligner: Aligner, basis: np.ndarray) -> tuple[Moments, list[str]]:
     moments, heading = map_reduce(partial(_first_look, aligner, basis), blocks(), _add_looks)
     lost = _lost_heading(aligner, heading)
     if moments.n_frames >= needed:
-        return moments, lost
+        return moments, lost, True
     note = (
         f"only {moments.n_frames} frames have all keypoints with a confidence of "
         f"{aligner.settings.confidence_threshold:g} or more ({needed} needed): "
         f"all frames used, with low keypoints interpolated{_what_helps(aligner, ordered)}"
     )
     moments = map_reduce(partial(_block_moments, aligner, basis), blocks(), add)
-    return moments, [note, *lost]
+    return moments, [note, *lost], False
 
 
 def _first_look(aligner: Aligner, basis: np.ndarray, block: Block) -> tuple[Moments, np.ndarray]:
@@ -320,7 +359,11 @@ def _first_look(aligner: Aligner, basis: np.ndarray, block: Block) -> tuple[Mome
     compass = aligner.compass
     number = np.array([0, block.n_frames])
     if compass.anterior and compass.posterior:
-        front, rear = (aligned.pose[:, points, :2].mean(1) for points in compass)
+        # As they were tracked: what is outlying is on the line between other sightings by now.
+        position, confidence = aligner.reader.believed(block), aligner.reader.confidence(block)
+        valid = is_valid(position, confidence, aligner.settings.confidence_threshold)
+        pose = np.where(valid[..., None], position, np.nan)
+        front, rear = (pose[:, points, :2].mean(1) for points in compass)
         number[0] = (front == rear).all(-1).sum()
     return _moments_of(aligned.pose[aligned.is_confident], basis), number
 
@@ -341,6 +384,23 @@ def _lost_heading(aligner: Aligner, number: np.ndarray) -> list[str]:
         f"{ends} are on the same spot in {100 * share:.2g} % of the frames, which have no heading: "
         "check --anterior and --posterior, and where the tracker puts keypoints that it lost"
     ]
+
+
+def _concentrated(aligner: Aligner, mean: np.ndarray, confident_only: bool) -> list[str]:
+    """Which frames hold most of the variance, when these are few."""
+    names = {session.index: session.name for session in aligner.sessions}
+    ordered = sorted(aligner.sessions, key=lambda session: session.name)
+    look = partial(_squares, aligner, mean, confident_only)
+    return concentration_note(look, iter_blocks(ordered), names)
+
+
+def _squares(
+    aligner: Aligner, mean: np.ndarray, confident_only: bool, block: Block
+) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances from the mean pose, and frames of the session, of those that count."""
+    aligned = aligner.align(block)
+    frame = np.flatnonzero(aligned.is_confident | (not confident_only))
+    return np.square(aligned.pose[frame] - mean).sum((1, 2)), frame + block.start
 
 
 def _what_helps(aligner: Aligner, sessions: Sequence[Session]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Event, Noted
 from kpms_zarr.compute.homes import make_rows
 from kpms_zarr.compute.mapreduce import BlockReader
+from kpms_zarr.compute.outliers import OutlierModel, Screen, from_store, screen_of
 from kpms_zarr.compute.plan import Plan
 from kpms_zarr.compute.pose_space import PoseSpace, refine, turn_of, wrap
 from kpms_zarr.compute.scale import measure_lengths, scale_of
@@ -61,6 +63,8 @@ class Preparation:
         Whether heading is 0 throughout.
     is_turned : bool
         Whether headings were fitted together with the components.
+    screen : Screen or None
+        What finds the keypoints that the reader leaves out; None = all are believed.
     """
 
     sessions: tuple[Session, ...]
@@ -73,6 +77,7 @@ class Preparation:
     step_variance: float
     fix_heading: bool
     is_turned: bool
+    screen: Screen | None = None
 
 
 def prepare(
@@ -102,8 +107,15 @@ def prepare(
     alignment = _alignment(found, config)
     typical = None if start is None else start.mean
     usual = None if start is None else start.mean * float(np.median(list(start.scale.values())))
-    plain = Aligner.of(store, alignment, study=study, sessions=sessions, typical_pose=usual)
-    for note in plain.notes:
+    if start is None and found.attrs and not _has_scale(found, config):
+        tell(Noted(_other_scale(found, config)))
+    known = _outlier_model(found, study, config, start)
+    screen = screen_of(
+        store, study, alignment, config.outlier_scale, sessions=sessions, model=known
+    )
+    look = partial(Aligner.of, store, alignment, study=study, sessions=sessions, screen=screen)
+    plain = look(typical_pose=usual)
+    for note in (*plain.notes, *(() if screen is None else screen.notes)):
         tell(Noted(note))
     lengths = measure_lengths(plain)
     scale = scale_of(lengths, sessions, config.scale)
@@ -111,9 +123,7 @@ def prepare(
         scale = start.scale_of(sessions, scale)
     aligner = plain
     if any(factor != 1 for factor in scale.values()):
-        aligner = Aligner.of(
-            store, alignment, study=study, scale=scale, sessions=sessions, typical_pose=typical
-        )
+        aligner = look(scale=scale, typical_pose=typical)
     is_turned = config.refines_pose and not alignment.fix_heading
     if start is not None:
         loading, mean, is_turned = start.loading, start.mean, start.is_turned
@@ -127,7 +137,7 @@ def prepare(
     estimated = max(float(np.median(steps)) ** 2, _SMALLEST_STEP_VARIANCE)
     return Preparation(
         sessions, study, aligner.reader, aligner, scale, loading, mean,
-        config.centroid_step_variance or estimated, alignment.fix_heading, is_turned,
+        config.centroid_step_variance or estimated, alignment.fix_heading, is_turned, screen,
     )  # fmt: skip
 
 
@@ -148,15 +158,49 @@ def _stored_components(
         if config.use_keypoints:
             return xr.Dataset()
         tell(Noted("no PCA in the store yet: computed with the defaults of kpms-zarr pca"))
-        return pca_module.pca(store, fix_heading=bool(config.fix_heading))
+        return pca_module.pca(
+            store, fix_heading=bool(config.fix_heading), outlier_scale=config.outlier_scale
+        )
     found = access.dataset(store, layout.PCA).load()
-    names = ("anterior", "posterior", "keypoints")
-    is_current = all(tuple(found.attrs.get(n, ())) == getattr(study, n) for n in names)
-    if is_current or config.use_keypoints:
+    if not _is_other(found, study) or config.use_keypoints:
         return found
     tell(Noted("keypoints or heading changed since the PCA: computed again"))
     kept = ("variance", "confidence_threshold", "fix_heading")
-    return pca_module.pca(store, **{k: found.attrs[k] for k in kept if k in found.attrs})
+    again = {k: found.attrs[k] for k in kept if k in found.attrs}
+    return pca_module.pca(store, outlier_scale=config.outlier_scale, **again)
+
+
+def _outlier_model(
+    found: xr.Dataset, study: StudySettings, config: FitConfig, start: StartModel | None
+) -> OutlierModel | None:
+    """What makes a keypoint outlying: as in the start model, else as in the PCA that is used."""
+    if start is not None:
+        return start.outliers
+    if _is_other(found, study) or not _has_scale(found, config):
+        return None
+    return from_store(found.variables, found.attrs)
+
+
+def _other_scale(found: xr.Dataset, config: FitConfig) -> str:
+    """What to say about a PCA that has left out other points than the fit does."""
+    before = found.attrs.get("outlier_scale", "none")
+    now = "none" if config.outlier_scale is None else f"{config.outlier_scale:g}"
+    return (
+        f"the PCA of the store was made with outlier_scale {before}, the fit has {now}: it finds "
+        "its own components"
+    )
+
+
+def _is_other(found: xr.Dataset, study: StudySettings) -> bool:
+    """Whether a PCA is of other keypoints or another heading."""
+    names = ("keypoints", "anterior", "posterior")
+    return any(tuple(found.attrs.get(name, ())) != getattr(study, name) for name in names)
+
+
+def _has_scale(found: xr.Dataset, config: FitConfig) -> bool:
+    """Whether a PCA has left out what the fit leaves out; one of before has left out nothing."""
+    scale = found.attrs.get("outlier_scale", "none")
+    return (None if scale == "none" else float(scale)) == config.outlier_scale
 
 
 def _alignment(found: xr.Dataset, config: FitConfig) -> AlignmentSettings:
@@ -177,10 +221,8 @@ def _projection(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Loading (latent, keypoint, space) and mean (keypoint, space) in model units."""
     is_own = (
-        any(
-            tuple(found.attrs.get(name, ())) != getattr(plain.study, name)
-            for name in ("keypoints", "anterior", "posterior")
-        )
+        _is_other(found, plain.study)
+        or not _has_scale(found, config)
         or config.scale == "session"
         or bool(found.attrs["fix_heading"]) != plain.settings.fix_heading
     )

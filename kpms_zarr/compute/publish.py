@@ -12,6 +12,7 @@ from kpms_zarr.compute.certainty import LabelCertainty
 from kpms_zarr.compute.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Event, Noted
+from kpms_zarr.compute.outliers import to_attrs, to_store
 from kpms_zarr.compute.preparation import Preparation
 from kpms_zarr.compute.start_model import StartModel
 from kpms_zarr.compute.summaries import count_labels, label_statistics
@@ -109,6 +110,7 @@ def publish(
         "centroid_step_variance": preparation.step_variance,
         "n_sweeps_in_all": progress.n_before + progress.done,
         "fit_id": fit_id,
+        **to_attrs(None if preparation.screen is None else preparation.screen.model),
     }
     if start is not None:
         from_version = f"{start.name}/{start.version}"
@@ -219,6 +221,9 @@ def _parameter_values(
         "transition_probability": parameters.transition[order][:, order],
         **traces,
     }
+    if preparation.screen is not None:
+        values |= to_store(preparation.screen.model)
+        values["outlier_fraction"] = preparation.screen.fraction
     if progress.noise_variance is not None:
         values["noise_variance"] = progress.noise_variance
     if progress.windows is not None:

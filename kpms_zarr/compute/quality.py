@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import xarray as xr
@@ -154,21 +154,21 @@ def _first_pass(
     return {block.session: (counts, bad, distances, _Largest(highest))}
 
 
-def _deviation(reader: BlockReader, block: Block, centre: np.ndarray | None) -> np.ndarray:
+def _deviation(reader: Positions, block: Block, centre: np.ndarray | None) -> np.ndarray:
     """Distances from the middle, or how far these are from their median."""
     distance = distance_from_middle(reader.tracked(block)[0])
     return distance if centre is None else np.abs(distance - centre).astype(np.float32)
 
 
 def _upper_pass(
-    reader: BlockReader, centre: dict[int, np.ndarray], block: Block
+    reader: Positions, centre: dict[int, np.ndarray], block: Block
 ) -> dict[int, tuple[Histogram]]:
     values = _deviation(reader, block, centre.get(block.session))
     return {block.session: (upper_histogram(values),)}
 
 
 def _lower_pass(
-    reader: BlockReader, centre: dict[int, np.ndarray], pivots: dict[int, Pivot], block: Block
+    reader: Positions, centre: dict[int, np.ndarray], pivots: dict[int, Pivot], block: Block
 ) -> dict[int, tuple[Histogram]]:
     values = _deviation(reader, block, centre.get(block.session))
     return {block.session: (lower_histogram(values, pivots[block.session]),)}
@@ -228,7 +228,7 @@ def _usual(
 
 
 def _medians(
-    reader: BlockReader,
+    reader: Positions,
     blocks: list[Block],
     centre: dict[int, np.ndarray],
     uppers: dict[int, Histogram],
@@ -238,6 +238,44 @@ def _medians(
     pivots = {session: pivot(upper, n_keypoints) for session, upper in uppers.items()}
     lowers = map_reduce(partial(_lower_pass, reader, centre, pivots), blocks, _merge)
     return {session: median(lower, pivots[session]) for session, (lower,) in lowers.items()}
+
+
+class Positions(Protocol):
+    """Gives positions by blocks of frames, such as a :class:`BlockReader`."""
+
+    def tracked(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """Positions (frame, keypoint, space), NaN = missing, and confidences."""
+        ...
+
+
+def distance_statistics(
+    reader: Positions, sessions: Sequence[Session], *, n_keypoints: int
+) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+    """Exact medians and median absolute deviations of the distances from the middle.
+
+    Parameters
+    ----------
+    reader : Positions
+    sessions : sequence of Session
+    n_keypoints : int
+
+    Returns
+    -------
+    centre, deviation : dict of int to ndarray, (keypoint,)
+        By index of the session; NaN for keypoints never seen.
+    """
+    centre: dict[int, np.ndarray] = {}
+    deviation: dict[int, np.ndarray] = {}
+    for group in _groups(sessions):
+        blocks = list(iter_blocks(group))
+        uppers = map_reduce(partial(_upper_pass, reader, {}), blocks, _merge)
+        first = {session: upper for session, (upper,) in uppers.items()}
+        middle = _medians(reader, blocks, {}, first, n_keypoints)
+        uppers = map_reduce(partial(_upper_pass, reader, middle), blocks, _merge)
+        second = {session: upper for session, (upper,) in uppers.items()}
+        deviation |= _medians(reader, blocks, middle, second, n_keypoints)
+        centre |= middle
+    return centre, deviation
 
 
 def _of_group(

@@ -13,6 +13,7 @@ import xarray as xr
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Event, Noted
 from kpms_zarr.compute.kernels.dynamics import Dynamics
+from kpms_zarr.compute.outliers import OutlierModel, from_store
 from kpms_zarr.compute.sweep import Parameters
 from kpms_zarr.store.access import Session, StoreLike
 from kpms_zarr.store.errors import InputError, Problem
@@ -56,6 +57,8 @@ class StartModel:
         Of its fit.
     settled : dict
         Settings that a fit which goes on from it shares with it.
+    outliers : OutlierModel or None
+        By what its keypoints were found to be outlying; None = all were believed.
     """
 
     name: str
@@ -73,6 +76,7 @@ class StartModel:
     is_turned: bool
     settings: dict[str, Any]
     settled: dict[str, Any]
+    outliers: OutlierModel | None = None
 
     @classmethod
     def of(cls, store: StoreLike, name: str, version: str | None = None) -> StartModel:
@@ -111,6 +115,7 @@ class StartModel:
             "use_keypoints": keypoints,
             "refine_pose": False,  # its components are kept
             "fix_heading": bool(found.attrs.get("fix_heading", False)),
+            "outlier_scale": settings.get("outlier_scale"),  # models of before lack it
         }
         stage = "ar" if settings.get("stage", "ar") == "ar" else "full"
         return cls(
@@ -133,6 +138,7 @@ class StartModel:
             bool(found.attrs.get("is_turned", settings.get("refine_pose") and stage != "ar")),
             dict(settings),
             settled,
+            from_store(found.variables, found.attrs),
         )
 
     def read(self, session: str, start: int, stop: int | None) -> dict[str, np.ndarray]:
@@ -193,6 +199,8 @@ class StartModel:
 
 def as_typed(value: object) -> str:
     """A value of a setting as a person types it."""
+    if value is None:
+        return "none"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

@@ -27,6 +27,8 @@ DIMS: dict[str, str] = {
     "frame": "video frame, counted from the first frame of the session",
     "keypoint": "tracked body part",
     "space": "Cartesian axis: x, y[, z]",
+    "keypoint_other": "tracked body part, of a pair of these",
+    "space_other": "Cartesian axis, of a pair of these",
     "component": "principal component of the aligned pose, largest variance first",
     "latent_dim": "dimension of the latent pose used by a model",
     "state": "discrete state of a model; state i is syllable i",
@@ -294,7 +296,49 @@ QUALITY = (
     replace(_text("problem", ("problem",), "what is wrong with the keypoint"), optional=True),
 )
 
+OUTLIERS = tuple(
+    replace(var, optional=True)
+    for var in (
+        Variable(
+            "outlier_distance",
+            ("keypoint",),
+            "float64",
+            "typical distance from the middle of the animal",
+            "body lengths",
+        ),
+        Variable(
+            "outlier_pose_mean",
+            ("keypoint", "space"),
+            "float64",
+            "robust mean pose by which keypoints predict each other",
+            "body lengths",
+        ),
+        Variable(
+            "outlier_pose_covariance",
+            ("keypoint", "space", "keypoint_other", "space_other"),
+            "float64",
+            "robust covariance of that pose",
+            "body lengths squared",
+        ),
+        Variable(
+            "outlier_pose_limit",
+            ("keypoint",),
+            "float64",
+            "largest Mahalanobis distance of a keypoint from where the others have it that is no "
+            "outlier",
+        ),
+        Variable(
+            "outlier_fraction",
+            ("keypoint",),
+            "float64",
+            "share of the confident points that are taken for missing because they are outlying",
+        ),
+    )
+)
+"""By what confident points are found to be outlying."""
+
 PCA = (
+    *OUTLIERS,
     _KEYPOINT,
     _SPACE,
     Variable(
@@ -423,6 +467,7 @@ PARAMETERS = (
     Variable("trace_usage", ("sweep", "state"), "float64", "share of the frames in each state"),
     Variable("trace_seconds", ("sweep",), "float64", "wall time of the sweep", "s"),
     *WINDOWS,
+    *OUTLIERS,
 )
 
 LABELS = (
@@ -590,6 +635,7 @@ CHAIN = (
     Variable("noise_count", ("keypoint",), "float64", "frames in which the keypoint is observed"),
     *(var for var in LABELS if var.name == "scale"),
     *WINDOWS,  # numbered as the states of the chain
+    *OUTLIERS,
 )
 """One committed sweep of an unfinished fit: all that going on from it takes."""
 

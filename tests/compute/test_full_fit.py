@@ -20,6 +20,7 @@ from kpms_zarr.compute.plan import Needs, make_plan, settle_tiles
 from kpms_zarr.compute.preparation import load, make_chain, prepare
 from kpms_zarr.compute.segments import FRAMES_PER_TILE
 from kpms_zarr.store import access, synthetic
+from kpms_zarr.store.blocks import Block
 from kpms_zarr.store.models import open_labels, open_parameters
 from kpms_zarr.store.provenance import provenance_of
 
@@ -219,8 +220,10 @@ def test_chain__holds_what_was_tracked_and_nothing_interpolated(store):
     with chain:
         for session, first in zip(chain.index.sessions, chain.index.first, strict=True):
             n = session.n_frames
-            tracked = group["position"][session.index, :n] / prepared.scale[session.index]
+            position = group["position"][session.index, :n]
             confidence = group["confidence"][session.index, :n]
+            tracked = position / prepared.scale[session.index]
+            tracked[prepared.screen.find(Block(session.index, 0, n), position, confidence)] = np.nan
             tracked[(confidence == 0) | ~np.isfinite(tracked).all(-1)] = np.nan
             columns = chain.observed.gather(
                 np.array([first]), np.array([first + n]), n_rows=n, n_segments=1, fill=0

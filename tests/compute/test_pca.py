@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpms_zarr.compute.alignment import Aligner, AlignmentSettings
+from kpms_zarr.compute.concentration import Spread
 from kpms_zarr.compute.heading_names import suggest_heading
+from kpms_zarr.compute.outliers import screen_of
 from kpms_zarr.compute.pca import (
     MAX_COMPONENTS,
     Moments,
@@ -60,9 +62,11 @@ def small(tmp_path):
     return path
 
 
-def aligned_poses(store, *, confident_only: bool = True, **options) -> np.ndarray:
+def aligned_poses(store, *, confident_only=True, outlier_scale=6.0, **options) -> np.ndarray:
     """Every aligned pose in memory: (frame, keypoint, space)."""
-    aligner = Aligner.of(store, AlignmentSettings(**options))
+    alignment = AlignmentSettings(**options)
+    screen = screen_of(store, read_settings(store), alignment, outlier_scale)
+    aligner = Aligner.of(store, alignment, screen=screen)
     parts = [aligner.align(block) for block in iter_blocks(aligner.sessions)]
     return np.concatenate([p.pose[p.is_confident] if confident_only else p.pose for p in parts])
 
@@ -191,7 +195,10 @@ def test_pca__is_written_as_declared(store, found):
     assert kept["n_components"] == found.attrs["n_components"]
     assert kept["sessions"] == ["session_000", "session_001", "session_002"]
     assert kept["anterior"] == ["point5"]
-    assert kept["notes"] == []
+    assert [note.split(":")[0] for note in kept["notes"]] == [
+        "confident points taken for missing because they are outlying"
+    ]
+    assert kept["outlier_scale"] == 6
     assert not kept["scaled"]
 
 
@@ -232,7 +239,7 @@ def test_pca__uses_all_frames_when_too_few_are_confident(small):
 
 def test_pca__passes_the_notes_of_the_alignment_on(small):
     access.open_group(small, "r+")["keypoints/position"][1, :, 2] = np.nan
-    notes = pca(small).attrs["notes"]
+    notes = pca(small, outlier_scale="none").attrs["notes"]
     assert len(notes) == 1
     assert "session_001: point2 never tracked" in notes[0]
 
@@ -305,10 +312,10 @@ def test_pca__of_nine_real_sessions_equals_a_dense_svd(tmp_path):
     front, rear = suggest_heading(read_settings(tmp_path / "real.zarr").keypoints)
     assert front
     assert rear
-    found = pca(tmp_path / "real.zarr", anterior=front, posterior=rear)
+    found = pca(tmp_path / "real.zarr", anterior=front, posterior=rear, outlier_scale="none")
     # The tail moves on its own, and the user is told.
     assert found.attrs["notes"][0].startswith("tail alone makes up most of component 1 (")
-    assert_is_dense_svd(found, aligned_poses(tmp_path / "real.zarr"))
+    assert_is_dense_svd(found, aligned_poses(tmp_path / "real.zarr", outlier_scale=None))
     assert 1 <= found.attrs["n_components"] <= MAX_COMPONENTS
 
 
@@ -318,8 +325,11 @@ def test_pca__of_nine_real_sessions_equals_a_dense_svd(tmp_path):
 def test_components_of__are_those_of_pca_and_write_nothing(small):
     found = components_of(Aligner.of(small), variance=0.9)
     assert access.subgroup(access.open_group(small), "pca") is None
-    stored = pca(small)
-    assert provenance_of({"provenance": stored.attrs.pop("provenance")})["settings"] == found.attrs
+    stored = pca(small, outlier_scale="none")
+    of_pca = provenance_of({"provenance": stored.attrs.pop("provenance")})["settings"]
+    assert of_pca == stored.attrs
+    assert stored.attrs.pop("outlier_scale") == "none"
+    assert stored.attrs == found.attrs
     xr.testing.assert_identical(stored, found)
 
 
@@ -379,3 +389,36 @@ def test_projection__reads_what_is_on_disk(store, found):
     stored = access.dataset(store, "pca")
     for a, b in zip(projection(stored, 3), projection(found, 3), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+# ------------------------------------------------------------------ few frames
+
+
+def test_pca__names_the_few_frames_that_hold_most_of_the_variance(small):
+    assert not any("of the variance:" in note for note in pca(small).attrs["notes"])
+    group = access.open_group(small, "r+")["keypoints"]
+    group["position"][1, 70, 2] = 1e5
+    group["confidence"][1, 70] = 1.0
+    notes = pca(small, outlier_scale="none").attrs["notes"]
+    (note,) = (note for note in notes if "of the variance:" in note)
+    assert "hold 100% of the variance" in note
+    assert "Furthest from the mean pose: session_001, frame 70;" in note
+    assert not any("of the variance:" in note for note in pca(small).attrs["notes"])
+
+
+@given(seed=st.integers(0, 2**32 - 1), cut=st.integers(0, 200))
+@settings(max_examples=30, deadline=None)
+def test_spread__of_any_split_is_that_of_all(seed, cut):
+    square = np.random.default_rng(seed).lognormal(0, 3, 200)
+    frame = np.arange(200)
+    whole = Spread.of_block(square, frame, 0)
+    both = Spread.of_block(square[:cut], frame[:cut], 0).add(
+        Spread.of_block(square[cut:], frame[cut:], 0)
+    )
+    np.testing.assert_array_equal(both.number, whole.number)
+    np.testing.assert_allclose(both.total, whole.total, rtol=1e-12)
+    assert both.worst == whole.worst
+    share, held = whole.fewest()
+    largest = np.sort(square)[::-1][: round(share * 200)]
+    assert held == pytest.approx(largest.sum() / square.sum())
+    assert held >= 0.5
