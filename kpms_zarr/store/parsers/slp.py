@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import h5py
 import numpy as np
 
-from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.errors import InputError, OtherKindError, Problem
 from kpms_zarr.store.parsers.base import (
     NO_OPTIONS,
     FileHeader,
@@ -121,6 +121,7 @@ def _inspect(file: h5py.File, path: Path) -> tuple[FileHeader, Instances, list[_
             recordings.append(found)
     if problems:
         raise InputError.of(problems)
+    _refuse_labelled_frames(recordings, instances, where)
     _name(recordings, instances, names)
     videos = [names.videos[number].label for number in range(len(names.videos))]
     unlabelled = [label for number, label in enumerate(videos) if number not in numbers]
@@ -144,6 +145,25 @@ def _inspect(file: h5py.File, path: Path) -> tuple[FileHeader, Instances, list[_
         ),
     )
     return header, instances, recordings
+
+
+def _refuse_labelled_frames(
+    recordings: Sequence[_Recording], instances: Instances, where: str
+) -> None:
+    """Refuse a project of training frames: they are not consecutive in time."""
+    if not recordings or not instances.is_user.all():
+        return
+    if any(len(np.unique(one.frame)) > one.n_frames / 2 for one in recordings):
+        return
+    n_labelled = sum(len(np.unique(one.frame)) for one in recordings)
+    n_frames = sum(one.n_frames for one in recordings)
+    raise OtherKindError(
+        expected="predictions for all frames of a video",
+        found=f"frames labelled by hand ({n_labelled} of {n_frames}, without predictions)",
+        where=where,
+        fix="use the file of predictions that SLEAP's inference wrote, such as "
+        "NAME.predictions.slp",
+    )
 
 
 def _recording(

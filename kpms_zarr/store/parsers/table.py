@@ -29,7 +29,8 @@ More keys, all optional:
     cells and ``nan`` always do.
 
 A file that needs no mapping has the columns frame, keypoint, x, y and perhaps z, confidence,
-individual; or NAME_x, NAME_y and perhaps NAME_z, NAME_confidence (or _likelihood, _score, _conf,
+individual; or those of SLEAP's csv export (track, frame_idx, instance.score, NAME.x, NAME.y,
+NAME.score); or NAME_x, NAME_y and perhaps NAME_z, NAME_confidence (or _likelihood, _score, _conf,
 _p) for each keypoint and at most one column of frames or times.
 """
 
@@ -109,6 +110,8 @@ def sniff(path: Path) -> str | None:
         return None
     if mapping is None:
         return None
+    if "pattern" in mapping:
+        return "columns track, frame_idx, instance.score, NAME.x, NAME.y"
     return "columns NAME_x, NAME_y" if "keypoints" in mapping else "columns frame, keypoint, x, y"
 
 
@@ -317,6 +320,8 @@ class _Window:
         fix = "take one of the rows away"
         if self._table.columns.individual is None:
             fix += ", or map the column that says which animal it is as `individual`"
+        if self._table.columns.may_lack_tracks:
+            fix = "track the instances in SLEAP (Tracking > Run Tracking) and export again"
         raise InputError(
             expected="one row for every frame, keypoint and individual",
             found=" ".join([f"several for frame {frame}", *self._names(number)]),

@@ -47,6 +47,9 @@ _TIMES = (
     *(f"{word}_{name}" for word in ("time", "timestamp") for of in _UNITS.values() for name in of),
     *(of[-1] for of in _UNITS.values()),
 )
+# Of a csv file that SLEAP exports: a row for each instance, which has no track without tracking.
+_SLEAP = {"pattern": "{keypoint}.{coord}", "frame": "frame_idx", "individual": "track"}
+_OF_INSTANCE = ("track", "frame_idx", "instance.score")
 # What pandas calls the index of its rows.
 _INDEX = ("", "Unnamed: 0", "__index_level_0__")
 _WIDE = re.compile(rf"(.+)_(x|y|z|{'|'.join(_SCORES)})")
@@ -89,6 +92,8 @@ class Columns:
     frame, time, individual, keypoint : int, optional
     missing : tuple of float or str
         What stands for a coordinate that is missing, besides the usual.
+    may_lack_tracks : bool
+        Whether rows may be of no individual, if all are.
     notes : tuple of str
     """
 
@@ -101,6 +106,7 @@ class Columns:
     individual: int | None = None
     keypoint: int | None = None
     missing: tuple[float | str, ...] = ()
+    may_lack_tracks: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -114,11 +120,20 @@ def unit_in(name: str) -> str | None:
 _Slots = dict[tuple[str, str], dict[str, str]]
 
 
+def is_sleap(names: Sequence[str]) -> bool:
+    """Whether these are the columns of a csv file that SLEAP exports."""
+    others = set(names) - {*_OF_INSTANCE, *_INDEX}
+    kinds = {name.rpartition(".")[2] for name in others}
+    return set(names) >= set(_OF_INSTANCE) and {"x", "y"} <= kinds <= {"x", "y", "score"}
+
+
 def plain(names: Sequence[str]) -> dict[str, Any] | None:
     """The mapping of a table whose columns leave no doubt, else None."""
     used = [name for name in names if name not in _INDEX]
     if len(set(used)) < len(used):
         return None
+    if is_sleap(used):
+        return dict(_SLEAP)
     if set(used) >= _LONG and set(used) <= _LONG | _LONG_TOO:
         return {name: name for name in used}
     keypoints: dict[str, dict[str, str]] = {}
@@ -372,11 +387,20 @@ def _numbered(mapping: Mapping[str, Any], slots: _Slots, names: Sequence[str]) -
     confidence = () if lacking else tuple(number[at["confidence"]] for at in slots.values())
     others = {key: number[mapping[key].strip()] for key in _ROW_KEYS if key in mapping}
     used = {n for at in position for n in at} | {*confidence, *others.values()}
-    left = [name for index, name in enumerate(names) if index not in used and name not in _INDEX]
+    of_sleap = _OF_INSTANCE if is_sleap(names) else ()
+    known = {*_INDEX, *of_sleap}
+    left = [name for index, name in enumerate(names) if index not in used and name not in known]
     if left:
         notes.append(f"left out columns: {some(left)}")
     missing = mapping.get("missing", [])
     missing = tuple(missing) if isinstance(missing, list | tuple) else (missing,)
     return Columns(
-        space, tuple(slots), position, confidence, missing=missing, notes=tuple(notes), **others
+        space,
+        tuple(slots),
+        position,
+        confidence,
+        missing=missing,
+        may_lack_tracks=bool(of_sleap),
+        notes=tuple(notes),
+        **others,
     )

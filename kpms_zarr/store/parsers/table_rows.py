@@ -122,8 +122,13 @@ def codes_of(batch: Batch, columns: Columns, rows: Rows, path: Path) -> tuple[np
             continue
         codes, names = next(texts)
         problem = ""
-        if "" in names:
+        is_untracked = (
+            what == "individual" and columns.may_lack_tracks and not any({*known, *names})
+        )
+        if "" in names and not is_untracked:
             problem, row = "none", batch.row + int(np.argmax(codes == names.index("")))
+        elif "" in known and any(names):
+            problem, row = "none in rows before", batch.row
         elif len(known.keys() | set(names)) > most:
             problem, row = f"more than {most} different ones", batch.row
         if problem:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.errors import InputError, OtherKindError
 from kpms_zarr.store.parsers import sleap_h5, slp, slp_names
 
 PARSER = slp.PARSER
@@ -656,3 +656,17 @@ def test_sniff__of_anything_else_is_none(tmp_path, content):
     assert PARSER.sniff(tmp_path / "absent") is None
     with pytest.raises(InputError):
         PARSER.inspect(path)
+
+
+@pytest.mark.parametrize(("n_apart", "is_refused"), [(50, True), (1, False)])
+def test_labels_by_hand_alone__are_no_tracking_unless_of_most_frames(tmp_path, n_apart, is_refused):
+    frames = [(0, n_apart * n, [animal(n + 1, by_hand=True)]) for n in range(20)]
+    path = write(tmp_path / "labels.slp", frames)
+    if is_refused:
+        with pytest.raises(OtherKindError, match=r"labelled by hand \(20 of 951") as caught:
+            PARSER.inspect(path)
+        assert caught.value.problems[0].expected == "predictions for all frames of a video"
+    else:
+        assert PARSER.inspect(path).tracks
+    # With a prediction among them it is a project that has been run, sparse as it may be.
+    PARSER.inspect(write(tmp_path / "mixed.slp", [*frames[:-1], (0, 950, [animal(3)])]))

@@ -547,3 +547,57 @@ def test_damaged_files__raise_input_errors_only(tmp_path, kind, survives_damage)
     poses = some_poses(40, individuals=("a", "b"))
     path = write(tmp_path / f"x.{kind}", long(*poses, ("a", "b")))
     assert survives_damage(PARSER, path, 200) < 150
+
+
+# --- SLEAP's csv export ----------------------------------------------------------------
+
+
+def as_sleap(position, confidence, tracks, first=0):
+    """Rows of SLEAP: one for each instance with a point, in the order of frames."""
+    n_frames, n_tracks, n_keypoints = position.shape[:3]
+    at = np.indices((n_frames, n_tracks)).reshape(2, -1)
+    columns = {"track": np.array(tracks)[at[1]], "frame_idx": first + at[0]}
+    columns["instance.score"] = np.full(len(at[0]), 0.25)
+    for k, name in enumerate(names_of(n_keypoints)):
+        columns[f"{name}.x"], columns[f"{name}.y"] = position[..., k, :].reshape(-1, 2).T
+        columns[f"{name}.score"] = confidence[..., k].ravel()
+    is_there = np.isfinite(position).all(-1).any(-1).ravel()
+    return pd.DataFrame(columns)[is_there]
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    n_frames=st.integers(1, 30),
+    tracks=st.sampled_from([("",), ("track_0",), ("track_0", "mouse b")]),
+    first=st.integers(0, 1000),
+    block_frames=st.integers(1, 40),
+    seed=st.integers(0, 99),
+)
+def test_sleap_csv_round_trip__is_exact_without_a_mapping(
+    tmp_path, load, n_frames, tracks, first, block_frames, seed
+):
+    position, confidence = some_poses(n_frames, individuals=tracks, seed=seed)
+    position[[0, -1]] = 1.0
+    position[1:-1][np.random.default_rng(seed).random(max(0, n_frames - 2)) < 0.2] = np.nan
+    is_missing = np.isnan(position).any(-1).all(-1)
+    confidence[is_missing] = np.nan
+    path = write(tmp_path / "a.csv", as_sleap(position, confidence, tracks, first))
+    assert PARSER.sniff(path)
+    found = load(PARSER, path, block_frames=block_frames)
+    assert [track.individual for track in found.header.tracks] == list(tracks)
+    assert {track.first_frame for track in found.header.tracks} == {first}
+    assert found.header.tracks[0].keypoints == tuple(names_of(3))
+    for place, track in enumerate(found.header.tracks):
+        step, session = track.frame_step, "_".join(filter(None, ("a", track.individual)))
+        np.testing.assert_array_equal(found.position[session], position[::step, place])
+        np.testing.assert_array_equal(found.confidence[session], confidence[::step, place])
+
+
+def test_sleap_csv__several_instances_a_frame_without_tracks_are_refused(tmp_path):
+    position, confidence = some_poses(individuals=("a", "b"))
+    frame = as_sleap(position, confidence, ("a", "b"))
+    for names, words in ((("", ""), "Run Tracking"), (("", "b"), "name of the individual")):
+        tracks = frame.assign(track=frame["track"].map(dict(zip("ab", names, strict=True))))
+        assert words in refused(write(tmp_path / "a.csv", tracks))
