@@ -91,3 +91,22 @@ def test_times_that_cannot_be__are_refused(times, found):
 @pytest.mark.parametrize("times", [[], [3.0]])
 def test_too_few__say_nothing(times):
     assert timing(times) == timing([])
+
+
+def test_late_time_stamps__are_no_lost_frames():
+    """One that is late, and several given at once after a stall."""
+    times = np.arange(9000) / 30
+    times[700] += 0.7 / 30
+    times[2000:2020] = times[2019] + 1e-4 * np.arange(20)
+    found = timing(times, cuts=[5000, 5001, 7000])
+    assert (found.fps, found.gaps, found.notes) == (30, None, ())
+
+
+def test_lost_frames__are_found_among_jitter_in_blocks_of_any_size():
+    rng = np.random.default_rng(0)
+    frames = np.delete(np.arange(60_000), [4500, 4600, 4601, *range(30_000, 30_500)])
+    times = 1.7e9 + (frames + rng.uniform(-0.2, 0.2, len(frames))) / 29.97
+    for cuts in ([], range(4300, 50_000, 37), [4500, 30_000]):
+        found = timing(times, cuts=cuts)
+        assert found.fps == pytest.approx(29.97, rel=1e-4)
+        np.testing.assert_array_equal(found.gaps.frames(0, len(frames)), frames)

@@ -94,7 +94,7 @@ def test_real_file__sample_numbers_are_a_note_only(real, name):
     # 1, 11, 21, ...: milliseconds of consecutive frames at 100 Hz, or every tenth frame.
     header = real.load(PARSER, name).header
     assert (header.tracks[0].first_frame, header.tracks[0].frame_step) == (0, 1)
-    assert "counts from 1 in steps of 10" in header.notes[2]
+    assert "count from 1 in steps of 10" in header.notes[2]
     assert "would be 100 frames per second" in header.notes[2]
 
 
