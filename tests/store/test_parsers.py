@@ -569,9 +569,14 @@ def test_csv__cut_off_in_the_header__is_an_error(tmp_path, n_lines):
         load(path)
 
 
-def test_csv__not_utf8__is_an_error(tmp_path):
+def test_csv__not_utf8__names_are_read_and_damage_is_an_error(tmp_path):
     path = write_csv(tmp_path / "a.csv", columns_of(), numbers(9, 6))
-    path.write_bytes(path.read_bytes().replace(b"nose", b"n\xf6se"))
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"nose", b"n\xf6se"))
+    header = dlc_csv.PARSER.inspect(path)
+    assert header.tracks[0].keypoints[0] == "nöse"
+    assert "cp1252" in header.notes[0]
+    path.write_bytes(data.replace(b"nose", b"n\x81se"))
     with pytest.raises(InputError, match="text in UTF-8"):
         load(path, format="dlc_csv")
 

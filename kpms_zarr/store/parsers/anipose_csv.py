@@ -23,10 +23,13 @@ from kpms_zarr.store.parsers.clock import ROWS, Timing
 from kpms_zarr.store.parsers.row_index import RowIndex
 from kpms_zarr.store.parsers.text import (
     LONGEST_LINE,
+    Dialect,
     Table,
     column_cells,
+    dialect_of,
     fields,
     opened,
+    plain_text,
     read_blocks,
 )
 
@@ -60,7 +63,7 @@ class _Header:
 def sniff(path: Path) -> str | None:
     """Recognise columns such as ``nose_x``, ``nose_y``, ``nose_z``, ``nose_error``."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with plain_text(path) as file:
             groups, _ = _groups(fields(file.readline(LONGEST_LINE)))
     except (OSError, ValueError, csv.Error):
         return None
@@ -77,7 +80,7 @@ def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
     timing = _timing(path, header, options)
     track = timing.of(TrackHeader("", header.keypoints))
     has_confidence = header.confidence is not None
-    notes = (*header.notes, *timing.notes)
+    notes = (*_dialect(path, header).notes, *header.notes, *timing.notes)
     return FileHeader(PARSER.name, path, _SPACE, (track,), has_confidence, notes)
 
 
@@ -107,10 +110,14 @@ def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> It
         start += len(values)
 
 
+def _dialect(path: Path, header: _Header) -> Dialect:
+    return dialect_of(path).for_rows(are_counted=header.frame_number is not None)
+
+
 def _table(path: Path, header: _Header) -> Table:
     columns = tuple(header.used.tolist())
     names = tuple(header.fields[number].strip() for number in columns)
-    return Table(path, 1, len(header.fields), columns, names)
+    return Table(path, 1, len(header.fields), columns, names, dialect=_dialect(path, header))
 
 
 def _groups(names: list[str]) -> tuple[_Groups, list[str]]:

@@ -29,7 +29,7 @@ from typing import Any
 import h5py
 
 from kpms_zarr.store.errors import InputError, readable
-from kpms_zarr.store.parsers import dlc_h5, hdf5, mat5, table_files
+from kpms_zarr.store.parsers import dialect, dlc_h5, hdf5, mat5, table_files
 from kpms_zarr.store.parsers.base import shortened, some
 
 _BEGINNING_BYTES = 65_536
@@ -94,7 +94,6 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
         "a pointer of Git LFS; the file itself was not downloaded",
         "fetch it: git lfs pull, in the repository",
     ),
-    (b"\x1f\x8b", "a gzip archive", f"{_UNPACK}: gunzip"),
     (b"BZh", "a bzip2 archive", f"{_UNPACK}: bunzip2"),
     (b"\xfd7zXZ", "an xz archive", f"{_UNPACK}: unxz"),
     (b"\x28\xb5\x2f\xfd", "a zstd archive", f"{_UNPACK}: unzstd"),
@@ -121,6 +120,8 @@ _WEB = re.compile(rb"\s*<(?:!doctype\s+html|html|head|body)", re.IGNORECASE)
 
 
 def _by_signature(path: Path, start: bytes) -> Content | None:
+    if start.startswith(b"\x1f\x8b"):
+        return _gzip_content(path)
     for signature, found, fix in _SIGNATURES:
         if start.startswith(signature):
             return Content(found, fix)
@@ -151,6 +152,17 @@ def _by_signature(path: Path, start: bytes) -> Content | None:
     if start.startswith(b"CDF") and start[3:4] in b"\x01\x02\x05":
         return Content("netCDF without position, space and time", _MAYBE)
     return None
+
+
+def _gzip_content(path: Path) -> Content:
+    found = dialect.dialect_of(path)
+    if found.problem is not None:
+        return Content(f"a gzip archive, {found.problem.found}", found.problem.fix)
+    with dialect.unpacked(path, is_packed=True) as raw:
+        start = raw.read(_BEGINNING_BYTES)
+    if found.is_text:
+        return _text_content(path, start)
+    return Content("a gzip archive", f"{_UNPACK}: gunzip")
 
 
 def _zip_content(path: Path) -> Content:

@@ -25,6 +25,7 @@ UNIQUE_BODYPARTS = "single"
 SCAN_FRAMES = 4096
 
 _LEVELS = {
+    2: ("bodyparts", "coords"),
     3: ("scorer", "bodyparts", "coords"),
     4: ("scorer", "individuals", "bodyparts", "coords"),
 }
@@ -169,6 +170,27 @@ def header_levels(names: Sequence[str], where: str) -> dict[str, int]:
             fix="export the tracking again with DeepLabCut, or check that this is its result file",
         )
     return {name: number for number, name in enumerate(_LEVELS[len(known)])}
+
+
+def with_repeated_names(columns: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Take the numbers off that pandas adds to repeated names: nose, nose.1, nose.2.
+
+    It does so in the first of the header rows that it reads; where each name stands once with x
+    and y as it is, nothing is taken off.
+    """
+    last: dict[int, tuple[str, int]] = {}
+    plain = []
+    for column in columns:
+        names = list(column)
+        for level, name in enumerate(column[:-1]):
+            before, count = last.get(level, ("", 0))
+            count = count + 1 if before and name == f"{before}.{count + 1}" else 0
+            last[level] = (before if count else name, count)
+            names[level] = last[level][0]
+        plain.append(tuple(names))
+    raw_parts = {column[:-1] for column in columns}
+    is_repeated = len(raw_parts) == len(columns) and len({c[:-1] for c in plain}) < len(columns)
+    return plain if is_repeated and len(set(plain)) == len(plain) else list(columns)
 
 
 def only_appearing(layout: Layout, blocks: Callable[[], Iterator[PoseBlock]], where: str) -> Layout:

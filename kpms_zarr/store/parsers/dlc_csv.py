@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -29,12 +30,26 @@ from kpms_zarr.store.parsers.dlc import (
     lay_out,
     only_appearing,
     refuse_labelled_frames,
+    with_repeated_names,
 )
 from kpms_zarr.store.parsers.row_index import RowIndex
-from kpms_zarr.store.parsers.text import LONGEST_LINE, Table, column_cells, read_blocks, readable
+from kpms_zarr.store.parsers.text import (
+    LONGEST_LINE,
+    Dialect,
+    Table,
+    column_cells,
+    dialect_of,
+    opened,
+    plain_text,
+    read_blocks,
+)
 
 # scorer, individuals, bodyparts, coords, the name of the index, two frames
 _FIRST_LINES = 7
+# Index columns, one for every time that pandas saved the file again.
+_MOST_INDEX = 8
+_LAST_LEVEL = "coords"
+_NEW_INDEX = re.compile(r"Unnamed: \d+(_level_\d+)?(\.\d+)?")
 # Few, because in most files all individuals appear at once.
 _SEARCH_FRAMES = 256
 
@@ -57,22 +72,25 @@ class _Header:
 def sniff(path: Path) -> str | None:
     """Recognise the header rows; see `Parser`."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with plain_text(path) as file:
             rows = _first_rows(file)
     except (OSError, ValueError, csv.Error):
         return None
-    first_cells = [row[0].strip().lower() for row in rows if row]
-    if first_cells[:2] in (["scorer", "bodyparts"], ["scorer", "individuals"]):
-        return f"header rows {', '.join(c for c in first_cells[:4] if c.isalpha())}"
-    if _coords_row(rows) in (2, 3):
-        return "three or four header rows that end with x, y"
+    last = _coords_row(rows)
+    at = _level_column(rows[: 4 if last is None else last + 1])
+    levels = [row[at].strip().lower() for row in rows if len(row) > at]
+    if levels[:2] in (["scorer", "bodyparts"], ["scorer", "individuals"]):
+        return f"header rows {', '.join(c for c in levels[:4] if c.isalpha())}"
+    if last in (1, 2, 3):
+        return f"{('two', 'three', 'four')[last - 1]} header rows that end with x, y"
     return None
 
 
 def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
     """Read the header, and for multi-animal files find who appears; see `Parser`."""
     header, layout = _inspect(path)
-    return layout.header(PARSER.name, path, _timing(path, header, layout, options))
+    found = layout.header(PARSER.name, path, _timing(path, header, layout, options))
+    return replace(found, notes=(*_dialect(path, header).notes, *found.notes))
 
 
 def _timing(path: Path, header: _Header, layout: Layout, options: ReadOptions) -> Timing:
@@ -102,7 +120,7 @@ def _inspect(path: Path) -> tuple[_Header, Layout]:
 def _opened(path: Path) -> Iterator[TextIO]:
     """Open for reading the header; what cannot be read is an InputError."""
     try:
-        with readable(path), path.open(encoding="utf-8-sig") as file:
+        with opened(path) as file:
             yield file
     except csv.Error as error:
         raise _not_a_header(path, str(error)) from error
@@ -121,10 +139,26 @@ def _coords_row(rows: list[list[str]]) -> int | None:
     """Number of the header row that says x, y, likelihood."""
     for number, row in enumerate(rows):
         cells = [cell.strip().lower() for cell in row]
-        rest = {cell for cell in cells[1:] if cell}
-        if {"x", "y"} <= set(cells) and (cells[0] == "coords" or rest <= COORDS):
+        at = cells.index(_LAST_LEVEL) if _LAST_LEVEL in cells[:_MOST_INDEX] else 0
+        rest = {cell for cell in cells[at + 1 :] if cell}
+        if {"x", "y"} <= set(cells) and (cells[at] == _LAST_LEVEL or rest <= COORDS):
             return number
     return None
+
+
+def _level_column(head: list[list[str]]) -> int:
+    """Column with the names of the header rows: the first, or behind those that pandas put before.
+
+    Read without ``index_col``, a table has them in a column of its own, after the new index.
+    """
+    if not head:
+        return 0
+    for at, cell in enumerate(head[-1][:_MOST_INDEX]):
+        if cell.strip().lower() == _LAST_LEVEL:
+            return at
+        if cell.strip() and not (cell.strip().isdigit() or _NEW_INDEX.fullmatch(cell.strip())):
+            break
+    return 0
 
 
 def _read_header(path: Path) -> _Header:
@@ -136,11 +170,14 @@ def _read_header(path: Path) -> _Header:
         raise _not_a_header(path, f"rows that begin with {cells}" if cells else "an empty file")
     head, frames = rows[: last + 1], rows[last + 1 :]
     n_fields = len(head[-1])
-    n_index = 0 if head[-1][0].strip().lower() in COORDS else _index_columns(head[-1])
-    names = [row[0] if n_index and row else "" for row in head]
-    columns = _columns(head, n_index, path)
+    n_extra = _level_column(head)
+    n_index = 0
+    if head[-1][0].strip().lower() not in COORDS:
+        n_index = n_extra + _index_columns(head[-1][n_extra:])
+    names = [row[n_extra] if n_index and len(row) > n_extra else "" for row in head]
+    columns = with_repeated_names(_columns(head, n_index, path))
     layout = lay_out(names, columns, f"{path}, header")
-    skipped = 1 if n_index and _is_index_name(frames) else 0
+    skipped = 1 if n_index and _is_index_name([row[n_extra:] for row in frames]) else 0
     if not any(len(row) > 1 for row in frames[skipped:]):
         raise InputError(
             expected="at least one frame below the header",
@@ -148,8 +185,8 @@ def _read_header(path: Path) -> _Header:
             where=str(path),
             fix="export the tracking of this video again, or leave the file out",
         )
-    first_index = frames[skipped][0] if n_index else ""
-    refuse_labelled_frames(first_index, max(n_index, 1), str(path))
+    first_index = frames[skipped][n_extra] if n_index else ""
+    refuse_labelled_frames(first_index, max(n_index - n_extra, 1), str(path))
     return _Header(layout, columns, len(head) + skipped, n_fields, n_index)
 
 
@@ -173,7 +210,7 @@ def _index_columns(coords: list[str]) -> int:
 def _columns(head: list[list[str]], n_index: int, path: Path) -> list[tuple[str, ...]]:
     """Header cells of every data column; empty columns at the end (spreadsheets) are dropped."""
     width = len(head[-1])
-    if any(len(row) != width for row in head[1:]):
+    if any(len(row) != width for row in head[1:] or head):
         found = "rows of " + ", ".join(str(len(row)) for row in head) + " fields"
         raise InputError(
             expected="header rows of the same length",
@@ -184,7 +221,7 @@ def _columns(head: list[list[str]], n_index: int, path: Path) -> list[tuple[str,
     # The scorer row, which is not needed, may be shorter.
     padded = [row + [""] * (width - len(row)) for row in head]
     columns = list(zip(*(row[n_index:width] for row in padded), strict=True))
-    while columns and not any(columns[-1][1:]):
+    while columns and not any(columns[-1][-2:]):
         columns.pop()
     return columns
 
@@ -201,6 +238,10 @@ def _is_index_name(frames: list[list[str]]) -> bool:
     return not any(rest) and bool(name) and not name.isdigit() and frames[1][0].isdigit()
 
 
+def _dialect(path: Path, header: _Header) -> Dialect:
+    return dialect_of(path).for_rows(are_counted=header.n_index > 0)
+
+
 def _table(path: Path, header: _Header, layout: Layout) -> Table:
     columns = [header.columns[number] for number in layout.used]
     return Table(
@@ -208,7 +249,8 @@ def _table(path: Path, header: _Header, layout: Layout) -> Table:
         header.n_lines,
         header.n_fields,
         columns=tuple((layout.used + header.n_index).tolist()),
-        names=tuple(" ".join(column[1:]) for column in columns),
+        names=tuple(" ".join(column[1:] if len(column) > 2 else column) for column in columns),
+        dialect=_dialect(path, header),
     )
 
 

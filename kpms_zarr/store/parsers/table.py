@@ -63,6 +63,7 @@ from kpms_zarr.store.parsers.table_rows import (
     batches_of,
     check_frames,
     codes_of,
+    dialect_in,
     frames_of,
     scan,
 )
@@ -120,7 +121,12 @@ def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
     table = _inspect(path, options)
     has_confidence = bool(table.columns.confidence)
     return FileHeader(
-        PARSER.name, path, table.columns.space, table.tracks, has_confidence, table.notes
+        PARSER.name,
+        path,
+        table.columns.space,
+        table.tracks,
+        has_confidence,
+        (*dialect_in(path, table.columns).notes, *table.notes),
     )
 
 

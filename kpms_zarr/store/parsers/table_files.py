@@ -15,11 +15,11 @@ import numpy as np
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import some
-from kpms_zarr.store.parsers.text import LONGEST_LINE, lines, opened
+from kpms_zarr.store.parsers.dialect import PLAIN_NUMBERS, is_thousands
+from kpms_zarr.store.parsers.text import LONGEST_LINE, MISSING, Dialect, lines, opened, plain_text
 
-_DELIMITERS = ",;\t"
 _CELLS_AT_ONCE = 500_000
-_MISSING = ("", "NA", "N/A", "#N/A", "n/a", "nan", "NaN", "NAN", "null", "NULL", "None", "<NA>")
+_MISSING = (*MISSING, "nan", "NaN", "NAN")
 
 _PARQUET = b"PAR1"
 _MOST_EXPANSION = 2_000
@@ -78,7 +78,7 @@ def names_of(path: Path) -> list[str]:
         with _parquet(path) as file:
             return [str(name).strip() for name in file.schema_arrow.names]
     with opened(path) as text:
-        return _header(text.readline(LONGEST_LINE))[1]
+        return _header(text.readline(LONGEST_LINE))
 
 
 def sniffed_names(path: Path) -> list[str]:
@@ -92,12 +92,16 @@ def sniffed_names(path: Path) -> list[str]:
         except ImportError:
             return _names_in_footer(path)
         return [str(name).strip() for name in pyarrow.parquet.read_schema(path).names]
-    with path.open(encoding="utf-8-sig") as text:
-        return _header(text.readline(LONGEST_LINE))[1]
+    with plain_text(path) as text:
+        return _header(text.readline(LONGEST_LINE))
 
 
 def batches(
-    path: Path, numeric: Sequence[int], textual: Sequence[int], missing: Sequence[str]
+    path: Path,
+    numeric: Sequence[int],
+    textual: Sequence[int],
+    missing: Sequence[str],
+    dialect: Dialect | None = None,
 ) -> Iterator[Batch]:
     """The rows of a file.
 
@@ -108,6 +112,8 @@ def batches(
         Numbers of the columns to read, as numbers and as text.
     missing : sequence of str
         Texts that stand for a missing number, besides the usual ones.
+    dialect : Dialect, optional
+        How a file of text is read.
 
     Raises
     ------
@@ -118,9 +124,9 @@ def batches(
         with _parquet(path) as file:
             yield from _parquet_batches(file, path, numeric, textual)
         return
-    with opened(path) as text:
-        delimiter, names = _header(text.readline(LONGEST_LINE))
-        reader = _Csv(path, delimiter, names, numeric, textual, (*_MISSING, *missing))
+    with opened(path, dialect) as text:
+        names = _header(text.readline(LONGEST_LINE))
+        reader = _Csv(path, names, numeric, textual, (*_MISSING, *missing))
         rows, row = lines(text), 2
         while block := reader.checked(
             list(islice(rows, max(64, _CELLS_AT_ONCE // len(names)))), row, rows
@@ -132,11 +138,10 @@ def batches(
 # ------------------------------------------------------------------ csv
 
 
-def _header(line: str) -> tuple[str, list[str]]:
-    """Delimiter and names."""
-    delimiter = max(_DELIMITERS, key=line.count)
-    cells = next(csv.reader([line.rstrip("\n")], delimiter=delimiter), [])
-    return delimiter, [cell.strip() for cell in cells] or [""]
+def _header(line: str) -> list[str]:
+    """Names of the columns."""
+    cells = next(csv.reader([line.rstrip("\n")]), [])
+    return [cell.strip() for cell in cells] or [""]
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,6 @@ class _Csv:
     """How to read lines of a csv file."""
 
     path: Path
-    delimiter: str
     names: list[str]
     numeric: Sequence[int]
     textual: Sequence[int]
@@ -152,13 +156,13 @@ class _Csv:
 
     def fields(self, line: str) -> list[str]:
         if '"' not in line:
-            return line.rstrip("\n").split(self.delimiter)
-        return next(csv.reader([line.rstrip("\n")], delimiter=self.delimiter), [])
+            return line.rstrip("\n").split(",")
+        return next(csv.reader([line.rstrip("\n")]), [])
 
     def checked(self, block: list[str], row: int, rest: Iterator[str]) -> list[str]:
         """The lines, each with the right number of fields; blank ones at the end do not count."""
         for index, line in enumerate(block):
-            n_fields = line.count(self.delimiter) + 1
+            n_fields = line.count(",") + 1
             if '"' in line:
                 n_fields = len(self.fields(line))
             is_blank = not line.strip(" \r\n")
@@ -208,7 +212,6 @@ class _Csv:
                 io.StringIO(text),
                 header=None,
                 names=range(len(self.names)),
-                sep=self.delimiter,
                 usecols=[*self.numeric, *self.textual],
                 dtype=dict.fromkeys(self.numeric, np.float64) | dict.fromkeys(self.textual, str),
                 na_values={n: list(self.missing) for n in self.numeric},
@@ -237,7 +240,9 @@ class _Csv:
         except ValueError:
             pass
         fix = "correct this cell (empty it where the point is missing), or export the file again"
-        if cell.replace(",", ".", 1).replace(".", "", 1).strip("-+").isdigit():
+        if is_thousands(cell):
+            fix = PLAIN_NUMBERS
+        elif cell.replace(",", ".", 1).replace(".", "", 1).strip("-+").isdigit():
             fix = "write numbers with a decimal point, not a comma"
         raise InputError(
             expected="a number or an empty cell",

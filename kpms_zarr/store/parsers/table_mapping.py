@@ -52,7 +52,9 @@ _SLEAP = {"pattern": "{keypoint}.{coord}", "frame": "frame_idx", "individual": "
 _OF_INSTANCE = ("track", "frame_idx", "instance.score")
 # What pandas calls the index of its rows.
 _INDEX = ("", "Unnamed: 0", "__index_level_0__")
-_WIDE = re.compile(rf"(.+)_(x|y|z|{'|'.join(_SCORES)})")
+_WIDE = tuple(
+    re.compile(rf"(.+){re.escape(between)}(x|y|z|{'|'.join(_SCORES)})") for between in "_ .-:"
+)
 _LONG = frozenset(("frame", "keypoint", "x", "y"))
 _LONG_TOO = frozenset(("z", "confidence", "individual"))
 
@@ -94,6 +96,8 @@ class Columns:
         What stands for a coordinate that is missing, besides the usual.
     may_lack_tracks : bool
         Whether rows may be of no individual, if all are.
+    has_index : bool
+        Whether the first column is an index as pandas writes it.
     notes : tuple of str
     """
 
@@ -107,6 +111,7 @@ class Columns:
     keypoint: int | None = None
     missing: tuple[float | str, ...] = ()
     may_lack_tracks: bool = False
+    has_index: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -138,8 +143,9 @@ def plain(names: Sequence[str]) -> dict[str, Any] | None:
         return {name: name for name in used}
     keypoints: dict[str, dict[str, str]] = {}
     counters: dict[str, str] = {}
+    wide = max(_WIDE, key=lambda pattern: sum(bool(pattern.fullmatch(name)) for name in used))
     for name in used:
-        match = _WIDE.fullmatch(name)
+        match = wide.fullmatch(name)
         if name.lower() in _FRAMES + _TIMES:
             counters["frame" if name.lower() in _FRAMES else "time"] = name
         elif match is None:
@@ -401,6 +407,7 @@ def _numbered(mapping: Mapping[str, Any], slots: _Slots, names: Sequence[str]) -
         confidence,
         missing=missing,
         may_lack_tracks=bool(of_sleap),
+        has_index=names[0] in _INDEX,
         notes=tuple(notes),
         **others,
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.clock import Clock
+from kpms_zarr.store.parsers.dialect import Dialect, dialect_of
 from kpms_zarr.store.parsers.gaps import Count
 from kpms_zarr.store.parsers.table_files import Batch, batches
 from kpms_zarr.store.parsers.table_mapping import Columns
@@ -51,7 +52,14 @@ def batches_of(path: Path, columns: Columns) -> Iterator[Batch]:
     """The rows of the columns that are read."""
     missing = [text for text in columns.missing if isinstance(text, str)]
     numeric, textual = _asked(columns)
-    return batches(path, numeric, textual, missing)
+    return batches(path, numeric, textual, missing, dialect_in(path, columns))
+
+
+def dialect_in(path: Path, columns: Columns) -> Dialect:
+    """How the file is written, and whether rows of nothing but separators at its end count."""
+    in_rows = (columns.frame, columns.time, columns.individual, columns.keypoint)
+    is_counted = any(column is not None for column in in_rows) or columns.has_index
+    return dialect_of(path).for_rows(are_counted=is_counted)
 
 
 def scan(path: Path, columns: Columns, clock: Clock, count: Count) -> Rows:

@@ -16,6 +16,8 @@ import numpy as np
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import check_block_frames
+from kpms_zarr.store.parsers.dialect import Dialect, dialect_of
+from kpms_zarr.store.parsers.plain_text import plain_bytes, plain_text
 from kpms_zarr.store.parsers.text_rows import (
     MISSING,
     NOT_TEXT,
@@ -31,8 +33,8 @@ from kpms_zarr.store.parsers.text_rows import (
 )
 
 __all__ = [
-    "LONGEST_LINE", "MISSING", "Table", "column_cells", "fields", "lines", "opened", "read_blocks",
-    "readable",
+    "LONGEST_LINE", "MISSING", "Dialect", "Table", "check_dialect", "column_cells", "dialect_of",
+    "fields", "lines", "opened", "plain_text", "read_blocks", "readable",
 ]  # fmt: skip
 
 LONGEST_LINE = 4_000_000
@@ -95,7 +97,7 @@ def read_blocks(
                 yield rows[start : start + block_frames]
             kept, n_kept = [rows[n_full:]], n_kept - n_full
         if piece.fault:
-            rest_is_blank = piece.fault.is_last and _is_blank_from(table.path, end)
+            rest_is_blank = piece.fault.is_last and _is_blank_from(table, end)
             if piece.fault.is_blank and rest_is_blank:
                 break
             raise _error(table, piece.fault, row, rest_is_blank)
@@ -109,7 +111,7 @@ def column_cells(table: Table, column: int) -> Iterator[np.ndarray]:
 
     Without empty lines, and only up to a row of another length: of these, `read_blocks` speaks.
     """
-    with readable(table.path), table.path.open("rb") as file:
+    with readable(table.path), plain_bytes(table.path, table.dialect) as file:
         _skip_lines(file, table)
         for text, _ in _ranges(file, table, _RANGE_BYTES):
             text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -168,12 +170,21 @@ def readable(path: Path) -> Iterator[None]:
         ) from error
 
 
+def check_dialect(path: Path) -> None:
+    """Refuse a file with numbers that can be read in several ways, or in none."""
+    problem = dialect_of(path).problem
+    if problem is not None:
+        raise InputError.of([problem])
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[TextIO]:
+def opened(path: Path, dialect: Dialect | None = None) -> Iterator[TextIO]:
     """Open text for reading; what cannot be read is an InputError."""
     try:
-        with readable(path), path.open(encoding="utf-8-sig") as file:
-            yield file
+        with readable(path):
+            check_dialect(path)
+            with plain_text(path, dialect) as file:
+                yield file
     except csv.Error as error:
         raise InputError(
             expected="fields with commas between them",
@@ -212,7 +223,7 @@ def _pieces(
     table: Table, threads: int, range_bytes: int | None, engines: tuple[Engine, ...] | None
 ) -> Iterator[tuple[Piece, int]]:
     """Ranges of the file, read, and where they end; the first one here, the others in threads."""
-    with readable(table.path), table.path.open("rb") as file:
+    with readable(table.path), plain_bytes(table.path, table.dialect) as file:
         _skip_lines(file, table)
         # Small files are not worth the time to import pyarrow.
         first = (by_numpy,) if engines is None else engines
@@ -284,8 +295,8 @@ def _ranges(file: BinaryIO, table: Table, range_bytes: int) -> Iterator[tuple[by
         yield rest, end + len(rest)
 
 
-def _is_blank_from(path: Path, place: int) -> bool:
-    with readable(path), path.open("rb") as file:
+def _is_blank_from(table: Table, place: int) -> bool:
+    with readable(table.path), plain_bytes(table.path, table.dialect) as file:
         file.seek(place)
         return all(
             part.decode("utf-8", "replace").isspace()

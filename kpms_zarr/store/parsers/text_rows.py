@@ -19,9 +19,13 @@ from typing import Any
 import numpy as np
 
 from kpms_zarr.store.parsers.base import float32
+from kpms_zarr.store.parsers.dialect import PLAIN, PLAIN_NUMBERS, Dialect, is_thousands
 
 # Python reads "nan" in any case by itself.
-MISSING = ("", "NA", "N/A", "#N/A", "null", "NULL", "None", "<NA>")
+MISSING = (
+    "", "NA", "N/A", "#N/A", "n/a", "null", "NULL", "Null", "None", "none", "NONE", "<NA>", "-",
+    "#NV", "#NUM!", "#VALUE!", "#DIV/0!",
+)  # fmt: skip
 """What stands in cells without a number."""
 
 NOT_TEXT = "save the file as `CSV UTF-8`; if it should be text already, it may be damaged"
@@ -45,6 +49,9 @@ class Table:
         What to call these columns in errors.
     delimiter : str
         One ASCII character.
+    dialect : Dialect
+        How the file is written. The numbers of lines, and all else here, are those of the plain
+        text that it is read as.
     """
 
     path: Path
@@ -53,6 +60,7 @@ class Table:
     columns: tuple[int, ...]
     names: tuple[str, ...]
     delimiter: str = ","
+    dialect: Dialect = PLAIN
 
     @property
     def row_bytes(self) -> bytes:
@@ -299,10 +307,11 @@ def _number(cell: str) -> float | None:
 
 
 def _no_number(cell: str, line: int, column: str) -> Fault:
+    fix = "correct this cell (empty it where the point is missing), or export the file again"
     return Fault(
         line,
         "a number or an empty cell",
         f"the text {cell.strip()[:40]!r}",
-        "correct this cell (empty it where the point is missing), or export the file again",
+        PLAIN_NUMBERS if is_thousands(cell) else fix,
         column,
     )

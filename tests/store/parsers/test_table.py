@@ -447,7 +447,8 @@ def test_wrong_mapping__says_all_that_is_wrong(tmp_path, mapping, said):
         ("a_x,a_y\n1,2\n3,1_0\n", "the text '1_0'"),
         ("a_x,a_y\n1,2\n3,\0\n", "row 3, column a_y"),
         ("a_x,a_y\n1,2\n3,True\n", "the text 'True'"),
-        ("a_x;a_y\n1,5;2,5\n", "a decimal point"),
+        ("a_x;a_y\n1,5;2.5\n", "one decimal mark"),
+        ("a_x;a_y\n1.5;2,5,5\n", "the text '2,5,5'"),
         ("frame,a_x,a_y\n0,1,2\n1.5,1,2\n", "row 3: expected a frame number"),
         ("frame,a_x,a_y\n0,1,2\n,1,2\n", "found none"),
         ("frame,a_x,a_y\n-1,1,2\n", "found -1"),
@@ -467,12 +468,16 @@ def test_wrong_rows__are_named(tmp_path, text, said):
     assert said in refused(tmp_path / "x.csv")
 
 
-def test_text_in_another_encoding__is_refused(tmp_path):
-    (tmp_path / "x.csv").write_bytes("frame,keypoint,x,y\n0,Öhr,1,2\n".encode("latin-1"))
-    assert "UTF-8" in refused(tmp_path / "x.csv")
-    (tmp_path / "x.csv").write_bytes("a_x,a_y\n1,2\n".encode("utf-16"))
-    assert PARSER.sniff(tmp_path / "x.csv") is None
-    assert "UTF-8" in refused(tmp_path / "x.csv")
+def test_text_in_another_encoding__is_read_or_refused(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes("frame,keypoint,x,y\n0,Öhr,1,2\n".encode("cp1252"))
+    assert PARSER.inspect(path).tracks[0].keypoints == ("Öhr",)
+    path.write_bytes("a_x,a_y\n1,2\n".encode("utf-16"))
+    assert PARSER.inspect(path).tracks[0].keypoints == ("a",)
+    path.write_bytes(b"frame,keypoint,x,y\n0,nose,1,\xe42\n1,\xff,1,2\n")
+    assert "the text" in refused(path)
+    path.write_bytes(b"frame,keypoint,x,y\n0,nose\x81,1,2\n")
+    assert "UTF-8" in refused(path)
 
 
 @pytest.mark.parametrize("column", ["keypoint", "individual"])
