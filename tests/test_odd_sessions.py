@@ -205,9 +205,17 @@ def test_quality_and_pca__of_a_session_alone(tmp_path: Path, kind: str) -> None:
     out.try_("pca", lambda: kpms_zarr.pca(store))
 
 
-@pytest.mark.parametrize("kind", ["nothing_wrong"])
-def test_every_verb_and_view__with_a_good_session(tmp_path: Path, kind: str) -> None:
-    out = run_all(tmp_path, {"good": whole(), "odd": KINDS[kind]()})
+def test_every_verb__of_a_mixture(tmp_path: Path) -> None:
+    kinds = ("nothing_wrong", "one_frame", "frozen", "no_confidence", "confidence_zero_of_one")
+    sessions = {kind: KINDS[kind]() for kind in kinds}
+    out = run_all(tmp_path, sessions, with_views=False)
+    assert {"quality", "pca", "plan", "fit", "summary", "apply", "reconstruct"} <= set(out.made)
+    assert out.said == {}
+
+
+@pytest.mark.full
+def test_every_verb_and_view__of_good_sessions(tmp_path: Path) -> None:
+    out = run_all(tmp_path, {"good": whole(), "other": whole(1)})
     assert {"quality", "pca", "plan", "fit", "summary", "apply", "report"} <= set(out.made)
     assert not [name for name in out.said if name.startswith("page")]
 
