@@ -36,7 +36,7 @@ def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """Left and right keypoints with the same name but for the side, by number.
 
     ``ear_left`` and ``ear_right``, ``leftEar`` and ``rightEar``, ``L_hip`` and ``R_hip``,
-    ``earL`` and ``earR``.
+    ``earL`` and ``earR``, and ``earl`` where there is ``earr``.
     """
     sides: list[dict[str, int]] = [{}, {}]
     for number, name in enumerate(names):
@@ -44,6 +44,12 @@ def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
         if found is not None:
             side, rest = found
             sides[side].setdefault(rest, number)
+    both = sides[0].keys() & sides[1].keys()
+    paired = {side[rest] for side in sides for rest in both}
+    free = {name.lower(): number for number, name in enumerate(names) if number not in paired}
+    for name, number in free.items():
+        if len(name) > 2 and name.endswith("l") and f"{name[:-1]}r" in free:
+            sides[0][name[:-1]], sides[1][name[:-1]] = number, free[f"{name[:-1]}r"]
     return tuple((sides[0][rest], sides[1][rest]) for rest in sides[0] if rest in sides[1])
 
 

@@ -383,6 +383,9 @@ def quality(
     -----
     What a view of the frames needs is stored too: histograms of the confidences, and where the
     10 s with most bad frames begin, so that it can be shown without reading the session.
+    Where the study has a heading, keypoints on the left and their mirror images on the right (by
+    name, else by the usual pose) are followed: frames in which a pair got onto the wrong sides of
+    the animal by a jump onto each other's place count as exchanged by the tracker.
     Medians are exact: radix selection on the bit patterns of the distances, 16 bits at a time,
     in five passes over the data.
     """

@@ -135,6 +135,7 @@ def test_front_on_the_rear__is_said_with_its_share(tmp_path):
         ("ear_left", "ear_right"), ("leftEar", "rightEar"), ("LeftEar", "RightEar"),
         ("L_hip", "R_hip"), ("hip_l", "hip_r"), ("earL", "earR"), ("lefteye", "righteye"),
         ("left ear", "right ear"), ("Left_Ear", "Right_Ear"), ("hind.left.paw", "hind.right.paw"),
+        ("earl", "earr"),
     ],
 )  # fmt: skip
 def test_pairs_by_name__of_common_spellings(left, right):
@@ -142,7 +143,9 @@ def test_pairs_by_name__of_common_spellings(left, right):
     assert pairs_by_name(names) == ((3, 1),)
 
 
-@pytest.mark.parametrize("names", [["nose", "tail", "collar", "lips"], ["L", "R"], ["left ear"]])
+@pytest.mark.parametrize(
+    "names", [["nose", "tail", "collar", "lips"], ["tl", "tr"], ["L", "R"], ["left ear"]]
+)
 def test_pairs_by_name__are_not_made_of_other_words(names):
     assert pairs_by_name(names) == ()
 
