@@ -610,7 +610,7 @@ def _lost_parts(
                 Problem(
                     f"a sighting of {part} in some frame"
                     + (f", with a confidence of {threshold:g} or more" if is_low else ""),
-                    found if is_low else "none: never tracked",
+                    found if is_low else f"none: {found}",
                     f"session {session.name}",
                     f"{thresholds.advice(lower)}; else {leave}" if is_low else leave,
                 )

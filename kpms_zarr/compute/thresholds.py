@@ -204,7 +204,7 @@ def _merged(a: dict[int, Ratings], b: dict[int, Ratings]) -> dict[int, Ratings]:
 def why_unseen(
     names: Sequence[str], points: Iterable[int], ratings: Ratings, threshold: float
 ) -> str:
-    """Why keypoints of a session count in no frame: not tracked at all, or low throughout.
+    """Why keypoints of a session count in no frame: not tracked, low, or outlying throughout.
 
     Parameters
     ----------
@@ -216,9 +216,12 @@ def why_unseen(
     threshold : float
     """
     points = list(points)
-    low = [point for point in points if ratings.n_tracked[point]]
+    tracked = [point for point in points if ratings.n_tracked[point]]
+    low = [point for point in tracked if ratings.quantile(1.0, [point]) < threshold]
     lost = [names[point] for point in points if not ratings.n_tracked[point]]
+    far = [names[point] for point in tracked if point not in low]
     parts = [f"{_some(lost)} never tracked"] if lost else []
+    parts += [f"{_some(far)} never where it can be, or never with enough confidence"] if far else []
     if low:
         whose = _some([names[point] for point in low])
         median, most = ratings.quantile(0.5, low), ratings.quantile(1.0, low)

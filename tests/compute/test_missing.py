@@ -18,7 +18,8 @@ from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.mapreduce import BlockReader
 from kpms_zarr.compute.pca import pca
 from kpms_zarr.compute.quality import quality, warnings_of
-from kpms_zarr.compute.thresholds import resolve
+from kpms_zarr.compute.quality_counts import Histogram
+from kpms_zarr.compute.thresholds import Ratings, resolve, why_unseen
 from kpms_zarr.compute.tracked import observe
 from kpms_zarr.store import access
 from kpms_zarr.store.blocks import Block
@@ -167,6 +168,12 @@ def test_pca__of_nothing_tracked_does_not_speak_of_confidences(tmp_path: Path) -
     with pytest.raises(InputError, match="never tracked") as caught:
         pca(low_store(tmp_path, change))
     assert "confidence" not in str(caught.value)
+
+
+def test_why_unseen__of_confident_points_blames_neither_tracking_nor_confidence() -> None:
+    histogram = Histogram.of_block(np.array([0.9, 0.8], np.float32).view(np.uint32) >> 16)
+    said = why_unseen(["a"], [0], Ratings(histogram, np.array([2])), 0.5)
+    assert said == "a never where it can be, or never with enough confidence"
 
 
 @settings(deadline=None, max_examples=10)
