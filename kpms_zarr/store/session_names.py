@@ -108,7 +108,10 @@ class Scheme:
         for number in range(1, 10):
             word = origin.words[number] if number < len(origin.words) else ""
             values["parent" if number == 1 else f"parent{number}"] = word
-        return tidy(self.template.format(**values).strip(" _/")) or tidy(origin.stem)
+        name = self.template.format(**values)
+        if not all(values[field] for field in self._fields):
+            name = name.strip(" _/")  # what stood beside a folder that is not there
+        return tidy(name) or tidy(origin.stem)
 
     def used(self, origin: Origin) -> set[int]:
         """Numbers of the words that are in the name."""
