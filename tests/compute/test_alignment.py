@@ -446,7 +446,7 @@ def test_require_heading__of_some_keypoints_says_which_to_add():
     text = str(error.value)
     assert "s.zarr: expected anterior and posterior keypoints" in text
     assert "among those used, found no anterior keypoint among spine, tailbase" in text
-    assert "add nose, ear to --use-keypoints" in text
+    assert "add nose,ear to --use-keypoints" in text
     assert "kpms-zarr pca s.zarr --anterior X --posterior tailbase" in text
     assert "--fix-heading" in text
     assert "kpms-zarr ingest" not in text
