@@ -120,6 +120,8 @@ class _Translation:
         self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
         before, after = rf"(?:(?<=[{self._delimiter}\n])|\A) *", rf" *(?=[{self._delimiter}\n]|\Z)"
         self._comma = re.compile(rf"{before}([+-]?)(?:(\d+),(\d*)|,(\d+))({_EXPONENT}){after}")
+        # Anything but numbers with commas, and nan.
+        self._odd = re.compile(rf"[^-+0-9eEnaNA, \n{self._delimiter}]")
         self._point = re.compile(rf"{before}[+-]?(?:\d+\.\d*|\.\d+){_EXPONENT}{after}")
 
     def add(self, block: bytes, *, is_last: bool = False) -> bytes:
@@ -154,6 +156,8 @@ class _Translation:
             match = self._comma.search(text), self._point.search(text)
             if any(match):
                 self._decimal = "," if match[0] and not match[1] else "."
+        if self._decimal == "," != self._delimiter and not self._odd.search(text):
+            return text.translate({ord(","): ".", ord(self._delimiter): ","})
         if self._decimal == ",":
             point = self._point.search(text)
             if point is not None:
