@@ -293,10 +293,18 @@ def _run_info(options: argparse.Namespace) -> tuple[object, str]:
     }
     lines = [f"{name:<{_WIDTH}}{value}" for name, value in facts.items()]
     rows = [
-        (s.name, f"{s.n_frames:,}", f"{s.fps:g}", f"{s.seconds:.1f}", s.individual or "-", s.source)
+        (
+            s.name,
+            f"{s.n_frames:,}",
+            f"{s.fps:g}",
+            f"{s.seconds:.1f}",
+            "-" if s.visible is None else f"{100 * s.visible:.1f} %",
+            s.individual or "-",
+            s.source,
+        )
         for s in result.sessions
     ]
-    header = ("session", "frames", "fps", "seconds", "individual", "file")
+    header = ("session", "frames", "fps", "seconds", "tracked", "individual", "file")
     return result, "\n".join([*lines, "", console.table(header, rows)])
 
 

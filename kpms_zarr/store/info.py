@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,7 +20,11 @@ from kpms_zarr.store.study import StudySettings, read_settings
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """One session: name, length in frames and in s, frame rate, individual, file and format."""
+    """One session: name, length in frames and in s, frame rate, individual, file and format.
+
+    ``visible`` is the share of the positions that are not missing, as the model counts them; None
+    for sessions that came in before this was kept.
+    """
 
     name: str
     n_frames: int
@@ -28,6 +33,7 @@ class SessionInfo:
     individual: str
     source: str
     source_format: str
+    visible: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,8 @@ def info(store: StoreLike) -> StoreInfo:
         name: np.asarray(group[name][:]) if group is not None else np.zeros(0)  # type: ignore[index]
         for name in columns
     }
+    has_entries = group is not None and "ingest" in group
+    entries = np.asarray(group["ingest"][:]) if has_entries else np.zeros(0)  # type: ignore[index]
     rows = tuple(
         SessionInfo(
             session.name,
@@ -91,6 +99,7 @@ def info(store: StoreLike) -> StoreInfo:
             session.fps,
             session.n_frames / session.fps,
             *(str(text[name][session.index]) for name in columns),
+            _visible(entries, session.index),
         )
         for session in found
     )
@@ -106,6 +115,14 @@ def info(store: StoreLike) -> StoreInfo:
         unfinished(root),
         _bytes_by_group(store),
     )
+
+
+def _visible(entries: np.ndarray, row: int) -> float | None:
+    """Share of positions that are there, as the entry of a session says, (session,) JSON text."""
+    try:
+        return float(json.loads(str(entries[row]))["visible"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _bytes_by_group(store: StoreLike) -> dict[str, int]:

@@ -376,8 +376,8 @@ class _Choice:
             settings, anterior=anterior, posterior=posterior, skeleton=skeleton
         )
 
-    def entry(self, header: FileHeader) -> str:
-        """How a session came in, as one line of JSON."""
+    def entry(self, header: FileHeader, visible: float) -> str:
+        """How a session came in, and which share of its positions is there, as a line of JSON."""
         format = header.format
         folders = () if format == "array" else Origin.of(header.path).folders
         return json.dumps(
@@ -390,6 +390,7 @@ class _Choice:
                 "min_visible": self.min_visible,
                 "confidence_scale": self.correction.confidence_scale,
                 "missing_value": self.correction.missing_value,
+                "visible": round(visible, 6),
                 "by": f"kpms_zarr {package_version()}",
                 "at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
@@ -685,7 +686,7 @@ class _Ingest:
             "first_frame": track.first_frame,
             "frame_step": track.frame_step,
             "checksum": loaded.checksum,
-            "ingest": self.choice.entry(header),
+            "ingest": self.choice.entry(header, loaded.visible),
         }
 
     def summary(

@@ -41,6 +41,8 @@ _TABLES = ("frames", "instances", "points", "pred_points", "videos_json", "track
 # A video may be labelled here and there; a far longer gap is a damaged frame number.
 _ALWAYS_FINE_FRAMES = 1_000_000
 _MOST_FRAMES_PER_LABELLED = 1_000
+_FEWEST_STEPS = 3
+"""From which on steps between labelled frames are more than chance."""
 
 
 @dataclass
@@ -52,7 +54,10 @@ class _Recording:
     number : int
         Of the video, in the list of videos.
     n_frames : int
-        From the first frame of the video, labelled or not.
+        From the first frame of the video, labelled or not; of a video of which every n-th frame
+        was tracked, those.
+    first_frame, frame_step : int
+        Frame i is frame ``first_frame + frame_step * i`` of the video.
     tracks : tuple of int
         Numbers of the tracks that become individuals; (-1,) stands for the only animal.
     frame, slot, instance : ndarray, (instance,) int
@@ -67,6 +72,8 @@ class _Recording:
     frame: np.ndarray
     slot: np.ndarray
     instance: np.ndarray
+    first_frame: int = 0
+    frame_step: int = 1
     headers: tuple[TrackHeader, ...] = ()
     notes: list[str] = field(default_factory=list)
 
@@ -153,13 +160,14 @@ def _refuse_labelled_frames(
     """Refuse a project of training frames: they are not consecutive in time."""
     if not recordings or not instances.is_user.all():
         return
-    if any(len(np.unique(one.frame)) > one.n_frames / 2 for one in recordings):
+    n_labelled = [len(np.unique(one.frame)) for one in recordings]
+    n_frames = [one.first_frame + (one.n_frames - 1) * one.frame_step + 1 for one in recordings]
+    if any(n > of / 2 for n, of in zip(n_labelled, n_frames, strict=True)):
         return
-    n_labelled = sum(len(np.unique(one.frame)) for one in recordings)
-    n_frames = sum(one.n_frames for one in recordings)
     raise OtherKindError(
         expected="predictions for all frames of a video",
-        found=f"frames labelled by hand ({n_labelled} of {n_frames}, without predictions)",
+        found=f"frames labelled by hand ({sum(n_labelled)} of {sum(n_frames)}, without "
+        "predictions)",
         where=where,
         fix="use the file of predictions that SLEAP's inference wrote, such as "
         "NAME.predictions.slp",
@@ -206,9 +214,31 @@ def _recording(
         notes.append(
             f"{n_doubled} instances share frame and track with another: the last one is read"
         )
-    recording = _Recording(number, n_frames, tracks, frame[chosen], slot[chosen], mine[chosen])
+    first, step = _steps(labelled)
+    n_frames = -(-(n_frames - first) // step)
+    frame = (frame[chosen] - first) // step
+    recording = _Recording(number, n_frames, tracks, frame, slot[chosen], mine[chosen], first, step)
+    if step > 1:
+        notes.append(f"labelled frames are {step} apart: one of {step} of the video is read")
     recording.notes = [*notes, *_notes(recording, instances, len(labelled))]
     return recording
+
+
+def _steps(labelled: np.ndarray) -> tuple[int, int]:
+    """First frame and step where every n-th frame was tracked; 0 and 1 elsewhere.
+
+    Parameters
+    ----------
+    labelled : ndarray of int
+        Numbers of the labelled frames, increasing.
+    """
+    apart = np.diff(labelled)
+    if len(apart) < _FEWEST_STEPS:
+        return 0, 1
+    step = int(np.gcd.reduce(apart))
+    if step < 2 or np.median(apart) != step:
+        return 0, 1
+    return int(labelled[0]) % step, step
 
 
 def _n_frames(labelled: np.ndarray, n_in_video: int) -> int:
@@ -289,6 +319,8 @@ def _name(recordings: list[_Recording], instances: Instances, names: Names) -> N
                     _individual(recording, slot),
                     instances.keypoints,
                     part=part,
+                    first_frame=recording.first_frame,
+                    frame_step=recording.frame_step,
                     fps=video.fps,
                     video=video.file,
                 )

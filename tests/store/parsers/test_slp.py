@@ -146,6 +146,8 @@ def by_sleap_io(path, video=0):
 
 
 def assert_equal(found, session, wanted):
+    track = found.header.tracks[0]
+    wanted = wanted[track.first_frame :: track.frame_step]
     np.testing.assert_array_equal(found.position[session], np.float32(wanted[..., :2]))
     np.testing.assert_array_equal(found.confidence[session], np.float32(wanted[..., 2]))
 
@@ -267,6 +269,20 @@ def test_gaps__are_missing(tmp_path, load):
     np.testing.assert_array_equal(found.position["a"][:, 0, 0], wanted)
     assert np.isnan(found.confidence["a"][1]).all()
     assert "10 of 13 frames are not labelled: missing there" in found.header.notes
+
+
+@pytest.mark.parametrize("first", [0, 2, 32])
+def test_every_third_frame__keeps_its_time(tmp_path, load, first):
+    numbers = [first + 3 * i for i in (0, 1, 2, 3, 5, 6)]
+    frames = [(0, n, [animal(n, track=0)]) for n in numbers]
+    path = write(tmp_path / "a.slp", frames, tracks=["m"], videos=[{**VIDEO, "fps": 30}])
+    found = load(PARSER, path)
+    track = found.header.tracks[0]
+    assert (track.first_frame, track.frame_step, track.fps) == (first % 3, 3, 30)
+    value = found.position["a"][:, 0, 0]
+    at = track.first_frame + 3 * np.arange(len(value))
+    np.testing.assert_array_equal(value, np.where(np.isin(at, numbers), at, np.nan))
+    assert any("3 apart" in note for note in found.header.notes)
 
 
 def test_video_that_goes_on__gives_missing_frames(tmp_path, load):
