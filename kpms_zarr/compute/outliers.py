@@ -42,6 +42,8 @@ _SMALLEST = 0.02
 """What keypoints vary by around where the others have them, at least; in body lengths."""
 _SMALLEST_REFERENCE = 0.1
 _SAMPLE_FRAMES = 20_000
+_SAMPLE_COORDINATES = 640_000
+"""Of the frames of a sample together, so that many keypoints take no more memory than few."""
 _FRAMES_PER_COORDINATE = 10
 _MOST_IN_SESSION = 0.5
 """A keypoint that is off in more frames of a session than that is another part of the body there,
@@ -355,7 +357,9 @@ def _learned(
     model: OutlierModel,
     rows: Mapping[int, _Row],
 ) -> OutlierModel:
-    stride = max(1, -(-sum(session.n_frames for session in sessions) // _SAMPLE_FRAMES))
+    n_space = len(reader.believed(Block(sessions[0].index, 0, 1))[0, 0])
+    most = min(_SAMPLE_FRAMES, _SAMPLE_COORDINATES // (len(model.reference) * n_space))
+    stride = max(1, -(-sum(session.n_frames for session in sessions) // most))
     sample = map_reduce(
         partial(_every, reader, compass, model, rows, stride), iter_blocks(sessions), _Sample.add
     )

@@ -20,6 +20,8 @@ _FREE = 10.0
 _ANGLES = 24
 _WORST_SQUARE = 9.0
 _REFINEMENTS = 4
+_SUSPECTS = 4
+"""Keypoints of a frame of which two may have each other's names."""
 _PATTERNS_KEPT = 256
 _CHUNK_FRAMES = 4096
 _ROUNDS = 6
@@ -127,21 +129,27 @@ def _exchanged(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Frames in which all agrees once two keypoints have exchanged their names: both are off.
 
+    Of the few that are furthest from where the others have them.
+
     Returns the poses as they then are, which frames these are, and what is off.
     """
-    n_points = pose.shape[1]
     square = np.square(model.limit)
+    frame = np.arange(len(pose))
+    gap = _best_angle(pose, is_trusted, model) - model.mean
+    excess = np.where(is_trusted, predictor.distances(gap, is_trusted) / square, 0.0)
+    worst = np.argsort(-excess, axis=1, kind="stable")[:, :_SUSPECTS]
     best, least = np.zeros_like(pose), np.ones(len(pose))
     pair = np.full((len(pose), 2), -1)
-    for one, other in combinations(range(n_points), 2):
-        order = np.arange(n_points)
-        order[[one, other]] = other, one
-        turned = _to_mean(pose[:, order], is_trusted[:, order], model)
-        distance = predictor.distances(turned - model.mean, is_trusted[:, order])
-        worst = np.where(is_trusted[:, order], distance / square, 0.0).max(1)
-        is_better = (worst < least) & is_trusted[:, one] & is_trusted[:, other]
-        least[is_better], pair[is_better] = worst[is_better], (one, other)
-        best[is_better] = turned[is_better]
+    for a, b in combinations(range(worst.shape[1]), 2):
+        one, other = worst[:, a], worst[:, b]
+        exchanged = pose.copy()
+        exchanged[frame, one], exchanged[frame, other] = pose[frame, other], pose[frame, one]
+        turned = _to_mean(exchanged, is_trusted, model)
+        distance = predictor.distances(turned - model.mean, is_trusted)
+        left = np.where(is_trusted, distance / square, 0.0).max(1)
+        is_better = (left < least) & is_trusted[frame, one] & is_trusted[frame, other]
+        least[is_better], best[is_better] = left[is_better], turned[is_better]
+        pair[is_better] = np.stack([one, other], 1)[is_better]
     is_clear = pair[:, 0] >= 0
     is_off = np.zeros(is_trusted.shape, bool)
     is_off[is_clear, pair[is_clear, 0]] = is_off[is_clear, pair[is_clear, 1]] = True

@@ -117,7 +117,8 @@ def test_fit__publishes_labels_numbered_by_frequency(store):
     assert tiles == [(i, n, n_tiles) for i in range(1, 5) for n in range(1, n_tiles + 1)]
     kinds = [type(e) for e in events if not isinstance(e, TileDone | TimePredicted)]
     sweeps = 4 * [SweepStarted, SweepEnded]
-    assert kinds == [PlanMade, Committed, *sweeps, Committed, Published]
+    assert kinds == [Noted, PlanMade, Committed, *sweeps, Committed, Published]
+    assert result.notes[0].startswith("confident points taken for missing")
     assert result.version == "v1"
     assert result.n_frames == real.sum()
 
