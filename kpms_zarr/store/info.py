@@ -98,8 +98,8 @@ def info(store: StoreLike) -> StoreInfo:
             session.n_frames,
             session.fps,
             session.n_frames / session.fps,
-            *(str(text[name][session.index]) for name in columns),
-            _visible(entries, session.index),
+            **{name: str(text[name][session.index]) for name in columns},
+            visible=_visible(entries, session.index),
         )
         for session in found
     )

@@ -111,7 +111,7 @@ def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> It
 
 
 def _dialect(path: Path, header: _Header) -> Dialect:
-    return dialect_of(path).for_rows(are_counted=header.frame_number is not None)
+    return dialect_of(path).for_rows(are_counted=header.frame_number is not None, n_header=1)
 
 
 def _table(path: Path, header: _Header) -> Table:

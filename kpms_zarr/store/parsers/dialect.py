@@ -66,6 +66,11 @@ class Dialect:
         Bytes of the unpacked file to be read: up to its last row that holds something.
     n_blank_rows : int
         Rows of nothing but separators at the end, after that.
+    n_inner_blank_rows : int
+        Such rows before that.
+    n_kept : int, optional
+        Lines at the beginning that stay as they are, while such rows are left out of the others;
+        None = none is left out.
     notes : tuple of str
         What a person should know.
     problem : Problem, optional
@@ -80,6 +85,8 @@ class Dialect:
     names_delimiter: bool = False
     end: int | None = None
     n_blank_rows: int = 0
+    n_inner_blank_rows: int = 0
+    n_kept: int | None = None
     notes: tuple[str, ...] = ()
     problem: Problem | None = field(default=None, compare=False)
 
@@ -90,20 +97,39 @@ class Dialect:
             "utf-8", ",", ".",
         )  # fmt: skip
 
-    def for_rows(self, *, are_counted: bool) -> Dialect:
-        """Say whether rows at the end that hold only separators are left out.
+    def for_rows(self, *, are_counted: bool, n_header: int) -> Dialect:
+        """Say whether rows that hold only separators are left out.
 
         They are where the rows of frames are counted, by an index for example. Elsewhere, frames in
         which nothing was found look alike.
+
+        Parameters
+        ----------
+        are_counted : bool
+        n_header : int
+            Lines above the first frame.
         """
-        if not self.n_blank_rows:
-            return self
-        rows = "a row" if self.n_blank_rows == 1 else f"{self.n_blank_rows} rows"
-        what = f"{rows} at the end with nothing but separators"
-        if are_counted:
-            return replace(self, notes=(*self.notes, f"left out {what}"))
-        note = f"{what}: read as frames in which nothing was found, as the rows have no numbers"
-        return replace(self, end=None, notes=(*self.notes, note))
+        found, notes = self, list(self.notes)
+        if self.n_inner_blank_rows and are_counted:
+            found = replace(found, n_kept=n_header)
+            notes.append(
+                f"left out {_rows_of(self.n_inner_blank_rows)} with nothing but separators"
+            )
+        if self.n_blank_rows:
+            what = f"{_rows_of(self.n_blank_rows)} at the end with nothing but separators"
+            if are_counted:
+                notes.append(f"left out {what}")
+            else:
+                found = replace(found, end=None)
+                notes.append(
+                    f"{what}: read as frames in which nothing was found, as the rows have no "
+                    "numbers"
+                )
+        return replace(found, notes=tuple(notes))
+
+
+def _rows_of(number: int) -> str:
+    return "a row" if number == 1 else f"{number} rows"
 
 
 PLAIN = Dialect()
@@ -166,9 +192,10 @@ def dialect_of(path: Path) -> Dialect:
         cells = [cell.strip() for row in _rows(lines, delimiter) for cell in row]
         decimal, problem = _decimal(cells, delimiter, path)
     notes = tuple(_notes(encoding, delimiter, decimal, cells))
-    end, n_blank_rows = None, 0
+    end, n_blank_rows, n_inner = None, 0, 0
     try:
         end, n_blank_rows = _end(path, is_packed, encoding, delimiter)
+        n_inner = _inner_blank_rows(path, is_packed, encoding, delimiter, end)
     except InputError as error:
         problem = error.problems[0]
     return Dialect(
@@ -180,6 +207,8 @@ def dialect_of(path: Path) -> Dialect:
         said is not None,
         end,
         n_blank_rows,
+        n_inner,
+        None,
         notes,
         problem,
     )
@@ -342,6 +371,29 @@ def _end(path: Path, is_packed: bool, encoding: str, delimiter: str) -> tuple[in
     # Up to the line end, which stays out.
     at = min(ends) // unit * unit
     return n_bytes - len(tail) + at, n_rows
+
+
+def _inner_blank_rows(
+    path: Path, is_packed: bool, encoding: str, delimiter: str, end: int | None
+) -> int:
+    """How many rows before the end hold nothing but separators."""
+    mark = re.escape(delimiter.encode())
+    blank = re.compile(rb'(?<=[\r\n])[ "]*' + mark + rb'[ "' + mark + rb"]*(?=[\r\n])")
+    begins = [
+        line_end + first for line_end in (b"\n", b"\r") for first in (delimiter.encode(), b'""')
+    ]
+    rest, place, found = b"", 0, 0
+    with unpacked(path, is_packed) as raw:
+        while block := raw.read(_BLOCK_BYTES):
+            block = block if end is None else block[: max(0, end - place)]
+            place += len(block)
+            # Wide letters of UTF-16 apart, it is ASCII that is looked for.
+            here = rest + (block.replace(b"\0", b"") if encoding[4:6] in ("16", "32") else block)
+            if any(begin in here for begin in begins):
+                found += len(blank.findall(here))
+            # From the last line end on: a row may go on in the next block.
+            rest = here[max(0, here.rfind(b"\n"), here.rfind(b"\r")) :]
+    return found
 
 
 def _blank(delimiter: str) -> bytes:

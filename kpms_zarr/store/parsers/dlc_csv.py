@@ -239,7 +239,7 @@ def _is_index_name(frames: list[list[str]]) -> bool:
 
 
 def _dialect(path: Path, header: _Header) -> Dialect:
-    return dialect_of(path).for_rows(are_counted=header.n_index > 0)
+    return dialect_of(path).for_rows(are_counted=header.n_index > 0, n_header=header.n_lines)
 
 
 def _table(path: Path, header: _Header, layout: Layout) -> Table:

@@ -16,17 +16,20 @@ from kpms_zarr.store.parsers.dialect import Dialect, dialect_of, mixed_marks, un
 
 _BLOCK_BYTES = 262_144
 _LONGEST_LINE = 4_000_000
+_LINE_END = re.compile(rb"\r\n?|\n")
+_BLANK_ROW = re.compile(rb'(?<![^\r\n])[ "]*,[ ",]*(?:\r\n?|\n|\Z)')
 _EXPONENT = r"(?:[eE][+-]?\d+)?"
 
 
 @contextmanager
 def plain_bytes(path: Path, dialect: Dialect) -> Iterator[BinaryIO]:
     """Open as plain text, in bytes; a file that is plain already as it is."""
-    if not (dialect.is_packed or dialect.is_translated or dialect.end is not None):
+    is_cut = dialect.end is not None or dialect.n_kept is not None
+    if not (dialect.is_packed or dialect.is_translated or is_cut):
         with path.open("rb") as raw:
             yield raw
         return
-    with _Stream(lambda: _plain_blocks(path, dialect)) as stream:
+    with _Stream(lambda: _whole_rows(path, dialect)) as stream:
         yield cast(BinaryIO, io.BufferedReader(stream, _BLOCK_BYTES))
 
 
@@ -88,6 +91,31 @@ class _Stream(io.RawIOBase):
         while self._place < place and self.readinto(bytearray(min(place - self._place, 65_536))):
             pass
         return self._place
+
+
+def _whole_rows(path: Path, dialect: Dialect) -> Generator[bytes]:
+    """Blocks without the rows of nothing but separators, where these are no frames."""
+    blocks = _plain_blocks(path, dialect)
+    if dialect.n_kept is None:
+        yield from blocks
+        return
+    rest, n_kept = b"", dialect.n_kept
+    for block in blocks:
+        rest += block
+        cut = max(rest.rfind(b"\n"), rest.rfind(b"\r", 0, -1)) + 1
+        lines, rest = rest[:cut], rest[cut:]
+        head = b""
+        while n_kept and lines:
+            line, lines = lines[: (at := _line_end(lines))], lines[at:]
+            head += line
+            n_kept -= 1
+        yield head + _BLANK_ROW.sub(b"", lines)
+    yield rest if n_kept else _BLANK_ROW.sub(b"", rest)
+
+
+def _line_end(lines: bytes) -> int:
+    match = _LINE_END.search(lines)
+    return len(lines) if match is None else match.end()
 
 
 def _plain_blocks(path: Path, dialect: Dialect) -> Generator[bytes]:

@@ -59,7 +59,7 @@ def dialect_in(path: Path, columns: Columns) -> Dialect:
     """How the file is written, and whether rows of nothing but separators at its end count."""
     in_rows = (columns.frame, columns.time, columns.individual, columns.keypoint)
     is_counted = any(column is not None for column in in_rows) or columns.has_index
-    return dialect_of(path).for_rows(are_counted=is_counted)
+    return dialect_of(path).for_rows(are_counted=is_counted, n_header=1)
 
 
 def scan(path: Path, columns: Columns, clock: Clock, count: Count) -> Rows:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import kpms_zarr
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers import plain_text, recognise
+from kpms_zarr.store.parsers import dialect, plain_text, recognise
 from kpms_zarr.store.parsers.dialect import dialect_of
 from kpms_zarr.store.parsers.plain_text import plain_bytes
 
@@ -82,6 +82,8 @@ def written(header, rows, style):
     lines = [list(row) for row in header]
     lines += [[cell_of(value, style, next(words)) for value in row] for row in rows]
     width = len(lines[-1])
+    at = len(header) + 1
+    lines[at:at] = [[""] * width] * style["n_inner_rows"]
     lines = [[*line, *[""] * style["n_empty_columns"]] for line in lines]
     lines += [[""] * (width + style["n_empty_columns"])] * style["n_empty_rows"]
     out = io.StringIO()
@@ -99,7 +101,7 @@ def written(header, rows, style):
 PLAIN = {
     "delimiter": ",", "decimal": ".", "encoding": "utf-8", "end": "\n", "is_quoted": False,
     "missing": ("",), "is_scientific": False, "n_empty_columns": 0, "n_empty_rows": 0,
-    "is_packed": False, "says_sep": False,
+    "is_packed": False, "says_sep": False, "n_inner_rows": 0,
 }  # fmt: skip
 STYLES = st.fixed_dictionaries({
     "delimiter": st.sampled_from([",", ";", "\t"]),
@@ -113,6 +115,7 @@ STYLES = st.fixed_dictionaries({
     "is_scientific": st.booleans(),
     "n_empty_columns": st.integers(0, 2),
     "n_empty_rows": st.integers(0, 3),
+    "n_inner_rows": st.integers(0, 2),
     "is_packed": st.booleans(),
     "says_sep": st.booleans(),
 })  # fmt: skip
@@ -155,6 +158,7 @@ def test_table_in_any_dialect__says_what_the_plain_file_says(
     position, confidence = recording(seed, n_space=3 if kind == "anipose" else 2)
     header, rows = table(kind, position, confidence)
     if not has_index and kind in ("single", "wide"):
+        style = style | {"n_inner_rows": 0}
         header, rows = ([row[1:] for row in lines] for lines in (header, rows))
     want, _ = read(write(folder, written(header, rows, PLAIN)))
     np.testing.assert_array_equal(want[2], position.astype(np.float32))
@@ -166,12 +170,15 @@ def test_table_in_any_dialect__says_what_the_plain_file_says(
     assert len(found[2]) == n_frames + n_more
     assert np.isnan(found[2][n_frames:]).all()
     assert any("at the end" in note for note in notes) is (style["n_empty_rows"] > 0)
+    is_said = any(note.endswith("but separators") for note in notes if "at the end" not in note)
+    assert is_said is (style["n_inner_rows"] > 0)
 
 
 @pytest.mark.parametrize("block_bytes", [1, 7, 64, 1000])
 @pytest.mark.parametrize("style", [
     {"delimiter": ";", "decimal": ",", "end": "\r\n", "n_empty_rows": 2},
     {"delimiter": "\t", "encoding": "utf-16", "end": "\r\n", "is_packed": True},
+    {"n_inner_rows": 3, "n_empty_rows": 1},
 ])  # fmt: skip
 def test_plain_text__is_the_same_in_blocks_of_any_size_and_after_going_back(
     tmp_path, monkeypatch, block_bytes, style
@@ -180,7 +187,10 @@ def test_plain_text__is_the_same_in_blocks_of_any_size_and_after_going_back(
     plain = written(header, rows, PLAIN)
     path = write(tmp_path, written(header, rows, PLAIN | style))
     monkeypatch.setattr(plain_text, "_BLOCK_BYTES", block_bytes)
-    with plain_bytes(path, dialect_of(path)) as file:
+    monkeypatch.setattr(dialect, "_BLOCK_BYTES", block_bytes)
+    found = dialect_of(path)
+    assert found.n_inner_blank_rows == style.get("n_inner_rows", 0)
+    with plain_bytes(path, found.for_rows(are_counted=True, n_header=len(header))) as file:
         assert file.read(100) == plain[:100]
         file.seek(40)
         assert file.read().rstrip(b"\n") == plain[40:].rstrip(b"\n")
