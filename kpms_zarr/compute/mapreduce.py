@@ -94,10 +94,13 @@ class BlockReader:
         """Like :meth:`position`, but whatever a screen says."""
         return self._position(block, None)
 
-    def _position(self, block: Block, screen: Finder | None) -> np.ndarray:
+    def _position(
+        self, block: Block, screen: Finder | None, confidence: np.ndarray | None = None
+    ) -> np.ndarray:
         values = self._selected("position", block)
         if screen is not None:
-            is_off = screen.find(block, values, self.confidence(block))
+            confidence = self.confidence(block) if confidence is None else confidence
+            is_off = screen.find(block, values, confidence)
             values = np.where(is_off[..., None], np.float32(np.nan), values)
         scale = self._scale.get(block.session)
         if scale is None:
@@ -107,7 +110,8 @@ class BlockReader:
 
     def tracked(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
         """Positions, NaN wherever :func:`tracking.is_missing` says so, and confidences."""
-        position, confidence = self.position(block), self.confidence(block)
+        confidence = self.confidence(block)
+        position = self._position(block, self._screen, confidence)
         return without_missing(position, confidence), confidence
 
     def confidence(self, block: Block) -> np.ndarray:
