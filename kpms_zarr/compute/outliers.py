@@ -35,9 +35,12 @@ from kpms_zarr.store.tracking import distance_from_middle, outlier_distance
 OUTLIER_SCALE = 6.0
 """Median absolute deviations above the median from where on a keypoint is outlying."""
 
-_LEAST_DEVIATION = 0.03
+_LEAST_DEVIATION = 0.05
 """Median absolute deviation of a distance from the middle, at least; in body lengths. Of a session
 in which hardly anything moves it is 0, and of one in which the animal mostly sits it is small."""
+_REACH = 0.75
+"""From the middle, in body lengths, one and a half times as far as the end of the body: what is
+nearer may be right in a pose that is rare, and only the other keypoints can tell."""
 _SMALLEST = 0.02
 """What keypoints vary by around where the others have them, at least; in body lengths."""
 _SMALLEST_REFERENCE = 0.1
@@ -45,9 +48,11 @@ _SAMPLE_FRAMES = 20_000
 _SAMPLE_COORDINATES = 640_000
 """Of the frames of a sample together, so that many keypoints take no more memory than few."""
 _FRAMES_PER_COORDINATE = 10
-_MOST_IN_SESSION = 0.5
-"""A keypoint that is off in more frames of a session than that is another part of the body there,
-or the others are: it is not judged by them."""
+_MOST_IN_SESSION = 0.25
+"""A keypoint that is off in more frames of a session than that moves in ways that the other frames
+do not tell of, or is another part of the body there: it is not judged by the others."""
+_FARTHEST = 1.0
+"""In body lengths from the middle, twice as far as the end of the body: nothing belongs there."""
 _MANY = 0.05
 _CACHE_BYTES = 16_000_000
 
@@ -330,7 +335,7 @@ def _nan_median(values: np.ndarray) -> np.ndarray:
 def _row(centre: np.ndarray, deviation: np.ndarray, model: OutlierModel) -> _Row:
     size = _size(centre, model.reference)
     wide = np.maximum(deviation, _LEAST_DEVIATION * size)
-    limit = outlier_distance(centre, wide, model.scale)
+    limit = np.maximum(outlier_distance(centre, wide, model.scale), _REACH * size)
     if not size > 0:
         limit = np.full_like(limit, np.inf)
     return _Row(limit, size, np.ones(len(centre), bool))
@@ -463,11 +468,12 @@ def _merge(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> dict[int, np.n
 def _exempted(
     rows: Mapping[int, _Row], counts: Mapping[int, np.ndarray]
 ) -> tuple[dict[int, _Row], dict[int, np.ndarray]]:
-    """Rows without the keypoints that are off most of the time, and which these are."""
+    """Rows that keep the keypoints which are off much of the time, and which these are."""
     after, exempt = {}, {}
     for i, row in rows.items():
         is_off = counts[i][1] > _MOST_IN_SESSION * counts[i][0]
-        after[i] = _Row(row.limit, row.size, ~is_off)
+        farthest = np.maximum(row.limit, _FARTHEST * row.size)
+        after[i] = _Row(np.where(is_off, farthest, row.limit), row.size, ~is_off)
         if is_off.any():
             exempt[i] = is_off
     return after, exempt
@@ -497,8 +503,9 @@ def _said_exempt(
 ) -> list[str]:
     names = np.asarray(keypoints)
     return [
-        f"{session.name}: {', '.join(names[exempt[session.index]])} nearly always elsewhere than "
-        "in the other sessions: kept, but check that the names of the keypoints are right"
+        f"{session.name}: {', '.join(names[exempt[session.index]])} elsewhere than expected in more "
+        f"than {_MOST_IN_SESSION:.0%} of the frames: kept wherever the body can reach; check that "
+        "they are parts of the body, and that their names are right"
         for session in sessions
         if session.index in exempt
     ]

@@ -13,15 +13,16 @@ from kpms_zarr.compute.alignment import rotate
 FEWEST_POINTS = 4
 """Keypoints that a frame must have so that one of them can be judged by the others."""
 
-SMALLEST_LIMIT = 3.0
+_LEAST_LIMIT = 0.5
+"""Of the limit of a Mahalanobis distance, in scales: 3 at the usual scale of 6."""
+
 _FEWEST_KEPT = 3
 _FREE = 10.0
 """Variance of what a pose is free to do: move and turn. In body lengths squared."""
 _ANGLES = 24
 _WORST_SQUARE = 9.0
 _REFINEMENTS = 4
-_SUSPECTS = 4
-"""Keypoints of a frame of which two may have each other's names."""
+_LIKELY_PAIRS = 6
 _PATTERNS_KEPT = 256
 _CHUNK_FRAMES = 4096
 _ROUNDS = 6
@@ -129,22 +130,13 @@ def _exchanged(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Frames in which all agrees once two keypoints have exchanged their names: both are off.
 
-    Of the few that are furthest from where the others have them.
-
     Returns the poses as they then are, which frames these are, and what is off.
     """
-    square = np.square(model.limit)
-    frame = np.arange(len(pose))
-    gap = _best_angle(pose, is_trusted, model) - model.mean
-    excess = np.where(is_trusted, predictor.distances(gap, is_trusted) / square, 0.0)
-    worst = np.argsort(-excess, axis=1, kind="stable")[:, :_SUSPECTS]
+    square, frame = np.square(model.limit), np.arange(len(pose))
     best, least = np.zeros_like(pose), np.ones(len(pose))
     pair = np.full((len(pose), 2), -1)
-    for a, b in combinations(range(worst.shape[1]), 2):
-        one, other = worst[:, a], worst[:, b]
-        exchanged = pose.copy()
-        exchanged[frame, one], exchanged[frame, other] = pose[frame, other], pose[frame, one]
-        turned = _to_mean(exchanged, is_trusted, model)
+    for one, other in _likely_pairs(pose, is_trusted, model):
+        turned = _to_mean(_with_exchanged(pose, frame, one, other), is_trusted, model)
         distance = predictor.distances(turned - model.mean, is_trusted)
         left = np.where(is_trusted, distance / square, 0.0).max(1)
         is_better = (left < least) & is_trusted[frame, one] & is_trusted[frame, other]
@@ -154,6 +146,31 @@ def _exchanged(
     is_off = np.zeros(is_trusted.shape, bool)
     is_off[is_clear, pair[is_clear, 0]] = is_off[is_clear, pair[is_clear, 1]] = True
     return best, is_clear, is_off
+
+
+def _likely_pairs(
+    pose: np.ndarray, is_trusted: np.ndarray, model: PoseModel
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Some pairs of keypoints of each frame, (frame,) and (frame,), the likeliest first: with them
+    exchanged, the pose lies closest to the mean."""
+    variance = np.einsum("kdkd->k", model.covariance)
+    pairs = np.array(list(combinations(range(pose.shape[1]), 2)))
+    frame = np.arange(len(pose))
+    cost = np.empty((len(pose), len(pairs)))
+    for number, (one, other) in enumerate(pairs):
+        turned = _to_mean(_with_exchanged(pose, frame, one, other), is_trusted, model)
+        square = np.square(turned - model.mean).sum(-1) / variance
+        cost[:, number] = np.where(is_trusted, square, 0.0).sum(1)
+    likely = pairs[np.argsort(cost, axis=1, kind="stable")[:, :_LIKELY_PAIRS]]
+    return [(likely[:, i, 0], likely[:, i, 1]) for i in range(likely.shape[1])]
+
+
+def _with_exchanged(
+    pose: np.ndarray, frame: np.ndarray, one: np.ndarray, other: np.ndarray
+) -> np.ndarray:
+    exchanged = pose.copy()
+    exchanged[frame, one], exchanged[frame, other] = pose[frame, other], pose[frame, one]
+    return exchanged
 
 
 def _free(model: PoseModel) -> np.ndarray:
@@ -364,7 +381,7 @@ def learn(
     is_trusted : ndarray, (frame, keypoint) bool
     scale : float
         The limit of the distance of a keypoint is its median and this many median absolute
-        deviations more.
+        deviations more, and half of it at least.
     smallest : float
         Deviation, in body lengths, below which nothing is off.
     is_turning : bool
@@ -423,7 +440,7 @@ def _limits(pose: np.ndarray, is_trusted: np.ndarray, model: PoseModel, scale: f
     limit = np.full(pose.shape[1], np.inf)
     middle = np.nanmedian(distance[:, seen], axis=0)
     deviation = np.nanmedian(np.abs(distance[:, seen] - middle), axis=0)
-    limit[seen] = np.maximum(middle + scale * deviation, SMALLEST_LIMIT)
+    limit[seen] = np.maximum(middle + scale * deviation, _LEAST_LIMIT * scale)
     return limit
 
 

@@ -298,6 +298,7 @@ def test_apply__old_version_stays_to_the_byte(store):
 
 def test_apply__says_the_plan_each_sweep_and_the_version(store):
     events = run(store, NAMES[3]).events
+    assert events.pop(0).text.startswith("confident points taken for missing")
     assert isinstance(events[0], PlanMade)
     assert (events[0].plan.n_segments, events[0].plan.n_segment_frames) == (8, 64)
     settled = [event for event in events if isinstance(event, SessionsSettled)]

@@ -149,7 +149,7 @@ def test_pca__says_what_it_left_out(store):
 
 
 @pytest.mark.parametrize(
-    ("kind", "least"), [("3 %", 0.99), ("0.2 %", 0.99), ("one", 1.0), ("ends", 0.7)]
+    ("kind", "least"), [("3 %", 0.99), ("0.2 %", 0.99), ("one", 1.0), ("ends", 0.9)]
 )
 def test_screen__finds_the_bad_and_little_else(store, kind, least):
     is_bad = contaminate(store, kind)
@@ -218,7 +218,7 @@ def test_screen__keeps_a_keypoint_that_is_another_one_in_a_session(store):
     group["position"][1] = position
     screen = screen_for(store)
     assert found_in(screen, store)[1][:, [2, 5]].mean() < 0.2
-    assert any("session_001" in note and "nearly always elsewhere" in note for note in screen.notes)
+    assert any("session_001" in note and "elsewhere than expected" in note for note in screen.notes)
 
 
 @pytest.mark.parametrize("n_keypoints", [2, 3, 4])
@@ -342,7 +342,7 @@ def test_apply__of_a_model_of_before_believes_every_point(fitted, tmp_path, copy
     same_kind = json.dumps(provenance) if isinstance(attrs["provenance"], str) else provenance
     parameters.attrs["provenance"] = same_kind
     assert StartModel.of(path, "m").outliers is None
-    done = kpms_zarr.apply(path, model="m", sweeps=2, check=False)
+    done = kpms_zarr.apply(path, model="m", sessions=["session_002"], sweeps=2, check=False)
     assert not any("outlying" in note for note in done.notes)
     now = kpms_zarr.apply(fitted, model="m", sessions=["session_002"], sweeps=2, check=False)
     assert any("outlying" in note for note in now.notes)
