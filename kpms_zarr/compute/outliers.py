@@ -503,9 +503,9 @@ def _said_exempt(
 ) -> list[str]:
     names = np.asarray(keypoints)
     return [
-        f"{session.name}: {', '.join(names[exempt[session.index]])} elsewhere than expected in more "
-        f"than {_MOST_IN_SESSION:.0%} of the frames: kept wherever the body can reach; check that "
-        "they are parts of the body, and that their names are right"
+        f"{session.name}: {', '.join(names[exempt[session.index]])} elsewhere than expected in "
+        f"more than {_MOST_IN_SESSION:.0%} of the frames: kept wherever the body can reach; check "
+        "that they are parts of the body, and that their names are right"
         for session in sessions
         if session.index in exempt
     ]
