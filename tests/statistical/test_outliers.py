@@ -13,13 +13,15 @@ from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session, write_st
 
 STUDY = SyntheticStudy(n_sessions=4, n_frames=2500)
 BODY = 80.0
+SEEDS = (0, 1, 2, 3, 4)
 
 
-def agreement(store, name, scale) -> float:
+def agreement(store, name, scale, seed=0) -> float:
     """Adjusted Rand index of the labels of a fit to the truth."""
     config = kpms_zarr.FitConfig(
-        ar_sweeps=40, sweeps=40, n_states=30, kappa=1e4, outlier_scale=scale, certainty=False
-    )
+        ar_sweeps=40, sweeps=40, n_states=30, kappa=1e4, outlier_scale=scale, certainty=False,
+        seed=seed,
+    )  # fmt: skip
     kpms_zarr.fit(store, model=name, config=config)
     found = np.concatenate(list(open_labels(store, name)["syllable"].values))
     truth = [simulate_session(STUDY, i).syllable for i in range(STUDY.n_sessions)]
@@ -33,7 +35,8 @@ def test_labels__of_jumping_points_are_as_good_as_those_of_the_clean_study(tmp_p
     """Points jump by 2 to 6 body lengths at a confidence of 0.97."""
     store = tmp_path / "s.zarr"
     write_store(store, STUDY)
-    clean = agreement(store, "clean", 6.0)
+    # One chain in five takes two syllables for one, whatever the data: hence a median of some.
+    clean = np.median([agreement(store, f"clean{seed}", 6.0, seed) for seed in SEEDS])
     group = access.open_group(store, "r+")["keypoints"]
     rng = np.random.default_rng(5)
     position, confidence = group["position"][...], group["confidence"][...]
@@ -42,5 +45,6 @@ def test_labels__of_jumping_points_are_as_good_as_those_of_the_clean_study(tmp_p
     step *= rng.uniform(2, 6, (*is_bad.shape, 1)) / np.linalg.norm(step, axis=-1, keepdims=True)
     group["position"][...] = np.where(is_bad[..., None], position + BODY * step, position)
     group["confidence"][...] = np.where(is_bad, 0.97, confidence)
-    assert agreement(store, "jumping", 6.0) > clean - 0.03
+    jumping = np.median([agreement(store, f"jumping{seed}", 6.0, seed) for seed in SEEDS])
+    assert jumping > clean - 0.03
     assert agreement(store, "believing", None) < clean - 0.3  # the wrong twin believes every point
