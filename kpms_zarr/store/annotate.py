@@ -91,7 +91,7 @@ def annotate(store: StoreLike, table: str | Path) -> AnnotateSummary:
     return AnnotateSummary(os.fspath(store), read.columns, len(read.found), tuple(notes))
 
 
-def read_metadata(path: str | Path) -> Table:
+def read_metadata(path: str | Path, option: str = "") -> Table:
     """A table of sessions whose columns can become coordinates.
 
     Raises
@@ -99,7 +99,7 @@ def read_metadata(path: str | Path) -> Table:
     InputError
         Column names that cannot, frame rates that are none.
     """
-    table = _without_blanks(read_table(path, "--metadata"))
+    table = _without_blanks(read_table(path, option))
     problems: list[Problem] = []
     lower = [name.lower() for name in table.columns]
     for name in table.columns:
@@ -108,7 +108,7 @@ def read_metadata(path: str | Path) -> Table:
                 Problem(
                     "column names that differ in more than blanks and capitals",
                     f"{name!r} more than once",
-                    f"--metadata {path}, columns",
+                    f"{table.where}, columns",
                     "name the column otherwise",
                 )
             )
@@ -120,14 +120,14 @@ def read_metadata(path: str | Path) -> Table:
                     if is_taken
                     else "a name of letters, digits, '_' and '-', a letter first",
                     repr(name),
-                    f"--metadata {path}, columns",
+                    f"{table.where}, columns",
                     "name the column otherwise",
                 )
             )
     for row, entries in table.rows.items():
         if entries.get("fps"):
             try:
-                checked_rate(entries["fps"], f"--metadata {path}, {row}")
+                checked_rate(entries["fps"], f"{table.where}, {row}")
             except InputError as error:
                 problems += error.problems
     if problems:
@@ -190,16 +190,16 @@ def check_rows(
     known = _known(root)
     taken = {named.session for named in new}
     names = [*new, *(named for named in known if named.session not in taken)]
-    matches = table.matches(names, "--metadata")
+    matches = table.matches(names)
     if names and not (matches.rows or matches.problems):
         raise InputError(
             expected=f"sessions, such as {', '.join(n.session for n in names[:3])}, in the column "
             f"{table.key!r}",
             found=", ".join(list(table.rows)[:3]),
-            where=f"--metadata {table.path}",
+            where=table.where,
             fix=f"use the names that {command('info', store)} shows, or those of files or videos",
         )
-    read = table.about(names, "--metadata", is_strict=is_strict)
+    read = table.about(names, is_strict=is_strict)
     group = access.keypoints_group(root)
     if group is not None:
         rows, _ = _rows(root, read)
@@ -318,7 +318,7 @@ def _refuse_conversion(
             expected=f"values of the kind that the coordinate {name!r} holds for other sessions "
             f"({before.dtype})",
             found="values of another kind",
-            where=f"--metadata {table.path}, column {name!r}",
+            where=f"{table.where}, column {name!r}",
             fix="name the column otherwise, or give its values for all sessions",
         )
 

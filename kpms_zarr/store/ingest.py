@@ -264,7 +264,7 @@ def ingest(
     unit = check_time_unit(time_unit)
     memory = tracks_in_memory(arrays, confidences, names, unit)
     read = ReadOptions(names, read_mapping(mapping), memory, unit)
-    table = None if metadata is None else read_metadata(metadata)
+    table = None if metadata is None else read_metadata(metadata, "--metadata")
     run = _Ingest(
         os.fspath(store),
         read,

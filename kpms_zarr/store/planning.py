@@ -287,7 +287,7 @@ class _Planner:
             if path in self._names
         ]
         try:
-            self._rates = self._rates.about(named, "--fps", is_strict=False)
+            self._rates = self._rates.about(named, is_strict=False)
         except InputError as error:
             self.plan.problems += error.problems
             self._rates = None  # which sessions have no rate is not known then

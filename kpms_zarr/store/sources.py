@@ -33,6 +33,8 @@ class Table:
         Key -> number of its row in the file.
     notes : tuple of str
         What had to be understood.
+    option : str
+        What a person named it by, "" where the file stands for itself.
     found : dict of str to str
         Session -> key of its row, see :meth:`about`.
     """
@@ -43,16 +45,20 @@ class Table:
     rows: Mapping[str, Mapping[str, str]]
     numbers: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    option: str = ""
     found: Mapping[str, str] = field(default_factory=dict)
 
-    def about(self, sessions: Sequence[Named], option: str, *, is_strict: bool) -> Table:
+    @property
+    def where(self) -> str:
+        """The table as errors name it."""
+        return f"{self.option} {self.path}".lstrip()
+
+    def about(self, sessions: Sequence[Named], *, is_strict: bool) -> Table:
         """The same table, with the rows of these sessions found.
 
         Parameters
         ----------
         sessions : sequence of Named
-        option : str
-            Named in errors.
         is_strict : bool
             Whether a row without a session is an error; else it is noted.
 
@@ -61,11 +67,10 @@ class Table:
         InputError
             For rows that may be about several sessions, or contradict each other.
         """
-        where = f"{option} {self.path}"
-        matches = self.matches(sessions, option)
+        matches = self.matches(sessions)
         problems = list(matches.problems)
         if is_strict:
-            problems += lacking(matches.unused, self.numbers, sessions, matches, where)
+            problems += lacking(matches.unused, self.numbers, sessions, matches, self.where)
         if problems:
             raise InputError.of(problems)
         name, notes = self.path.name, []
@@ -75,9 +80,9 @@ class Table:
             notes.append(f"{name}: no session for {_some(matches.unused)}")
         return replace(self, found=matches.rows, notes=(*self.notes, *notes))
 
-    def matches(self, sessions: Sequence[Named], option: str) -> Matches:
+    def matches(self, sessions: Sequence[Named]) -> Matches:
         """Which rows are about which of some sessions."""
-        return match(self.rows, self.numbers, sessions, f"{option} {self.path}")
+        return match(self.rows, self.numbers, sessions, self.where)
 
     def row_of(self, session: str) -> str | None:
         """Key of the row about a session, of those that were looked for."""
@@ -88,7 +93,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def read_table(path: str | Path, option: str) -> Table:
+def read_table(path: str | Path, option: str = "") -> Table:
     """Read a csv file with one row per session.
 
     Parameters
@@ -98,7 +103,7 @@ def read_table(path: str | Path, option: str) -> Table:
         of sessions, recordings, files or videos. Separators, encodings and decimal signs are
         those that spreadsheets write.
     option : str
-        Named in errors.
+        Named in errors, where the path was given behind one.
 
     Raises
     ------
@@ -106,7 +111,7 @@ def read_table(path: str | Path, option: str) -> Table:
         No such file, no text, no rows, a row without a name, rows that contradict each other.
     """
     path = Path(path)
-    where = f"{option} {path}"
+    where = f"{option} {path}".lstrip()
     sheet = read_sheet(path, where)
     header = sheet.header
     if not sheet.rows or len(header) < 2:
@@ -127,7 +132,7 @@ def read_table(path: str | Path, option: str) -> Table:
         rows.setdefault(cells[place], row)
         numbers.setdefault(cells[place], number)
     notes = tuple(f"{path.name}: {note}" for note in sheet.notes)
-    return Table(path, header[place], columns, rows, numbers, notes)
+    return Table(path, header[place], columns, rows, numbers, notes, option)
 
 
 def _check_rows(sheet: Sheet, place: int, where: str) -> None:

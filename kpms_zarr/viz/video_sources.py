@@ -92,7 +92,7 @@ class SessionVideos:
                 Named(name, *(self._text(one, row) for one in ("recording", "source", "video")))
                 for name, row in self._rows.items()
             ]
-            self._table = table.about(names, "--videos", is_strict=False)
+            self._table = table.about(names, is_strict=False)
             self._folders = [Path(videos).resolve().parent]
 
     def __enter__(self) -> SessionVideos:

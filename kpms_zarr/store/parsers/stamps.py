@@ -29,6 +29,7 @@ _MOST_ODD = 0.05
 # Rows on both sides that tell a late time stamp from a lost frame; of several that were given at
 # once, the first is very late.
 _NEAR, _FAR, _VERY_LATE = 4, 32, 4
+_LONG = 10
 _MOST_MISSING = 2**40
 # Of many frames per second; what is so near a whole number is meant to be one.
 _NEARLY = 5e-5
@@ -116,8 +117,10 @@ class Stamps:
         step, lost = steps[here], missing[here]
         is_odd = (np.abs(step - np.rint(step)) > _JITTER) & (step < _GAP)
         self._n_odd += int((is_odd | (step < _JITTER)).sum())
-        self._n_regular += int((lost == 0).sum())
-        self._sum_regular += float(step[lost == 0].sum())
+        # Across short gaps too, so that the jitter at their ends does not count.
+        is_regular = lost <= _LONG
+        self._n_regular += int((1 + lost[is_regular]).sum())
+        self._sum_regular += float(step[is_regular].sum())
         rows = np.flatnonzero(lost)
         self._n_gaps += len(rows)
         self.has_too_many_gaps = self._n_gaps > MOST_GAPS
@@ -154,13 +157,25 @@ class Stamps:
 
 
 def _usual_step(steps: np.ndarray) -> float:
-    """Time between two frames; rounding to whole milliseconds does not matter."""
+    """Time between two frames; rounding to whole milliseconds does not matter.
+
+    Slope of time against frame between the gaps, by least squares: over 40 rows with two gaps and
+    jitter it errs a tenth as much as the mean of the steps does, whose ends all count.
+    """
     median = float(np.median(steps))
     if not median > 0:
         return math.nan
     n = np.maximum(np.rint(steps / median), 1)
-    is_short = n <= 3
-    return float(steps[is_short].sum() / n[is_short].sum())
+    is_gap = n > 3
+    part = np.append(0, np.cumsum(is_gap))
+    # Gaps are left out of both, so that sums stay small.
+    frame = np.append(0.0, np.cumsum(np.where(is_gap, 0, n)))
+    time = np.append(0.0, np.cumsum(np.where(is_gap, 0, steps)))
+    count = np.bincount(part)
+    frame -= (np.bincount(part, frame) / count)[part]
+    time -= (np.bincount(part, time) / count)[part]
+    spread = float(frame @ frame)
+    return float(frame @ time) / spread if spread else median
 
 
 def _missing(steps: np.ndarray) -> np.ndarray:
@@ -170,11 +185,23 @@ def _missing(steps: np.ndarray) -> np.ndarray:
     then a time stamp is late, or several were given at once.
     """
     missing = np.clip(np.rint(steps) - 1, 0, _MOST_MISSING)
-    time = np.concatenate([[0.0], np.cumsum(steps - 1)])
+    # How much of a frame a long gap is off says how well the usual step is known, and no more: what
+    # is around one gap ends at the next.
+    is_long = missing > _LONG
+    row = np.arange(len(steps))
+    after = np.maximum.accumulate(np.where(is_long, row + 1, 0))
+    before = np.minimum.accumulate(np.where(is_long, row, len(steps))[::-1])[::-1]
     for reach, least in ((_NEAR, 1), (_FAR, _VERY_LATE)):
         at = np.flatnonzero(missing >= least)
+        start = np.maximum(at - reach, np.where(at, after[at - 1], 0))
+        stop = np.minimum(at + reach + 1, np.append(before, len(steps))[at + 1])
+        excess = steps - 1
+        if (
+            reach > _NEAR
+        ):  # so far, errors of the usual step add up: only what is clearly short counts
+            excess = np.where(steps < 1 - _JITTER, excess, missing)
+        time = np.concatenate([[0.0], np.cumsum(excess)])
         lost = np.concatenate([[0.0], np.cumsum(missing)])
-        start, stop = np.maximum(at - reach, 0), np.minimum(at + reach + 1, len(steps))
         others = lost[stop] - lost[start] - missing[at]
         within = np.rint(time[stop] - time[start] - others)
         missing[at] = np.clip(within, 0, missing[at])

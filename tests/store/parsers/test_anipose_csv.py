@@ -283,12 +283,21 @@ def test_cut_off__is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "found"), [("3,1,2", "3 fields"), ("," * 40, "41 fields"), ("", "an empty line")]
+    ("row", "found"), [("3,1,2", "3 fields"), ("3" + "," * 40, "41 fields"), ("", "an empty line")]
 )
 def test_row_of_another_length__is_an_error(tmp_path, row, found):
     path = replaced(write(tmp_path / "a.csv", numbers(9)), 5, row)
     with pytest.raises(InputError, match=rf"row 5: expected 31 fields, found {found}.\n.*correct"):
         list(PARSER.read(path, 4))
+
+
+def test_row_of_separators__as_spreadsheets_leave_them_is_left_out_and_said(tmp_path, load):
+    path = replaced(write(tmp_path / "a.csv", numbers(9)), 5, "," * 40)
+    found = load(PARSER, path)
+    (track,) = found.header.tracks
+    assert [len(position) for position in found.position.values()] == [8]
+    assert track.gaps.total == 1  # where the row was, as the numbers of the frames say
+    assert any("left out a row with nothing but separators" in n for n in found.header.notes)
 
 
 def test_columns__all_that_is_wrong_is_reported_together(tmp_path):
