@@ -11,14 +11,14 @@ import numpy as np
 from kpms_zarr.compute.agreement import adjusted_rand_index
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Callback
-from kpms_zarr.compute.fit import FitSummary, fit
-from kpms_zarr.compute.pca import pca
-from kpms_zarr.compute.quality import quality
-from kpms_zarr.store import access
-from kpms_zarr.store.ingest import ingest
-from kpms_zarr.store.models import open_labels
-from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session, write_dlc_csv
-from kpms_zarr.viz.report import report
+from kpms_zarr.compute.pose.pca import pca
+from kpms_zarr.compute.runs.fit import FitSummary, fit
+from kpms_zarr.compute.tracking.quality import quality
+from kpms_zarr.store.core import access
+from kpms_zarr.store.ingest.ingest import ingest
+from kpms_zarr.store.model.models import open_labels
+from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_dlc_csv
+from kpms_zarr.viz.report.report import report
 
 STUDY = SyntheticStudy(n_sessions=6, n_frames=6_000, missing_fraction=0.01)
 MODEL = "demo"

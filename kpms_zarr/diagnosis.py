@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kpms_zarr import console
+from kpms_zarr.cli import console
 from kpms_zarr.compute import memory
+from kpms_zarr.store.core.provenance import package_version
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.provenance import package_version
 
 if TYPE_CHECKING:
-    from kpms_zarr.compute.full_tile import FullTables, TileInput
+    from kpms_zarr.compute.sampler.full_tile import FullTables, TileInput
 
 _ROOT = Path("/")
 _WIDTH = 13
@@ -557,7 +557,7 @@ class _Tile:
 
 def _in_threads(function: Callable[[], Any], threads: int) -> list[Any]:
     """Call a function once in each thread, as a sweep does: in float32 whatever the environment."""
-    from kpms_zarr.compute.stream import in_flight
+    from kpms_zarr.compute.sampler.stream import in_flight
 
     return list(in_flight(lambda _: function(), range(threads), threads, is_double=False))
 
@@ -573,7 +573,7 @@ def _round_seconds(tile: _Tile, threads: int, seconds: float) -> float:
 
 
 def _ar_tile() -> _Tile:
-    from kpms_zarr.compute.sweep import sample_tile
+    from kpms_zarr.compute.sampler.sweep import sample_tile
 
     tables, tile = _made_up()
     right = np.full(_SEGMENTS, N_STATES, np.int32)
@@ -589,7 +589,7 @@ def _ar_tile() -> _Tile:
 
 
 def _full_tile() -> _Tile:
-    from kpms_zarr.compute.full_tile import FixedSettings, sample_full_tile
+    from kpms_zarr.compute.sampler.full_tile import FixedSettings, sample_full_tile
 
     tables, tile = _made_up()
     settings = FixedSettings(5, 10.0, 1e6, False)
@@ -602,9 +602,9 @@ def _full_tile() -> _Tile:
 
 def _made_up() -> tuple[FullTables, TileInput]:
     """Tables and data of one full tile, in the middle of a session, that fit each other."""
-    from kpms_zarr.compute.full_tile import FullTables, TileInput
     from kpms_zarr.compute.kernels.hmm import HmmTables, hmm_tables
     from kpms_zarr.compute.kernels.pose import PoseMap
+    from kpms_zarr.compute.sampler.full_tile import FullTables, TileInput
 
     g = np.random.default_rng(0)
     n_rows = _SEGMENT_FRAMES + 2 * LAGS

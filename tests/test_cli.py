@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr import cli, console, demonstration
+from kpms_zarr import cli, demonstration
+from kpms_zarr.cli import console
 from kpms_zarr.compute.events import Noted, SweepEnded
-from kpms_zarr.store import access
-from kpms_zarr.store.models import list_models, open_labels
-from kpms_zarr.store.synthetic import SyntheticStudy, write_dlc_csv
+from kpms_zarr.store.core import access
+from kpms_zarr.store.model.models import list_models, open_labels
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_dlc_csv
 
 STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=6, missing_fraction=0.01)
 HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settings.posterior[0]]
@@ -202,7 +203,7 @@ def test_refusal_of_the_machine__exits_1(store, run, monkeypatch):
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kpms_zarr.store.info.info", full)
+    monkeypatch.setattr("kpms_zarr.store.model.info.info", full)
     status, out, err = run("info", store)
     assert (status, out) == (1, "")
     assert err == "kpms-zarr info: the system refused: [Errno 28] No space left on device\n"
@@ -212,7 +213,7 @@ def test_interrupt__exits_130(store, run, monkeypatch):
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kpms_zarr.store.info.info", stop)
+    monkeypatch.setattr("kpms_zarr.store.model.info.info", stop)
     status, out, err = run("info", store)
     assert (status, out) == (130, "")
     assert "stopped" in err
@@ -311,8 +312,8 @@ def test_fit_options__reach_the_configuration(run, monkeypatch):
     def check_given(store, model, given):
         seen["given"] = given
 
-    monkeypatch.setattr("kpms_zarr.compute.fit.fit", fit)
-    monkeypatch.setattr("kpms_zarr.compute.commit.check_given", check_given)
+    monkeypatch.setattr("kpms_zarr.compute.runs.fit.fit", fit)
+    monkeypatch.setattr("kpms_zarr.compute.runs.commit.check_given", check_given)
     run("fit", "s.zarr", "--model", "x")
     assert seen["config"] == kpms_zarr.FitConfig()
     assert "given" not in seen
@@ -351,7 +352,7 @@ def test_fit_settings__come_from_a_file_and_options_win(run, monkeypatch, tmp_pa
         seen["config"] = config
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kpms_zarr.compute.fit.fit", fit)
+    monkeypatch.setattr("kpms_zarr.compute.runs.fit.fit", fit)
     file = tmp_path / "settings.json"
     file.write_text('{"noise_dof": 4, "scale": "session", "n_states": 9}')
     # Also where what is given is the default.

@@ -8,7 +8,7 @@ import pytest
 
 import kpms_zarr
 from kpms_zarr import cli
-from kpms_zarr.viz.movie_study import MoviesProgress, MoviesSummary
+from kpms_zarr.viz.movies.study import MoviesProgress, MoviesSummary
 
 SUMMARY = MoviesSummary(
     "movies",

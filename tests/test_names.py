@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 import kpms_zarr
 from kpms_zarr import cli
-from kpms_zarr.store import names
-from kpms_zarr.store.access import sessions
-from kpms_zarr.store.selection import select_sessions
-from kpms_zarr.store.study import read_settings, subset_keypoints
+from kpms_zarr.store.core import names
+from kpms_zarr.store.core.access import sessions
+from kpms_zarr.store.study.selection import select_sessions
+from kpms_zarr.store.study.settings import read_settings, subset_keypoints
 from kpms_zarr.viz.explore import link
 from kpms_zarr.viz.explore.state import IN_URL
 

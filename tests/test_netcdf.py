@@ -14,10 +14,10 @@ import zarr
 
 import kpms_zarr
 from kpms_zarr import viz
-from kpms_zarr.store import access, attributes
-from kpms_zarr.store.models import open_parameters
-from kpms_zarr.store.study import read_settings
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
+from kpms_zarr.store.core import access, attributes
+from kpms_zarr.store.model.models import open_parameters
+from kpms_zarr.store.study.settings import read_settings
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 
 STUDY = SyntheticStudy(n_sessions=2, n_frames=600, n_keypoints=5, missing_fraction=0.01)
 CONFIG = kpms_zarr.FitConfig(stage="ar", sweeps=2, n_states=6, latent_dim=3)

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 import kpms_zarr
 from kpms_zarr import viz
-from kpms_zarr.compute.quality import summarise, warnings_of
-from kpms_zarr.store import access
+from kpms_zarr.compute.tracking.quality import summarise, warnings_of
+from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session
+from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session
 
 STUDY = SyntheticStudy(n_sessions=1, n_frames=120, n_keypoints=5, n_syllables=4, seed=4)
 NAMES = ["nose", "earL", "earR", "back", "tail"]

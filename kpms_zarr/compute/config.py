@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from kpms_zarr.compute.scale import SCALES
+from kpms_zarr.compute.pose.scale import SCALES
 from kpms_zarr.store.errors import InputError, Problem
 
 STAGES = ("ar", "full", "both")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kpms_zarr.compute.plan import Plan
+    from kpms_zarr.compute.runs.plan import Plan
 
 
 @dataclass(frozen=True)

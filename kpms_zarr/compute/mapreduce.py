@@ -12,12 +12,12 @@ import dask
 import numpy as np
 
 from kpms_zarr.compute.memory import parse_size, resident_memory
-from kpms_zarr.store import access, layout, regions
-from kpms_zarr.store.access import StoreLike
-from kpms_zarr.store.blocks import Block
+from kpms_zarr.store.core import access, layout, regions
+from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.core.blocks import Block
+from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.schema import FRAMES_PER_CHUNK
-from kpms_zarr.store.tracking import without_missing
+from kpms_zarr.store.study.tracking import without_missing
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

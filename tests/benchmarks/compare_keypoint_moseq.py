@@ -127,10 +127,14 @@ def run_ours(options: argparse.Namespace, log: Log) -> None:
 
 def write_store(store: Path, data: Any, names: list[str]) -> None:
     """Write the sessions into a new store, one in memory at a time."""
-    from kpms_zarr.store import access, regions
-    from kpms_zarr.store.blocks import iter_blocks
-    from kpms_zarr.store.keypoints import create_keypoints, set_session_count, write_session_rows
-    from kpms_zarr.store.study import StudySettings, write_settings
+    from kpms_zarr.store.core import access, regions
+    from kpms_zarr.store.core.blocks import iter_blocks
+    from kpms_zarr.store.study.keypoints import (
+        create_keypoints,
+        set_session_count,
+        write_session_rows,
+    )
+    from kpms_zarr.store.study.settings import StudySettings, write_settings
 
     points = tuple(str(name) for name in data["bodyparts"])
     study = StudySettings(points, ("x", "y"), points[-1:], points[:1], ())

@@ -19,8 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kpms_zarr.store.parsers import dlc_csv, text, text_rows
-from kpms_zarr.store.schema import FRAMES_PER_CHUNK
+from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
+from kpms_zarr.store.parsers.dlc import csv as dlc_csv
+from kpms_zarr.store.parsers.text import reading as text
+from kpms_zarr.store.parsers.text import rows as text_rows
 
 HEADER_LINES = 3
 OTHER = "other: "

@@ -29,17 +29,18 @@ from typing import Any
 import numpy as np
 import psutil
 
-from kpms_zarr.compute.chain import ChainIndex
-from kpms_zarr.compute.summaries import label_statistics
-from kpms_zarr.store import access, models
-from kpms_zarr.store.blocks import Block
-from kpms_zarr.store.consolidation import consolidate
-from kpms_zarr.store.keypoints import create_keypoints, set_session_count, write_session_rows
-from kpms_zarr.store.levels import build_levels
-from kpms_zarr.store.study import write_settings
-from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session
-from kpms_zarr.viz.places import gather, read_places
-from kpms_zarr.viz.player_data import open_session
+from kpms_zarr.compute.runs.summaries import label_statistics
+from kpms_zarr.compute.sampler.chain import ChainIndex
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.blocks import Block
+from kpms_zarr.store.core.consolidation import consolidate
+from kpms_zarr.store.model import models
+from kpms_zarr.store.model.levels import build_levels
+from kpms_zarr.store.study.keypoints import create_keypoints, set_session_count, write_session_rows
+from kpms_zarr.store.study.settings import write_settings
+from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session
+from kpms_zarr.viz.player.data import open_session
+from kpms_zarr.viz.player.places import gather, read_places
 
 N_SYLLABLES = 60
 MEAN_BOUT = 12

@@ -26,7 +26,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 import kpms_zarr
-from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session
+from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session
 
 STUDY = SyntheticStudy(n_sessions=1, n_frames=50_000, n_keypoints=8, missing_fraction=0.01)
 

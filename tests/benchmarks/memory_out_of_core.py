@@ -20,14 +20,14 @@ import dask
 import numpy as np
 import psutil
 
-from kpms_zarr.compute.pca import pca
-from kpms_zarr.compute.quality import quality
-from kpms_zarr.store import access, regions
-from kpms_zarr.store.blocks import Block
-from kpms_zarr.store.keypoints import create_keypoints, set_session_count, write_session_rows
-from kpms_zarr.store.schema import FRAMES_PER_CHUNK
-from kpms_zarr.store.study import write_settings
-from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session
+from kpms_zarr.compute.pose.pca import pca
+from kpms_zarr.compute.tracking.quality import quality
+from kpms_zarr.store.core import access, regions
+from kpms_zarr.store.core.blocks import Block
+from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
+from kpms_zarr.store.study.keypoints import create_keypoints, set_session_count, write_session_rows
+from kpms_zarr.store.study.settings import write_settings
+from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session
 
 SESSION_FRAMES = 3 * FRAMES_PER_CHUNK + 4_848  # half an hour at 30 frames / s
 STUDY = SyntheticStudy(n_sessions=1, n_frames=SESSION_FRAMES, missing_fraction=0.02)

@@ -18,14 +18,14 @@ import numpy as np
 
 import kpms_zarr
 from kpms_zarr.compute.agreement import adjusted_rand_index
-from kpms_zarr.compute.alignment import AlignmentSettings
-from kpms_zarr.compute.outliers import screen_of
-from kpms_zarr.compute.plausibility import FEWEST_POINTS
-from kpms_zarr.store import access
-from kpms_zarr.store.blocks import iter_blocks
-from kpms_zarr.store.models import open_labels
-from kpms_zarr.store.study import read_settings
-from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session, write_store
+from kpms_zarr.compute.alignment.alignment import AlignmentSettings
+from kpms_zarr.compute.tracking.outliers import screen_of
+from kpms_zarr.compute.tracking.plausibility import FEWEST_POINTS
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.blocks import iter_blocks
+from kpms_zarr.store.model.models import open_labels
+from kpms_zarr.store.study.settings import read_settings
+from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_store
 
 BODY = 80.0
 """Of the simulated animals, from rear to front point."""

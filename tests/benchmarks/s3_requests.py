@@ -19,8 +19,8 @@ import fsspec
 
 import kpms_zarr
 from kpms_zarr.compute.config import FitConfig
-from kpms_zarr.store import access
-from kpms_zarr.store.synthetic import SyntheticStudy, write_dlc_csv
+from kpms_zarr.store.core import access
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_dlc_csv
 
 STUDY = SyntheticStudy(lengths=(20_000, 300, 40_000), n_keypoints=8, missing_fraction=0.02)
 FIT = FitConfig(ar_sweeps=3, sweeps=3, n_states=10, latent_dim=3)

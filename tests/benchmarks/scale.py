@@ -24,10 +24,10 @@ import kpms_zarr
 from kpms_zarr.compute import mapreduce
 from kpms_zarr.compute.events import PlanMade, SweepEnded
 from kpms_zarr.compute.memory import peak_resident_memory
-from kpms_zarr.store import access
-from kpms_zarr.store.keypoints import create_keypoints, set_session_count, write_session_rows
-from kpms_zarr.store.study import StudySettings, write_settings
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
+from kpms_zarr.store.core import access
+from kpms_zarr.store.study.keypoints import create_keypoints, set_session_count, write_session_rows
+from kpms_zarr.store.study.settings import StudySettings, write_settings
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 
 
 def lengths_of(case: str) -> tuple[int, ...]:
@@ -122,8 +122,8 @@ def open_many(folder: Path, n_sessions: int) -> None:
         group["n_frames"][:] = np.random.default_rng(0).integers(1_000, 20_000, n_sessions)
     for name, call in OPENINGS.items():
         code = (
-            "import sys, time, kpms_zarr, xarray, kpms_zarr.store.info\n"
-            "from kpms_zarr.compute.chain import ChainIndex\n"
+            "import sys, time, kpms_zarr, xarray, kpms_zarr.store.model.info\n"
+            "from kpms_zarr.compute.sampler.chain import ChainIndex\n"
             "from kpms_zarr.store import access\n"
             f"store = sys.argv[1]; began = time.perf_counter(); {call}\n"
             "print(time.perf_counter() - began)"

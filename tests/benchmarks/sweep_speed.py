@@ -20,10 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import kpms_zarr
-from kpms_zarr.compute.certainty import LabelCertainty
-from kpms_zarr.compute.chain import Chain, ChainIndex
 from kpms_zarr.compute.events import PlanMade, SweepEnded
-from kpms_zarr.compute.full_tile import FixedSettings, FullTables, TileInput, sample_full_tile
 from kpms_zarr.compute.kernels import rng
 from kpms_zarr.compute.kernels.ar import feature_pairs, tile_moments
 from kpms_zarr.compute.kernels.centroid import centroid_evidence, draw_centroid
@@ -32,14 +29,22 @@ from kpms_zarr.compute.kernels.hmm import filter_forward, hmm_tables, sample_bac
 from kpms_zarr.compute.kernels.latent import eliminate_forward, factor_table, substitute_backward
 from kpms_zarr.compute.kernels.noise import draw_noise_scale
 from kpms_zarr.compute.kernels.pose import PoseMap, latent_evidence, pose_of, rotate
-from kpms_zarr.compute.plan import Plan
-from kpms_zarr.compute.segments import Tile, TileShape
-from kpms_zarr.compute.start_model import StartModel
-from kpms_zarr.compute.stream import Flight, gather, gather_labels, in_flight, scatter_all
-from kpms_zarr.compute.sweep import Sampler
-from kpms_zarr.store import access
-from kpms_zarr.store.access import Session
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
+from kpms_zarr.compute.runs.plan import Plan
+from kpms_zarr.compute.runs.start_model import StartModel
+from kpms_zarr.compute.sampler.certainty import LabelCertainty
+from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
+from kpms_zarr.compute.sampler.full_tile import (
+    FixedSettings,
+    FullTables,
+    TileInput,
+    sample_full_tile,
+)
+from kpms_zarr.compute.sampler.segments import Tile, TileShape
+from kpms_zarr.compute.sampler.stream import Flight, gather, gather_labels, in_flight, scatter_all
+from kpms_zarr.compute.sampler.sweep import Sampler
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.access import Session
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 
 N, M, LAGS, K, D, DOF = 100, 4, 3, 8, 2, 5
 THREADS = 2

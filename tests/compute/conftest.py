@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kpms_zarr.store import access
-from kpms_zarr.store.keypoints import create_keypoints, set_session_count, write_session_rows
-from kpms_zarr.store.study import read_settings, write_settings
+from kpms_zarr.store.core import access
+from kpms_zarr.store.study.keypoints import create_keypoints, set_session_count, write_session_rows
+from kpms_zarr.store.study.settings import read_settings, write_settings
 
 
 def _copy_store(source, path, *, keypoints=None, factor=1.0, order=None):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpms_zarr.compute import alignment
-from kpms_zarr.compute.alignment import (
+from kpms_zarr.compute.alignment import alignment
+from kpms_zarr.compute.alignment.alignment import (
     Aligner,
     AlignmentSettings,
     Borders,
@@ -20,12 +20,12 @@ from kpms_zarr.compute.alignment import (
     is_valid,
     rotate,
 )
-from kpms_zarr.compute.heading_names import require_heading, suggest_heading
-from kpms_zarr.store import access
-from kpms_zarr.store.blocks import Block
+from kpms_zarr.compute.alignment.heading_names import require_heading, suggest_heading
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.study import StudySettings, read_settings, subset_keypoints
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
+from kpms_zarr.store.study.settings import StudySettings, read_settings, subset_keypoints
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 
 N_FRAMES = 40_000
 COMPASS = Compass((3,), (0,))

@@ -15,16 +15,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
-from kpms_zarr.compute import apply as apply_module
-from kpms_zarr.compute import full_sweep
 from kpms_zarr.compute.agreement import adjusted_rand_index
-from kpms_zarr.compute.apply import LEAST_SWEEPS, ApplySummary, has_settled
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Noted, PlanMade, Published, SessionsSettled
-from kpms_zarr.compute.segments import FRAMES_PER_TILE
-from kpms_zarr.store import access, attributes, models, synthetic
-from kpms_zarr.store.locking import Lock, model_lock
-from kpms_zarr.store.provenance import provenance_of
+from kpms_zarr.compute.runs import apply as apply_module
+from kpms_zarr.compute.runs.apply import LEAST_SWEEPS, ApplySummary, has_settled
+from kpms_zarr.compute.sampler import full_sweep
+from kpms_zarr.compute.sampler.segments import FRAMES_PER_TILE
+from kpms_zarr.store.core import access, attributes
+from kpms_zarr.store.core.locking import Lock, model_lock
+from kpms_zarr.store.core.provenance import provenance_of
+from kpms_zarr.store.model import models
+from kpms_zarr.store.study import synthetic
 
 STUDY = synthetic.SyntheticStudy(
     lengths=(500, 450, 400, 300, 110, 700, 70, 3, 20), n_syllables=6, n_keypoints=6, n_latent=3,

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 import kpms_zarr
-from kpms_zarr.compute import plan as plan_module
-from kpms_zarr.compute.budget import Budget, TileSizes, tile_memory
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import PlanMade
-from kpms_zarr.compute.plan import Plan
-from kpms_zarr.compute.segments import TileShape
-from kpms_zarr.store import synthetic
+from kpms_zarr.compute.runs import plan as plan_module
+from kpms_zarr.compute.runs.budget import Budget, TileSizes, tile_memory
+from kpms_zarr.compute.runs.plan import Plan
+from kpms_zarr.compute.sampler.segments import TileShape
+from kpms_zarr.store.study import synthetic
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="peaks of memory are measured on Linux"
@@ -26,13 +26,13 @@ TILES = """
 import ctypes, json
 from pathlib import Path
 import jax, numpy as np
-from kpms_zarr.compute.budget import *
-from kpms_zarr.compute.budget import DEFAULT_SETTINGS
+from kpms_zarr.compute.runs.budget import *
+from kpms_zarr.compute.runs.budget import DEFAULT_SETTINGS
 from kpms_zarr.compute.memory import resident_memory, peak_resident_memory
-from kpms_zarr.compute.plan import _MARGIN
-from kpms_zarr.compute.plan import Plan
-from kpms_zarr.compute.segments import TileShape
-from kpms_zarr.compute.stream import in_flight
+from kpms_zarr.compute.runs.plan import _MARGIN
+from kpms_zarr.compute.runs.plan import Plan
+from kpms_zarr.compute.sampler.segments import TileShape
+from kpms_zarr.compute.sampler.stream import in_flight
 
 sizes = TileSizes(TileShape({lanes}, 128), 60, 4, 3, {keypoints}, 2, "float32")
 memory = tile_memory(sizes)

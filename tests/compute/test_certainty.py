@@ -15,18 +15,20 @@ from scipy.special import logsumexp
 
 import kpms_zarr
 from kpms_zarr.cli import main
-from kpms_zarr.compute import certainty as module
-from kpms_zarr.compute.certainty import LabelCertainty, groups, held_bytes
-from kpms_zarr.compute.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.kernels.dynamics import Dynamics
-from kpms_zarr.compute.plan import Needs
-from kpms_zarr.compute.segments import TileShape
-from kpms_zarr.compute.stream import Flight
-from kpms_zarr.compute.sweep import Parameters, Sampler
-from kpms_zarr.store import access, attributes, models, synthetic
-from kpms_zarr.store.access import Session
-from kpms_zarr.store.provenance import provenance_of
+from kpms_zarr.compute.runs.plan import Needs
+from kpms_zarr.compute.sampler import certainty as module
+from kpms_zarr.compute.sampler.certainty import LabelCertainty, groups, held_bytes
+from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
+from kpms_zarr.compute.sampler.segments import TileShape
+from kpms_zarr.compute.sampler.stream import Flight
+from kpms_zarr.compute.sampler.sweep import Parameters, Sampler
+from kpms_zarr.store.core import access, attributes
+from kpms_zarr.store.core.access import Session
+from kpms_zarr.store.core.provenance import provenance_of
+from kpms_zarr.store.model import models
+from kpms_zarr.store.study import synthetic
 
 LAGS, M, N = 2, 2, 5
 SHAPE = TileShape(8, 16)

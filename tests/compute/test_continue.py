@@ -11,14 +11,16 @@ import xarray as xr
 import zarr
 
 import kpms_zarr
-from kpms_zarr.compute import stages
 from kpms_zarr.compute.agreement import adjusted_rand_index
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Committed, Noted, PlanMade, SweepEnded, SweepStarted
-from kpms_zarr.compute.fit import FitSummary
-from kpms_zarr.compute.warm import ANNEAL_SWEEPS, WARM_SWEEPS
-from kpms_zarr.store import access, models, synthetic
-from kpms_zarr.store.provenance import provenance_of
+from kpms_zarr.compute.runs import stages
+from kpms_zarr.compute.runs.fit import FitSummary
+from kpms_zarr.compute.sampler.warm import ANNEAL_SWEEPS, WARM_SWEEPS
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.provenance import provenance_of
+from kpms_zarr.store.model import models
+from kpms_zarr.store.study import synthetic
 
 STUDY = synthetic.SyntheticStudy(
     lengths=(500, 450, 400, 300, 110, 700, 70, 3, 20), n_syllables=6, n_keypoints=6, n_latent=3,
@@ -212,7 +214,7 @@ def test_continue__begins_with_the_state_of_the_model(store, monkeypatch):
             begun[session.name] = chain.syllable[at : at + n].copy()
         return begin(sampler, config, start, first)
 
-    monkeypatch.setattr("kpms_zarr.compute.fit.begin", watched)
+    monkeypatch.setattr("kpms_zarr.compute.runs.fit.begin", watched)
     before = result(store, "part")[0]
     fit(store, "all", replace(MORE, sweeps=1))
     for name in PART:

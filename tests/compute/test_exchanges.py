@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
-from kpms_zarr.compute.exchanges import Sides, pairs_by_geometry, pairs_by_name
-from kpms_zarr.compute.quality import exchanges_of, quality, warnings_of
-from kpms_zarr.store import access
+from kpms_zarr.compute.tracking.exchanges import Sides, pairs_by_geometry, pairs_by_name
+from kpms_zarr.compute.tracking.quality import exchanges_of, quality, warnings_of
+from kpms_zarr.store.core import access
 
 NAMES = ["nose", "earL", "earR", "hipL", "hipR", "tail"]
 POSE = np.array([[50, 0], [30, 12], [30, -12], [-25, 15], [-25, -15], [-50, 0]], float)

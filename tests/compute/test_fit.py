@@ -11,8 +11,6 @@ import pytest
 import xarray as xr
 
 import kpms_zarr
-from kpms_zarr.compute import initialize
-from kpms_zarr.compute.chain import Chain, ChainIndex
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import (
     Committed,
@@ -24,15 +22,19 @@ from kpms_zarr.compute.events import (
     TileDone,
     TimePredicted,
 )
-from kpms_zarr.compute.initialize import fit_centres, label_by_clusters
-from kpms_zarr.compute.segments import FRAMES_PER_TILE, TileShape
-from kpms_zarr.compute.stickiness import KappaSchedule
-from kpms_zarr.compute.summaries import LabelCounts
-from kpms_zarr.store import access, models, synthetic
-from kpms_zarr.store.access import Session
-from kpms_zarr.store.ingest import ingest
-from kpms_zarr.store.provenance import provenance_of
-from kpms_zarr.store.schema import PARAMETERS
+from kpms_zarr.compute.runs.summaries import LabelCounts
+from kpms_zarr.compute.sampler import initialize
+from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
+from kpms_zarr.compute.sampler.initialize import fit_centres, label_by_clusters
+from kpms_zarr.compute.sampler.segments import FRAMES_PER_TILE, TileShape
+from kpms_zarr.compute.sampler.stickiness import KappaSchedule
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.access import Session
+from kpms_zarr.store.core.provenance import provenance_of
+from kpms_zarr.store.core.schema import PARAMETERS
+from kpms_zarr.store.ingest.ingest import ingest
+from kpms_zarr.store.model import models
+from kpms_zarr.store.study import synthetic
 
 STUDY = synthetic.SyntheticStudy(n_sessions=5, n_frames=1500, is_ragged=True, seed=2)
 QUICK = FitConfig(stage="ar", sweeps=4, n_states=20, segment_frames=64)

@@ -8,21 +8,23 @@ import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr.compute import fit as fit_module
-from kpms_zarr.compute import full_sweep, preparation
 from kpms_zarr.compute.agreement import adjusted_rand_index
-from kpms_zarr.compute.alignment import rotate
-from kpms_zarr.compute.chain import Chain, ChainIndex
+from kpms_zarr.compute.alignment.alignment import rotate
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.compute.events import Noted, SweepEnded
-from kpms_zarr.compute.plan import Needs, make_plan, settle_tiles
-from kpms_zarr.compute.preparation import load, make_chain, prepare
-from kpms_zarr.compute.segments import FRAMES_PER_TILE
-from kpms_zarr.store import access, synthetic
-from kpms_zarr.store.blocks import Block
-from kpms_zarr.store.models import open_labels, open_parameters
-from kpms_zarr.store.provenance import provenance_of
+from kpms_zarr.compute.runs import fit as fit_module
+from kpms_zarr.compute.runs import preparation
+from kpms_zarr.compute.runs.plan import Needs, make_plan, settle_tiles
+from kpms_zarr.compute.runs.preparation import load, make_chain, prepare
+from kpms_zarr.compute.sampler import full_sweep
+from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
+from kpms_zarr.compute.sampler.segments import FRAMES_PER_TILE
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.blocks import Block
+from kpms_zarr.store.core.provenance import provenance_of
+from kpms_zarr.store.model.models import open_labels, open_parameters
+from kpms_zarr.store.study import synthetic
 
 STUDY = synthetic.SyntheticStudy(
     n_sessions=3, n_frames=800, n_keypoints=6, n_latent=3, is_ragged=True, seed=3,

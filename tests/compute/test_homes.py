@@ -14,12 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
-from kpms_zarr.compute import homes
-from kpms_zarr.compute.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.errors import OutOfMemoryError
-from kpms_zarr.compute.homes import HOMES, Columns, DeviceRows, DiskRows, HostRows, make_rows
-from kpms_zarr.compute.stream import is_out_of_memory
-from kpms_zarr.store.access import Session
+from kpms_zarr.compute.sampler import placement as homes
+from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
+from kpms_zarr.compute.sampler.placement import (
+    HOMES,
+    Columns,
+    DeviceRows,
+    DiskRows,
+    HostRows,
+    make_rows,
+)
+from kpms_zarr.compute.sampler.stream import is_out_of_memory
+from kpms_zarr.store.core.access import Session
 
 N_ROWS, N_COLUMNS, N_SEGMENTS, WIDTH = 23, 5, 4, 7
 SHAPES = ((N_ROWS,), (N_ROWS, N_COLUMNS))

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from kpms_zarr.compute import mapreduce
 from kpms_zarr.compute.mapreduce import BlockReader, map_reduce
-from kpms_zarr.store import access
-from kpms_zarr.store.blocks import Block
-from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session, write_store
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.blocks import Block
+from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_store
 
 
 def one(item: int) -> tuple[int, ...]:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr.compute.alignment import Aligner, AlignmentSettings
-from kpms_zarr.compute.outliers import (
+from kpms_zarr.compute.alignment.alignment import Aligner, AlignmentSettings
+from kpms_zarr.compute.runs.start_model import StartModel
+from kpms_zarr.compute.tracking.outliers import (
     Screen,
     check_scale,
     from_store,
@@ -18,12 +19,11 @@ from kpms_zarr.compute.outliers import (
     to_attrs,
     to_store,
 )
-from kpms_zarr.compute.start_model import StartModel
-from kpms_zarr.store import access
-from kpms_zarr.store.blocks import Block, iter_blocks
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.study import read_settings
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
+from kpms_zarr.store.study.settings import read_settings
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 
 STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, seed=2)
 BODY = 80.0

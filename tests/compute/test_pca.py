@@ -12,11 +12,10 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpms_zarr.compute.alignment import Aligner, AlignmentSettings
-from kpms_zarr.compute.concentration import Spread
-from kpms_zarr.compute.heading_names import suggest_heading
-from kpms_zarr.compute.outliers import screen_of
-from kpms_zarr.compute.pca import (
+from kpms_zarr.compute.alignment.alignment import Aligner, AlignmentSettings
+from kpms_zarr.compute.alignment.heading_names import suggest_heading
+from kpms_zarr.compute.pose.concentration import Spread
+from kpms_zarr.compute.pose.pca import (
     MAX_COMPONENTS,
     Moments,
     add,
@@ -28,12 +27,13 @@ from kpms_zarr.compute.pca import (
     pca,
     projection,
 )
-from kpms_zarr.store import access, schema
-from kpms_zarr.store.blocks import Block, iter_blocks
+from kpms_zarr.compute.tracking.outliers import screen_of
+from kpms_zarr.store.core import access, schema
+from kpms_zarr.store.core.blocks import Block, iter_blocks
+from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.provenance import provenance_of
-from kpms_zarr.store.study import read_settings, subset_keypoints
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
+from kpms_zarr.store.study.settings import read_settings, subset_keypoints
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 
 REAL = Path(__file__).parents[3] / "shared/data/dlc_csv/Rensykes_dlc-keypoint-moseq-utils"
 
@@ -305,7 +305,7 @@ def test_pca__works_in_memory():
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"real recordings are not at {REAL}")
 def test_pca__of_nine_real_sessions_equals_a_dense_svd(tmp_path):
-    from kpms_zarr.store.ingest import ingest
+    from kpms_zarr.store.ingest.ingest import ingest
 
     done = ingest(tmp_path / "real.zarr", [REAL])
     assert len(done.added) == 9

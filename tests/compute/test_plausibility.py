@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpms_zarr.compute.alignment import rotate
-from kpms_zarr.compute.plausibility import PoseModel, _free, _Predictor, judge, learn
+from kpms_zarr.compute.alignment.alignment import rotate
+from kpms_zarr.compute.tracking.plausibility import PoseModel, _free, _Predictor, judge, learn
 
 N_POINTS = 7
 

@@ -5,9 +5,9 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 import kpms_zarr
-from kpms_zarr.compute.alignment import Aligner, rotate
-from kpms_zarr.compute.pose_space import PoseSpace, refine, turn_of, wrap
-from kpms_zarr.store import synthetic
+from kpms_zarr.compute.alignment.alignment import Aligner, rotate
+from kpms_zarr.compute.pose.pose_space import PoseSpace, refine, turn_of, wrap
+from kpms_zarr.store.study import synthetic
 
 N_LATENT, N_KEYPOINTS = 3, 6
 
@@ -58,7 +58,7 @@ def curved_store(path, n_space: int):
         outlier_fraction=0,
     )  # fmt: skip
     synthetic.write_store(path, study)
-    group = kpms_zarr.store.access.open_group(path, "r+")["keypoints"]
+    group = kpms_zarr.store.core.access.open_group(path, "r+")["keypoints"]
     space = space_of(n_space)
     rng = np.random.default_rng(2)
     for row in range(2):
@@ -120,7 +120,7 @@ def test_refine__does_not_take_full_rank_for_an_edge(tmp_path):
 
 def test_refine__needs_frames_with_all_keypoints(tmp_path):
     store, _ = curved_store(tmp_path / "s.zarr", 2)
-    group = kpms_zarr.store.access.open_group(store, "r+")["keypoints"]
+    group = kpms_zarr.store.core.access.open_group(store, "r+")["keypoints"]
     confidence = group["confidence"][...]
     confidence[:, 50:, 2] = 0.1
     group["confidence"][...] = confidence

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr.compute import publish
 from kpms_zarr.compute.config import FitConfig
-from kpms_zarr.store import synthetic
-from kpms_zarr.store.levels import bin_modes, open_levels
+from kpms_zarr.compute.runs import publish
+from kpms_zarr.store.model.levels import bin_modes, open_levels
+from kpms_zarr.store.study import synthetic
 
 STUDY = synthetic.SyntheticStudy(
     lengths=(200, 150), n_syllables=4, n_keypoints=5, n_latent=2, seed=2

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kpms_zarr.compute import quality as module
-from kpms_zarr.compute.quality import (
+from kpms_zarr.compute.tracking import quality as module
+from kpms_zarr.compute.tracking.quality import (
     lower_histogram,
     median,
     pivot,
@@ -25,7 +25,7 @@ from kpms_zarr.compute.quality import (
     upper_histogram,
     warnings_of,
 )
-from kpms_zarr.compute.quality_counts import (
+from kpms_zarr.compute.tracking.quality_counts import (
     Counts,
     Gaps,
     Histogram,
@@ -34,20 +34,20 @@ from kpms_zarr.compute.quality_counts import (
     frames_per_second,
     worst_start,
 )
-from kpms_zarr.store import access, schema
-from kpms_zarr.store.access import Session
-from kpms_zarr.store.consolidation import consolidate
+from kpms_zarr.store.core import access, schema
+from kpms_zarr.store.core.access import Session
+from kpms_zarr.store.core.consolidation import consolidate
+from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.provenance import provenance_of
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
-from kpms_zarr.store.tracking import (
+from kpms_zarr.store.ingest.verify import verify
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
+from kpms_zarr.store.study.tracking import (
     CONFIDENCE_EDGES,
     PROBLEMS,
     distance_from_middle,
     limits_of,
     open_quality,
 )
-from kpms_zarr.store.verify import verify
 
 STUDY = SyntheticStudy(
     n_sessions=3, n_frames=24_000, n_keypoints=4, missing_fraction=0.1, is_ragged=True, seed=3
@@ -421,9 +421,7 @@ def test_quality__refuses_settings_out_of_range(store, options):
 
 
 def test_quality_and_pca__do_not_import_jax():
-    code = (
-        "import sys, kpms_zarr.compute.quality, kpms_zarr.compute.pca; print('jax' in sys.modules)"
-    )
+    code = "import sys, kpms_zarr.compute.tracking.quality, kpms_zarr.compute.pose.pca; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -25,13 +25,15 @@ from hypothesis import strategies as st
 
 import kpms_zarr
 from kpms_zarr.cli import main
-from kpms_zarr.compute import fit as fit_module
-from kpms_zarr.compute import full_sweep
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.compute.events import Committed, Noted, PlanMade, SweepEnded
-from kpms_zarr.compute.interruption import FitInterrupted
-from kpms_zarr.store import access, checkpoints, locking, models, regions, retry, synthetic
+from kpms_zarr.compute.runs import fit as fit_module
+from kpms_zarr.compute.runs.interruption import FitInterrupted
+from kpms_zarr.compute.sampler import full_sweep
+from kpms_zarr.store.core import access, locking, regions, retry
+from kpms_zarr.store.model import checkpoints, models
+from kpms_zarr.store.study import synthetic
 
 STUDY = synthetic.SyntheticStudy(
     n_keypoints=5, n_latent=2, seed=4, missing_fraction=0.05, lengths=(700, 2, 260, 5, 410, 90)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import median_filter
 
-from kpms_zarr.compute.alignment import Aligner
-from kpms_zarr.compute.scale import (
+from kpms_zarr.compute.alignment.alignment import Aligner
+from kpms_zarr.compute.pose.scale import (
     BODY_LENGTH,
     SCALES,
     Lengths,
@@ -19,11 +19,11 @@ from kpms_zarr.compute.scale import (
     steps,
     weighted_median,
 )
-from kpms_zarr.store import access
-from kpms_zarr.store.blocks import Block, iter_blocks
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.study import read_settings, subset_keypoints
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
+from kpms_zarr.store.study.settings import read_settings, subset_keypoints
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["2d", "3d"])

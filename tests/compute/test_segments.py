@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpms_zarr.compute.chain import ChainIndex
 from kpms_zarr.compute.kernels.rng import frame_uniforms, session_words, stream_keys
-from kpms_zarr.compute.segments import Task, Tile, TileShape, cut, schedule, tiles
-from kpms_zarr.store.access import Session
+from kpms_zarr.compute.sampler.chain import ChainIndex
+from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape, cut, schedule, tiles
+from kpms_zarr.store.core.access import Session
 
 
 def index_of(lengths, lags=3) -> ChainIndex:

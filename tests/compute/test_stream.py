@@ -12,12 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpms_zarr.compute import stream
-from kpms_zarr.compute.chain import ChainIndex
 from kpms_zarr.compute.errors import OutOfMemoryError
-from kpms_zarr.compute.segments import Task, Tile, TileShape, schedule
-from kpms_zarr.compute.stream import BusyMeter, Flight, in_flight, is_out_of_memory, run_tasks
-from kpms_zarr.store.access import Session
+from kpms_zarr.compute.sampler import stream
+from kpms_zarr.compute.sampler.chain import ChainIndex
+from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape, schedule
+from kpms_zarr.compute.sampler.stream import (
+    BusyMeter,
+    Flight,
+    in_flight,
+    is_out_of_memory,
+    run_tasks,
+)
+from kpms_zarr.store.core.access import Session
 
 NO_MEMORY = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes."
 

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpms_zarr.compute.agreement import adjusted_rand_index, normalized_mutual_information
-from kpms_zarr.compute.chain import Chain, ChainIndex
-from kpms_zarr.compute.summaries import (
+from kpms_zarr.compute.runs.summaries import (
     count_labels,
     iter_bouts,
     label_statistics,
     median_of_counts,
 )
-from kpms_zarr.store.access import Session
+from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
+from kpms_zarr.store.core.access import Session
 
 
 def naive_bouts(z) -> list[tuple[int, int]]:

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpms_zarr.compute import tracked
-from kpms_zarr.compute.chain import ChainIndex
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.mapreduce import BlockReader
-from kpms_zarr.compute.tracked import TrackedData, observe
-from kpms_zarr.store import synthetic
-from kpms_zarr.store.access import Session
-from kpms_zarr.store.blocks import Block, iter_blocks
+from kpms_zarr.compute.sampler import tracked
+from kpms_zarr.compute.sampler.chain import ChainIndex
+from kpms_zarr.compute.sampler.tracked import TrackedData, observe
+from kpms_zarr.store.core.access import Session
+from kpms_zarr.store.core.blocks import Block, iter_blocks
+from kpms_zarr.store.study import synthetic
 
 N_COLUMNS, BLOCK = 3, 8
 ROW_BYTES = 4 * N_COLUMNS

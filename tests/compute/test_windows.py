@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr.compute.chain import Chain, ChainIndex
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import SweepEnded
-from kpms_zarr.compute.windows import LabelWindows
-from kpms_zarr.store import attributes, models, synthetic
-from kpms_zarr.store.access import Session
+from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
+from kpms_zarr.compute.sampler.windows import LabelWindows
+from kpms_zarr.store.core import attributes
+from kpms_zarr.store.core.access import Session
+from kpms_zarr.store.model import models
+from kpms_zarr.store.study import synthetic
 
 STUDY = synthetic.SyntheticStudy(n_keypoints=5, n_latent=2, seed=4, lengths=(1400, 2, 700, 90))
 CONFIG = FitConfig(

@@ -20,18 +20,18 @@ import kpms_zarr
 from kpms_zarr.cli import main
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import SweepEnded
-from kpms_zarr.store import access, layout, regions
-from kpms_zarr.store.blocks import Block
-from kpms_zarr.store.consolidation import consolidate
-from kpms_zarr.store.keypoints import create_keypoints, set_session_count, write_session_rows
-from kpms_zarr.store.levels import open_levels
-from kpms_zarr.store.retry import StorageError
-from kpms_zarr.store.synthetic import SyntheticStudy, write_dlc_csv
+from kpms_zarr.store.core import access, layout, regions
+from kpms_zarr.store.core.blocks import Block
+from kpms_zarr.store.core.consolidation import consolidate
+from kpms_zarr.store.core.retry import StorageError
+from kpms_zarr.store.model.levels import open_levels
+from kpms_zarr.store.study.keypoints import create_keypoints, set_session_count, write_session_rows
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_dlc_csv
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.app import PAGES, page_module
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
-from kpms_zarr.viz.style import load
+from kpms_zarr.viz.shared.style import load
 
 pytestmark = [
     pytest.mark.s3,

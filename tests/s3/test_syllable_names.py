@@ -8,20 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kpms_zarr.store import access, models
-from kpms_zarr.store.blocks import iter_blocks
-from kpms_zarr.store.consolidation import is_current
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.blocks import iter_blocks
+from kpms_zarr.store.core.consolidation import is_current
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.syllable_names import name_syllable, read_names
-from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session, write_store
-from kpms_zarr.viz.examples import find_examples
+from kpms_zarr.store.model import models
+from kpms_zarr.store.model.syllable_names import name_syllable, read_names
+from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_store
+from kpms_zarr.viz.syllables.examples import find_examples
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow]
 
 STUDY = SyntheticStudy(n_sessions=2, n_frames=600)
 NAME = """
 import sys
-from kpms_zarr.store.syllable_names import name_syllable
+from kpms_zarr.store.model.syllable_names import name_syllable
 name_syllable(sys.argv[1], "m", int(sys.argv[2]), name=f"name {sys.argv[2]}")
 """
 
@@ -56,7 +57,7 @@ def test_names__without_the_right_to_write_say_so(store, monkeypatch):
     def denied(*_: object, **__: object) -> None:
         raise PermissionError("Access Denied")
 
-    monkeypatch.setattr("kpms_zarr.store.locking._Lease._write", denied)
+    monkeypatch.setattr("kpms_zarr.store.core.locking._Lease._write", denied)
     with pytest.raises(InputError, match="read only"):
         name_syllable(store, "m", 1, name="rear")
 

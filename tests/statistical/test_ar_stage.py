@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr.compute import sweep as sweep_module
 from kpms_zarr.compute.agreement import adjusted_rand_index, normalized_mutual_information
-from kpms_zarr.compute.chain import Chain, ChainIndex
 from kpms_zarr.compute.kernels.dynamics import (
     Dynamics,
     DynamicsPrior,
@@ -21,11 +19,13 @@ from kpms_zarr.compute.kernels.transitions import (
     draw_prior_transitions,
     draw_transitions,
 )
-from kpms_zarr.compute.stream import Flight
-from kpms_zarr.compute.sweep import Parameters, Sampler
-from kpms_zarr.store import synthetic
-from kpms_zarr.store.access import Session
-from kpms_zarr.store.models import open_labels
+from kpms_zarr.compute.sampler import sweep as sweep_module
+from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
+from kpms_zarr.compute.sampler.stream import Flight
+from kpms_zarr.compute.sampler.sweep import Parameters, Sampler
+from kpms_zarr.store.core.access import Session
+from kpms_zarr.store.model.models import open_labels
+from kpms_zarr.store.study import synthetic
 
 N_STATES, LAGS = 3, 2
 

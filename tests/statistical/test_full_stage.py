@@ -12,12 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kpms_zarr.compute import full_sweep, full_tile
-from kpms_zarr.compute import segments as segments_module
-from kpms_zarr.compute.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.errors import SamplingError
-from kpms_zarr.compute.full_sweep import FullSampler, Observation
-from kpms_zarr.compute.full_tile import FixedSettings, sample_full_tile
 from kpms_zarr.compute.kernels import rng as streams
 from kpms_zarr.compute.kernels.dynamics import (
     Dynamics,
@@ -28,10 +23,15 @@ from kpms_zarr.compute.kernels.dynamics import (
 from kpms_zarr.compute.kernels.noise import draw_noise_variance
 from kpms_zarr.compute.kernels.pose import PoseMap
 from kpms_zarr.compute.kernels.transitions import TransitionPrior, draw_transitions
-from kpms_zarr.compute.segments import Tile
-from kpms_zarr.compute.stream import Flight
-from kpms_zarr.compute.sweep import Parameters, Sampler
-from kpms_zarr.store.access import Session
+from kpms_zarr.compute.sampler import full_sweep, full_tile
+from kpms_zarr.compute.sampler import segments as segments_module
+from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
+from kpms_zarr.compute.sampler.full_sweep import FullSampler, Observation
+from kpms_zarr.compute.sampler.full_tile import FixedSettings, sample_full_tile
+from kpms_zarr.compute.sampler.segments import Tile
+from kpms_zarr.compute.sampler.stream import Flight
+from kpms_zarr.compute.sampler.sweep import Parameters, Sampler
+from kpms_zarr.store.core.access import Session
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,9 @@ import pytest
 
 import kpms_zarr
 from kpms_zarr.compute.agreement import adjusted_rand_index
-from kpms_zarr.store import access
-from kpms_zarr.store.models import open_labels
-from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session, write_store
+from kpms_zarr.store.core import access
+from kpms_zarr.store.model.models import open_labels
+from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_store
 
 STUDY = SyntheticStudy(n_sessions=4, n_frames=2500)
 BODY = 80.0

@@ -8,11 +8,11 @@ import pytest
 
 import kpms_zarr
 from kpms_zarr.compute.agreement import adjusted_rand_index, normalized_mutual_information
-from kpms_zarr.store import access, regions
-from kpms_zarr.store.blocks import iter_blocks
-from kpms_zarr.store.keypoints import create_keypoints, set_session_count, write_session_rows
-from kpms_zarr.store.models import open_labels
-from kpms_zarr.store.study import StudySettings, write_settings
+from kpms_zarr.store.core import access, regions
+from kpms_zarr.store.core.blocks import iter_blocks
+from kpms_zarr.store.model.models import open_labels
+from kpms_zarr.store.study.keypoints import create_keypoints, set_session_count, write_session_rows
+from kpms_zarr.store.study.settings import StudySettings, write_settings
 
 GENERATOR = Path(__file__).resolve().parents[3] / "shared" / "bench" / "simulate.py"
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
-from kpms_zarr.store import attributes
+from kpms_zarr.store.core import attributes
 
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
 SCALARS = NUMBERS | st.text() | st.booleans() | st.none()

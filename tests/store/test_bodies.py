@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from kpms_zarr import cli
-from kpms_zarr.store import access
-from kpms_zarr.store.bodies import Individuals, kinds_of
+from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.ingest import ingest
+from kpms_zarr.store.ingest.bodies import Individuals, kinds_of
+from kpms_zarr.store.ingest.ingest import ingest
 from kpms_zarr.store.parsers.base import FileHeader, TrackHeader
-from kpms_zarr.store.study import read_settings
+from kpms_zarr.store.study.settings import read_settings
 
 PREY = {"mouse": "nose neck tail", "cricket": "head body"}
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr.store import access
-from kpms_zarr.store import checkpoints as checkpoints_module
-from kpms_zarr.store.access import Session
-from kpms_zarr.store.checkpoints import Checkpoints, read_checkpoint
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.access import Session
+from kpms_zarr.store.model import checkpoints as checkpoints_module
+from kpms_zarr.store.model.checkpoints import Checkpoints, read_checkpoint
 
 SESSIONS = tuple(Session(f"s{n}", row, n, 30.0) for row, n in enumerate((3, 70, 41)))
 N_STATES, N_FEATURES, N_SWEEPS = 4, 6, 20

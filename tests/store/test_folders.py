@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kpms_zarr import cli
-from kpms_zarr.store import access
+from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.finding import Finder
-from kpms_zarr.store.ingest import ingest
+from kpms_zarr.store.ingest.finding import Finder
+from kpms_zarr.store.ingest.ingest import ingest
 from kpms_zarr.store.parsers import recognise
 
 CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases"
@@ -193,7 +193,7 @@ def test_folder__that_cannot_be_entered_is_a_problem(folder, monkeypatch):
             raise PermissionError(13, "Permission denied")
         return listed(path)
 
-    monkeypatch.setattr("kpms_zarr.store.finding.os.listdir", refuse)
+    monkeypatch.setattr("kpms_zarr.store.ingest.finding.os.listdir", refuse)
     assert looked_at(folder).reasons == {str(folder / "secret"): "Permission denied"}
 
 

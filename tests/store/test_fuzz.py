@@ -43,7 +43,7 @@ import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr.store import access
+from kpms_zarr.store.core import access
 from kpms_zarr.store.parsers import formats
 
 HERE = Path(__file__).resolve().parent
@@ -447,7 +447,7 @@ def twin_key_error() -> None:
 
 def twin_half_written() -> None:
     """An ingest that notices too late and takes nothing back."""
-    from kpms_zarr.store.rows import Rows
+    from kpms_zarr.store.ingest.rows import Rows
 
     def finish(rows: Rows, settings: Any) -> None:
         rows.commit()
@@ -458,7 +458,7 @@ def twin_half_written() -> None:
 
 def twin_old_session() -> None:
     """An ingest that writes over the session before."""
-    from kpms_zarr.store.rows import Rows
+    from kpms_zarr.store.ingest.rows import Rows
 
     Rows.take = lambda rows, n: list(range(n))
 

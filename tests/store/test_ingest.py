@@ -16,13 +16,13 @@ import xarray as xr
 import zarr
 from zarr.storage import LocalStore
 
-from kpms_zarr.store import access
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.info import info
-from kpms_zarr.store.ingest import ingest
-from kpms_zarr.store.schema import FRAMES_PER_CHUNK
-from kpms_zarr.store.study import read_settings
-from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session, write_dlc_csv
+from kpms_zarr.store.ingest.ingest import ingest
+from kpms_zarr.store.model.info import info
+from kpms_zarr.store.study.settings import read_settings
+from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_dlc_csv
 
 SMALL = SyntheticStudy(n_sessions=3, n_frames=200, n_keypoints=4, missing_fraction=0.05)
 
@@ -416,7 +416,7 @@ def test_bad_input__all_damaged_files_in_one_error(files, store):
 _KILLED = """
 import os, signal, sys
 from kpms_zarr.store import loading as module
-from kpms_zarr.store.ingest import ingest
+from kpms_zarr.store.ingest.ingest import ingest
 write, left = module._write_piece, [int(sys.argv[1])]
 def write_then_die(*args):
     write(*args)
@@ -503,7 +503,7 @@ def test_interrupted_ingest__leaves_the_store_as_it_was(files, store, monkeypatc
         raise KeyboardInterrupt
 
     before = tree(store)
-    monkeypatch.setattr("kpms_zarr.store.rows.Rows._write", stop)
+    monkeypatch.setattr("kpms_zarr.store.ingest.rows.Rows._write", stop)
     with pytest.raises(KeyboardInterrupt):
         ingest(store, files)
     assert tree(store) == before

@@ -17,14 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
-from kpms_zarr.store import access, loading
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.ingest import ingest
+from kpms_zarr.store.ingest import loading
+from kpms_zarr.store.ingest.ingest import ingest
+from kpms_zarr.store.ingest.trimming import parse_trim
 from kpms_zarr.store.parsers.base import FileHeader, PoseBlock, ReadOptions, TrackHeader, Tracks
-from kpms_zarr.store.schema import FRAMES_PER_CHUNK
-from kpms_zarr.store.selection import select_sessions
-from kpms_zarr.store.synthetic import SyntheticStudy, write_dlc_csv
-from kpms_zarr.store.trimming import parse_trim
+from kpms_zarr.store.study.selection import select_sessions
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_dlc_csv
 
 SMALL = SyntheticStudy(n_sessions=3, n_frames=200, n_keypoints=4, missing_fraction=0.05)
 
@@ -463,7 +464,7 @@ _LONG = """
 import sys
 from kpms_zarr.store import rows
 rows.COMMIT_SECONDS = 0.0
-from kpms_zarr.store.ingest import ingest
+from kpms_zarr.store.ingest.ingest import ingest
 ingest(sys.argv[1], sys.argv[2:], workers=2)
 """
 
@@ -589,7 +590,7 @@ def test_tracks__of_unlike_length_in_one_file(store):
     )  # fmt: skip
     tracks = Tracks(header, {"ann": array(10, 2), "second_bob": array(25, 2)}, {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kpms_zarr.store.ingest.tracks_in_memory", lambda *_: {"two": tracks})
+        patch.setattr("kpms_zarr.store.ingest.ingest.tracks_in_memory", lambda *_: {"two": tracks})
         result = ingest(store, arrays={"two": None})
     assert result.added == ("two_ann", "two_second_bob")
     data = keypoints(store)

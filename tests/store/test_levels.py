@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 
 import kpms_zarr
 from kpms_zarr.compute.events import Noted
-from kpms_zarr.compute.publish import add_levels
-from kpms_zarr.store import access, layout, levels, models
-from kpms_zarr.store.access import Session
-from kpms_zarr.store.blocks import Block
-from kpms_zarr.store.consolidation import is_current
+from kpms_zarr.compute.runs.publish import add_levels
+from kpms_zarr.store.core import access, layout
+from kpms_zarr.store.core.access import Session
+from kpms_zarr.store.core.blocks import Block
+from kpms_zarr.store.core.consolidation import is_current
+from kpms_zarr.store.core.schema import LEVELS, variable
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.levels import bin_modes, build_levels, open_levels
-from kpms_zarr.store.schema import LEVELS, variable
-from kpms_zarr.store.study import StudySettings
+from kpms_zarr.store.model import levels, models
+from kpms_zarr.store.model.levels import bin_modes, build_levels, open_levels
+from kpms_zarr.store.study.settings import StudySettings
 
 LENGTHS = (20_000, 1, 7_001, 16, 8_192)
 

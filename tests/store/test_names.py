@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpms_zarr.store import names
+from kpms_zarr.store.core import names
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.study import StudySettings, parse_skeleton, settings_from_names
+from kpms_zarr.store.study.settings import StudySettings, parse_skeleton, settings_from_names
 
 NASTY = st.sampled_from(
     ["a", "A", "b", " ", ",", "=", '"', "'", "/", "\\", "%", "-", "*", "?", "[", "]", "é",

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from kpms_zarr.store import parsers
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers import Parser, dlc_csv, dlc_h5, recognise
+from kpms_zarr.store.parsers import Parser, recognise
+from kpms_zarr.store.parsers.dlc import csv as dlc_csv
+from kpms_zarr.store.parsers.dlc import h5 as dlc_h5
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 FOLDERS = ("dlc_csv", "dlc_h5", "dlc_multi", "lightningpose_csv")

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import kpms_zarr
-from kpms_zarr.compute.quality import quality, warnings_of
-from kpms_zarr.store import access
+from kpms_zarr.compute.tracking.quality import quality, warnings_of
+from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.plausibility import Readings
+from kpms_zarr.store.study.plausibility import Readings
 
 NAMES = ["nose", "earL", "earR", "tail"]
 

@@ -11,14 +11,14 @@ import pytest
 import xarray as xr
 
 import kpms_zarr
-from kpms_zarr.store import access
-from kpms_zarr.store.blocks import iter_blocks
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.blocks import iter_blocks
+from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK, LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.models import LabelWriter, open_labels, write_parameters
-from kpms_zarr.store.reconstruction import reconstruct
-from kpms_zarr.store.schema import FRAMES_PER_CHUNK, LABEL_FRAMES_PER_CHUNK
-from kpms_zarr.store.study import StudySettings, read_settings
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
+from kpms_zarr.store.model.models import LabelWriter, open_labels, write_parameters
+from kpms_zarr.store.model.reconstruction import reconstruct
+from kpms_zarr.store.study.settings import StudySettings, read_settings
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 
 STUDY = SyntheticStudy(n_sessions=3, n_frames=250, n_keypoints=5, is_ragged=True)
 N_LATENT = 3
@@ -184,7 +184,7 @@ def test_reconstruct__computes_nothing_until_asked(store, monkeypatch):
         raise AssertionError("something was computed")
 
     # A length read from the disk is fine; positions are not.
-    monkeypatch.setattr("kpms_zarr.store.reconstruction.place_pose", refuse)
+    monkeypatch.setattr("kpms_zarr.store.model.reconstruction.place_pose", refuse)
     found = reconstruct(store, "m")
     assert dask.is_dask_collection(found.data)
     assert found.chunks[0] == (1, 1, 1)

@@ -8,8 +8,8 @@ import math
 
 import pytest
 
-from kpms_zarr.store import retry
-from kpms_zarr.store.retry import StorageError, is_passing, patiently
+from kpms_zarr.store.core import retry
+from kpms_zarr.store.core.retry import StorageError, is_passing, patiently
 
 
 class Clock:

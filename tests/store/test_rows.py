@@ -15,10 +15,11 @@ import xarray as xr
 from zarr.storage import LocalStore
 
 import kpms_zarr
-from kpms_zarr.store import access, rows
+from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.ingest import ingest
-from kpms_zarr.store.synthetic import SyntheticStudy, write_dlc_csv
+from kpms_zarr.store.ingest import rows
+from kpms_zarr.store.ingest.ingest import ingest
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_dlc_csv
 
 SMALL = SyntheticStudy(n_sessions=3, n_frames=200, n_keypoints=4, missing_fraction=0.05)
 NAMES = [f"point{i}" for i in range(4)]
@@ -132,7 +133,7 @@ def test_stopped_ingest__leaves_no_worker_writing(store, tmp_path, workers):
 
 _INGEST = """
 import signal, sys
-from kpms_zarr.store.ingest import ingest
+from kpms_zarr.store.ingest.ingest import ingest
 signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
 ingest(sys.argv[1], sys.argv[2:], workers=2)
 """

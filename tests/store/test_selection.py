@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpms_zarr.cli import main
-from kpms_zarr.store import access
+from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.keypoints import create_keypoints, set_session_count, write_session_rows
-from kpms_zarr.store.selection import parse_selectors, select_sessions
-from kpms_zarr.store.synthetic import SyntheticStudy
+from kpms_zarr.store.study.keypoints import create_keypoints, set_session_count, write_session_rows
+from kpms_zarr.store.study.selection import parse_selectors, select_sessions
+from kpms_zarr.store.study.synthetic import SyntheticStudy
 
 NAMES = ("mouse_1", "mouse_2", "Mouse_3", "rat_1", "a*", "ab", "fps=30", "day[1]", "killed")
 INDIVIDUALS = ("left", "right", "left", "", "x*", "xy", "left", "a=b", "left")

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpms_zarr.store import access
+from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.ingest import ingest
-from kpms_zarr.store.session_names import (
+from kpms_zarr.store.ingest.ingest import ingest
+from kpms_zarr.store.study.session_names import (
     Origin,
     Scheme,
     Wanted,

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
-from kpms_zarr.store import access
+from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.ingest import ingest
-from kpms_zarr.store.matching import Named, match
-from kpms_zarr.store.sources import read_table
+from kpms_zarr.store.ingest.ingest import ingest
+from kpms_zarr.store.study.matching import Named, match
+from kpms_zarr.store.study.tables import read_table
 
 SUFFIX = "DLC_resnet50_ofJan1shuffle1_5000"
 MICE = ("001", "002", "010", "mouse A", "mouse AB", "day1_b")

@@ -14,22 +14,10 @@ import numpy as np
 import pytest
 import zarr
 
-from kpms_zarr.store import access, regions
-from kpms_zarr.store.blocks import Block, iter_blocks
-from kpms_zarr.store.errors import InputError, ReadOnlyError
-from kpms_zarr.store.info import info
-from kpms_zarr.store.ingest import ingest
-from kpms_zarr.store.models import (
-    LabelWriter,
-    list_models,
-    open_labels,
-    open_parameters,
-    require_model,
-    write_parameters,
-)
-from kpms_zarr.store.provenance import provenance_of
-from kpms_zarr.store.remove import remove
-from kpms_zarr.store.schema import (
+from kpms_zarr.store.core import access, regions
+from kpms_zarr.store.core.blocks import Block, iter_blocks
+from kpms_zarr.store.core.provenance import provenance_of
+from kpms_zarr.store.core.schema import (
     DIMS,
     FORMAT_VERSION,
     FRAMES_PER_CHUNK,
@@ -37,9 +25,26 @@ from kpms_zarr.store.schema import (
     LABEL_FRAMES_PER_CHUNK,
     variable,
 )
-from kpms_zarr.store.study import parse_skeleton, read_settings
-from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session, write_dlc_csv, write_store
-from kpms_zarr.store.verify import verify
+from kpms_zarr.store.errors import InputError, ReadOnlyError
+from kpms_zarr.store.ingest.ingest import ingest
+from kpms_zarr.store.ingest.remove import remove
+from kpms_zarr.store.ingest.verify import verify
+from kpms_zarr.store.model.info import info
+from kpms_zarr.store.model.models import (
+    LabelWriter,
+    list_models,
+    open_labels,
+    open_parameters,
+    require_model,
+    write_parameters,
+)
+from kpms_zarr.store.study.settings import parse_skeleton, read_settings
+from kpms_zarr.store.study.synthetic import (
+    SyntheticStudy,
+    simulate_session,
+    write_dlc_csv,
+    write_store,
+)
 
 STUDY = SyntheticStudy(n_sessions=3, n_frames=300, n_keypoints=4, is_ragged=True)
 N_LATENT = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.study import StudySettings, keypoint_columns, subset_keypoints
+from kpms_zarr.store.study.settings import StudySettings, keypoint_columns, subset_keypoints
 
 STUDY = StudySettings(
     ("tail", "tailbase", "spine", "ear_l", "ear_r", "nose"),

@@ -15,20 +15,21 @@ import xarray as xr
 
 import kpms_zarr
 from kpms_zarr.cli import main
-from kpms_zarr.store import access, models, syllable_names
-from kpms_zarr.store.blocks import Block
-from kpms_zarr.store.consolidation import is_current
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.blocks import Block
+from kpms_zarr.store.core.consolidation import is_current
+from kpms_zarr.store.core.locking import model_lock
 from kpms_zarr.store.errors import InputError, ReadOnlyError
-from kpms_zarr.store.locking import model_lock
-from kpms_zarr.store.syllable_names import name_syllable, read_names
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
+from kpms_zarr.store.model import models, syllable_names
+from kpms_zarr.store.model.syllable_names import name_syllable, read_names
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 
 STUDY = SyntheticStudy(n_sessions=1, n_frames=300)
 N_STATES = 12
 
 NAME = """
 import sys
-from kpms_zarr.store.syllable_names import name_syllable
+from kpms_zarr.store.model.syllable_names import name_syllable
 store, first = sys.argv[1], int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -216,7 +217,7 @@ def test_names__a_killed_writer_leaves_the_version_before_it(store, where):
 
 
 def test_names__on_remote_storage(tmp_path, monkeypatch):
-    monkeypatch.setattr("kpms_zarr.store.locking._SETTLE_SECONDS", 0.05)
+    monkeypatch.setattr("kpms_zarr.store.core.locking._SETTLE_SECONDS", 0.05)
     url = f"memory://{tmp_path.name}/s.zarr"
     try:
         write_store(url, STUDY)

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kpms_zarr.store import access, models
-from kpms_zarr.store.blocks import iter_blocks
-from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session, write_store
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.blocks import iter_blocks
+from kpms_zarr.store.model import models
+from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_store
 
 STUDY = SyntheticStudy(n_sessions=3, n_frames=3000, is_ragged=True)
 N_STATES = STUDY.n_syllables + 3

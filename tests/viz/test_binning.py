@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.levels import bin_modes
-from kpms_zarr.viz import binning
-from kpms_zarr.viz.binning import AFTER_END, Binned
+from kpms_zarr.store.model.levels import bin_modes
+from kpms_zarr.viz.ethograms import binning
+from kpms_zarr.viz.ethograms.binning import AFTER_END, Binned
 
 LEVELS = (16, 64, 256)
 

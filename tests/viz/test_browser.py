@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import kpms_zarr
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
-from kpms_zarr.viz.report import report
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
+from kpms_zarr.viz.report.report import report
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))

@@ -5,8 +5,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from kpms_zarr.viz import fit_views, player_figures, style
-from kpms_zarr.viz.colors import NO_SYLLABLE, palette, syllable_color
+from kpms_zarr.viz.fit import views as fit_views
+from kpms_zarr.viz.player import figures as player_figures
+from kpms_zarr.viz.shared import style
+from kpms_zarr.viz.shared.colors import NO_SYLLABLE, palette, syllable_color
 
 _TO_CONE = np.array(
     [

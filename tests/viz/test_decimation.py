@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kpms_zarr.viz.decimation import extremes, joined_runs, runs, thinned
+from kpms_zarr.viz.shared.decimation import extremes, joined_runs, runs, thinned
 
 VALUES = hnp.arrays(
     np.float64,

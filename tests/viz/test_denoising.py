@@ -8,11 +8,11 @@ import holoviews as hv
 import numpy as np
 import pytest
 
-from kpms_zarr.store import access
+from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.reconstruction import reconstruct
-from kpms_zarr.viz.denoising import denoised, find_stretch
-from kpms_zarr.viz.reading import MissingData
+from kpms_zarr.store.model.reconstruction import reconstruct
+from kpms_zarr.viz.fit.denoised import denoised, find_stretch
+from kpms_zarr.viz.shared.reading import MissingData
 
 
 @pytest.fixture

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kpms_zarr.store import access, models
-from kpms_zarr.store.blocks import iter_blocks
-from kpms_zarr.store.reconstruction import reconstruct
-from kpms_zarr.viz import examples
-from kpms_zarr.viz.examples import PoseReader, aligned, find_examples
-from kpms_zarr.viz.reading import MissingData
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.blocks import iter_blocks
+from kpms_zarr.store.model import models
+from kpms_zarr.store.model.reconstruction import reconstruct
+from kpms_zarr.viz.shared.reading import MissingData
+from kpms_zarr.viz.syllables import examples
+from kpms_zarr.viz.syllables.examples import PoseReader, aligned, find_examples
 
 
 def all_bouts(labels: list[np.ndarray], helpers) -> set[tuple[int, int, int, int]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import panel as pn
 import pytest
 
-from kpms_zarr.store import access
+from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz.explore import app, parts, server
 from kpms_zarr.viz.explore.app import PAGES, page_module

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kpms_zarr.store import access, models
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
-from kpms_zarr.viz.transition_counts import count_transitions
+from kpms_zarr.store.core import access
+from kpms_zarr.store.model import models
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
+from kpms_zarr.viz.syllables.transition_counts import count_transitions
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))

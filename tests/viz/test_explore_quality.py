@@ -15,14 +15,14 @@ import panel as pn
 import pytest
 
 import kpms_zarr
-from kpms_zarr.store import access
+from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.tracking import open_quality
+from kpms_zarr.store.study.tracking import open_quality
 from kpms_zarr.viz.explore.pages import pose_space as pose_space_page
 from kpms_zarr.viz.explore.pages import quality as page
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
-from kpms_zarr.viz.style import load
+from kpms_zarr.viz.shared.style import load
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))

@@ -12,17 +12,18 @@ import holoviews as hv
 import numpy as np
 import pytest
 
-from kpms_zarr.store import access, models
-from kpms_zarr.store.checkpoints import Checkpoints
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.locking import model_lock
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.locking import model_lock
-from kpms_zarr.viz import fit_views
-from kpms_zarr.viz.colors import palette
+from kpms_zarr.store.model import models
+from kpms_zarr.store.model.checkpoints import Checkpoints
 from kpms_zarr.viz.explore.pages import fit as fit_page
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
-from kpms_zarr.viz.reading import MissingData
-from kpms_zarr.viz.tracing import traces
+from kpms_zarr.viz.fit import views as fit_views
+from kpms_zarr.viz.fit.traces import traces
+from kpms_zarr.viz.shared.colors import palette
+from kpms_zarr.viz.shared.reading import MissingData
 
 N_STATES, N_PLANNED, WINDOW = 6, 60, 300
 START = {"session_000": 100, "session_002": 250}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr.store import access
-from kpms_zarr.store.study import StudySettings, read_settings, write_settings
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
-from kpms_zarr.viz.guessing import GUESSED, drawn_settings, guessed_bones, note_on
+from kpms_zarr.store.core import access
+from kpms_zarr.store.study.settings import StudySettings, read_settings, write_settings
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
+from kpms_zarr.viz.shared.guessing import GUESSED, drawn_settings, guessed_bones, note_on
 
 CHAIN = [(0, 1), (1, 2), (2, 3), (3, 4), (2, 5)]
 

@@ -13,16 +13,17 @@ from PIL import Image, ImageColor, ImageDraw
 
 from kpms_zarr import annotate
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.models import open_labels
-from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session, write_store
-from kpms_zarr.viz import movie_study, video
-from kpms_zarr.viz.colors import syllable_color
-from kpms_zarr.viz.drawing import Skeleton, View, fitted, round_length
-from kpms_zarr.viz.encoding import write_movie
-from kpms_zarr.viz.movie_grid import Clock
-from kpms_zarr.viz.movies import movies
-from kpms_zarr.viz.overlays import overlay_movie
-from kpms_zarr.viz.video import VideoReader
+from kpms_zarr.store.model.models import open_labels
+from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_store
+from kpms_zarr.viz.movies import study as movie_study
+from kpms_zarr.viz.movies.grid import Clock
+from kpms_zarr.viz.movies.movies import movies
+from kpms_zarr.viz.movies.overlays import overlay_movie
+from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.drawing import Skeleton, View, fitted, round_length
+from kpms_zarr.viz.video import video
+from kpms_zarr.viz.video.encoding import write_movie
+from kpms_zarr.viz.video.video import VideoReader
 
 av = pytest.importorskip("av")
 

@@ -16,20 +16,28 @@ import pytest
 import xarray as xr
 
 import kpms_zarr
-from kpms_zarr.store import access, models
-from kpms_zarr.store.access import Session
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.access import Session
+from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.schema import FRAMES_PER_CHUNK
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
-from kpms_zarr.viz import places as views
+from kpms_zarr.store.model import models
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 from kpms_zarr.viz.explore import arena
 from kpms_zarr.viz.explore.arena import Arena
 from kpms_zarr.viz.explore.pages import player
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
-from kpms_zarr.viz.places import Occupancy, Places, gather, next_visit, occupancy, read_places
-from kpms_zarr.viz.player_data import open_session, tracked_middle
-from kpms_zarr.viz.reading import MissingData
+from kpms_zarr.viz.player import places as views
+from kpms_zarr.viz.player.data import open_session, tracked_middle
+from kpms_zarr.viz.player.places import (
+    Occupancy,
+    Places,
+    gather,
+    next_visit,
+    occupancy,
+    read_places,
+)
+from kpms_zarr.viz.shared.reading import MissingData
 
 pytest.importorskip("datashader")
 

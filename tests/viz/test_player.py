@@ -14,17 +14,18 @@ import pytest
 from bokeh.embed import json_item
 
 import kpms_zarr
-from kpms_zarr.store import access, models
-from kpms_zarr.store.access import StoreLike
-from kpms_zarr.store.annotate import annotate
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.reconstruction import reconstruct
-from kpms_zarr.store.syllable_names import name_syllable
-from kpms_zarr.store.synthetic import SyntheticStudy, simulate_session, write_store
-from kpms_zarr.viz import player_sources
-from kpms_zarr.viz.player import player
-from kpms_zarr.viz.player_data import find_bout, open_session, player_window, read_window
-from kpms_zarr.viz.style import load
+from kpms_zarr.store.ingest.annotate import annotate
+from kpms_zarr.store.model import models
+from kpms_zarr.store.model.reconstruction import reconstruct
+from kpms_zarr.store.model.syllable_names import name_syllable
+from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_store
+from kpms_zarr.viz.player import sources as player_sources
+from kpms_zarr.viz.player.data import find_bout, open_session, player_window, read_window
+from kpms_zarr.viz.player.player import player
+from kpms_zarr.viz.shared.style import load
 
 FPS = 30.0
 SESSION = "session_000"
@@ -211,7 +212,7 @@ def test_find_bout__looks_beyond_a_block(two_stages, monkeypatch):
     opened = open_session(two_stages, model="two")
     wanted = [find_bout(opened, 5, frame, forward=True) for frame in range(0, 1500, 50)]
     back = [find_bout(opened, 5, frame, forward=False) for frame in range(0, 1500, 50)]
-    monkeypatch.setattr("kpms_zarr.viz.player_data.LABEL_FRAMES_PER_CHUNK", 64)
+    monkeypatch.setattr("kpms_zarr.viz.player.data.LABEL_FRAMES_PER_CHUNK", 64)
     assert [find_bout(opened, 5, frame, forward=True) for frame in range(0, 1500, 50)] == wanted
     assert [find_bout(opened, 5, frame, forward=False) for frame in range(0, 1500, 50)] == back
 

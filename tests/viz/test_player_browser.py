@@ -12,11 +12,11 @@ import pytest
 from bokeh.embed import components
 
 import kpms_zarr
-from kpms_zarr.store import models
-from kpms_zarr.store.annotate import annotate
-from kpms_zarr.viz.embedding import bokeh_script
-from kpms_zarr.viz.player import player
-from kpms_zarr.viz.player_data import find_bout, open_session
+from kpms_zarr.store.ingest.annotate import annotate
+from kpms_zarr.store.model import models
+from kpms_zarr.viz.player.data import find_bout, open_session
+from kpms_zarr.viz.player.player import player
+from kpms_zarr.viz.shared.embedding import bokeh_script
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))

@@ -15,10 +15,10 @@ from bokeh.embed import components
 from bokeh.models import ColumnDataSource, HoverTool
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.models import open_labels
-from kpms_zarr.viz import plots
-from kpms_zarr.viz.colors import palette, syllable_color
-from kpms_zarr.viz.reading import MissingData
+from kpms_zarr.store.model.models import open_labels
+from kpms_zarr.viz.shared import plots
+from kpms_zarr.viz.shared.colors import palette, syllable_color
+from kpms_zarr.viz.shared.reading import MissingData
 
 _ALL = (
     plots.ethogram,

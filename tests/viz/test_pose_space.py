@@ -13,23 +13,24 @@ import xarray as xr
 from bokeh.models import ColumnDataSource, CustomJS
 
 import kpms_zarr
-from kpms_zarr.store import access, models
-from kpms_zarr.store.access import Session
-from kpms_zarr.store.annotate import annotate
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.study import read_settings
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
-from kpms_zarr.viz import pose_space
-from kpms_zarr.viz.grouping import ALL, group_coordinates
-from kpms_zarr.viz.pose_space_data import (
+from kpms_zarr.store.ingest.annotate import annotate
+from kpms_zarr.store.model import models
+from kpms_zarr.store.study.settings import read_settings
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
+from kpms_zarr.viz.pose import views as pose_space
+from kpms_zarr.viz.pose.data import (
     MAX_BLOCKS,
     MAX_GROUPS,
     choose_blocks,
     groups,
     sample_scores,
 )
-from kpms_zarr.viz.reading import MissingData, label_sessions
-from kpms_zarr.viz.rotating import draw_rotating, rotating_components
+from kpms_zarr.viz.pose.rotating import draw_rotating, rotating_components
+from kpms_zarr.viz.shared.grouping import ALL, group_coordinates
+from kpms_zarr.viz.shared.reading import MissingData, label_sessions
 
 
 @pytest.fixture(scope="module")

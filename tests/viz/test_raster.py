@@ -15,18 +15,18 @@ import holoviews as hv
 import numpy as np
 import pytest
 
-from kpms_zarr.store import levels
-from kpms_zarr.store.annotate import annotate
-from kpms_zarr.store.levels import bin_modes, build_levels
-from kpms_zarr.store.syllable_names import name_syllable
-from kpms_zarr.viz import ethograms
-from kpms_zarr.viz.binning import AFTER_END, Binned
-from kpms_zarr.viz.colors import palette
+from kpms_zarr.store.ingest.annotate import annotate
+from kpms_zarr.store.model import levels
+from kpms_zarr.store.model.levels import bin_modes, build_levels
+from kpms_zarr.store.model.syllable_names import name_syllable
+from kpms_zarr.viz.ethograms import views as ethograms
+from kpms_zarr.viz.ethograms.binning import AFTER_END, Binned
+from kpms_zarr.viz.ethograms.raster import Raster, raster, strip
+from kpms_zarr.viz.ethograms.shading import SHADES, code_colors, codes
 from kpms_zarr.viz.explore.pages import ethogram as page_module
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
-from kpms_zarr.viz.raster import Raster, raster, strip
-from kpms_zarr.viz.shading import SHADES, code_colors, codes
+from kpms_zarr.viz.shared.colors import palette
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -36,7 +36,7 @@ from explore_browser import Server, Window, chromium  # noqa: E402
 @pytest.fixture(scope="module")
 def levelled(tmp_path_factory: pytest.TempPathFactory, helpers: SimpleNamespace) -> Path:
     """A store with levels of detail and groups; tests only read it."""
-    from kpms_zarr.store.synthetic import write_store
+    from kpms_zarr.store.study.synthetic import write_store
 
     path = tmp_path_factory.mktemp("raster") / "study.zarr"
     write_store(path, helpers.study)

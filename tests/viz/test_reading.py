@@ -10,10 +10,10 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpms_zarr.store.blocks import iter_blocks
+from kpms_zarr.store.core.blocks import iter_blocks
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.models import open_labels
-from kpms_zarr.viz import reading
+from kpms_zarr.store.model.models import open_labels
+from kpms_zarr.viz.shared import reading
 
 
 def _dataset(*rows: list[int], fps: float = 10.0) -> xr.Dataset:

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from kpms_zarr.store import access
+from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.models import open_labels
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
-from kpms_zarr.viz import facts, report, report_cards
-from kpms_zarr.viz.colors import syllable_color
-from kpms_zarr.viz.report_sections import lively_start, sections_of
+from kpms_zarr.store.model.models import open_labels
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
+from kpms_zarr.viz.report import cards as report_cards
+from kpms_zarr.viz.report import facts, report
+from kpms_zarr.viz.report.sections import lively_start, sections_of
+from kpms_zarr.viz.shared.colors import syllable_color
 
 
 class _Page(HTMLParser):

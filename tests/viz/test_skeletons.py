@@ -6,7 +6,7 @@ import holoviews as hv
 import numpy as np
 import pytest
 
-from kpms_zarr.viz import skeletons, style
+from kpms_zarr.viz.shared import skeletons, style
 
 
 def test_bones__go_over_keypoints_that_are_not_there() -> None:

@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr.store import access, models
+from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.syllable_names import name_syllable
-from kpms_zarr.store.synthetic import SyntheticStudy, write_store
-from kpms_zarr.viz import pose_drawings, reading, syllable_data, syllables
-from kpms_zarr.viz.colors import syllable_color
-from kpms_zarr.viz.facts import facts
-from kpms_zarr.viz.grouping import group_coordinates
-from kpms_zarr.viz.reading import MissingData
-from kpms_zarr.viz.syllable_data import Gallery
+from kpms_zarr.store.model import models
+from kpms_zarr.store.model.syllable_names import name_syllable
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
+from kpms_zarr.viz.report.facts import facts
+from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.grouping import group_coordinates
+from kpms_zarr.viz.shared.reading import MissingData
+from kpms_zarr.viz.syllables import data as syllable_data
+from kpms_zarr.viz.syllables import drawing as pose_drawings
+from kpms_zarr.viz.syllables import views as syllables
+from kpms_zarr.viz.syllables.data import Gallery
 
 SOLID = SyntheticStudy(n_sessions=2, n_frames=1200, n_space=3, seed=4)
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from bokeh.models import LogScale
 
-from kpms_zarr.store import access, models
-from kpms_zarr.store.models import open_parameters
-from kpms_zarr.viz import tracing
-from kpms_zarr.viz.tracing import traces
+from kpms_zarr.store.core import access
+from kpms_zarr.store.model import models
+from kpms_zarr.store.model.models import open_parameters
+from kpms_zarr.viz.fit import traces as tracing
+from kpms_zarr.viz.fit.traces import traces
 
 
 def _curves(panel: hv.core.Dimensioned) -> list[hv.Curve]:

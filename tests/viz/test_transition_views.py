@@ -9,22 +9,23 @@ import holoviews as hv
 import numpy as np
 import pytest
 
-from kpms_zarr.store import models
-from kpms_zarr.store.annotate import annotate
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.viz import reading, transition_counts
-from kpms_zarr.viz.colors import syllable_color
+from kpms_zarr.store.ingest.annotate import annotate
+from kpms_zarr.store.model import models
 from kpms_zarr.viz.explore.pages import transitions
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
-from kpms_zarr.viz.reading import MissingData
-from kpms_zarr.viz.transition_counts import (
+from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.reading import MissingData
+from kpms_zarr.viz.syllables import transition_counts
+from kpms_zarr.viz.syllables.transition_counts import (
     TransitionCounts,
     count_blocks,
     count_transitions,
     neighbours,
 )
-from kpms_zarr.viz.transition_views import (
+from kpms_zarr.viz.syllables.transition_views import (
     draw_graph,
     draw_matrix,
     lay_out,

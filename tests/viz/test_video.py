@@ -10,8 +10,8 @@ import pytest
 import xarray as xr
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.viz import video
-from kpms_zarr.viz.video import VideoPool, VideoReader
+from kpms_zarr.viz.video import video
+from kpms_zarr.viz.video.video import VideoPool, VideoReader
 
 av = pytest.importorskip("av")
 

@@ -5,23 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from kpms_zarr.store.errors import InputError, OtherKindError
-from kpms_zarr.store.parsers import (
-    anipose_csv,
-    arrays,
-    dannce_mat,
-    dlc_csv,
-    dlc_h5,
-    facemap_h5,
-    freipose_json,
-    movement_netcdf,
-    nwb,
-    sleap_anipose_h5,
-    sleap_h5,
-    slp,
-    table,
-)
+from kpms_zarr.store.parsers import anipose_csv, arrays, dannce_mat, facemap_h5, freipose_json
 from kpms_zarr.store.parsers.base import FileHeader, Parser, PoseBlock, TrackHeader
 from kpms_zarr.store.parsers.contents import Verdict, content_of
+from kpms_zarr.store.parsers.dlc import csv as dlc_csv
+from kpms_zarr.store.parsers.dlc import h5 as dlc_h5
+from kpms_zarr.store.parsers.movement import netcdf as movement_netcdf
+from kpms_zarr.store.parsers.nwb import pose as nwb
+from kpms_zarr.store.parsers.sleap import analysis as sleap_h5
+from kpms_zarr.store.parsers.sleap import anipose as sleap_anipose_h5
+from kpms_zarr.store.parsers.sleap import slp
+from kpms_zarr.store.parsers.table import parser as table
 
 __all__ = [
     "PARSERS",

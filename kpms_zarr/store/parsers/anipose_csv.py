@@ -19,9 +19,7 @@ from kpms_zarr.store.parsers.base import (
     TrackHeader,
     some,
 )
-from kpms_zarr.store.parsers.clock import ROWS, Timing
-from kpms_zarr.store.parsers.row_index import RowIndex
-from kpms_zarr.store.parsers.text import (
+from kpms_zarr.store.parsers.text.reading import (
     LONGEST_LINE,
     Dialect,
     Table,
@@ -32,6 +30,8 @@ from kpms_zarr.store.parsers.text import (
     plain_text,
     read_blocks,
 )
+from kpms_zarr.store.parsers.time.clock import ROWS, Timing
+from kpms_zarr.store.parsers.time.row_index import RowIndex
 
 _SPACE = ("x", "y", "z")
 _SCORE = "score"

@@ -60,7 +60,9 @@ def tracks_in_memory(
         )
     for name, values in arrays.items():
         if hasattr(values, "data_vars"):
-            from kpms_zarr.store.parsers import movement_netcdf  # it imports xarray
+            from kpms_zarr.store.parsers.movement import (
+                netcdf as movement_netcdf,  # it imports xarray
+            )
 
             try:
                 found[str(name)] = movement_netcdf.tracks_of_dataset(values, str(name), time_unit)

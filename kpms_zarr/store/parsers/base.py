@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kpms_zarr.store.parsers.gaps import Gaps
+from kpms_zarr.store.parsers.time.gaps import Gaps
 
 R = TypeVar("R")
 

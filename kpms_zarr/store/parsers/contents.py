@@ -29,8 +29,12 @@ from typing import Any
 import h5py
 
 from kpms_zarr.store.errors import InputError, readable
-from kpms_zarr.store.parsers import dialect, dlc_h5, hdf5, mat5, table_files
+from kpms_zarr.store.parsers import mat5
 from kpms_zarr.store.parsers.base import shortened, some
+from kpms_zarr.store.parsers.dlc import h5 as dlc_h5
+from kpms_zarr.store.parsers.hdf5 import reading as hdf5
+from kpms_zarr.store.parsers.table import files as table_files
+from kpms_zarr.store.parsers.text import dialect
 
 _BEGINNING_BYTES = 65_536
 _MOST_JSON_BYTES = 20_000_000

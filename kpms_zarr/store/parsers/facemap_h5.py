@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 
 from kpms_zarr.store.errors import InputError, Problem
-from kpms_zarr.store.parsers import hdf5
 from kpms_zarr.store.parsers.base import (
     NO_OPTIONS,
     FileHeader,
@@ -23,6 +22,7 @@ from kpms_zarr.store.parsers.base import (
     float32,
     some,
 )
+from kpms_zarr.store.parsers.hdf5 import reading as hdf5
 
 _ROOT = "Facemap"
 _SPACE = ("x", "y")

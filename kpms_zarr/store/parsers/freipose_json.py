@@ -25,7 +25,7 @@ from kpms_zarr.store.parsers.base import (
     some,
 )
 from kpms_zarr.store.parsers.naming import keypoint_names
-from kpms_zarr.store.parsers.text import opened
+from kpms_zarr.store.parsers.text.reading import opened
 
 _SPACE = ("x", "y", "z")
 _POINTS = "kp_xyz"

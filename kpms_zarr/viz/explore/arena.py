@@ -10,9 +10,9 @@ import panel as pn
 
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
-from kpms_zarr.viz.extra import INSTALL, is_installed
-from kpms_zarr.viz.places import Occupancy, Places, next_visit, read_places
-from kpms_zarr.viz.player_data import OpenSession
+from kpms_zarr.viz.player.data import OpenSession
+from kpms_zarr.viz.player.places import Occupancy, Places, next_visit, read_places
+from kpms_zarr.viz.shared.extra import INSTALL, is_installed
 
 _HOW_TO_READ = (
     "The darker a place, the longer the animal was there. Drag a box or turn the wheel to zoom in: "

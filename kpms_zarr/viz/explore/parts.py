@@ -9,8 +9,8 @@ from typing import Any
 
 import panel as pn
 
+from kpms_zarr.store.core.names import command
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.names import command
 from kpms_zarr.viz.explore.state import State
 
 _LOG = logging.getLogger(__name__)

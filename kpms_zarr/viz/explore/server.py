@@ -13,13 +13,13 @@ from urllib.parse import quote
 
 import panel as pn
 
-from kpms_zarr.store.access import StoreLike
+from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.app import PAGES, page_module, window
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
-from kpms_zarr.viz.style import load
+from kpms_zarr.viz.shared.style import load
 
 LOCAL = "127.0.0.1"
 

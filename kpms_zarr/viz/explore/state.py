@@ -6,7 +6,7 @@ from typing import Any
 
 import param
 
-from kpms_zarr.store.access import Session
+from kpms_zarr.store.core.access import Session
 from kpms_zarr.viz.explore.study import Study
 
 IN_URL = ("page", "model", "session", "start", "stop", "syllable", "keypoint")

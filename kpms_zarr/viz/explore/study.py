@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from kpms_zarr.store import access, layout, models
-from kpms_zarr.store.access import Session, StoreLike
-from kpms_zarr.store.checkpoints import open_progress, pulse, unfinished
+from kpms_zarr.store.core import access, layout
+from kpms_zarr.store.core.access import Session, StoreLike
+from kpms_zarr.store.core.locking import is_fitted_now
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.locking import is_fitted_now
-from kpms_zarr.store.study import StudySettings
-from kpms_zarr.store.syllable_names import SyllableNames, read_names
-from kpms_zarr.viz.guessing import drawn_settings
+from kpms_zarr.store.model import models
+from kpms_zarr.store.model.checkpoints import open_progress, pulse, unfinished
+from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
+from kpms_zarr.store.study.settings import StudySettings
+from kpms_zarr.viz.shared.guessing import drawn_settings
 
 _LOG = logging.getLogger(__name__)
 _GLANCE_SECONDS = (1.5, 4.0)

@@ -8,21 +8,22 @@ from typing import Any
 import holoviews as hv
 import panel as pn
 
-from kpms_zarr.store import access
+from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.syllable_names import MOST_LETTERS, SyllableNames, name_syllable
-from kpms_zarr.viz import reading, syllables
-from kpms_zarr.viz.colors import syllable_color
+from kpms_zarr.store.model.syllable_names import MOST_LETTERS, SyllableNames, name_syllable
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.cards import Cards
 from kpms_zarr.viz.explore.state import State
-from kpms_zarr.viz.grouping import group_coordinates
-from kpms_zarr.viz.pose_drawings import extent, picture
-from kpms_zarr.viz.syllable_data import (
+from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.grouping import group_coordinates
+from kpms_zarr.viz.syllables import views as syllables
+from kpms_zarr.viz.syllables.data import (
     Gallery,
     check_syllable,
     session_frames,
 )
+from kpms_zarr.viz.syllables.drawing import extent, picture
 
 _MARGIN_SECONDS = 1.0
 """Shown before and after a bout that is played."""

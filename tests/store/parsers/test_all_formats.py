@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr.store import access
+from kpms_zarr.store.core import access
 from kpms_zarr.store.parsers import PARSERS, recognise
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"

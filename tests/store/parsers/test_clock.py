@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers.clock import Clock
+from kpms_zarr.store.parsers.time.clock import Clock
 
 
 def timing(times, *, cuts=()):

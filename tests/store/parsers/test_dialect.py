@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 import kpms_zarr
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers import dialect, plain_text, recognise
-from kpms_zarr.store.parsers.dialect import dialect_of
-from kpms_zarr.store.parsers.plain_text import plain_bytes
+from kpms_zarr.store.parsers import recognise
+from kpms_zarr.store.parsers.text import dialect, plain_text
+from kpms_zarr.store.parsers.text.dialect import dialect_of
+from kpms_zarr.store.parsers.text.plain_text import plain_bytes
 
 MISSING_WORDS = (
     "", "NaN", "nan", "NA", "N/A", "#N/A", "null", "None", "-", "inf", "-inf", " ", "#NV", "n/a",

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers import hdf5_heaps
 from kpms_zarr.store.parsers.base import NO_OPTIONS
 from kpms_zarr.store.parsers.facemap_h5 import PARSER
+from kpms_zarr.store.parsers.hdf5 import heaps as hdf5_heaps
 
 # In the order of HDF5, which is that of the names.
 NAMES = ("eye(back)", "nose(tip)", "paw", "whisker(II)")

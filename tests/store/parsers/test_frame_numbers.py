@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
-from kpms_zarr.store import access
+from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.loading import filled
+from kpms_zarr.store.ingest.loading import filled
 from kpms_zarr.store.parsers import recognise
 from kpms_zarr.store.parsers.base import ReadOptions
 
@@ -403,7 +403,7 @@ def write_frames_and_times(path, frames, times):
 
 def test_table__frames_and_times_agree_or_are_both_named(tmp_path):
     path, frames = tmp_path / "x.csv", np.append(np.arange(30), np.arange(90, 120))
-    from kpms_zarr.store.parsers.table import PARSER
+    from kpms_zarr.store.parsers.table.parser import PARSER
 
     options = write_frames_and_times(path, frames, frames / 30)
     (track,) = PARSER.inspect(path, options).tracks

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers.hdf5 import (
+from kpms_zarr.store.parsers.hdf5.reading import (
     attribute,
     check_inside,
     check_numbers,

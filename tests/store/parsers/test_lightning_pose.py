@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers.dlc_csv import PARSER
+from kpms_zarr.store.parsers.dlc.csv import PARSER
 
 FOLDER = "lightningpose_csv"
 MIRROR = f"{FOLDER}/paninski-lab_eks/180607_004.train_frames=75.rng=0.csv"

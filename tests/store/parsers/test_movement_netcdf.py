@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers import movement_netcdf
 from kpms_zarr.store.parsers.base import ReadOptions
-from kpms_zarr.store.parsers.movement_netcdf import PARSER, tracks_of_dataset
+from kpms_zarr.store.parsers.movement import netcdf as movement_netcdf
+from kpms_zarr.store.parsers.movement.netcdf import PARSER, tracks_of_dataset
 
 pytest.importorskip("h5netcdf")
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers import nwb
-from kpms_zarr.store.parsers.nwb import PARSER
+from kpms_zarr.store.parsers.nwb import pose as nwb
+from kpms_zarr.store.parsers.nwb.pose import PARSER
 
 FOLDER = "nwb_ndxpose"
 # The reference fails for these; what they hold was looked up with h5py.

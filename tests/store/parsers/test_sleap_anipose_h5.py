@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers import hdf5, sleap_anipose_h5
 from kpms_zarr.store.parsers.base import NO_OPTIONS, ReadOptions
+from kpms_zarr.store.parsers.hdf5 import reading as hdf5
+from kpms_zarr.store.parsers.sleap import anipose as sleap_anipose_h5
 
 PARSER = sleap_anipose_h5.PARSER
 FOLDER = "sleap_anipose_h5"

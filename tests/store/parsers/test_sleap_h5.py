@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers import sleap, sleap_h5
+from kpms_zarr.store.parsers.sleap import analysis as sleap_h5
+from kpms_zarr.store.parsers.sleap import tracks as sleap
 
 PARSER = sleap_h5.PARSER
 FOLDER = "sleap_analysis_h5"

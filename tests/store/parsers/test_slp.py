@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kpms_zarr.store.errors import InputError, OtherKindError
-from kpms_zarr.store.parsers import sleap_h5, slp, slp_names
+from kpms_zarr.store.parsers.sleap import analysis as sleap_h5
+from kpms_zarr.store.parsers.sleap import slp, slp_names
 
 PARSER = slp.PARSER
 FOLDER = "slp"

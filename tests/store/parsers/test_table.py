@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers import table, table_rows
 from kpms_zarr.store.parsers.base import ReadOptions
-from kpms_zarr.store.parsers.table import PARSER
+from kpms_zarr.store.parsers.table import parser as table
+from kpms_zarr.store.parsers.table import rows as table_rows
+from kpms_zarr.store.parsers.table.parser import PARSER
 
 pytest.importorskip("pyarrow")
 
@@ -168,7 +169,7 @@ def test_small_batches__give_the_same(tmp_path, load, monkeypatch):
     position, confidence = some_poses(300, individuals=("a", "b"))
     path = write(tmp_path / "x.csv", long(position, confidence, ("a", "b")))
     whole = load(PARSER, path)
-    monkeypatch.setattr("kpms_zarr.store.parsers.table_files._CELLS_AT_ONCE", 1)
+    monkeypatch.setattr("kpms_zarr.store.parsers.table.files._CELLS_AT_ONCE", 1)
     monkeypatch.setattr(table, "_BLOCK_BYTES", 500)
     found = load(PARSER, path, block_frames=128)
     for key, values in whole.position.items():
@@ -541,9 +542,9 @@ def test_parquet_that_claims_too_much__is_refused(tmp_path, monkeypatch):
     # Zeros as runs: far more values than bytes.
     zeros = pa.table({"a_x": np.zeros(5_000_000), "a_y": np.zeros(5_000_000)})
     pq.write_table(zeros, tmp_path / "x.parquet", compression="zstd")
-    monkeypatch.setattr("kpms_zarr.store.parsers.table_files._MOST_EXPANSION", 500)
+    monkeypatch.setattr("kpms_zarr.store.parsers.table.files._MOST_EXPANSION", 500)
     assert "5000000 rows" in refused(tmp_path / "x.parquet")
-    monkeypatch.setattr("kpms_zarr.store.parsers.table_files._LARGEST_GROUP_BYTES", 10)
+    monkeypatch.setattr("kpms_zarr.store.parsers.table.files._LARGEST_GROUP_BYTES", 10)
     assert "row groups" in refused(write(tmp_path / "y.parquet", wide(*some_poses())))
 
 

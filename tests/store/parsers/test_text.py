@@ -15,8 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers import dlc_csv, dlc_h5, text, text_rows
-from kpms_zarr.store.parsers.text import Table, read_blocks
+from kpms_zarr.store.parsers.dlc import csv as dlc_csv
+from kpms_zarr.store.parsers.dlc import h5 as dlc_h5
+from kpms_zarr.store.parsers.text import reading as text
+from kpms_zarr.store.parsers.text import rows as text_rows
+from kpms_zarr.store.parsers.text.reading import Table, read_blocks
 
 LINES: tuple = ()
 NUMPY = (text_rows.by_numpy,)

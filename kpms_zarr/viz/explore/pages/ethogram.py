@@ -10,16 +10,16 @@ import numpy as np
 import panel as pn
 import xarray as xr
 
-from kpms_zarr.store.access import Session
-from kpms_zarr.store.levels import open_levels
-from kpms_zarr.store.names import command
-from kpms_zarr.store.schema import KEYPOINTS
-from kpms_zarr.store.syllable_names import SyllableNames
-from kpms_zarr.viz.binning import Binned
+from kpms_zarr.store.core.access import Session
+from kpms_zarr.store.core.names import command
+from kpms_zarr.store.core.schema import KEYPOINTS
+from kpms_zarr.store.model.levels import open_levels
+from kpms_zarr.store.model.syllable_names import SyllableNames
+from kpms_zarr.viz.ethograms.binning import Binned
+from kpms_zarr.viz.ethograms.raster import Raster, strip
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
-from kpms_zarr.viz.raster import Raster, strip
 
 TITLE = "Ethogram"
 

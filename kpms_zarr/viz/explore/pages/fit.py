@@ -13,12 +13,12 @@ import holoviews as hv
 import numpy as np
 import panel as pn
 
-from kpms_zarr.store.names import command
-from kpms_zarr.viz import fit_views
+from kpms_zarr.store.core.names import command
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
-from kpms_zarr.viz.fit_views import Course
-from kpms_zarr.viz.reading import MissingData
+from kpms_zarr.viz.fit import views as fit_views
+from kpms_zarr.viz.fit.views import Course
+from kpms_zarr.viz.shared.reading import MissingData
 
 TITLE = "Fit"
 

@@ -10,29 +10,29 @@ from typing import Any
 import numpy as np
 import panel as pn
 
+from kpms_zarr.store.core.names import command
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.names import command
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.arena import Arena
 from kpms_zarr.viz.explore.state import State
-from kpms_zarr.viz.guessing import note_on
-from kpms_zarr.viz.player import (
-    PICTURE_WIDTH,
-    Player,
-    build_player,
-    set_video_size,
-    set_video_state,
-)
-from kpms_zarr.viz.player_data import (
+from kpms_zarr.viz.player.data import (
     OpenSession,
     PlayerWindow,
     find_bout,
     open_session,
     read_window,
 )
-from kpms_zarr.viz.player_sources import extent
-from kpms_zarr.viz.player_video import pictures
-from kpms_zarr.viz.video import VideoReader
+from kpms_zarr.viz.player.pictures import pictures
+from kpms_zarr.viz.player.player import (
+    PICTURE_WIDTH,
+    Player,
+    build_player,
+    set_video_size,
+    set_video_state,
+)
+from kpms_zarr.viz.player.sources import extent
+from kpms_zarr.viz.shared.guessing import note_on
+from kpms_zarr.viz.video.video import VideoReader
 
 TITLE = "Player"
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import panel as pn
 
-from kpms_zarr.store.names import command
-from kpms_zarr.viz import pose_space as views
-from kpms_zarr.viz import reading
+from kpms_zarr.store.core.names import command
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
-from kpms_zarr.viz.grouping import ALL, group_coordinates
-from kpms_zarr.viz.guessing import note_on
-from kpms_zarr.viz.pose_space_data import MAX_BLOCKS, groups, sample_scores
-from kpms_zarr.viz.rotating import IN_A_ROW, draw_rotating
+from kpms_zarr.viz.pose import views
+from kpms_zarr.viz.pose.data import MAX_BLOCKS, groups, sample_scores
+from kpms_zarr.viz.pose.rotating import IN_A_ROW, draw_rotating
+from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared.grouping import ALL, group_coordinates
+from kpms_zarr.viz.shared.guessing import note_on
 
 TITLE = "Pose space"
 

@@ -9,14 +9,13 @@ import holoviews as hv
 import numpy as np
 import panel as pn
 
-from kpms_zarr.store.names import command
-from kpms_zarr.store.tracking import PROBLEMS
-from kpms_zarr.viz import quality_drawing as drawing
-from kpms_zarr.viz import quality_views as views
+from kpms_zarr.store.core.names import command
+from kpms_zarr.store.study.tracking import PROBLEMS
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
-from kpms_zarr.viz.quality_data import QualityTable, confidences, table
-from kpms_zarr.viz.quality_frames import read_traces, worst_stretch
+from kpms_zarr.viz.tracking import drawing, views
+from kpms_zarr.viz.tracking.data import QualityTable, confidences, table
+from kpms_zarr.viz.tracking.frames import read_traces, worst_stretch
 
 TITLE = "Quality"
 

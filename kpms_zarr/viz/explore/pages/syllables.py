@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import panel as pn
 
-from kpms_zarr.store.syllable_names import SyllableNames
-from kpms_zarr.viz.colors import syllable_color
+from kpms_zarr.store.model.syllable_names import SyllableNames
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.cards import Cards
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.syllable_detail import Detail
-from kpms_zarr.viz.guessing import note_on
-from kpms_zarr.viz.pose_drawings import extent, picture
-from kpms_zarr.viz.reading import MissingData
-from kpms_zarr.viz.syllable_data import Gallery
+from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.guessing import note_on
+from kpms_zarr.viz.shared.reading import MissingData
+from kpms_zarr.viz.syllables.data import Gallery
+from kpms_zarr.viz.syllables.drawing import extent, picture
 
 TITLE = "Syllables"
 

@@ -10,11 +10,11 @@ from typing import Any
 import holoviews as hv
 import panel as pn
 
-from kpms_zarr.store.names import parse_selectors
-from kpms_zarr.viz import transition_views
+from kpms_zarr.store.core.names import parse_selectors
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
-from kpms_zarr.viz.transition_counts import (
+from kpms_zarr.viz.syllables import transition_views
+from kpms_zarr.viz.syllables.transition_counts import (
     NORMALISATIONS,
     TransitionCounts,
     count_transitions,

@@ -1,0 +1,674 @@
+"""The command line: parse, call one public function of the same name, print a table or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+import kpms_zarr
+from kpms_zarr.cli import console
+from kpms_zarr.cli import data as cli_store
+from kpms_zarr.cli import movies as cli_movies
+from kpms_zarr.cli import naming as cli_names
+from kpms_zarr.cli import views as cli_explore
+from kpms_zarr.cli.options import (
+    Parser,
+    add_command,
+    duration,
+    heading_option,
+    model_option,
+    names,
+    number_or_share,
+    outlier_option,
+    sessions_option,
+    store_option,
+)
+from kpms_zarr.compute.errors import OutOfMemoryError, SamplingError
+from kpms_zarr.store.core.access import set_storage_options
+from kpms_zarr.store.core.names import command
+from kpms_zarr.store.core.schema import USED_FRACTION
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.ingest.workers import WorkerLost
+from kpms_zarr.store.model.models import stage_of
+
+_WIDTH = 12
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns
+    -------
+    int
+        0; 2 for a wrong input (one message on standard error); 3 when files were left out because
+        they cannot be used, as asked; 1 when the machine refused (disk full, no permission), or a
+        store is damaged; 130 after Ctrl-C.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        if getattr(options, "storage_option", None):
+            set_storage_options(options.store, dict(options.storage_option))
+        result, text = options.run(options)
+    except InputError as error:
+        print(f"kpms-zarr {options.command}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"kpms-zarr {options.command}: the system refused: {error}", file=sys.stderr)
+        return 1
+    except (SamplingError, OutOfMemoryError, WorkerLost) as error:
+        print(f"kpms-zarr {options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:
+        if str(error):  # it says itself how to go on
+            print(f"\nkpms-zarr {options.command}: {error}", file=sys.stderr)
+            return 130
+        print(f"\nkpms-zarr {options.command}: stopped; nothing was published", file=sys.stderr)
+        return 130
+    try:
+        print(console.to_json(result) if options.json else text, flush=True)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if not getattr(result, "is_whole", True):
+        return 3
+    return 0 if getattr(result, "is_sound", True) else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = Parser(prog="kpms-zarr", description="Syllables of behaviour from tracked keypoints.")
+    top.add_argument("--version", action="version", version=f"kpms-zarr {kpms_zarr.__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (
+        cli_store.ingest,
+        cli_store.info,
+        cli_store.annotate,
+        cli_store.remove,
+        cli_store.verify,
+        _quality,
+        _pca,
+        _plan,
+        _fit,
+        _apply,
+        _summary,
+        cli_names.name,
+        _report,
+        cli_movies.movies,
+        cli_explore.explore,
+        _demo,
+        _doctor,
+    ):
+        add(commands)
+    return top
+
+
+# ------------------------------------------------------------------ commands
+
+
+def _quality(commands: Any) -> None:
+    command = add_command(
+        commands, "quality", _run_quality, "missing, doubtful and outlying keypoints"
+    )
+    store_option(command)
+    command.add_argument("--breakdown", action="store_true", help="a row per session and keypoint")
+    command.add_argument(
+        "--confidence-threshold",
+        type=number_or_share,
+        default=0.5,
+        metavar="VALUE_OR_SHARE",
+        help="confidence below it is low; 10%%: the value below which 10 %% of all lie",
+    )
+    command.add_argument(
+        "--outlier-scale",
+        type=float,
+        default=6.0,
+        help="outlier: further from the middle of the animal than median + this many median "
+        "absolute deviations",
+    )
+    _host_memory(command)
+
+
+def _host_memory(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--host-memory", metavar="16GB", help="of the process (none = what Dask's threads take)"
+    )
+
+
+def _run_quality(options: argparse.Namespace) -> tuple[object, str]:
+    from kpms_zarr.compute.tracking.quality import exchanges_of, summarise, warnings_of
+
+    result = kpms_zarr.quality(
+        options.store,
+        confidence_threshold=options.confidence_threshold,
+        outlier_scale=options.outlier_scale,
+        host_memory=options.host_memory,
+    )
+    pooled = summarise(result)
+    shares = ("missing_fraction", "low_confidence_fraction", "outlier_fraction")
+    header = ["missing", "low confidence", "outlier", "longest gap (frames)"]
+    rows = []
+    if options.breakdown:
+        header = ["session", "keypoint", *header]
+        for session in result["session"].values:
+            for keypoint in result["keypoint"].values:
+                one = result.sel(session=session, keypoint=keypoint)
+                cells = [console.percent(float(one[name])) for name in shares]
+                rows.append([session, keypoint, *cells, int(one["longest_gap"])])
+    else:
+        header = ["keypoint", *header]
+        for keypoint in pooled["keypoint"].values:
+            one = pooled.sel(keypoint=keypoint)
+            cells = [console.percent(float(one[name])) for name in shares]
+            rows.append([keypoint, *cells, int(one["longest_gap"])])
+    lines = [console.table(header, rows)]
+    exchanged = exchanges_of(result) if options.breakdown else []
+    if exchanged:
+        texts = [(*one[:3], ", ".join(f"{a}-{b}" for a, b in one[3])) for one in exchanged]
+        header = ["session", "left and right", "exchanged (frames)", "longest stretches"]
+        lines.append(f"\n{console.table(header, texts)}\n")
+    lines += [f"warning: {text}" for text in warnings_of(result)]
+    lines += [f"note: {text}" for text in result.attrs.get("notes", ())]
+    whole = result.drop_dims("confidence_bin")  # long, and for views only
+    return (whole if options.breakdown else pooled), "\n".join(lines)
+
+
+def _pca(commands: Any) -> None:
+    command = add_command(commands, "pca", _run_pca, "principal components of the aligned pose")
+    store_option(command)
+    command.add_argument(
+        "--variance", type=float, default=0.9, help="share of the variance to keep, 0 to 1"
+    )
+    heading_option(command)
+    command.add_argument(
+        "--confidence-threshold",
+        type=number_or_share,
+        default=0.5,
+        metavar="VALUE_OR_SHARE",
+        help="keypoints with less confidence are interpolated, and their frames not counted; 10%%: "
+        "the value below which 10 %% of all confidences lie",
+    )
+    command.add_argument(
+        "--fix-heading", action="store_true", help="heading 0 in all frames: do not turn the animal"
+    )
+    outlier_option(command)
+    _host_memory(command)
+
+
+def _run_pca(options: argparse.Namespace) -> tuple[object, str]:
+    result = kpms_zarr.pca(
+        options.store,
+        variance=options.variance,
+        anterior=options.anterior,
+        posterior=options.posterior,
+        confidence_threshold=options.confidence_threshold,
+        fix_heading=options.fix_heading,
+        outlier_scale=options.outlier_scale,
+        host_memory=options.host_memory,
+    )
+    share = result["explained_variance_ratio"].values
+    total = share.cumsum()
+    used = int(result.attrs["n_components"])
+    rows = [
+        (f"{i + 1}{' *' if i < used else ''}", console.percent(share[i]), console.percent(total[i]))
+        for i in range(min(len(share), max(used + 3, 6)))
+    ]
+    lines = [
+        console.table(("component", "variance", "sum"), rows),
+        f"{used} components (*) hold {console.percent(total[used - 1])} of the variance; "
+        f"kpms-zarr fit uses them (--latent-dim changes that)",
+        f"from {result.attrs['n_frames']:,} frames",
+    ]
+    lines += [f"note: {note}" for note in result.attrs["notes"]]
+    return result, "\n".join(lines)
+
+
+def _fit(commands: Any) -> None:
+    command = add_command(commands, "fit", _run_fit, "fit a model and publish a syllable per frame")
+    store_option(command)
+    model_option(command)
+    _settings(command)
+    command.add_argument(
+        "--resume", action="store_true", help="go on with an unfinished fit from its last commit"
+    )
+    command.add_argument(
+        "--overwrite", action="store_true", help="publish a new version of an existing model"
+    )
+    command.add_argument(
+        "--save-every", type=int, default=25, help="sweeps between commits; also every 5 minutes"
+    )
+    _watching(command)
+    _resources(command)
+    _optional(command)
+
+
+def _settings(command: argparse.ArgumentParser) -> None:
+    """Settings of a fit."""
+    default = kpms_zarr.FitConfig()
+    sessions_option(command, "sessions to fit, all by default")
+    command.add_argument(
+        "--stage",
+        default=default.stage,
+        choices=("ar", "full", "both"),
+        help="ar: syllables from principal components; full: keypoint model, which also infers "
+        "pose, heading, centroid and noise; both: the first as the start of the second",
+    )
+    before = command.add_mutually_exclusive_group()
+    before.add_argument(
+        "--from-model", metavar="NAME", help="with --stage full: go on from this model"
+    )
+    before.add_argument(
+        "--continue-from",
+        metavar="NAME",
+        help="give this model more sweeps or sessions, under the new name",
+    )
+    command.add_argument(
+        "--sweeps", type=int, help="Gibbs iterations of the last stage (none = 50 for ar, 200 else)"
+    )
+    command.add_argument(
+        "--ar-sweeps", type=int, default=default.ar_sweeps, help="of the AR stage of both"
+    )
+    how = command.add_mutually_exclusive_group()
+    how.add_argument(
+        "--kappa",
+        type=float,
+        help="stickiness of the last stage: larger, longer syllables (none = 1e6 for ar, 1e4 else)",
+    )
+    how.add_argument(
+        "--target-duration",
+        type=duration,
+        metavar="400ms",
+        help="adapt kappa until the median syllable lasts this long (ms or s)",
+    )
+    command.add_argument(
+        "--ar-kappa", type=float, default=default.ar_kappa, help="of the AR stage of both"
+    )
+    command.add_argument(
+        "--n-states", type=int, default=default.n_states, help="cap on the number of syllables"
+    )
+    command.add_argument(
+        "--latent-dim", type=int, metavar="M", help="components to use (none = those of pca)"
+    )
+    command.add_argument(
+        "--lags", type=int, default=default.lags, help="autoregressive order, frames"
+    )
+    command.add_argument(
+        "--use-keypoints",
+        type=names,
+        metavar="A,B,C",
+        help="keypoints of the store to use, in this order (none = all)",
+    )
+    command.add_argument(
+        "--scale",
+        default=default.scale,
+        choices=("none", "dataset", "session"),
+        help="make bodies 100 units long, for which the priors are stated: not at all (none), by "
+        "one factor (dataset), or by one for each session",
+    )
+    command.add_argument(
+        "--fix-heading",
+        action="store_true",
+        default=None,
+        help="heading 0 in every frame (none = as in pca)",
+    )
+    command.add_argument(
+        "--no-refine-pose",
+        dest="refine_pose",
+        action="store_false",
+        help="keep the components of pca instead of fitting them together with the headings",
+    )
+    outlier_option(command)
+    command.add_argument(
+        "--sample-noise-variance",
+        choices=("none", "shared", "keypoint"),
+        help="global noise level: fixed, one for all keypoints from the data, or one for each",
+    )
+    command.add_argument(
+        "--save-noise-scale",
+        action="store_true",
+        help="publish the noise of every keypoint in every frame",
+    )
+    command.add_argument(
+        "--no-certainty",
+        dest="certainty",
+        action="store_false",
+        help="leave out how certain every label is, which takes about as long as a sweep",
+    )
+    command.add_argument(
+        "--seed", type=int, default=default.seed, help="seed of all random numbers"
+    )
+    command.add_argument(
+        "--precision",
+        default=default.precision,
+        choices=("float32", "float64"),
+        help="on the device",
+    )
+    command.add_argument(
+        "--init", default=default.init, choices=("kmeans", "prior"), help="where the chain starts"
+    )
+    command.add_argument(
+        "--config",
+        metavar="FILE.json",
+        help="settings by their Python names, such as noise_dof; options that are given win",
+    )
+
+
+def _watching(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--quiet", action="store_true", help="no progress")
+    command.add_argument("--log", metavar="FILE", help="append every event as a line of JSON")
+
+
+def _resources(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group(
+        "resources", "what may be taken of the machine; nothing here changes a result"
+    )
+    group.add_argument(
+        "--device-memory",
+        metavar="4GB",
+        help="of the GPU or, on a CPU, for computing (none = 60 %% of what is free; CPU: 20 %%)",
+    )
+    group.add_argument(
+        "--host-memory",
+        metavar="16GB",
+        help="of the process (none = 60 %% of what machine and cgroup have free; CPU: 40 %%)",
+    )
+    group.add_argument(
+        "--tiles-in-flight", type=int, metavar="N", help="computed at once (none = by the plan)"
+    )
+    group.add_argument(
+        "--home",
+        choices=("device", "host", "disk"),
+        help="where the state of the chain lies (none = the first that fits)",
+    )
+    group.add_argument(
+        "--scratch", metavar="DIR", help="for --home disk (none = environment variable TMPDIR)"
+    )
+
+
+def _budget(options: argparse.Namespace) -> kpms_zarr.Budget:
+    return kpms_zarr.Budget(
+        device_memory=options.device_memory,
+        host_memory=options.host_memory,
+        tiles_in_flight=options.tiles_in_flight,
+        home=options.home,
+        scratch=options.scratch,
+    )
+
+
+@contextmanager
+def _callbacks(options: argparse.Namespace) -> Iterator[tuple[Callable[[Any], None], ...]]:
+    """Progress, a watch over memory, and the log that was asked for."""
+    found: list[Callable[[Any], None]] = []
+    if not options.quiet:
+        found.append(console.Progress(sys.stderr))
+    found.append(
+        console.MemoryWatch(lambda text: print(f"note: {text}", file=sys.stderr, flush=True))
+    )
+    if options.log is None:
+        yield tuple(found)
+        return
+    with closing(console.JsonLog(options.log)) as log:
+        yield (*found, log)
+
+
+def _plan(commands: Any) -> None:
+    command = add_command(commands, "plan", _run_plan, "what a fit would take, without running it")
+    store_option(command)
+    _settings(command)
+    command.add_argument("--no-time", action="store_true", help="do not time any tiles")
+    _resources(command)
+    _optional(command)
+
+
+def _run_plan(options: argparse.Namespace) -> tuple[object, str]:
+    result = kpms_zarr.plan(
+        options.store,
+        config=_config(options),
+        budget=_budget(options),
+        time_tiles=not options.no_time,
+    )
+    return result, console.plan_table(result)
+
+
+def _apply(commands: Any) -> None:
+    command = add_command(
+        commands, "apply", _run_apply, "label sessions with a fitted model, its parameters fixed"
+    )
+    store_option(command)
+    model_option(command)
+    sessions_option(command, "sessions to label, those without labels by default")
+    command.add_argument(
+        "--sweeps",
+        type=int,
+        default=100,
+        help="at most; a session ends when its labels have settled, after 30 at the earliest",
+    )
+    command.add_argument(
+        "--no-check", action="store_true", help="do not label a session of the fit to compare"
+    )
+    _watching(command)
+    _resources(command)
+
+
+def _run_apply(options: argparse.Namespace) -> tuple[object, str]:
+    with _callbacks(options) as callbacks:
+        result = kpms_zarr.apply(
+            options.store,
+            model=options.model,
+            sessions=options.sessions,
+            sweeps=options.sweeps,
+            check=not options.no_check,
+            budget=_budget(options),
+            callbacks=callbacks,
+        )
+    lines = [
+        f"{_sessions_text(result.labelled)} labelled, {result.n_frames:,} frames, up to "
+        f"{max(result.sweeps.values())} sweeps in {result.seconds:.0f} s: version {result.version}"
+    ]
+    if not result.settled:
+        lines.append("not settled everywhere: give more --sweeps, or look at them before use")
+    if result.again:
+        lines.append(
+            f"{_sessions_text(result.again)} of the fit, labelled again, "
+            f"{'has' if len(result.again) == 1 else 'have'} the label of the fit in "
+            f"{console.percent(result.agreement)} of the frames; two such labellings of one "
+            f"session agree in {console.percent(result.own_agreement)}"
+        )
+    if result.as_new:
+        lines.append(
+            f"to compare, {result.as_new} of the fit was labelled as if it were new: it has the "
+            f"label of the fit in {console.percent(result.new_agreement)} of the frames; two such "
+            f"labellings agree in {console.percent(result.new_own_agreement)}"
+        )
+    lines.append("next: " + command("summary", options.store, "--model", options.model))
+    return result, "\n".join(lines)
+
+
+def _sessions_text(names: Sequence[str]) -> str:
+    return f"{len(names)} session{'' if len(names) == 1 else 's'}"
+
+
+def _optional(command: argparse.ArgumentParser) -> None:
+    """Settings of a fit are absent unless given, so that they can win over a file of settings."""
+    default = kpms_zarr.FitConfig()
+    for action in command._actions:
+        if action.dest in _FIT_SETTINGS:
+            value = getattr(default, action.dest)
+            if value is not None and not isinstance(value, bool):
+                action.help = f"{action.help} (default: {value})"
+            action.default = argparse.SUPPRESS
+
+
+def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
+    settings = _given_settings(options)
+    config = kpms_zarr.FitConfig.from_dict(settings)
+    if options.resume:
+        from kpms_zarr.compute.runs.commit import check_given
+
+        check_given(options.store, options.model, settings)
+    with _callbacks(options) as callbacks:
+        result = kpms_zarr.fit(
+            options.store,
+            model=options.model,
+            config=config,
+            budget=_budget(options),
+            callbacks=callbacks,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            save_every=options.save_every,
+        )
+    text = (
+        f"{result.n_used} syllables in use, median duration {result.median_duration:.0f} ms, "
+        f"{result.n_sweeps} sweeps in {result.seconds:.0f} s (kappa {result.kappa:.3g})\n"
+        "next: "
+        + command("report", options.store, "--model", options.model, "--out", "report.html")
+    )
+    return result, text
+
+
+_FIT_SETTINGS = (
+    "stage", "from_model", "sweeps", "ar_sweeps", "kappa", "target_duration", "ar_kappa",
+    "n_states", "latent_dim", "lags", "use_keypoints", "scale", "fix_heading", "refine_pose",
+    "outlier_scale", "sample_noise_variance", "save_noise_scale", "certainty", "seed", "precision",
+    "init", "sessions",
+)  # fmt: skip
+
+
+def _config(options: argparse.Namespace) -> kpms_zarr.FitConfig:
+    """Settings of a fit."""
+    return kpms_zarr.FitConfig.from_dict(_given_settings(options))
+
+
+def _given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What was given: in a file, then as options."""
+    given = {name: getattr(options, name) for name in _FIT_SETTINGS if name in options}
+    settings = {**_settings_file(options.config), **given}
+    if options.continue_from is not None:
+        settings["from_model"] = options.continue_from
+        settings.setdefault("stage", stage_of(options.store, options.continue_from))
+    if settings.get("from_model") is not None:
+        settings.setdefault("stage", "full")
+    return settings
+
+
+def _settings_file(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except (ValueError, OSError) as error:
+        found = error
+    if not isinstance(found, dict):
+        is_error = isinstance(found, ValueError | OSError)
+        raise InputError(
+            expected="a file with a JSON object of settings",
+            found=str(found) if is_error else type(found).__name__,
+            where=path,
+            fix='write for example {"noise_dof": 5, "scale": "dataset"}',
+        )
+    return found
+
+
+def _summary(commands: Any) -> None:
+    command = add_command(commands, "summary", _run_summary, "table of the syllables of a model")
+    store_option(command)
+    model_option(command)
+    command.add_argument(
+        "--all", action="store_true", help="also the syllables with less than 0.5 %% of the frames"
+    )
+
+
+def _run_summary(options: argparse.Namespace) -> tuple[object, str]:
+    result = kpms_zarr.summary(options.store, model=options.model)
+    return result, _syllables(result, with_rare=options.all)
+
+
+def _syllables(result: Any, *, with_rare: bool = False) -> str:
+    is_rare = result["frequency"].values < (0 if with_rare else USED_FRACTION)
+    rare = result.isel(state=is_rare)
+    result = result.isel(state=~is_rare)
+    has_certainty = "mean_certainty" in result
+    rows = [
+        (
+            f"{state} {row['name'].item() if 'name' in row else ''}".rstrip(),
+            console.percent(float(row["frequency"])),
+            console.milliseconds(float(row["median_duration"])),
+            console.milliseconds(float(row["mean_duration"])),
+            int(row["n_bouts"]),
+            *([console.percent(float(row["mean_certainty"]))] if has_certainty else []),
+        )
+        for state in result["state"].values
+        for row in [result.sel(state=state)]
+    ]
+    header = ["syllable", "frequency", "median (ms)", "mean (ms)", "bouts"]
+    header += ["certainty"] if has_certainty else []
+    lines = [console.table(header, rows)]
+    if rare.sizes["state"]:
+        share = console.percent(float(rare["frequency"].sum()))
+        lines.append(
+            f"and {rare.sizes['state']} rarer ones, {share} of the frames together (--all)"
+        )
+    lines.append(
+        f"{result.attrs['n_used']} syllables hold 0.5 % of the frames or more; median duration "
+        f"{console.milliseconds(result.attrs['median_duration_overall'])} ms over all bouts"
+    )
+    return "\n".join(lines)
+
+
+def _report(commands: Any) -> None:
+    command = add_command(
+        commands, "report", _run_report, "write what a model found as one HTML page"
+    )
+    store_option(command)
+    model_option(command)
+    command.add_argument("--out", default="report.html", help="the page to write")
+
+
+def _run_report(options: argparse.Namespace) -> tuple[object, str]:
+    result = kpms_zarr.report(options.store, model=options.model, out=options.out)
+    return result, f"report: {result.path} ({console.size(result.n_bytes)})"
+
+
+def _demo(commands: Any) -> None:
+    command = add_command(
+        commands, "demo", _run_demo, "the whole job on simulated tracking files, in about a minute"
+    )
+    command.add_argument(
+        "folder", nargs="?", default="kpms-zarr-demo", metavar="DIR", help="where to put it"
+    )
+
+
+def _run_demo(options: argparse.Namespace) -> tuple[object, str]:
+    result = kpms_zarr.demo(options.folder, callbacks=(console.Progress(sys.stderr),))
+    table = kpms_zarr.summary(result.store, model=result.model)
+    text = (
+        f"{_syllables(table)}\n"
+        f"agreement with the {result.n_true_syllables} simulated syllables: adjusted Rand index "
+        f"{result.adjusted_rand_index:.3f} (1 = the same)\n"
+        f"store:   {result.store}\n"
+        f"report:  {result.report}"
+    )
+    return result, text
+
+
+def _doctor(commands: Any) -> None:
+    command = add_command(
+        commands, "doctor", _run_doctor, "look at this machine: devices, memory, speed, advice"
+    )
+    command.add_argument(
+        "--seconds",
+        type=float,
+        default=10.0,
+        help="of the speed test, compilation included; 0 = none",
+    )
+
+
+def _run_doctor(options: argparse.Namespace) -> tuple[object, str]:
+    from kpms_zarr.diagnosis import as_text
+
+    result = kpms_zarr.doctor(options.seconds)
+    return result, as_text(result)

@@ -1,0 +1,152 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from kpms_zarr.store.core.names import parse_names, parse_selectors
+
+
+class Parser(argparse.ArgumentParser):
+    """One that says how to give a value that begins with a dash."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.endswith(("expected one argument", "expected at least one argument")):
+            message += " (one that begins with '-' is given behind '=', as in --anterior=-nose)"
+        elif "unrecognized arguments: -" in message or "arguments are required" in message:
+            message += " (what begins with '-' and is no option stands behind --)"
+        super().error(message)
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], tuple[object, str]], about: str
+) -> argparse.ArgumentParser:
+    """A subcommand: what it is called, what runs it, and what it is about in one phrase."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=about,
+        description=about[0].upper() + about[1:] + ".",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument("--json", action="store_true", help="print JSON instead of text")
+    command.set_defaults(run=run)
+    return command
+
+
+def store_option(command: argparse.ArgumentParser) -> None:
+    """The store that the command is about, and how to reach it."""
+    command.add_argument("store", metavar="STORE", help="the Zarr store of the study: path or URL")
+    command.add_argument(
+        "--storage-option",
+        type=key_value,
+        action="append",
+        metavar="KEY=VALUE",
+        help="for the library that reaches a URL, such as endpoint_url=http://... or anon=true for "
+        "s3://; can be repeated; never saved",
+    )
+
+
+def key_value(text: str) -> tuple[str, Any]:
+    """``key=value``; a value that is JSON is read as such."""
+    key, equals, value = text.partition("=")
+    if not (equals and key.strip()):
+        # Without the text: it may be a secret.
+        raise argparse.ArgumentTypeError("expected KEY=VALUE, found no '=' or nothing before it")
+    try:
+        return key.strip(), json.loads(value)
+    except ValueError:
+        return key.strip(), value
+
+
+def model_option(command: argparse.ArgumentParser) -> None:
+    """The model that the command is about."""
+    command.add_argument("--model", required=True, metavar="NAME", help="name of the model")
+
+
+def names(text: str) -> list[str]:
+    """``a,"b,c"`` as a list of names."""
+    try:
+        found = parse_names(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected names separated by commas, {error}") from None
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"expected names separated by commas, found {text!r}")
+    return found
+
+
+def number_or_share(text: str) -> float | str:
+    """``0.5`` as a number, ``10%`` as it is."""
+    if re.fullmatch(r"\s*[0-9.]+\s*%\s*", text):
+        return text.strip()
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a number such as 0.5, or a share such as 10%, found {text!r}"
+        ) from None
+
+
+def selectors(text: str) -> tuple[str, ...]:
+    """``a,b*,group="c,d"`` as selectors of sessions."""
+    try:
+        return parse_selectors(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected sessions, found {error}") from None
+
+
+def duration(text: str) -> float:
+    """``400ms`` or ``0.4s`` in ms."""
+    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(ms|s)\s*", text)
+    try:
+        return float(match[1]) * (1000 if match[2] == "s" else 1)  # type: ignore[index]
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"expected a duration with its unit, such as 400ms or 0.4s, found {text!r}"
+        ) from None
+
+
+def scale_or_none(text: str) -> float | str:
+    """A number, or ``none``."""
+    if text.strip().lower() == "none":
+        return "none"
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number or none, found {text!r}") from None
+
+
+def outlier_option(command: argparse.ArgumentParser) -> None:
+    """From where on a confident keypoint is taken for missing."""
+    command.add_argument(
+        "--outlier-scale",
+        type=scale_or_none,
+        default=6.0,
+        metavar="X|none",
+        help="take confident keypoints for missing that the other keypoints of the frame, or the "
+        "middle of the animal, put elsewhere: further off than median + this many median absolute "
+        "deviations (none: believe all)",
+    )
+
+
+def heading_option(command: argparse.ArgumentParser) -> None:
+    """Keypoints that define the heading."""
+    command.add_argument(
+        "--anterior", type=names, metavar="A", help="keypoints at the front of the animal"
+    )
+    command.add_argument(
+        "--posterior", type=names, metavar="B", help="keypoints at the rear of the animal"
+    )
+
+
+def sessions_option(command: argparse.ArgumentParser, which: str) -> None:
+    """Some of the sessions."""
+    command.add_argument(
+        "--sessions",
+        type=selectors,
+        metavar="A,B*,group=C",
+        help=f"{which}: names, patterns, or coordinate=value such as group=control",
+    )

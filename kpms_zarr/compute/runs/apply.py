@@ -1,0 +1,596 @@
+"""Label sessions with a model whose parameters stay as they are."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.events import Callback, Event, Noted, PlanMade, Published, SessionsSettled
+from kpms_zarr.compute.mapreduce import within
+from kpms_zarr.compute.runs.budget import Budget
+from kpms_zarr.compute.runs.plan import DEVICE_TILE_FRAMES, Needs, Plan, make_plan, settle_tiles
+from kpms_zarr.compute.runs.preparation import (
+    Preparation,
+    check_length,
+    first_noise_variance,
+    load,
+    make_chain,
+    prepare,
+)
+from kpms_zarr.compute.runs.publish import Numbered, add_levels, label_names, write_labels
+from kpms_zarr.compute.runs.stages import full_sampler
+from kpms_zarr.compute.runs.start_model import StartModel
+from kpms_zarr.compute.runs.summaries import label_statistics
+from kpms_zarr.compute.sampler.certainty import LabelCertainty
+from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
+from kpms_zarr.compute.sampler.full_sweep import _SMALLEST_KEPT, FullSampler
+from kpms_zarr.compute.sampler.full_tile import FullTables, TileInput, TileOutput
+from kpms_zarr.compute.sampler.segments import Tile, TileShape
+from kpms_zarr.compute.sampler.stream import Flight
+from kpms_zarr.compute.sampler.sweep import Parameters, Sampler, on_device
+from kpms_zarr.compute.sampler.warm import ANNEAL_SWEEPS, WARM_SWEEPS, annealed, warm_start
+from kpms_zarr.store.core import access
+from kpms_zarr.store.core.access import Session, StoreLike
+from kpms_zarr.store.core.locking import Lock, model_lock
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.model.models import LabelWriter, copy_labels, require_model
+from kpms_zarr.store.study.selection import select_sessions
+
+LEAST_SWEEPS = 10
+"""Before a session can have settled: five sweeps to compare with the five before them."""
+_WINDOW = 5
+_STILL_FALLING = 0.97
+"""A session has settled when its labels change from sweep to sweep hardly less than before."""
+_MOST_NAMES = 5
+_LONG_ENOUGH = 2_000
+"""Frames of a session that tell how far two samples of the labels differ."""
+
+Tell = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class ApplySummary:
+    """What :func:`apply` did.
+
+    Attributes
+    ----------
+    store, model, version : str
+        The labels are in the group ``models/<model>/labels/<version>``.
+    labelled : tuple of str
+        Sessions that were labelled.
+    n_frames : int
+        Of these.
+    sweeps : dict of str to int
+        Session -> sweeps until its labels had settled.
+    settled : bool
+        Whether all had, before the largest number of sweeps.
+    again : tuple of str
+        Of the labelled sessions, those of the fit.
+    agreement : float
+        Share of their frames that have the label of the fit; NaN without such sessions.
+    own_agreement : float
+        Share of the frames of one of them that have the same label when it is labelled twice, with
+        other random numbers: what agreement can be expected, as labels are samples.
+    as_new : str
+        A session of the fit that was labelled as if the model had never seen it; "" for none.
+    new_agreement, new_own_agreement : float
+        The same two shares for that session: how much labels of new sessions are like those that
+        a fit with them would have given.
+    seconds : float
+        Wall time.
+    notes : tuple of str
+    """
+
+    store: str
+    model: str
+    version: str
+    labelled: tuple[str, ...]
+    n_frames: int
+    sweeps: dict[str, int]
+    settled: bool
+    again: tuple[str, ...]
+    agreement: float
+    own_agreement: float
+    as_new: str
+    new_agreement: float
+    new_own_agreement: float
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def apply(
+    store: StoreLike,
+    *,
+    model: str,
+    sessions: Sequence[str] | None = None,
+    sweeps: int = 100,
+    check: bool = True,
+    budget: Budget | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> ApplySummary:
+    """Label sessions with a fitted model, its parameters fixed, and publish a new version.
+
+    The sampler is that of the fit. A session that the model has not seen begins with its aligned
+    pose and labels drawn from it; one of the fit begins with its state in the fit. Each ends when
+    its labels change from sweep to sweep no less than before. Its result does not depend on the
+    sessions beside it, to the bit. Sessions that are not labelled now keep their labels in the new
+    version.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    sessions : sequence of str, optional
+        Names, patterns or ``coordinate=value``, see :attr:`FitConfig.sessions`; default: those
+        without labels.
+    sweeps : int
+        At most.
+    check : bool
+        When there are new sessions, label one of the fit as if it were new, only to compare.
+    budget : Budget, optional
+    callbacks : sequence of callable
+        Each is given the events of ``compute.events``.
+
+    Returns
+    -------
+    ApplySummary
+
+    Raises
+    ------
+    InputError
+        When there is no such model or session, all sessions have labels and none was named, or no
+        plan fits the budget.
+    SamplingError
+        When a draw has no finite result even in float64; nothing is published.
+    """
+    began = time.perf_counter()
+    if isinstance(sweeps, bool) or not isinstance(sweeps, int) or sweeps < 1:
+        raise InputError(
+            expected="a whole number of sweeps, 1 or more",
+            found=repr(sweeps),
+            where="--sweeps",
+            fix="leave it out, or give one",
+        )
+    root = access.open_group(store, "r+")
+    said: list[str] = []
+    tell = partial(_tell, callbacks, said)
+    require_model(store, model)  # the lock would make a group for any name
+    with model_lock(root, store, model) as lock:
+        start = StartModel.of(store, model)
+        # As the fit left it, whatever has been applied since.
+        fitted = StartModel.of(store, model, str(start.labels.attrs["parameters"]))
+        chosen = _chosen(root, store, start, sessions)
+        again = tuple(session for session in chosen if session.name in fitted.sessions)
+        as_new = _one_to_compare(root, fitted) if check and len(again) < len(chosen) else None
+        every = (*chosen, as_new) if as_new is not None and as_new not in chosen else chosen
+        every = tuple(sorted(every, key=lambda session: session.index))
+        config = _settings(start, every)
+        with within(store, (budget or Budget()).host_memory, is_strict=False):
+            preparation = prepare(store, config, fitted, tell)
+        plan = make_plan(_needs(preparation, config), budget or Budget())
+        tell(PlanMade(plan))
+        scratch = (budget or Budget()).scratch
+        labelled = replace(preparation, sessions=chosen)
+        with make_chain(labelled, config, plan, scratch) as chain:
+            check_length(chain.index, store, tell)
+            load(chain, labelled, config, fitted, plan.tiles_in_flight)
+            run = _Run(chain, labelled, config, fitted, plan, plan.tiles_in_flight, tell, lock)
+            n_sweeps = run.settle(sweeps)
+            certainty = run.certainty() if config.certainty else None
+            writer = _write(root, start, chain, preparation, config, chosen, certainty)
+            # Only then published: what stops it here publishes nothing.
+            compare = _Comparison(preparation, config, fitted, plan, run.flight.n, lock, scratch)
+            like_fit = compare.again(run, again, sweeps)
+            like_new = compare.as_new(as_new, sweeps)
+            settings = {
+                **config.to_dict(), "sessions": [session.name for session in chosen],
+                "sweeps": sweeps, "notes": list(said),
+            }  # fmt: skip
+            numbers = {"n_sweeps_in_all": max(run.next_number, start.n_sweeps)}
+            statistics = {**_statistics(writer, config), **numbers}
+            if certainty is not None:
+                _count_kept(writer, certainty, chosen)
+                statistics["mean_certainty"] = certainty.mean
+            version = writer.publish("apply", settings, statistics)
+            tell(Published(model, version))
+            add_levels(root, model, version, tell)
+    return ApplySummary(
+        os.fspath(store),
+        model,
+        version,
+        tuple(session.name for session in chosen),
+        sum(session.n_frames for session in chosen),
+        {session.name: n_sweeps[session.name] for session in chosen},
+        run.has_settled,
+        tuple(session.name for session in again),
+        *like_fit,
+        "" if as_new is None else as_new.name,
+        *like_new,
+        time.perf_counter() - began,
+        tuple(said),
+    )
+
+
+def _tell(callbacks: Sequence[Callback], said: list[str], event: Event) -> None:
+    if isinstance(event, Noted):
+        said.append(event.text)
+    for callback in callbacks:
+        callback(event)
+
+
+# ------------------------------------------------------------------ which sessions, which settings
+
+
+def _chosen(
+    root: access.Group, store: StoreLike, start: StartModel, selectors: Sequence[str] | None
+) -> tuple[Session, ...]:
+    found = select_sessions(root, selectors, "--sessions")
+    if selectors is None:
+        found = tuple(session for session in found if session.name not in start.sessions)
+    if not found:
+        raise InputError(
+            expected=f"sessions that the model {start.name!r} has not labelled yet",
+            found="none: all have labels",
+            where=os.fspath(store),
+            fix="name the sessions to label again with --sessions, or all with --sessions '*'",
+        )
+    return found
+
+
+def _one_to_compare(root: access.Group, fitted: StartModel) -> Session | None:
+    """A session of the fit of median length."""
+    found = [session for session in access.sessions(root) if session.name in fitted.sessions]
+    found.sort(key=lambda session: (session.n_frames, session.name))
+    return found[len(found) // 2] if found else None
+
+
+def _settings(start: StartModel, sessions: Sequence[Session]) -> FitConfig:
+    """Those of the fit, for these sessions."""
+    # What a newer or older version has saved besides says nothing about the labels.
+    known = {field.name for field in fields(FitConfig)}
+    names = {name: value for name, value in start.settings.items() if name in known}
+    if names.get("tile_frames") in DEVICE_TILE_FRAMES:
+        names["tile_frames"] = None  # it was left open, and the device at hand may be another
+    config = replace(
+        FitConfig.from_dict(names),
+        stage=start.stage,
+        from_model=None,
+        use_keypoints=start.settled["use_keypoints"],
+        fix_heading=start.settled["fix_heading"],
+        latent_dim=start.settled["latent_dim"],
+        outlier_scale=start.settled["outlier_scale"],
+        sessions=tuple(session.name for session in sessions),
+        save_noise_scale="noise_scale" in start.labels,
+        # Only says where a fit begins; the model has its own.
+        noise_variance=FitConfig().noise_variance,
+    )
+    return settle_tiles(config)
+
+
+def _needs(preparation: Preparation, config: FitConfig) -> Needs:
+    return Needs(
+        ChainIndex.of(preparation.sessions, config.lags),
+        config,
+        len(preparation.loading),
+        0 if config.stage == "ar" else len(preparation.study.keypoints),
+        len(preparation.study.space),
+        preparation.fix_heading,
+        fixed_shape(config),
+    )
+
+
+def fixed_shape(config: FitConfig) -> TileShape:
+    """One shape of tiles for any sessions, so that none can change the result of another."""
+    assert config.tile_frames is not None
+    lanes = max(8, config.tile_frames // config.segment_frames // 8 * 8)
+    return TileShape(lanes, config.segment_frames)
+
+
+# ------------------------------------------------------------------ the chain
+
+
+class _Labeller(FullSampler):
+    """Draws every segment as it would without the segments beside it in the tile.
+
+    Of a tile that is computed again in float64, only the segments that float32 cannot draw are
+    taken. The moments are not those of what is left.
+    """
+
+    def _again(
+        self, tile: Tile, tables: FullTables, given: TileInput, number: int, is_last: bool
+    ) -> TileOutput:
+        double = super()._again(tile, tables, given, number, is_last)
+        single = self._sample(on_device(tables, self.dtype), given, number, is_last)
+        is_bad = np.asarray(single.first_bad) < single.local.shape[1]
+        is_bad |= ~(np.asarray(single.kept) > _SMALLEST_KEPT[self.dtype])
+        z = np.where(is_bad[:, None], double.z, single.z)
+        local = np.where(is_bad[:, None, None], double.local, single.local)
+        return double._replace(z=z, local=local)  # type: ignore[arg-type]
+
+
+class _Run:
+    """Sweeps over a chain with fixed parameters, sessions leaving it as they settle."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        preparation: Preparation,
+        config: FitConfig,
+        fitted: StartModel,
+        plan: Plan,
+        n_in_flight: int,
+        tell: Tell,
+        lock: Lock,
+    ) -> None:
+        self.plan = plan
+        self.chain, self.preparation, self.config, self.fitted = chain, preparation, config, fitted
+        self.tell, self.lock = tell, lock
+        self.flight = Flight(n_in_flight, on_less=self._say_less)
+        self.has_settled = True
+        self._number = fitted.n_sweeps
+        self._is_new = np.array([s.name not in fitted.sessions for s in chain.index.sessions])
+
+    @property
+    def next_number(self) -> int:
+        """Of the next sweep, for random numbers."""
+        return self._number
+
+    def _say_less(self, n: int) -> None:
+        self.tell(Noted(f"out of memory: from now on {n} tile{'s' if n > 1 else ''} at a time"))
+
+    def _sampler(self, which: np.ndarray) -> Sampler:
+        config = self.config
+        sampler = self._ar_sampler(self.chain.only(which))
+        if config.stage == "ar":
+            return sampler
+        variance = first_noise_variance(config, self.fitted)
+        variance = np.broadcast_to(variance, self.chain.n_keypoints).astype(np.float64)
+        full = full_sampler(sampler, self.preparation, config, variance)
+        return _Labeller(sampler, full.observation, full.settings)
+
+    def _ar_sampler(self, chain: Chain) -> Sampler:
+        config = self.config
+        return Sampler(
+            chain, n_states=config.n_states, segment_frames=config.segment_frames,
+            flight=self.flight, seed=config.seed, precision=config.precision,
+            shape=fixed_shape(config),
+        )  # fmt: skip
+
+    def settle(self, most: int) -> dict[str, int]:
+        """Sweep until the labels of every session have settled; returns sweeps by session."""
+        index = self.chain.index
+        names = [session.name for session in index.sessions]
+        is_open = index.n_modelled > 0
+        n_sweeps = dict.fromkeys(names, 0)
+        shape = fixed_shape(self.config)
+        parameters = self.fitted.parameters
+        n_annealed = min(ANNEAL_SWEEPS, most // 2) if self.config.stage != "ar" else 0
+        path = annealed(parameters, n_annealed)
+        is_new = is_open & self._is_new
+        if is_new.any():
+            labeller = self._ar_sampler(self.chain)
+            warm_start(labeller, is_new, path[0] if path else parameters, self._number, shape)
+        self._number += WARM_SWEEPS  # also without, as nothing may depend on other sessions
+        changes: list[list[float]] = [[] for _ in names]
+        for done in range(1, most + 1):
+            if not is_open.any():
+                break
+            is_annealed = done <= n_annealed
+            groups = [(is_open & self._is_new, path[done - 1])] if is_annealed else []
+            groups.append((is_open & ~self._is_new if is_annealed else is_open, parameters))
+            for which, now in groups:
+                for row, share in (self._sweep(which, now) if which.any() else {}).items():
+                    n_sweeps[names[row]] = done
+                    if now is parameters:
+                        changes[row].append(share)
+                        is_open[row] = not has_settled(changes[row])
+            self._number += 1
+            self.tell(SessionsSettled(done, int((~is_open).sum()), len(names)))
+        self.has_settled = not is_open.any()
+        if not self.has_settled:
+            rest = [names[row] for row in np.flatnonzero(is_open)]
+            self.tell(Noted(_still_open(rest, most, n_annealed + LEAST_SWEEPS)))
+        return n_sweeps
+
+    def _sweep(self, which: np.ndarray, parameters: Parameters) -> dict[int, float]:
+        """One sweep over some sessions; returns the share of changed labels by session."""
+        rows = np.flatnonzero(which)
+        changed, total = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
+        lock = threading.Lock()
+
+        def watch(tile: Any, before: np.ndarray, after: np.ndarray) -> None:
+            n = len(tile.length)
+            is_own = np.arange(after.shape[1]) < tile.length[:, None]
+            differs = ((before[:n] != after[:n]) & is_own).sum(1)
+            with lock:
+                np.add.at(changed, tile.session, differs)
+                np.add.at(total, tile.session, tile.length)
+
+        sampler = self._sampler(which)
+        sampler.watch = watch
+        sampler.draw(parameters, self._number)
+        self.lock.renew()
+        shares = changed / np.maximum(1, total)
+        return dict(zip(rows.tolist(), shares.tolist(), strict=True))
+
+    def certainty(self) -> LabelCertainty:
+        """Of the labels as they are."""
+        return LabelCertainty(self._ar_sampler(self.chain), self.fitted.parameters)
+
+    def labels_of(self, row: int) -> np.ndarray:
+        index = self.chain.index
+        first, length = int(index.first[row]), int(index.length[row])
+        return np.array(self.chain.syllable[first + index.lags : first + length])
+
+
+class _Comparison:
+    """How well labels agree: with those of the fit, and those of one session with themselves.
+
+    Two samples of the labels of a session are two runs with different random numbers: sweeps of
+    one chain are alike for longer than anybody would wait.
+    """
+
+    def __init__(
+        self,
+        preparation: Preparation,
+        config: FitConfig,
+        fitted: StartModel,
+        plan: Plan,
+        n_in_flight: int,
+        lock: Lock,
+        scratch: str | None,
+    ) -> None:
+        self._preparation, self._config, self._fitted = preparation, config, fitted
+        self._plan, self._n_in_flight = replace(plan, kept_bytes=0), n_in_flight
+        self._lock, self._scratch = lock, scratch
+
+    def again(self, run: _Run, sessions: Sequence[Session], most: int) -> tuple[float, float]:
+        """Of sessions of the fit that a run has labelled again."""
+        names = {session.name for session in sessions}
+        index = run.chain.index
+        which = np.array([s.name in names for s in index.sessions]) & (index.n_modelled > 0)
+        rows = np.flatnonzero(which).tolist()
+        if not rows:
+            return float("nan"), float("nan")
+        same = n_frames = 0
+        for row in rows:
+            now = run.labels_of(row)
+            same += int((now == self._labels_of_fit(index.sessions[row])).sum())
+            n_frames += len(now)
+        long_enough = [row for row in rows if index.length[row] >= _LONG_ENOUGH]
+        # The shortest that tells enough, else the longest.
+        one = min(long_enough, key=lambda row: index.length[row], default=None)
+        if one is None:
+            one = max(rows, key=lambda row: index.length[row])
+        twin = self._labels(index.sessions[one], most, seed=1, is_new=False)
+        return same / n_frames, float((twin == run.labels_of(one)).mean())
+
+    def as_new(self, session: Session | None, most: int) -> tuple[float, float]:
+        """Of a session of the fit, labelled as if the model had never seen it."""
+        if session is None or session.n_frames <= self._config.lags:
+            return float("nan"), float("nan")
+        first, second = (self._labels(session, most, seed=n, is_new=True) for n in (0, 1))
+        fit = self._labels_of_fit(session)
+        return float((first == fit).mean()), float((first == second).mean())
+
+    def _labels_of_fit(self, session: Session) -> np.ndarray:
+        return self._fitted.labels_of(session.name, self._config.lags)
+
+    def _labels(self, session: Session, most: int, *, seed: int, is_new: bool) -> np.ndarray:
+        """Labels of one session by a run of its own."""
+        seed = (self._config.seed + seed) % 2**63
+        config = replace(self._config, sessions=(session.name,), seed=seed)
+        preparation = replace(self._preparation, sessions=(session,))
+        start = replace(self._fitted, scale={}) if is_new else self._fitted
+        with make_chain(preparation, config, self._plan, self._scratch) as chain:
+            load(chain, preparation, config, start, self._n_in_flight)
+            run = _Run(
+                chain, preparation, config, start, self._plan, self._n_in_flight, lambda _: None,
+                self._lock,
+            )  # fmt: skip
+            run.settle(most)
+            return run.labels_of(0)
+
+
+def _still_open(names: Sequence[str], most: int, least: int) -> str:
+    """What to say about sessions that had not settled."""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    why = "still changing" if most >= least else "perhaps still changing"
+    return (
+        f"labels {why} after {most} sweeps: {', '.join(names[:_MOST_NAMES])}{more}; give more "
+        f"--sweeps (at least {max(least, 2 * LEAST_SWEEPS)} tell whether they have settled)"
+    )
+
+
+def has_settled(changes: Sequence[float]) -> bool:
+    """Whether labels change from sweep to sweep hardly less than they did before.
+
+    Labels are samples and never stop changing; they have settled when the mean share that changes
+    is no longer falling: over the last five sweeps at least 97 % of that over the five before.
+    """
+    if len(changes) < LEAST_SWEEPS:
+        return False
+    before, now = np.mean(changes[-2 * _WINDOW : -_WINDOW]), np.mean(changes[-_WINDOW:])
+    return bool(now >= _STILL_FALLING * before)
+
+
+# ------------------------------------------------------------------ the new version
+
+
+def _write(
+    root: access.Group,
+    start: StartModel,
+    chain: Chain,
+    preparation: Preparation,
+    config: FitConfig,
+    chosen: Sequence[Session],
+    certainty: LabelCertainty | None,
+) -> LabelWriter:
+    """All sessions that have labels now: the chosen ones from the chain, the others as before."""
+    new = {session.name for session in chosen}
+    sessions = tuple(s for s in access.sessions(root) if s.name in new or s.name in start.sessions)
+    names = label_names(chain, config)
+    writer = LabelWriter(
+        root,
+        start.name,
+        sessions=sessions,
+        settings=preparation.study,
+        names=names,
+        n_latent=chain.n_latent,
+        parameters_version=str(start.labels.attrs["parameters"]),
+        scale=[
+            preparation.scale[s.index] if s.name in new else start.scale[s.name] for s in sessions
+        ],
+    )
+    numbered = Numbered(chain, np.arange(config.n_states))
+    variance = np.asarray(first_noise_variance(config, start))
+    write_labels(writer, numbered, chain, names, variance, only=new, certainty=certainty)
+    copy_labels(root, start.name, start.version, writer, names, without=new)
+    return writer
+
+
+def _count_kept(writer: LabelWriter, certainty: LabelCertainty, chosen: Sequence[Session]) -> None:
+    """Add the sessions that keep their labels to the mean certainty by syllable."""
+    new = {session.name for session in chosen}
+    for row, session in enumerate(writer.sessions):
+        if session.name in new:
+            continue
+        for start in range(0, session.n_frames, writer.block_frames):
+            block = (row, start, min(start + writer.block_frames, session.n_frames))
+            certainty.add(writer.read("syllable", *block), writer.read("certainty", *block))
+
+
+class _Written:
+    """Labels of a version that has just been written, sessions end to end."""
+
+    def __init__(self, writer: LabelWriter, lags: int) -> None:
+        self._writer = writer
+        self.index = ChainIndex.of(writer.sessions, lags)
+        self._row = {session.name: row for row, session in enumerate(writer.sessions)}
+
+    @property
+    def syllable(self) -> _Written:
+        return self
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        start, stop, _ = key.indices(self.index.n_frames)
+        first, parts = self.index.first, []
+        low, high = np.searchsorted(first, [start, stop - 1], side="right") - 1
+        for session in range(int(low), int(high) + 1):
+            begin, length = int(first[session]), int(self.index.length[session])
+            a, b = max(0, start - begin), min(length, stop - begin)
+            row = self._row[self.index.sessions[session].name]
+            parts.append(self._writer.read("syllable", row, a, b))
+        return np.concatenate(parts) if parts else np.zeros(0, np.int16)
+
+
+def _statistics(writer: LabelWriter, config: FitConfig) -> dict[str, Any]:
+    return label_statistics(_Written(writer, config.lags), config.n_states)

@@ -1,0 +1,251 @@
+"""What a fit may take of the machine, and what one tile takes of the device."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from kpms_zarr.compute.kernels.dynamics import Dynamics
+from kpms_zarr.compute.kernels.pose import PoseMap
+from kpms_zarr.compute.memory import parse_size
+from kpms_zarr.compute.sampler.certainty import certainty_of_tile, made_up_borders
+from kpms_zarr.compute.sampler.full_tile import (
+    FixedSettings,
+    FullTables,
+    TileInput,
+    sample_full_tile,
+)
+from kpms_zarr.compute.sampler.placement import HOMES
+from kpms_zarr.compute.sampler.segments import TileShape
+from kpms_zarr.compute.sampler.stream import in_flight
+from kpms_zarr.compute.sampler.sweep import Parameters, on_device, sample_tile, tables_of
+from kpms_zarr.store.errors import InputError, Problem
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a computation may take of the machine; nothing in it changes a result.
+
+    Attributes
+    ----------
+    device_memory : str, int or None
+        Such as ``"4GB"``, or bytes; None = 60 % of what the device has free. On a CPU, whose
+        memory is that of the host, a third of that.
+    host_memory : str, int or None
+        All that the process may take, without the device memory where the device is a CPU; None =
+        60 % of what machine and cgroup have free, of which the device gets its third on a CPU.
+    tiles_in_flight : int or None
+        None = as many as the device can use and the budget allows.
+    home : str or None
+        Where the state of the chain lies: ``"device"``, ``"host"`` or ``"disk"``; None = the first
+        of these that the budget allows (on a CPU never the first, which is the second there).
+    scratch : str or None
+        Folder for ``"disk"``; None = that of the environment variable TMPDIR.
+    """
+
+    device_memory: str | int | None = None
+    host_memory: str | int | None = None
+    tiles_in_flight: int | None = None
+    home: str | None = None
+    scratch: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name in ("device_memory", "host_memory"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, parse_size(value))
+        n = self.tiles_in_flight
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= 256):
+            problems.append(
+                Problem("a whole number from 1 to 256", repr(n), "--tiles-in-flight", "give one")
+            )
+        if self.home is not None and self.home not in HOMES:
+            choices = f"one of {', '.join(HOMES)}"
+            problems.append(Problem(choices, repr(self.home), "--home", f"give {choices}"))
+        if problems:
+            raise InputError.of(problems)
+
+
+@dataclass(frozen=True)
+class TileSizes:
+    """What the size of a tile on the device depends on.
+
+    Attributes
+    ----------
+    shape : TileShape
+    n_states, n_latent, lags, n_keypoints, n_space : int
+        0 keypoints: the AR stage.
+    precision : str
+    """
+
+    shape: TileShape
+    n_states: int
+    n_latent: int
+    lags: int
+    n_keypoints: int
+    n_space: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class TileMemory:
+    """Bytes of one tile on the device.
+
+    Attributes
+    ----------
+    given, left, temporary : int
+        What goes in, what comes out, what is held meanwhile.
+    """
+
+    given: int
+    left: int
+    temporary: int
+
+    @property
+    def total(self) -> int:
+        """All three."""
+        return self.given + self.left + self.temporary
+
+
+def tile_memory(sizes: TileSizes, settings: FixedSettings | None = None) -> TileMemory:
+    """Compile a tile and ask the compiler what it takes; the fit then runs what was compiled.
+
+    Parameters
+    ----------
+    sizes : TileSizes
+    settings : FixedSettings, optional
+        Of the full stage; default: its defaults.
+    """
+    dtype = np.dtype(sizes.precision)
+    with jax.enable_x64(dtype == np.float64):
+        if sizes.n_keypoints:
+            arguments = (made_up_tables(sizes), made_up_tile(sizes))
+            lowered = sample_full_tile.lower(
+                *arguments, np.zeros(2, np.uint32), np.int32(0), np.bool_(False),
+                settings=settings or DEFAULT_SETTINGS, lags=sizes.lags,
+            )  # fmt: skip
+        else:
+            tables = made_up_tables(sizes)
+            lowered = sample_tile.lower(
+                tables.hmm, tables.weight_bias, *_made_up_ar_tile(sizes),
+                np.zeros(2, np.uint32), np.int32(0), lags=sizes.lags,
+                n_frames=sizes.shape.n_frames,
+            )  # fmt: skip
+        return _memory_of(lowered)
+
+
+def certainty_memory(sizes: TileSizes) -> TileMemory:
+    """The same of a tile of :class:`LabelCertainty`."""
+    dtype = np.dtype(sizes.precision)
+    with jax.enable_x64(dtype == np.float64):
+        x, *_ = _made_up_ar_tile(sizes)
+        lowered = certainty_of_tile.lower(
+            made_up_tables(sizes).hmm, x, *made_up_borders(sizes.shape, sizes.n_states, dtype),
+            lags=sizes.lags,
+        )  # fmt: skip
+        return _memory_of(lowered)
+
+
+def _memory_of(lowered: Any) -> TileMemory:
+    found = lowered.compile().memory_analysis()
+    given = int(getattr(found, "argument_size_in_bytes", 0))
+    left = int(getattr(found, "output_size_in_bytes", 0))
+    temporary = int(getattr(found, "temp_size_in_bytes", 0))
+    if not temporary:  # a backend that does not say: as on a CPU, and half as much again
+        temporary = 12 * (given + left)
+    return TileMemory(given, left, temporary)
+
+
+DEFAULT_SETTINGS = FixedSettings(5, 10.0, 1e6, False)
+
+
+def made_up_tables(sizes: TileSizes) -> FullTables:
+    """Parameters of the right shapes on the device: a random walk, all states alike."""
+    n, m, lags, k = sizes.n_states, sizes.n_latent, sizes.lags, sizes.n_keypoints
+    weight_bias = np.zeros((n, m, m * lags + 1))
+    weight_bias[:, :, -m - 1 : -1] = np.eye(m)
+    dynamics = Dynamics(weight_bias, np.tile(0.1 * np.eye(m), (n, 1, 1)))
+    even = np.full(n, 1 / n)
+    tables = FullTables(
+        tables_of(Parameters(dynamics, even, np.tile(even, (n, 1)))),
+        weight_bias,
+        PoseMap(np.zeros((k, sizes.n_space, m)), np.zeros((k, sizes.n_space))),
+        np.ones(k),
+        np.asarray(1.0),
+    )
+    result: FullTables = on_device(tables, np.dtype(sizes.precision))
+    return result
+
+
+def made_up_tile(sizes: TileSizes, seed: int = 0) -> TileInput:
+    """One tile of the full stage in which a random walk is tracked."""
+    rng = np.random.default_rng(seed)
+    b, t, lags = sizes.shape.n_segments, sizes.shape.n_frames, sizes.lags
+    m, d, k = sizes.n_latent, sizes.n_space, sizes.n_keypoints
+    local = rng.normal(size=(b, t + 2 * lags, m + d + 1 + k)).astype(sizes.precision)
+    local[..., -k:] = 1
+    observed = rng.normal(size=(b, t + lags, k * d + k)).astype(np.float32)
+    observed[..., -k:] = 1
+    return TileInput(
+        local,
+        observed,
+        np.zeros((b, t + lags), np.int32),
+        np.zeros(b, np.int32),
+        np.full(b, t, np.int32),
+        np.full(b, lags, np.int32),
+        rng.integers(0, 2**32, (b, 2), dtype=np.uint32),
+    )
+
+
+def _made_up_ar_tile(sizes: TileSizes) -> tuple[Any, ...]:
+    b, t = sizes.shape.n_segments, sizes.shape.n_frames
+    return (
+        np.zeros((b, sizes.lags + t, sizes.n_latent), sizes.precision),
+        np.zeros(b, np.int32),
+        np.zeros(b, np.int32),
+        np.full(b, t, np.int32),
+        np.zeros((b, 2), np.uint32),
+        np.zeros(b, np.int32),
+    )
+
+
+def time_of_tile(sizes: TileSizes, settings: FixedSettings, n_in_flight: int) -> float:
+    """Seconds of one tile when so many are in flight, on made-up data, after one round to compile.
+
+    Parameters
+    ----------
+    sizes : TileSizes
+    settings : FixedSettings
+    n_in_flight : int
+    """
+    is_double = np.dtype(sizes.precision) == np.float64
+    with jax.enable_x64(is_double):
+        tables = made_up_tables(sizes)
+    seed = np.zeros(2, np.uint32)
+
+    def run(number: int) -> None:
+        if sizes.n_keypoints:
+            found = sample_full_tile(
+                tables, made_up_tile(sizes, number), seed, np.int32(number), np.bool_(False),
+                settings=settings, lags=sizes.lags,
+            )  # fmt: skip
+        else:
+            found = sample_tile(
+                tables.hmm, tables.weight_bias, *_made_up_ar_tile(sizes), seed, np.int32(number),
+                lags=sizes.lags, n_frames=sizes.shape.n_frames,
+            )  # fmt: skip
+        jax.block_until_ready(found)
+
+    def rounds(n: int) -> float:
+        began = time.perf_counter()
+        for _ in in_flight(run, range(n), n_in_flight, is_double=is_double):
+            pass
+        return time.perf_counter() - began
+
+    rounds(n_in_flight)
+    return rounds(3 * n_in_flight) / (3 * n_in_flight)

@@ -1,0 +1,291 @@
+"""Commit a chain between two sweeps, and bring it back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from kpms_zarr.compute.alignment.alignment import AlignmentSettings
+from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.mapreduce import BlockReader
+from kpms_zarr.compute.runs.preparation import Preparation
+from kpms_zarr.compute.runs.publish import Numbered, order_of
+from kpms_zarr.compute.runs.stages import n_sweeps_of
+from kpms_zarr.compute.runs.summaries import count_labels
+from kpms_zarr.compute.sampler.chain import NO_STATE, Chain
+from kpms_zarr.compute.sampler.trace import Progress
+from kpms_zarr.compute.tracking.outliers import from_store, screen_of, to_attrs, to_store
+from kpms_zarr.store.core import access, layout
+from kpms_zarr.store.core.access import Session, StoreLike
+from kpms_zarr.store.core.blocks import iter_blocks
+from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
+from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.model.checkpoints import Checkpoint, Checkpoints, read_checkpoint
+from kpms_zarr.store.study.settings import keypoint_columns, read_settings, subset_keypoints
+
+MINUTES = 5.0
+"""A commit is made after so long at the latest."""
+
+
+@dataclass
+class Committer:
+    """Commits every so often.
+
+    Attributes
+    ----------
+    checkpoints : Checkpoints
+    chain : Chain
+    preparation : Preparation
+    config : FitConfig
+    hashes : dict of str to str
+        Of the tracking files of the sessions.
+    every : int
+        Sweeps between two commits, at most.
+    notes : list of str
+        What was said so far.
+    from_version : str or None
+        Model that the fit went on from.
+    """
+
+    checkpoints: Checkpoints
+    chain: Chain
+    preparation: Preparation
+    config: FitConfig
+    hashes: Mapping[str, str]
+    every: int
+    notes: list[str]
+    from_version: str | None = None
+    _last: int = -1
+    _when: float = field(default_factory=time.monotonic)
+
+    def is_due(self, progress: Progress) -> bool:
+        """Whether enough sweeps or minutes have passed since the last commit."""
+        n_new = progress.done - self._last
+        return n_new >= self.every or (n_new > 0 and time.monotonic() - self._when > 60 * MINUTES)
+
+    def commit(self, progress: Progress) -> int | None:
+        """Commit where the chain stands.
+
+        Returns
+        -------
+        int or None
+            Bytes before compression; None when that sweep is committed already.
+        """
+        if progress.done == self._last:
+            return None
+        chain, preparation = self.chain, self.preparation
+        order = order_of(chain, self.config.n_states)
+        numbered = Numbered(chain, order)
+        sessions = chain.index.sessions
+
+        def read(row: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+            first = int(chain.index.first[row])
+            rows = slice(first + start, first + stop)
+            return numbered[rows], chain.local[rows]
+
+        values, attrs = progress.to_store()
+        number = np.empty(len(order), np.int64)
+        number[order] = np.arange(len(order))
+        values |= {
+            "state_number": number,
+            "pose_loading": preparation.loading,
+            "pose_mean": preparation.mean,
+        }
+        if preparation.screen is not None:
+            values |= to_store(preparation.screen.model)
+        n_bytes = self.checkpoints.commit(
+            progress.done,
+            n_sweeps_in_all=n_sweeps_of(self.config),
+            sessions=sessions,
+            table=self._table(sessions),
+            n_features=chain.local.shape[1],
+            dtype=self.config.precision,
+            read=read,
+            values=values,
+            traces=progress.trace.to_arrays(self.config.n_states),
+            attrs={**attrs, **self._attrs()},
+        )
+        self._last, self._when = progress.done, time.monotonic()
+        return n_bytes
+
+    @property
+    def committed(self) -> int | None:
+        """Sweeps that are committed; None when nothing is yet."""
+        return None if self._last < 0 else self._last
+
+    def resumed(self, n_sweeps: int) -> None:
+        """Take note that a commit was read back."""
+        self._last = n_sweeps
+
+    def _table(self, sessions: tuple[Session, ...]) -> dict[str, Any]:
+        study = self.preparation.study
+        text = {
+            "keypoint": study.keypoints,
+            "space": study.space,
+            "source_hash": [self.hashes[session.name] for session in sessions],
+            "feature": self._features(),
+        }
+        scale = np.array([self.preparation.scale[session.index] for session in sessions])
+        return {**{k: np.asarray(v, dtype=object) for k, v in text.items()}, "scale": scale}
+
+    def _features(self) -> list[str]:
+        study, chain = self.preparation.study, self.chain
+        names = [f"latent {i}" for i in range(chain.n_latent)]
+        names += [f"centroid {axis}" for axis in study.space] + ["heading"]
+        names += [f"noise scale {keypoint}" for keypoint in study.keypoints[: chain.n_keypoints]]
+        return names
+
+    def _attrs(self) -> dict[str, Any]:
+        preparation = self.preparation
+        return {
+            "config": self.config.to_dict(),
+            "step_variance": preparation.step_variance,
+            "fix_heading": preparation.fix_heading,
+            "is_turned": preparation.is_turned,
+            "notes": list(self.notes),
+            "from_version": self.from_version,
+            **to_attrs(None if preparation.screen is None else preparation.screen.model),
+        }
+
+
+def config_of(found: Checkpoint) -> FitConfig:
+    """Settings of an unfinished fit; one of before believed every confident keypoint."""
+    return FitConfig.from_dict({"outlier_scale": None, **found.attrs["config"]})
+
+
+def read_preparation(store: StoreLike, found: Checkpoint) -> tuple[FitConfig, Preparation]:
+    """Settings of an unfinished fit, and what it works on.
+
+    Raises
+    ------
+    InputError
+        When sessions of the fit are gone or not what they were.
+    """
+    config = config_of(found)
+    root = access.open_group(store)
+    sessions = _same_sessions(store, root, found)
+    stored = read_settings(root)
+    study = subset_keypoints(stored, config.use_keypoints) if config.use_keypoints else stored
+    scale = {
+        session.index: float(factor)
+        for session, factor in zip(sessions, found.values["scale"], strict=True)
+    }
+    fix_heading = bool(found.attrs["fix_heading"])
+    known = from_store(found.values, found.attrs)
+    screen = None
+    if known is not None:
+        alignment = AlignmentSettings(known.confidence_threshold, fix_heading)
+        screen = screen_of(store, study, alignment, known.scale, sessions=sessions, model=known)
+    columns = keypoint_columns(stored, study.keypoints)
+    reader = BlockReader(store, keypoints=columns, scale=scale, screen=screen)
+    return config, Preparation(
+        sessions,
+        study,
+        reader,
+        None,
+        scale,
+        found.values["pose_loading"],
+        found.values["pose_mean"],
+        float(found.attrs["step_variance"]),
+        fix_heading,
+        bool(found.attrs["is_turned"]),
+        screen,
+    )
+
+
+def source_hashes(root: access.Group) -> dict[str, str]:
+    """Hash of the tracking file by session, "" where the store has none."""
+    group = access.subgroup(root, layout.KEYPOINTS)
+    assert group is not None
+    sessions = access.sessions(root)
+    hashes = np.asarray(group["source_hash"][:])  # type: ignore[index]
+    return {session.name: str(hashes[session.index]) for session in sessions}
+
+
+def _same_sessions(store: StoreLike, root: access.Group, found: Checkpoint) -> tuple[Session, ...]:
+    there = {session.name: session for session in access.require_sessions(root, str(store))}
+    hashes = source_hashes(root)
+    columns = (found.sessions, found.values["n_frames"], found.values["source_hash"])
+    changed = [
+        name
+        for name, n_frames, was in zip(*columns, strict=True)
+        if name not in there or there[name].n_frames != n_frames or hashes[name] != str(was)
+    ]
+    if changed:
+        raise InputError(
+            expected="the sessions that the fit was begun with",
+            found=f"that these are gone or have other data now: {', '.join(changed[:10])}",
+            where=str(store),
+            fix="fit again with --overwrite, or under another --model",
+        )
+    return tuple(there[name] for name in found.sessions)
+
+
+def check_given(store: StoreLike, model: str, given: Mapping[str, Any]) -> None:
+    """Refuse settings, all that a person has typed, that an unfinished fit was not begun with.
+
+    Raises
+    ------
+    InputError
+    """
+    found = read_checkpoint(access.open_group(store), model)
+    if found is not None:
+        check_same(config_of(found), given)
+
+
+def restore(chain: Chain, found: Checkpoint, n_states: int) -> Progress:
+    """Fill a chain with a commit, to the bit."""
+    number = found.values["state_number"].astype(np.int64)
+    state = np.full(n_states + 1, NO_STATE, np.int16)
+    state[number] = np.arange(n_states, dtype=np.int16)
+    lags = chain.index.lags
+    rows = [replace(session, index=row) for row, session in enumerate(chain.index.sessions)]
+    for block in iter_blocks(rows, LABEL_FRAMES_PER_CHUNK):
+        syllable, local = found.read(block.session, block.start, block.stop)
+        labels = state[syllable]
+        labels[: max(0, lags - block.start)] = NO_STATE
+        first = int(chain.index.first[block.session])
+        frames = slice(first + block.start, first + block.stop)
+        chain.syllable[frames] = labels
+        chain.local[frames] = local
+    counts = count_labels(chain, n_states)
+    return Progress.from_store(found.n_sweeps, found.values, found.attrs, found.traces, counts)
+
+
+def check_same(config: FitConfig, given: FitConfig | Mapping[str, Any] | None) -> None:
+    """Refuse settings that differ from those that a fit was begun with.
+
+    Parameters
+    ----------
+    config : FitConfig
+    given : FitConfig or mapping, optional
+        Of a FitConfig the defaults count as not given; of a mapping everything counts.
+
+    Raises
+    ------
+    InputError
+    """
+    if given is None:
+        return
+    is_all = not isinstance(given, FitConfig)
+    whole = FitConfig.from_dict(given) if is_all else given  # type: ignore[arg-type]
+    before, now, default = config.to_dict(), whole.to_dict(), FitConfig().to_dict()  # type: ignore[union-attr]
+    if is_all:
+        now = {name: now[name] for name in given}  # type: ignore[union-attr]
+    problems = [
+        Problem(
+            f"{json.dumps(before[name])}, as in the fit that is resumed",
+            json.dumps(now[name]),
+            "--" + name.replace("_", "-"),
+            "leave it out, or begin again with --overwrite",
+        )
+        for name in now
+        if now[name] != before[name] and (is_all or now[name] != default[name])
+    ]
+    if problems:
+        raise InputError.of(problems)

@@ -1,0 +1,528 @@
+"""Fit a model to a store and publish its labels there; commit on the way, and resume."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.errors import SamplingError
+from kpms_zarr.compute.events import Callback, Committed, Event, Noted, PlanMade, Published
+from kpms_zarr.compute.mapreduce import within
+from kpms_zarr.compute.runs.budget import Budget
+from kpms_zarr.compute.runs.commit import (
+    Committer,
+    check_same,
+    read_preparation,
+    restore,
+    source_hashes,
+)
+from kpms_zarr.compute.runs.interruption import FitInterrupted, Stop, stoppable
+from kpms_zarr.compute.runs.plan import Needs, Plan, make_plan, settle_tiles
+from kpms_zarr.compute.runs.preparation import (
+    Preparation,
+    check_length,
+    first_noise_variance,
+    load,
+    load_data,
+    make_chain,
+    prepare,
+)
+from kpms_zarr.compute.runs.publish import add_levels, publish
+from kpms_zarr.compute.runs.stages import begin, full_sampler, n_sweeps_of, run
+from kpms_zarr.compute.runs.start_model import StartModel, with_start
+from kpms_zarr.compute.sampler.certainty import LabelCertainty
+from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
+from kpms_zarr.compute.sampler.stream import Flight
+from kpms_zarr.compute.sampler.sweep import Sampler
+from kpms_zarr.compute.sampler.trace import Progress, Trace
+from kpms_zarr.compute.sampler.warm import ANNEAL_SWEEPS, annealed, warm_start
+from kpms_zarr.store.core import access, layout
+from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.core.locking import Lock, model_lock
+from kpms_zarr.store.core.names import command
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.model.checkpoints import Checkpoint, Checkpoints
+from kpms_zarr.store.model.models import current_version, open_labels
+
+_TARGET_TOLERANCE = 0.15
+
+Tell = Callable[[Event], None]
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class FitSummary:
+    """What :func:`fit` did.
+
+    Attributes
+    ----------
+    store, model, version : str
+        The labels are in the group ``models/<model>/labels/<version>``.
+    n_sessions, n_frames, n_latent : int
+    n_sweeps : int
+    n_used : int
+        Syllables with at least 0.5 % of the frames.
+    median_duration : float
+        Median bout, in ms.
+    kappa : float
+        At the last sweep.
+    log_likelihood : float
+        Of all that the last stage samples given the parameters, at the last sweep, nat per frame.
+    seconds : float
+        Wall time.
+    notes : tuple of str
+    """
+
+    store: str
+    model: str
+    version: str
+    n_sessions: int
+    n_frames: int
+    n_latent: int
+    n_sweeps: int
+    n_used: int
+    median_duration: float
+    kappa: float
+    log_likelihood: float
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def fit(
+    store: StoreLike,
+    *,
+    model: str,
+    config: FitConfig | None = None,
+    budget: Budget | None = None,
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    save_every: int = 25,
+) -> FitSummary:
+    """Fit a model and publish a syllable for every frame.
+
+    Data stream through the device in tiles of segments, within a budget of memory. Same store,
+    settings, seed, precision and kind of device: the same labels to the bit, whatever the budget,
+    the order of the sessions, and how often the fit was interrupted and resumed.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+        Name of the model; labels go to ``models/<model>/labels/v1``.
+    config : FitConfig, optional
+        When resuming: default, or the same settings as before.
+    budget : Budget, optional
+        Memory to take, and where the chain's state lies.
+    callbacks : sequence of callable
+        Each is given the events of ``compute.events``.
+    resume : bool
+        Go on with an unfinished fit from the last sweep that was committed.
+    overwrite : bool
+        When the model exists, publish a new version and make it current; the old one stays. What
+        an unfinished fit has committed is dropped.
+    save_every : int
+        Sweeps between two commits; one is also made after five minutes.
+
+    Returns
+    -------
+    FitSummary
+
+    Raises
+    ------
+    InputError
+        When the store has no sessions, the model exists or is being fitted, a setting does not
+        fit the data, or no plan fits the budget.
+    FitInterrupted
+        After Ctrl-C or SIGTERM: the last sweep is committed.
+    SamplingError
+        When a draw has no finite result even in float64; what the last complete sweep left is
+        published.
+    OutOfMemoryError
+        When not even one tile fits what is free; the last commit stays.
+    OSError
+        When the storage refuses; the last commit stays.
+    """
+    began = time.perf_counter()
+    if isinstance(save_every, bool) or not isinstance(save_every, int) or save_every < 1:
+        raise InputError(
+            expected="a whole number of sweeps, 1 or more",
+            found=repr(save_every),
+            where="--save-every",
+            fix="leave it out, or give one",
+        )
+    root = access.open_group(store, "r+")
+    access.require_sessions(root, os.fspath(store))
+    said: list[str] = []
+    _check_request(root, store, model, resume=resume, overwrite=overwrite)
+    with model_lock(root, store, model) as lock, stoppable() as stop:
+        tell = partial(_tell, callbacks, said, stop)
+        checkpoints = Checkpoints(root, store, model)
+        checkpoints.tidy()
+        job = _Job(store, model, root, checkpoints, budget or Budget(), tell, said, lock, stop)
+        _check_name(root, store, model, resume=resume, overwrite=overwrite)
+        found = checkpoints.current() if resume else None
+        if found is not None:
+            return job.resume(found, config, save_every, began)
+        return job.fit(config or FitConfig(), save_every, began)
+
+
+# ------------------------------------------------------------------ one fit
+
+
+@dataclass
+class _Job:
+    """One fit, from its plan to its labels."""
+
+    store: StoreLike
+    model: str
+    root: access.Group
+    checkpoints: Checkpoints
+    budget: Budget
+    tell: Tell
+    said: list[str]
+    lock: Lock
+    stop: Stop
+
+    def fit(self, config: FitConfig, save_every: int, began: float) -> FitSummary:
+        start = StartModel.of(self.store, config.from_model) if config.from_model else None
+        if start is not None:
+            config = _goes_on(with_start(config, start, self.tell), start, self.tell)
+        config = settle_tiles(config)
+        with within(self.store, self.budget.host_memory, is_strict=False):
+            preparation = prepare(self.store, config, start, self.tell)
+        self.stop.check()
+        plan = self.plan(preparation, config)
+        with make_chain(preparation, config, plan, self.budget.scratch) as chain:
+            check_length(chain.index, self.store, self.tell)
+            sampler = self.sampler(chain, config, plan)
+            load(chain, preparation, config, start, plan.tiles_in_flight)
+            self.stop.check()
+            first = start.n_sweeps if start else 0
+            if start is not None:
+                first = self.label_new(sampler, preparation, config, start)
+            progress = begin(sampler, config, start, first)
+            self.checkpoints.begin()
+            committer = self.committer(chain, preparation, config, save_every)
+            if start is not None:
+                committer.from_version = f"{start.name}/{start.version}"
+            return self.sweep(sampler, preparation, committer, progress, began)
+
+    def label_new(
+        self, sampler: Sampler, preparation: Preparation, config: FitConfig, start: StartModel
+    ) -> int:
+        """Labels for sessions that the model lacks; returns the number of the first sweep."""
+        index = sampler.chain.index
+        is_new = np.array([s.name not in start.sessions for s in index.sessions])
+        is_new &= index.n_modelled > 0
+        if not is_new.any():
+            return start.n_sweeps
+        text = f"{int(is_new.sum())} sessions that the model {start.name!r} lacks, labelled with it"
+        self.tell(Noted(text))
+        if start.stage == "ar":
+            return warm_start(sampler, is_new, start.parameters, start.n_sweeps)
+        path = annealed(start.parameters, ANNEAL_SWEEPS)
+        number = warm_start(sampler, is_new, path[0], start.n_sweeps)
+        only_new = make_sampler(sampler.chain.only(is_new), config, sampler.flight)
+        variance = np.broadcast_to(first_noise_variance(config, start), sampler.chain.n_keypoints)
+        full = full_sampler(only_new, preparation, config, variance.astype(np.float64))
+        for parameters in path:
+            full.draw(parameters, number)
+            number += 1
+        return number
+
+    def resume(
+        self, found: Checkpoint, given: FitConfig | None, save_every: int, began: float
+    ) -> FitSummary:
+        config, preparation = read_preparation(self.store, found)
+        check_same(config, given)
+        self.said += [str(note) for note in found.attrs.get("notes", ())]
+        self.tell(Noted(f"going on after sweep {found.n_sweeps} of {n_sweeps_of(config)}"))
+        plan = self.plan(preparation, config)
+        with make_chain(preparation, config, plan, self.budget.scratch) as chain:
+            load_data(chain, preparation, config)
+            sampler = self.sampler(chain, config, plan)
+            progress = restore(chain, found, config.n_states)
+            committer = self.committer(chain, preparation, config, save_every)
+            committer.from_version = found.attrs.get("from_version")
+            committer.resumed(found.n_sweeps)
+            return self.sweep(sampler, preparation, committer, progress, began)
+
+    def sweep(
+        self,
+        sampler: Sampler,
+        preparation: Preparation,
+        committer: Committer,
+        progress: Progress,
+        began: float,
+    ) -> FitSummary:
+        """Run what is left, commit on the way, publish; what stops it says how to go on."""
+        try:
+            return self.sweep_on(sampler, preparation, committer, progress, began)
+        except OSError as error:
+            raise self.refused(error, committer.committed) from error
+        except FitInterrupted:
+            raise
+        except KeyboardInterrupt as error:
+            if not self.stop.is_asked or committer.committed is None:
+                raise
+            raise self.interrupted(committer.committed, "stopped at once") from error
+
+    def sweep_on(
+        self,
+        sampler: Sampler,
+        preparation: Preparation,
+        committer: Committer,
+        progress: Progress,
+        began: float,
+    ) -> FitSummary:
+        """Run what is left, commit on the way, publish."""
+        chain, config = sampler.chain, committer.config
+
+        def after_sweep() -> bool:
+            self.lock.renew()
+            if self.stop.is_asked or committer.is_due(progress):
+                self.commit(committer, progress)
+            return not self.stop.is_asked
+
+        self.commit(committer, progress)
+        if self.stop.is_asked and progress.done < n_sweeps_of(config):
+            raise self.interrupted(progress.done, "stopped")
+        failure = None
+        try:
+            run(sampler, preparation, config, progress, self.tell, after_sweep=after_sweep)
+        except SamplingError as error:
+            failure, until = error, progress.done
+            progress = self.go_back(sampler, preparation, config, until)
+        else:
+            self.commit(committer, progress)
+            if progress.done < n_sweeps_of(config):
+                raise self.interrupted(progress.done, "stopped")
+            _check_target(config, progress.trace, chain.index, self.tell)
+        if failure is not None:
+            if not progress.done:
+                self.checkpoints.discard()
+                raise failure
+            self.tell(Noted(f"stopped after {progress.done} sweeps: {failure}"))
+        self.lock.renew()
+        version = publish(
+            self.root, self.model, chain=chain, progress=progress, preparation=preparation,
+            config=config, start=None, from_version=committer.from_version,
+            fit_id=self.checkpoints.fit_id, notes=self.said,
+            certainty=LabelCertainty(sampler, progress.parameters) if config.certainty else None,
+        )  # fmt: skip
+        self.tell(Published(self.model, version))
+        add_levels(self.root, self.model, version, self.tell)
+        try:
+            self.checkpoints.discard()
+        except OSError as error:  # what matters is published; the next fit of the name tidies up
+            self.tell(Noted(f"the progress of the fit could not be removed: {error}"))
+        if failure is not None:
+            raise failure
+        return self.summary(chain, progress, version, began)
+
+    def go_back(
+        self, sampler: Sampler, preparation: Preparation, config: FitConfig, until: int
+    ) -> Progress:
+        """Bring the chain to where it stood before a sweep that failed: the last commit, and the
+        sweeps since then once more, which draw the same numbers."""
+        found = self.checkpoints.current()
+        assert found is not None
+        progress = restore(sampler.chain, found, config.n_states)
+        run(sampler, preparation, config, progress, lambda event: None, until=until)
+        return progress
+
+    def commit(self, committer: Committer, progress: Progress) -> None:
+        """Commit, unless that sweep is committed already."""
+        began = time.perf_counter()
+        n_bytes = committer.commit(progress)
+        if n_bytes is not None:
+            self.tell(Committed(progress.done, n_bytes, time.perf_counter() - began))
+
+    def how_to_resume(self) -> str:
+        return command("fit", self.store, "--model", self.model, "--resume")
+
+    def interrupted(self, n_sweeps: int, how: str) -> FitInterrupted:
+        text = f"{how}; sweep {n_sweeps} is committed; go on with: {self.how_to_resume()}"
+        return FitInterrupted(text, self.model, n_sweeps)
+
+    def refused(self, error: OSError, n_sweeps: int | None) -> OSError:
+        """What the storage said, and how to go on."""
+        what = str(error)
+        if error.errno:
+            what = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
+        text = f"{what}; nothing is committed yet. Mend that and fit again"
+        if n_sweeps is not None:
+            text = (
+                f"{what}; sweep {n_sweeps} is committed. Mend that, then go on with: "
+                f"{self.how_to_resume()}"
+            )
+        return OSError(error.errno, text) if error.errno else OSError(text)
+
+    def plan(self, preparation: Preparation, config: FitConfig) -> Plan:
+        needs = Needs(
+            ChainIndex.of(preparation.sessions, config.lags),
+            config,
+            len(preparation.loading),
+            0 if config.stage == "ar" else len(preparation.study.keypoints),
+            len(preparation.study.space),
+            preparation.fix_heading,
+        )
+        plan = make_plan(needs, self.budget)
+        self.tell(PlanMade(plan))
+        return plan
+
+    def sampler(self, chain: Chain, config: FitConfig, plan: Plan) -> Sampler:
+        def say(n: int) -> None:
+            text = f"out of memory: from now on {n} tile{'s' if n > 1 else ''} at a time"
+            self.tell(Noted(text))
+
+        return make_sampler(chain, config, Flight(plan.tiles_in_flight, on_less=say))
+
+    def committer(
+        self, chain: Chain, preparation: Preparation, config: FitConfig, save_every: int
+    ) -> Committer:
+        return Committer(
+            self.checkpoints, chain, preparation, config, source_hashes(self.root), save_every,
+            self.said,
+        )  # fmt: skip
+
+    def summary(self, chain: Chain, progress: Progress, version: str, began: float) -> FitSummary:
+        trace = progress.trace
+        return FitSummary(
+            os.fspath(self.store),
+            self.model,
+            version,
+            len(chain.index.sessions),
+            chain.index.n_frames,
+            chain.n_latent,
+            progress.done,
+            trace.n_used[-1],
+            float(open_labels(self.store, self.model).attrs["median_duration_overall"]),
+            trace.kappa[-1],
+            trace.log_likelihood[-1],
+            time.perf_counter() - began,
+            tuple(self.said),
+        )
+
+
+def make_sampler(chain: Chain, config: FitConfig, flight: Flight) -> Sampler:
+    """The sampler of the AR stage, from which that of the full stage is made."""
+    assert config.tile_frames is not None
+    return Sampler(
+        chain,
+        n_states=config.n_states,
+        segment_frames=config.segment_frames,
+        flight=flight,
+        seed=config.seed,
+        precision=config.precision,
+        tile_frames=config.tile_frames,
+    )
+
+
+# ------------------------------------------------------------------ before the first sweep
+
+
+def _goes_on(config: FitConfig, start: StartModel, tell: Tell) -> FitConfig:
+    """Settings of a fit that goes on from a model: the same stage keeps its stickiness."""
+    if config.stage == "ar" and start.stage != "ar":
+        raise InputError(
+            expected=f"--stage full to go on from {start.name!r}, a model of the full stage",
+            found="--stage ar",
+            where="--from-model",
+            fix="leave --stage out, or begin without --from-model",
+        )
+    if config.stage != start.stage or config.kappa is not None:
+        return config
+    tell(Noted(f"kappa {start.kappa:.3g}, as the model {start.name!r} ended with"))
+    return replace(config, kappa=start.kappa)
+
+
+def _tell(callbacks: Sequence[Callback], said: list[str], stop: Stop, event: Event) -> None:
+    def pass_on(event: Event) -> None:
+        for callback in callbacks:
+            callback(event)
+
+    stop.say(lambda text: pass_on(Noted(text)))
+    if isinstance(event, Noted):
+        said.append(event.text)
+    pass_on(event)
+
+
+def _check_request(
+    root: access.Group, store: StoreLike, model: str, *, resume: bool, overwrite: bool
+) -> None:
+    """Refuse what cannot be meant, before anything is touched."""
+    path = layout.model_path(model)
+    if resume and overwrite:
+        raise InputError(
+            expected="one of --resume and --overwrite",
+            found="both",
+            where=f"{os.fspath(store)}, model {model!r}",
+            fix="--resume goes on with an unfinished fit, --overwrite begins again",
+        )
+    if resume and access.subgroup(root, path) is None:
+        _check_name(root, store, model, resume=resume, overwrite=overwrite)
+
+
+def _check_name(
+    root: access.Group, store: StoreLike, model: str, *, resume: bool, overwrite: bool
+) -> None:
+    """Refuse a name that is taken, and a resume of what is not there."""
+    where = f"{os.fspath(store)}, model {model!r}"
+    is_published = current_version(root, model) is not None
+    progress = access.subgroup(root, f"{layout.model_path(model)}/chain")
+    n_sweeps = _committed_sweeps(progress)
+    if resume and n_sweeps is None:
+        state = "a fit that is finished" if is_published else "no such fit"
+        raise InputError(
+            expected="an unfinished fit to go on with",
+            found=state,
+            where=where,
+            fix=f"--continue-from {model} --model NEW gives it more sweeps or sessions"
+            if is_published
+            else "leave --resume out to begin it",
+        )
+    if resume or overwrite:
+        return
+    if n_sweeps is not None:
+        raise InputError(
+            expected="a model name that is not in use",
+            found=f"{model!r}, a fit that was interrupted after sweep {n_sweeps}",
+            where=os.fspath(store),
+            fix="add --resume to go on with it, --overwrite to begin again, or choose another "
+            "--model",
+        )
+    if is_published:
+        raise InputError(
+            expected="a model name that is not in use",
+            found=f"{model!r}, which is fitted already",
+            where=os.fspath(store),
+            fix="choose another --model, or add --overwrite to publish a new version of it "
+            "(the old one stays in the store)",
+        )
+
+
+def _committed_sweeps(progress: access.Group | None) -> int | None:
+    current = None if progress is None else progress.attrs.get("current")
+    return int(current[1:]) if isinstance(current, str) else None
+
+
+def _check_target(config: FitConfig, trace: Trace, index: ChainIndex, tell: Tell) -> None:
+    if config.target_duration is None:
+        return
+    fps = max(session.fps for session in index.sessions)
+    found = trace.median_duration[-1] * 1000 / fps
+    if abs(found / config.target_duration - 1) > _TARGET_TOLERANCE:
+        text = (
+            f"the target duration of {config.target_duration:g} ms was not reached: the median is "
+            f"{found:.0f} ms; give more sweeps, or a target that the sessions and frame rate allow"
+        )
+        tell(Noted(text))

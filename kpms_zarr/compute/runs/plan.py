@@ -1,0 +1,376 @@
+"""What a fit will take, worked out before it runs, and refused when it cannot fit."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+import jax
+
+from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.memory import (
+    free_device_memory,
+    free_host_memory,
+    peak_resident_memory,
+    resident_memory,
+)
+from kpms_zarr.compute.runs.budget import (
+    Budget,
+    TileMemory,
+    TileSizes,
+    certainty_memory,
+    tile_memory,
+    time_of_tile,
+)
+from kpms_zarr.compute.runs.start_model import StartModel, with_start
+from kpms_zarr.compute.sampler.certainty import held_bytes
+from kpms_zarr.compute.sampler.chain import ChainIndex
+from kpms_zarr.compute.sampler.full_tile import FixedSettings
+from kpms_zarr.compute.sampler.segments import FRAMES_PER_TILE, TileShape
+from kpms_zarr.compute.sampler.stream import Flight
+from kpms_zarr.store.core import access, layout
+from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.study.selection import select_sessions
+from kpms_zarr.store.study.settings import StudySettings, read_settings, subset_keypoints
+
+_FREE_SHARE = 0.6
+_CPU_SHARE = 1 / 3
+_GPU_TILE_FRAMES = 524_288
+_GPU_TILES = 3
+DEVICE_TILE_FRAMES = (FRAMES_PER_TILE, _GPU_TILE_FRAMES)
+"""Frames of a tile where a person leaves them open, by kind of device."""
+_MARGIN = 1.05
+"""Above what the compiler says: tables, what is rounded up, what is transferred."""
+_WORKING_BYTES = 180_000_000
+"""Beside state and data: blocks that are loaded, counted and committed, and the interpreter's."""
+
+_KEPT_OVERHEAD = 1.12
+"""What blocks of data that stay take of the process for each of their bytes: they lie between what
+was needed to make them (measured: 1.10 at 1 GB in blocks of 1.5 MB)."""
+
+_BETWEEN_RUNS = 1.1
+"""What a compilation leaves behind differs by so much from one process to the next (measured: 686
+to 732 MB resident behind it): a budget that is named as enough must be so for the next one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a computation will take.
+
+    Attributes
+    ----------
+    n_sessions, n_frames, n_latent, n_states : int
+    n_segments, n_segment_frames, n_tiles : int
+        Shape of a tile, and how many there are in a sweep.
+    tiles_in_flight : int
+    home : str
+        Where the state of the chain lies: ``"device"``, ``"host"`` or ``"disk"``.
+    device_bytes, device_limit : int
+        Predicted peak on the device, and what it may be.
+    host_bytes, host_limit : int
+        Predicted peak of the process, the device memory of a CPU left out.
+    state_bytes, data_bytes, kept_bytes : int
+        The state of the chain; the tracked data, and how much of them stays in memory.
+    recent_bytes : int
+        For data around the tiles in flight.
+    moved_bytes : int
+        Between host and device in a sweep of the last stage; on a CPU, between arrays.
+    read_bytes : int
+        From the store in a sweep of the last stage, uncompressed.
+    scratch_bytes : int
+        On local disk.
+    device : str
+        Kind of device.
+    seconds_per_sweep : float or None
+        Of the last stage, when tiles have been timed.
+    """
+
+    n_sessions: int
+    n_frames: int
+    n_latent: int
+    n_states: int
+    n_segments: int
+    n_segment_frames: int
+    n_tiles: int
+    tiles_in_flight: int
+    home: str
+    device_bytes: int
+    device_limit: int
+    host_bytes: int
+    host_limit: int
+    state_bytes: int
+    data_bytes: int
+    kept_bytes: int
+    recent_bytes: int
+    moved_bytes: int
+    read_bytes: int
+    scratch_bytes: int
+    device: str
+    seconds_per_sweep: float | None = None
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a plan follows from.
+
+    Attributes
+    ----------
+    index : ChainIndex
+    config : FitConfig
+        With its ``tile_frames`` settled.
+    n_latent, n_keypoints, n_space : int
+        0 keypoints: the AR stage alone.
+    fix_heading : bool
+    fixed : TileShape, optional
+        In place of the shape that follows from the sessions.
+    """
+
+    index: ChainIndex
+    config: FitConfig
+    n_latent: int
+    n_keypoints: int
+    n_space: int
+    fix_heading: bool = False
+    fixed: TileShape | None = None
+
+    @property
+    def shape(self) -> TileShape:
+        """Shape of a tile."""
+        if self.fixed is not None:
+            return self.fixed
+        frames = self.config.tile_frames or FRAMES_PER_TILE
+        return TileShape.of(self.index, self.config.segment_frames, frames)
+
+    @property
+    def state_row(self) -> int:
+        """Bytes of the state of a frame."""
+        itemsize = 8 if self.config.precision == "float64" else 4
+        return itemsize * (self.n_latent + self.n_space + 1 + self.n_keypoints) + 2
+
+    @property
+    def data_row(self) -> int:
+        """Bytes of the tracked data of a frame."""
+        return 4 * self.n_keypoints * (self.n_space + 1)
+
+    @property
+    def sizes(self) -> TileSizes:
+        """What the size of a tile on the device depends on."""
+        return TileSizes(
+            self.shape, self.config.n_states, self.n_latent, self.config.lags,
+            self.n_keypoints, self.n_space, self.config.precision,
+        )  # fmt: skip
+
+    def tile(self) -> TileMemory:
+        """What a tile of the most demanding stage takes on the device."""
+        settings = fixed_settings(self.config, fix_heading=self.fix_heading)
+        found = tile_memory(self.sizes, settings)
+        if not self.config.certainty:
+            return found
+        other = certainty_memory(self.sizes)
+        return TileMemory(
+            max(found.given, other.given),
+            max(found.left, other.left),
+            max(found.temporary, other.temporary),
+        )
+
+    @property
+    def certainty_bytes(self) -> int:
+        """What is held on the host while certainty is worked out."""
+        config = self.config
+        if not config.certainty:
+            return 0
+        return held_bytes(self.index, self.shape, config.n_states, config.precision)
+
+
+def fixed_settings(config: FitConfig, *, fix_heading: bool) -> FixedSettings:
+    """Settings that are compiled into the tiles of the full stage."""
+    return FixedSettings(
+        config.noise_dof, config.latent_start_variance, config.centroid_start_variance, fix_heading
+    )
+
+
+def settle_tiles(config: FitConfig) -> FitConfig:
+    """Settings with the size of tiles that suits the device, where it was left open."""
+    if config.tile_frames is not None:
+        return config
+    frames = FRAMES_PER_TILE if jax.default_backend() == "cpu" else _GPU_TILE_FRAMES
+    return replace(config, tile_frames=frames)
+
+
+def plan(
+    store: StoreLike,
+    *,
+    config: FitConfig | None = None,
+    budget: Budget | None = None,
+    time_tiles: bool = True,
+) -> Plan:
+    """What a fit of a store would take, without running it.
+
+    Parameters
+    ----------
+    store : path or URL
+    config : FitConfig, optional
+    budget : Budget, optional
+    time_tiles : bool
+        Also run three tiles of made-up data for every one in flight, and predict the time of a
+        sweep.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    InputError
+        When the store has no sessions, or nothing fits the budget.
+    """
+    config = settle_tiles(config or FitConfig())
+    if config.from_model is not None:
+        start = StartModel.of(store, config.from_model)
+        config = with_start(config, start, lambda event: None)
+    root = access.open_group(store)
+    sessions = select_sessions(root, config.sessions, "--sessions")
+    study = read_settings(root)
+    if config.use_keypoints:
+        study = subset_keypoints(study, config.use_keypoints)
+    n_keypoints = 0 if config.stage == "ar" else len(study.keypoints)
+    needs = Needs(
+        ChainIndex.of(sessions, config.lags),
+        config,
+        config.latent_dim or _likely_latent(root, study),
+        n_keypoints,
+        len(study.space),
+        _likely_fixed(root) if config.fix_heading is None else config.fix_heading,
+    )
+    found = make_plan(needs, budget or Budget())
+    if not time_tiles:
+        return found
+    settings = fixed_settings(config, fix_heading=needs.fix_heading)
+    seconds = time_of_tile(needs.sizes, settings, found.tiles_in_flight)
+    return replace(found, seconds_per_sweep=seconds * found.n_tiles)
+
+
+def _likely_latent(root: access.Group, study: StudySettings) -> int:
+    """Components that a fit will take: those of the PCA, or a tenth of what was tracked."""
+    group = access.subgroup(root, layout.PCA)
+    if group is not None and "n_components" in group.attrs:
+        return int(group.attrs["n_components"])  # type: ignore[arg-type]
+    return max(1, min(10, (len(study.keypoints) - 1) * len(study.space) // 2))
+
+
+def _likely_fixed(root: access.Group) -> bool:
+    """Whether heading will be 0 throughout, as in the PCA."""
+    group = access.subgroup(root, layout.PCA)
+    return group is not None and bool(group.attrs.get("fix_heading", False))
+
+
+def make_plan(needs: Needs, budget: Budget) -> Plan:
+    """Choose tiles in flight, home and cache so that the budget holds.
+
+    Raises
+    ------
+    InputError
+        When no choice fits, with the smallest budget that would.
+    """
+    is_cpu = jax.default_backend() == "cpu"
+    device_limit, host_limit = _limits(budget, is_cpu)
+    tile = needs.tile()
+    one = int(_MARGIN * tile.total)
+    n_frames = needs.index.n_frames
+    state, data = needs.state_row * n_frames, needs.data_row * n_frames
+    wanted = budget.tiles_in_flight or (_n_cores() if is_cpu else _GPU_TILES)
+    wanted = min(wanted, max(1, _n_tiles(needs)))
+    least = wanted if budget.tiles_in_flight else 1
+    resident = state + data
+    on_device = resident if budget.home == "device" else 0
+    n = min(wanted, (device_limit - on_device) // one)
+    if n < least:
+        raise _too_small("device", on_device + least * one, device_limit)
+    home = budget.home or ("host" if is_cpu else "device")
+    if home == "device" and resident + n * one > device_limit:
+        home = "host"
+    base = resident_memory() + _WORKING_BYTES + needs.certainty_bytes
+
+    def fixed_of(n_tiles: int) -> int:
+        """What is held whatever else is kept in memory."""
+        recent = 0 if home == "device" else min(data, _recent_bytes(needs, n_tiles))
+        return base + recent + (n_tiles + 1) * (tile.given + tile.left)
+
+    needed = state if home == "host" and budget.home else 0
+    while n > least and fixed_of(n) + needed > host_limit:
+        n -= 1
+    fixed = fixed_of(n)
+    if fixed + needed > host_limit:
+        raise _too_small("host", fixed + needed, host_limit)
+    if home == "host" and fixed + state > host_limit:
+        home = "disk"
+    recent = 0 if home == "device" else min(data, _recent_bytes(needs, n))
+    held = fixed + (state if home == "host" else 0)
+    kept = 0 if home == "device" else int((host_limit - held) / _KEPT_OVERHEAD)
+    if home != "device" and held - recent + _KEPT_OVERHEAD * data <= host_limit:
+        kept, held, recent = data, held - recent, 0  # all of it stays
+    kept = min(kept, data)
+    host_bytes = max(held + int(_KEPT_OVERHEAD * kept), peak_resident_memory())
+    device_bytes = n * one + (resident if home == "device" else 0)
+    moved = 0 if home == "device" else _n_tiles(needs) * (tile.given + tile.left)
+    return Plan(
+        len(needs.index.sessions), n_frames, needs.n_latent, needs.config.n_states,
+        needs.shape.n_segments, needs.shape.n_frames, _n_tiles(needs), n, home,
+        device_bytes, device_limit, host_bytes, host_limit,
+        state, data, kept, recent, moved,
+        0 if home == "device" else data - kept, state if home == "disk" else 0,
+        jax.local_devices()[0].device_kind,
+    )  # fmt: skip
+
+
+def _limits(budget: Budget, is_cpu: bool) -> tuple[int, int]:
+    """Bytes of device and host."""
+    free = _FREE_SHARE * (free_host_memory() + resident_memory())
+    on_device = free_device_memory()
+    if is_cpu or on_device is None:
+        device, host = int(_CPU_SHARE * free), int((1 - _CPU_SHARE) * free)
+    else:
+        device, host = int(_FREE_SHARE * on_device), int(free)
+    given = (budget.device_memory, budget.host_memory)
+    return (
+        device if given[0] is None else int(given[0]),
+        host if given[1] is None else int(given[1]),
+    )
+
+
+def _recent_bytes(needs: Needs, n_in_flight: int) -> int:
+    """Room for the blocks of data around the tiles from the first read ahead to the last used."""
+    flight = Flight(n_in_flight)
+    n_tiles = flight.n_ahead + 3 * n_in_flight + 2
+    frames = 2 * needs.shape.n_segments * needs.shape.n_frames + 2 * FRAMES_PER_CHUNK
+    return n_tiles * frames * needs.data_row
+
+
+def _n_tiles(needs: Needs) -> int:
+    per_tile = needs.shape.n_segments * needs.shape.n_frames
+    return max(1, -(-int(needs.index.n_modelled.sum()) // per_tile))
+
+
+def _n_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _too_small(what: str, needed: int, limit: int) -> InputError:
+    if what == "host":
+        needed = int(_BETWEEN_RUNS * needed)
+    needed_text, limit_text = _megabytes(needed, up=True), _megabytes(limit, up=False)
+    return InputError(
+        expected=f"a --{what}-memory of at least {needed_text}",
+        found=limit_text,
+        where=f"plan of the computation ({what} memory)",
+        fix=f"give --{what}-memory {needed_text}"
+        + (", or a smaller tile_frames in --config" if what == "device" else ""),
+    )
+
+
+def _megabytes(n_bytes: int, *, up: bool) -> str:
+    return f"{-(-n_bytes // 10**6) if up else n_bytes // 10**6}MB"

@@ -1,0 +1,327 @@
+"""How certain the label of every frame is: its posterior probability in the uncut session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kpms_zarr.compute.kernels.hmm import HmmTables, window
+from kpms_zarr.compute.kernels.marginals import label_marginals
+from kpms_zarr.compute.sampler.chain import ChainIndex
+from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape, tiles
+from kpms_zarr.compute.sampler.stream import Flight, gather_labels, gather_latent, pad, run_tasks
+from kpms_zarr.compute.sampler.sweep import Parameters, Sampler, on_device, tables_of
+
+STEPS = 256
+"""Certainty is rounded to multiples of 1 / 256: exact in float16, and it compresses well."""
+
+_UNKNOWN = -1
+_TOLERANCE = 1e-4
+"""What a segment was given may differ by so much, in total variation of the posterior at its
+border, from what its neighbour says in the end: far less than what is rounded."""
+
+_PASSES_AT_ONCE = 8
+_GROUP_FRAMES = 1_000_000
+_GROUP_TILES = 4
+_ROWS = 1024
+
+
+@partial(jax.jit, static_argnames=("lags",))
+def certainty_of_tile(
+    tables: HmmTables,
+    x: jax.Array,
+    z: jax.Array,
+    before: jax.Array,
+    after: jax.Array,
+    length: jax.Array,
+    *,
+    lags: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Certainty of a tile, and what its segments tell their neighbours.
+
+    Parameters
+    ----------
+    tables : HmmTables
+    x : (segment, lag + frame, latent)
+    z : (segment, frame) int32
+    before, after : (segment, state)
+        What the neighbours say (see :func:`label_marginals`).
+    length : (segment,) int32
+    lags : int
+
+    Returns
+    -------
+    certainty : (segment, frame) int16
+        In steps of 1 / 256; -1 = not a number.
+    predicted, message : (segment, state)
+    """
+    windows = window(x.transpose(1, 2, 0), lags)
+    found = label_marginals(tables, windows, z.T, before.T, after.T, length)
+    steps = jnp.round(found.certainty * STEPS)
+    steps = jnp.where(jnp.isnan(steps), _UNKNOWN, steps).astype(jnp.int16)
+    return steps.T, found.predicted.T, found.message.T
+
+
+class _Segments(NamedTuple):
+    """All segments of some sessions, one behind the other.
+
+    Attributes
+    ----------
+    tile : Tile
+    is_first, is_last : ndarray, (segment,) bool
+        Whether it begins or ends its session.
+    begin : ndarray, (segment,) int64
+        Where its frames lie among those of all.
+    n_frames : int
+        Of a segment that does not end its session.
+    """
+
+    tile: Tile
+    is_first: np.ndarray
+    is_last: np.ndarray
+    begin: np.ndarray
+    n_frames: int
+
+    def rows(self, tile: Tile) -> np.ndarray:
+        """Which of the segments a tile holds."""
+        first = np.searchsorted(self.tile.session, tile.session)
+        return first + (tile.start - self.tile.start[first]) // self.n_frames
+
+
+class LabelCertainty:
+    """Certainty of the labels of a chain, session after session, and its mean by syllable.
+
+    The certainty of a frame is p(z_t = its label | x, parameters), with the latent pose x of the
+    whole session and all other labels summed out. Sessions are cut into segments at fixed places.
+    All segments of some sessions run side by side, each given what its neighbours said in the
+    pass before (at first nothing); those for which that has changed run again, until nothing
+    does. That is message passing on a chain, which ends with the result of the uncut session; as a
+    segment is longer than the past matters, two or three passes do. What was under way with what,
+    and which sessions lie beside, changes nothing.
+
+    Parameters
+    ----------
+    sampler : Sampler
+        Of the chain; neither is changed.
+    parameters : Parameters
+        Those that the labels were drawn with.
+    """
+
+    def __init__(self, sampler: Sampler, parameters: Parameters) -> None:
+        self._chain, self._shape, self._dtype = sampler.chain, sampler.shape, sampler.dtype
+        self._n_states = sampler.n_states
+        self._is_double = self._dtype == np.float64
+        self._tables = on_device(tables_of(parameters), self._dtype)
+        self._flight = Flight(sampler.flight.n, on_less=sampler.flight.on_less)
+        self._total = np.zeros(self._n_states, np.int64)
+        self._number = np.zeros(self._n_states, np.int64)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Of each session in the order of the chain: (frame,) float16, NaN where not known."""
+        for rows in groups(self._chain.index, self._shape):
+            yield from self._of_group(rows)
+
+    def add(self, syllable: np.ndarray, certainty: np.ndarray) -> None:
+        """Count some frames for the mean by syllable, both (frame,)."""
+        is_known = (syllable >= 0) & np.isfinite(certainty)
+        steps = np.rint(certainty[is_known].astype(np.float64) * STEPS).astype(np.int64)
+        number = np.bincount(syllable[is_known], minlength=self._n_states)
+        # Sums of whole numbers below 2^53: exact in any order.
+        total = np.bincount(syllable[is_known], steps, minlength=self._n_states)
+        self._number += number
+        self._total += total.astype(np.int64)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(state,), of what was counted; NaN for syllables that do not occur."""
+        number = np.where(self._number, self._number, 1)
+        return np.where(self._number, self._total / number / STEPS, np.nan)
+
+    def _of_group(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        index = self._chain.index
+        segments = _cut(index, rows, self._shape.n_frames)
+        steps = np.full(int(segments.tile.length.sum()), _UNKNOWN, np.int16)
+        self._settle(segments, steps)
+        stop = np.cumsum(index.n_modelled[rows])
+        for row, end in zip(rows, stop, strict=True):
+            found = np.full(int(index.length[row]), np.nan, np.float16)
+            of_session = steps[end - int(index.n_modelled[row]) : end]
+            known = (of_session / np.float32(STEPS)).astype(np.float16)
+            found[index.lags :] = np.where(of_session == _UNKNOWN, np.float16(np.nan), known)
+            yield found
+
+    def _settle(self, segments: _Segments, steps: np.ndarray) -> None:
+        """Run segments until no border changes; fills ``steps``, (frame of the segments,)."""
+        n = len(segments.tile.length)
+        borders = _Borders(segments, self._n_states, self._dtype)
+        is_open, n_passes = np.ones(n, bool), 0
+        while is_open.any():
+            which = np.flatnonzero(is_open)
+            self._pass(segments, which, borders, steps)
+            n_passes += 1
+            # Where the past matters for long, one after the other: the fewest in all.
+            is_open = borders.open(which, one_by_one=n_passes >= _PASSES_AT_ONCE)
+
+    def _pass(
+        self, segments: _Segments, which: np.ndarray, borders: _Borders, steps: np.ndarray
+    ) -> None:
+        """Run some of the segments once, all with what the pass before has left."""
+        every = segments.tile
+        chosen = Tile(every.session[which], every.start[which], every.length[which])
+        tasks = [Task(False, tile, 0) for tile in tiles(chosen, self._shape)]
+        borders.take(which)
+        update = partial(self._update, segments=segments, borders=borders)
+        results = run_tasks(update, tasks, self._flight, is_double=self._is_double)
+        with closing(results):
+            for task, (certainty, predicted, message) in results:
+                rows = segments.rows(task.tile)
+                borders.predicted[rows] = predicted[: len(rows)]
+                borders.message[rows] = message[: len(rows)]
+                length = task.tile.length
+                for lane, (begin, n) in enumerate(zip(segments.begin[rows], length, strict=True)):
+                    steps[begin : begin + n] = certainty[lane, :n]
+
+    def _update(
+        self, task: Task, *, segments: _Segments, borders: _Borders
+    ) -> tuple[np.ndarray, ...]:
+        tile, shape, rows = task.tile, self._shape, segments.rows(task.tile)
+        found = certainty_of_tile(
+            self._tables,
+            gather_latent(self._chain, tile, shape),
+            gather_labels(self._chain, tile, shape),
+            pad(borders.before[rows], shape, 1),
+            pad(borders.after[rows], shape, 1),
+            pad(tile.length.astype(np.int32), shape, 0),
+            lags=self._chain.index.lags,
+        )
+        return tuple(np.asarray(part) for part in jax.block_until_ready(found))
+
+
+class _Borders:
+    """What segments tell each other: (segment, state) each, segments in order.
+
+    Attributes
+    ----------
+    before, after : ndarray
+        What each segment was last given.
+    predicted, message : ndarray
+        What it then said to the right and to the left.
+    """
+
+    def __init__(self, segments: _Segments, n_states: int, dtype: np.dtype) -> None:
+        shape = (len(segments.tile.length), n_states)
+        self._is_first, self._is_last = segments.is_first, segments.is_last
+        self.before, self.after = np.full(shape, 1 / n_states, dtype), np.ones(shape, dtype)
+        self.predicted, self.message = np.zeros(shape, dtype), np.zeros(shape, dtype)
+        self._forward, self._backward = np.zeros(shape[0], bool), np.zeros(shape[0], bool)
+        self._is_new = True
+
+    def take(self, which: np.ndarray) -> None:
+        """Give segments what their neighbours say now; nothing before anybody has said anything."""
+        if self._is_new:
+            self._is_new = False
+            return
+        right, left = which[~self._is_first[which]], which[~self._is_last[which]]
+        self.before[right] = self.predicted[right - 1]
+        self.after[left] = self.message[left + 1]
+
+    def open(self, ran: np.ndarray, *, one_by_one: bool) -> np.ndarray:
+        """Segments that were given something else than what their neighbours say now: (segment,).
+
+        Parameters
+        ----------
+        ran : ndarray
+            Those that ran since the last call.
+        one_by_one : bool
+            Of each session only the first and the last.
+        """
+        rights = np.unique(np.concatenate([ran, ran + 1]))
+        rights = rights[rights < len(self._is_first)]
+        rights = rights[~self._is_first[rights]]
+        for start in range(0, len(rights), _ROWS):
+            right = rights[start : start + _ROWS]
+            left = right - 1
+            self._forward[right] = self._differs(
+                self.before[right], self.predicted[left], self.message[right]
+            )
+            self._backward[left] = self._differs(
+                self.after[left], self.message[right], self.predicted[left]
+            )
+        forward, backward = self._forward, self._backward
+        if one_by_one:
+            forward = _only_first(forward, self._is_first)
+            backward = _only_first(backward[::-1], self._is_last[::-1])[::-1]
+        return forward | backward
+
+    @staticmethod
+    def _differs(given: np.ndarray, now: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Whether the posterior at a border, a product of both sides, changes with one of them.
+
+        It cannot change by more at any frame behind, as the rest of the chain is the same.
+        """
+        was, found = (side.astype(np.float64) * other for side in (given, now))
+        was /= was.sum(1, keepdims=True)
+        found /= found.sum(1, keepdims=True)
+        return np.abs(was - found).sum(1) / 2 > _TOLERANCE
+
+
+def _only_first(is_open: np.ndarray, is_start: np.ndarray) -> np.ndarray:
+    """The first open segment of each session; ``is_start``: where sessions begin."""
+    which = np.flatnonzero(is_open)
+    session = np.cumsum(is_start)[which]
+    kept = np.zeros_like(is_open)
+    kept[which[np.append(True, session[1:] != session[:-1])[: len(which)]]] = True
+    return kept
+
+
+def _cut(index: ChainIndex, rows: np.ndarray, n_frames: int) -> _Segments:
+    """Segments of some sessions, from their first label on; only the last of each is shorter."""
+    n_modelled = index.n_modelled[rows]
+    n_segments = -(-n_modelled // n_frames)
+    session = np.repeat(rows, n_segments)
+    rank = np.arange(len(session)) - np.repeat(np.cumsum(n_segments) - n_segments, n_segments)
+    start = rank * n_frames
+    length = np.minimum(n_frames, np.repeat(n_modelled, n_segments) - start)
+    is_last = rank == np.repeat(n_segments, n_segments) - 1
+    begin = np.cumsum(length) - length
+    return _Segments(Tile(session, start + index.lags, length), rank == 0, is_last, begin, n_frames)
+
+
+def groups(index: ChainIndex, shape: TileShape) -> list[np.ndarray]:
+    """Sessions that are worked on together: a million frames or a few tiles, or a single one."""
+    most = max(_GROUP_FRAMES, _GROUP_TILES * shape.n_segments * shape.n_frames)
+    groups: list[list[int]] = []
+    held = 0
+    for row, n_frames in enumerate(index.length.tolist()):
+        if not groups or held + n_frames > most:
+            groups.append([])
+            held = 0
+        groups[-1].append(row)
+        held += n_frames
+    return [np.array(rows, np.int64) for rows in groups]
+
+
+def held_bytes(index: ChainIndex, shape: TileShape, n_states: int, precision: str) -> int:
+    """What is held on the host while a chain is worked on, tiles in flight left out."""
+    row = n_states * np.dtype(precision).itemsize
+    most = 0
+    for rows in groups(index, shape):
+        n_segments = int((-(-index.n_modelled[rows] // shape.n_frames)).sum())
+        # Borders and places of segments; certainty of the group, and of a session on its way out.
+        longest = int(index.length[rows].max())
+        n_bytes = n_segments * (4 * row + 64) + 2 * int(index.length[rows].sum()) + 12 * longest
+        most = max(most, n_bytes)
+    return most + 8 * _ROWS * n_states * 8
+
+
+def made_up_borders(shape: TileShape, n_states: int, dtype: np.dtype) -> tuple[Any, ...]:
+    """Labels, what neighbours say, and lengths, for a tile without data."""
+    even = np.full((shape.n_segments, n_states), 1 / n_states, dtype)
+    z = np.zeros((shape.n_segments, shape.n_frames), np.int32)
+    return z, even, np.ones_like(even), np.full(shape.n_segments, shape.n_frames, np.int32)

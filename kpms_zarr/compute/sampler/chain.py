@@ -1,0 +1,178 @@
+"""The chain's per-frame state: one flat array per kind of variable, sessions end to end.
+
+Sessions lie in the order of their names, so that nothing computed here depends on the order in
+which they were ingested.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from kpms_zarr.compute.kernels.rng import session_words
+from kpms_zarr.compute.sampler.placement import Columns, HostRows, make_rows
+from kpms_zarr.store.core.access import Session
+
+BLOCK_FRAMES = 1_000_000
+"""Frames that are handled at once outside the tiles."""
+
+NO_STATE = -1
+"""Label of frames that are not modelled: the first ``lags`` of a session."""
+
+
+@dataclass(frozen=True)
+class ChainIndex:
+    """Where each session lies in the flat arrays.
+
+    Attributes
+    ----------
+    sessions : tuple of Session
+        By name.
+    first : ndarray, (session,) int64
+        First frame of each session in the flat arrays.
+    length : ndarray, (session,) int64
+        Frames of each session.
+    words : ndarray, (session, 2) uint32
+        Identity of each session for random numbers.
+    lags : int
+    """
+
+    sessions: tuple[Session, ...]
+    first: np.ndarray
+    length: np.ndarray
+    words: np.ndarray
+    lags: int
+
+    @classmethod
+    def of(cls, sessions: Sequence[Session], lags: int) -> ChainIndex:
+        """Index of some sessions in any order."""
+        ordered = tuple(sorted(sessions, key=lambda session: session.name))
+        length = np.array([session.n_frames for session in ordered], np.int64)
+        words = np.array([session_words(s.name) for s in ordered], np.uint32).reshape(-1, 2)
+        return cls(ordered, np.cumsum(length) - length, length, words, lags)
+
+    def only(self, which: np.ndarray) -> ChainIndex:
+        """Some of the sessions, where they lie; ``which``: (session,) bool."""
+        sessions = tuple(s for s, is_in in zip(self.sessions, which, strict=True) if is_in)
+        return ChainIndex(
+            sessions, self.first[which], self.length[which], self.words[which], self.lags
+        )
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of all sessions."""
+        return int(self.length.sum())
+
+    @property
+    def n_modelled(self) -> np.ndarray:
+        """Frames with a label, by session: all but the first ``lags``."""
+        return np.maximum(self.length - self.lags, 0)
+
+
+class Chain:
+    """State of every frame, in one of the homes, and the tracked data that it is sampled given.
+
+    Parameters
+    ----------
+    index : ChainIndex
+    n_latent, n_space : int
+    dtype : str
+        Of what is sampled.
+    n_keypoints : int
+        0 for the AR stage alone, which needs neither keypoints nor their noise.
+    home : str
+        Where the state lies: ``"device"``, ``"host"`` or ``"disk"``.
+    scratch : path, optional
+        Folder of the scratch files of ``"disk"``.
+    observed : Segments, optional
+        Where tiles get the tracked data from; default: an array in memory, to be filled.
+
+    Attributes
+    ----------
+    syllable : Rows, (frame,) int16
+    local : Rows, (frame, latent + space + 1 + keypoint)
+        Everything else that is sampled; the next four are columns of it.
+    latent : (frame, latent)
+    centroid : (frame, space)
+    heading : (frame,)
+    noise_scale : (frame, keypoint)
+    observed : Segments, (frame, keypoint * space + keypoint) float32
+        The data: positions (NaN = missing) and prior scales s0 of their noise.
+    """
+
+    def __init__(
+        self,
+        index: ChainIndex,
+        *,
+        n_latent: int,
+        n_space: int,
+        dtype: str,
+        n_keypoints: int = 0,
+        home: str = "host",
+        scratch: str | None = None,
+        observed: Any = None,
+    ) -> None:
+        self.index, self.home = index, home
+        self.n_latent, self.n_space, self.n_keypoints = n_latent, n_space, n_keypoints
+        n = index.n_frames
+        ends = np.cumsum([n_latent, n_space, 1, n_keypoints])
+        self._opened: list[Any] = []
+        self.local = self._keep(make_rows(home, "state", dtype, (n, int(ends[-1])), scratch))
+        self.columns: dict[str, slice | int] = {
+            "latent": slice(0, int(ends[0])),
+            "centroid": slice(int(ends[0]), int(ends[1])),
+            "heading": int(ends[1]),
+            "noise_scale": slice(int(ends[2]), int(ends[3])),
+        }
+        self.latent, self.centroid, self.heading, self.noise_scale = (
+            Columns(self.local, which) for which in self.columns.values()
+        )
+        self.syllable = self._keep(make_rows(home, "syllable", "int16", (n,), scratch))
+        for start in range(0, n, BLOCK_FRAMES):
+            self.syllable[start : start + BLOCK_FRAMES] = NO_STATE
+        if n_keypoints:
+            width = n_keypoints * n_space + n_keypoints
+            if observed is None:
+                observed = HostRows(np.zeros((n, width), np.float32))
+            self.observed = self._keep(observed)
+
+    def _keep(self, rows: Any) -> Any:
+        self._opened.append(rows)
+        return rows
+
+    def only(self, which: np.ndarray) -> Chain:
+        """A view for sampling some of the sessions; the chain itself must stay open."""
+        view = copy.copy(self)
+        view.index, view._opened = self.index.only(which), []
+        return view
+
+    @property
+    def position(self) -> Columns:
+        """(frame, keypoint * space), NaN = missing; of data that lie in memory."""
+        return Columns(self.observed, slice(0, self.n_keypoints * self.n_space))
+
+    @property
+    def prior_scale(self) -> Columns:
+        """(frame, keypoint), s0 of the noise scales; of data that lie in memory."""
+        return Columns(self.observed, slice(self.n_keypoints * self.n_space, None))
+
+    def close(self) -> None:
+        """Let memory and scratch files go."""
+        for rows in self._opened:
+            rows.close()
+
+    def __enter__(self) -> Chain:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

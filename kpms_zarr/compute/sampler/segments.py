@@ -1,0 +1,157 @@
+"""Cut sessions into segments, anew every sweep, and lay them side by side in tiles of one shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kpms_zarr.compute.kernels.rng import SEGMENT_OFFSET
+from kpms_zarr.compute.sampler.chain import ChainIndex
+
+FRAMES_PER_TILE = 12_288
+"""What two tiles of the full stage take (1.2 kB a frame) still fits the shared cache of a usual
+processor: with 16,384 they did not fit 32 MB, and a sweep took half as long again. Small enough for
+float32 sums over a tile, too; sums over tiles are float64."""
+_LANES = 8
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Segments that are updated together; rows beyond ``n_segments`` of the shape are padding.
+
+    Attributes
+    ----------
+    session : ndarray, (segment,) int64
+        Position in the chain's index.
+    start : ndarray, (segment,) int64
+        First frame within the session, at least ``lags``.
+    length : ndarray, (segment,) int64
+    """
+
+    session: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """The one shape that is compiled.
+
+    Attributes
+    ----------
+    n_segments, n_frames : int
+        Segments side by side, and frames of a segment.
+    """
+
+    n_segments: int
+    n_frames: int
+
+    @classmethod
+    def of(
+        cls, index: ChainIndex, segment_frames: int, tile_frames: int = FRAMES_PER_TILE
+    ) -> TileShape:
+        """Shape for some sessions: at most about ``tile_frames``, and an even number of tiles.
+
+        Depends on the sessions and on settings of the fit, never on a memory budget or on tiles in
+        flight, so that these cannot change a result.
+        """
+        n_frames = int(min(segment_frames, max(1, index.n_modelled.max(initial=1))))
+        most = (-(-index.n_modelled // n_frames) + 1 + 1) // 2
+        n_lanes = int(most.sum())
+        per_tile = max(_LANES, tile_frames // n_frames // _LANES * _LANES)
+        n_tiles = 2 * max(1, -(-n_lanes // (2 * per_tile)))
+        return cls(_LANES * max(1, -(-n_lanes // (n_tiles * _LANES))), n_frames)
+
+
+def cut(index: ChainIndex, shape: TileShape, seed: int, sweep: int) -> tuple[Tile, Tile]:
+    """All segments of one sweep, even ones and odd ones, in the order of the index.
+
+    Cuts begin at a pseudo-random offset per session, addressed by (seed, sweep, session).
+    """
+    n_modelled = index.n_modelled
+    offset = 1 + _hash(index.words, seed, sweep) % np.uint64(shape.n_frames)
+    offset = np.minimum(offset.astype(np.int64), n_modelled)
+    n_segments = np.where(n_modelled > 0, 1 + -(-(n_modelled - offset) // shape.n_frames), 0)
+    session = np.repeat(np.arange(len(n_segments)), n_segments)
+    rank = np.arange(len(session)) - np.repeat(np.cumsum(n_segments) - n_segments, n_segments)
+    start = np.where(rank > 0, offset[session] + (rank - 1) * shape.n_frames, 0)
+    stop = np.minimum(offset[session] + rank * shape.n_frames, n_modelled[session])
+    segments = Tile(session, start + index.lags, stop - start)
+    return _select(segments, rank % 2 == 0), _select(segments, rank % 2 == 1)
+
+
+def tiles(segments: Tile, shape: TileShape) -> list[Tile]:
+    """Cut a list of segments into tiles."""
+    starts = range(0, len(segments.session), shape.n_segments)
+    return [_select(segments, slice(first, first + shape.n_segments)) for first in starts]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One tile of a sweep, and when it may begin.
+
+    Attributes
+    ----------
+    is_odd : bool
+        Whether its segments are conditioned on even ones of the same sweep.
+    tile : Tile
+    needs : int
+        How many tiles of even segments must be written back before it is gathered.
+    """
+
+    is_odd: bool
+    tile: Tile
+    needs: int
+
+
+def schedule(index: ChainIndex, shape: TileShape, seed: int, sweep: int, lag: int) -> list[Task]:
+    """All tiles of a sweep in the order of their start.
+
+    Odd segments follow closely behind the even ones around them, so that data are still at hand;
+    which draws result does not depend on it, since a segment depends on its neighbours alone.
+
+    Parameters
+    ----------
+    index : ChainIndex
+    shape : TileShape
+    seed, sweep : int
+    lag : int
+        Even tiles that an odd one waits for beyond those that it needs, so that it never keeps
+        a thread waiting.
+    """
+    segments = cut(index, shape, seed, sweep)
+    even, odd = (tiles(part, shape) for part in segments)
+    begin = index.first[segments[0].session] + segments[0].start
+    tasks: list[Task] = []
+    n_even = 0
+    for tile in odd:
+        end = index.first[tile.session[-1]] + tile.start[-1] + tile.length[-1]
+        # Even segments up to the one behind the last of these.
+        behind = int(np.searchsorted(begin, end, side="right"))
+        needs = -(-behind // shape.n_segments)
+        while n_even < min(needs + lag, len(even)):
+            tasks.append(Task(False, even[n_even], 0))
+            n_even += 1
+        tasks.append(Task(True, tile, needs))
+    tasks += [Task(False, tile, 0) for tile in even[n_even:]]
+    return tasks
+
+
+def _select(segments: Tile, which: np.ndarray | slice) -> Tile:
+    return Tile(segments.session[which], segments.start[which], segments.length[which])
+
+
+def _hash(words: np.ndarray, seed: int, sweep: int) -> np.ndarray:
+    """One 64-bit number per session (splitmix64 over the address)."""
+    state = np.zeros(len(words), np.uint64)
+    for word in (seed, sweep, SEGMENT_OFFSET, words[:, 0], words[:, 1]):
+        state = _mix(state ^ np.asarray(word).astype(np.uint64))
+    return state
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    z = z + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

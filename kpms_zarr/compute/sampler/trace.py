@@ -1,0 +1,183 @@
+"""Where a chain stands besides the state of its frames, and what it left on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kpms_zarr.compute.kernels.dynamics import Dynamics
+from kpms_zarr.compute.runs.summaries import LabelCounts
+from kpms_zarr.compute.sampler.stickiness import KappaSchedule
+from kpms_zarr.compute.sampler.sweep import NoiseSums, Parameters, SweepResult
+from kpms_zarr.compute.sampler.windows import LabelWindows
+
+TERMS = ("syllable", "latent", "centroid", "noise_scale", "position", "parameters")
+"""Parts of the joint log probability of a sweep, in the order in which they are stored."""
+
+
+@dataclass
+class Trace:
+    """One value per sweep of what a person watches.
+
+    Attributes
+    ----------
+    log_likelihood : list of float
+        nat per frame.
+    kappa : list of float
+    median_duration : list of float
+        In frames of the fastest video.
+    n_used : list of int
+    usage : list of ndarray, (state,)
+    seconds : list of float
+    stage : list of str
+    terms : list of dict
+        Parts of the log likelihood by name.
+    """
+
+    log_likelihood: list[float] = field(default_factory=list)
+    kappa: list[float] = field(default_factory=list)
+    median_duration: list[float] = field(default_factory=list)
+    n_used: list[int] = field(default_factory=list)
+    usage: list[np.ndarray] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    stage: list[str] = field(default_factory=list)
+    terms: list[dict[str, float]] = field(default_factory=list)
+
+    def append(self, stage: str, result: SweepResult, kappa: float, seconds: float) -> None:
+        """Add a sweep."""
+        self.stage.append(stage)
+        self.terms.append(result.terms)
+        frames = result.counts.frames
+        self.log_likelihood.append(result.log_likelihood)
+        self.kappa.append(kappa)
+        self.median_duration.append(result.counts.median_duration)
+        self.n_used.append(result.counts.n_used)
+        self.usage.append(frames / max(1, frames.sum()))
+        self.seconds.append(seconds)
+
+    def to_arrays(self, n_states: int) -> dict[str, np.ndarray]:
+        """Variables of the store, a row per sweep, and the names of the terms."""
+        n_sweeps = len(self.stage)
+        terms = [[part.get(name, np.nan) for name in TERMS] for part in self.terms]
+        return {
+            "term": np.asarray(TERMS, dtype=object),
+            "trace_stage": np.asarray(self.stage, dtype=object),
+            "trace_log_likelihood": np.asarray(self.log_likelihood, np.float64),
+            "trace_log_probability": np.asarray(terms, np.float64).reshape(n_sweeps, len(TERMS)),
+            "trace_kappa": np.asarray(self.kappa, np.float64),
+            "trace_median_duration": np.asarray(self.median_duration, np.float64),
+            "trace_n_used": np.asarray(self.n_used, np.int64),
+            "trace_usage": np.asarray(self.usage, np.float64).reshape(n_sweeps, n_states),
+            "trace_seconds": np.asarray(self.seconds, np.float64),
+        }
+
+    @classmethod
+    def from_arrays(cls, values: Mapping[str, np.ndarray]) -> Trace:
+        """What :meth:`to_arrays` gave."""
+        names = [str(name) for name in values["term"]]
+        terms = [
+            {name: float(x) for name, x in zip(names, row, strict=True) if not np.isnan(x)}
+            for row in values["trace_log_probability"]
+        ]
+        return cls(
+            values["trace_log_likelihood"].tolist(),
+            values["trace_kappa"].tolist(),
+            values["trace_median_duration"].tolist(),
+            values["trace_n_used"].tolist(),
+            list(values["trace_usage"]),
+            values["trace_seconds"].tolist(),
+            [str(stage) for stage in values["trace_stage"]],
+            terms,
+        )
+
+
+@dataclass
+class Progress:
+    """Where a chain stands, besides the state of its frames; with that, all that goes on from it.
+
+    Attributes
+    ----------
+    done : int
+        Sweeps done, over all stages of this fit.
+    n_before : int
+        Sweeps of the models that it goes on from, so that no two share random numbers.
+    parameters : Parameters
+        That the labels were drawn with.
+    noise_variance : ndarray or None, (keypoint,)
+        Of the full stage, likewise.
+    result : SweepResult or None
+        What the next draw of the parameters needs; None = they stay for the first sweep.
+    kappa : KappaSchedule or None
+        Of the stage of the last sweep.
+    trace : Trace
+    windows : LabelWindows or None
+        Labels of the last few sweeps; None before the first.
+    """
+
+    done: int
+    n_before: int
+    parameters: Parameters
+    noise_variance: np.ndarray | None
+    result: SweepResult | None
+    kappa: KappaSchedule | None = None
+    trace: Trace = field(default_factory=Trace)
+    windows: LabelWindows | None = None
+
+    def to_store(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Small arrays (``schema.CHAIN``) and attributes."""
+        weight_bias = self.parameters.dynamics.weight_bias
+        values = {
+            "ar_weight": weight_bias[..., :-1],
+            "ar_bias": weight_bias[..., -1],
+            "ar_covariance": self.parameters.dynamics.covariance,
+            "state_usage": self.parameters.usage,
+            "transition_probability": self.parameters.transition,
+        }
+        if self.noise_variance is not None:
+            values["noise_variance"] = self.noise_variance
+        if self.result is not None:
+            values["moment"] = self.result.moments
+            if self.result.noise is not None:
+                values["noise_square"] = self.result.noise.square
+                values["noise_count"] = self.result.noise.n_observed
+        if self.windows is not None:
+            values |= self.windows.to_store()
+        kappa = None if self.kappa is None else self.kappa.state
+        return values, {"n_before": self.n_before, "kappa": kappa}
+
+    @classmethod
+    def from_store(
+        cls,
+        done: int,
+        values: Mapping[str, np.ndarray],
+        attrs: Mapping[str, Any],
+        traces: Mapping[str, np.ndarray],
+        counts: LabelCounts,
+    ) -> Progress:
+        """What :meth:`to_store` gave, and the counts of the labels that go with it."""
+        weight_bias = np.concatenate([values["ar_weight"], values["ar_bias"][..., None]], -1)
+        parameters = Parameters(
+            Dynamics(weight_bias, values["ar_covariance"]),
+            values["state_usage"],
+            values["transition_probability"],
+        )
+        result = None
+        if "moment" in values:
+            noise = None
+            if "noise_square" in values:
+                noise = NoiseSums(values["noise_square"], values["noise_count"])
+            result = SweepResult(values["moment"], counts, {}, noise)
+        kappa = attrs.get("kappa")
+        return cls(
+            done,
+            int(attrs["n_before"]),
+            parameters,
+            values.get("noise_variance"),
+            result,
+            None if kappa is None else KappaSchedule.from_state(kappa),
+            Trace.from_arrays(traces),
+            LabelWindows.from_store(values),
+        )

@@ -1,0 +1,181 @@
+"""The data of the full stage by blocks from the store, read ahead and kept within a budget."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.kernels.noise import prior_scale
+from kpms_zarr.compute.mapreduce import BlockReader
+from kpms_zarr.compute.sampler.chain import ChainIndex
+from kpms_zarr.store.core.blocks import Block
+from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
+
+N_READERS = 4
+"""Threads that read: they wait for the storage more than they compute."""
+
+
+def observe(reader: BlockReader, block: Block, config: FitConfig) -> np.ndarray:
+    """Positions as tracked and the prior scales of their noise.
+
+    Parameters
+    ----------
+    reader : BlockReader
+        Of positions in model units.
+    block : Block
+    config : FitConfig
+
+    Returns
+    -------
+    ndarray, (frame, keypoint * space + keypoint) float32
+        Positions are NaN where :func:`tracking.is_missing` says so.
+    """
+    position, confidence = reader.tracked(block)
+    prior = prior_scale(
+        confidence,
+        slope=config.noise_slope,
+        intercept=config.noise_intercept,
+        pseudocount=config.confidence_pseudocount,
+    )
+    return np.concatenate([position.reshape(block.n_frames, -1), prior], 1)
+
+
+class TrackedData:
+    """Segments of tracked data out of blocks that are read once where they fit, else as needed.
+
+    What fits ``kept_bytes`` is kept for good, first come first kept: in sweeps that pass over
+    everything in the same order, whatever makes room for the next block is what is needed last.
+
+    Parameters
+    ----------
+    read : callable
+        Block -> (frame, column) float32.
+    index : ChainIndex
+    n_columns : int
+    kept_bytes : int
+        For blocks that stay.
+    recent_bytes : int
+        For blocks around the tiles that are under way.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (frame, column) of all.
+    n_bytes_read : int
+        So far, as they lie in memory.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Block], np.ndarray],
+        index: ChainIndex,
+        n_columns: int,
+        *,
+        kept_bytes: int,
+        recent_bytes: int,
+    ) -> None:
+        self.shape, self.dtype = (index.n_frames, n_columns), np.dtype(np.float32)
+        self.n_bytes_read = 0
+        self._read, self._index = read, index
+        self._room, self._recent_bytes = kept_bytes, recent_bytes
+        self._kept: dict[tuple[int, int], Future[np.ndarray]] = {}
+        self._recent: OrderedDict[tuple[int, int], Future[np.ndarray]] = OrderedDict()
+        self._n_recent = 0
+        self._lock = threading.Lock()
+        self._readers = ThreadPoolExecutor(N_READERS, thread_name_prefix="read")
+
+    def gather(
+        self,
+        begin: np.ndarray,
+        end: np.ndarray,
+        *,
+        n_rows: int,
+        n_segments: int,
+        fill: float,
+        columns: slice | None = None,
+    ) -> np.ndarray:
+        """See :class:`homes.Segments`."""
+        found = np.full((n_segments, n_rows, self.shape[1]), fill, np.float32)
+        for segment, (session, first, last) in enumerate(self._places(begin, end)):
+            done = 0
+            while first + done < last:
+                number, inside = divmod(first + done, FRAMES_PER_CHUNK)
+                rows = self.block(session, number)[inside : inside + last - first - done]
+                found[segment, done : done + len(rows)] = rows
+                done += len(rows)
+        return found if columns is None else found[..., columns]
+
+    def prefetch(self, begin: np.ndarray, end: np.ndarray) -> None:
+        """Begin to read what :meth:`gather` will want."""
+        wanted = {
+            (session, number): None
+            for session, first, last in self._places(begin, end)
+            for number in range(first // FRAMES_PER_CHUNK, -(-last // FRAMES_PER_CHUNK))
+        }
+        for session, number in wanted:
+            self._get(session, number)
+
+    def block(self, session: int, number: int) -> np.ndarray:
+        """A block of a session (position in the index): (frame, column) float32."""
+        return self._get(session, number).result()
+
+    def _places(self, begin: np.ndarray, end: np.ndarray) -> Iterable[tuple[int, int, int]]:
+        first = self._index.first
+        session = np.searchsorted(first, begin, side="right") - 1
+        origin = first[session]
+        places = np.stack([session, begin - origin, end - origin], 1).tolist()
+        return ((place[0], place[1], place[2]) for place in places)
+
+    def _get(self, session: int, number: int) -> Future[np.ndarray]:
+        key = (session, number)
+        with self._lock:
+            found = self._kept.get(key) or self._recent.get(key)
+            if found is not None and not _has_failed(found):
+                if key in self._recent:
+                    self._recent.move_to_end(key)
+                return found
+            start = number * FRAMES_PER_CHUNK
+            stop = min(start + FRAMES_PER_CHUNK, int(self._index.length[session]))
+            row = self._index.sessions[session].index
+            asked = self._readers.submit(self._read_block, Block(row, start, stop))
+            n_bytes = self._size(key)
+            if n_bytes <= self._room or key in self._kept:
+                self._room -= 0 if key in self._kept else n_bytes
+                self._kept[key] = asked
+            else:
+                self._n_recent += 0 if key in self._recent else n_bytes
+                self._recent[key] = asked
+                self._drop_oldest(key)
+            return asked
+
+    def _drop_oldest(self, newest: tuple[int, int]) -> None:
+        while self._n_recent > self._recent_bytes and next(iter(self._recent)) != newest:
+            old, _ = self._recent.popitem(last=False)
+            self._n_recent -= self._size(old)
+
+    def _size(self, key: tuple[int, int]) -> int:
+        session, number = key
+        left = int(self._index.length[session]) - number * FRAMES_PER_CHUNK
+        return min(FRAMES_PER_CHUNK, left) * self.shape[1] * 4
+
+    def _read_block(self, block: Block) -> np.ndarray:
+        found = self._read(block)
+        with self._lock:
+            self.n_bytes_read += found.nbytes
+        return found
+
+    def close(self) -> None:
+        """Stop reading and let the blocks go."""
+        self._readers.shutdown(wait=True, cancel_futures=True)
+        self._kept.clear()
+        self._recent.clear()
+
+
+def _has_failed(future: Future[Any]) -> bool:
+    return future.done() and (future.cancelled() or future.exception() is not None)

@@ -1,0 +1,299 @@
+"""One fit of a model at a time, and one process that adds or removes sessions, or names syllables.
+
+On a local disk the lock is on a folder and goes with the process, however it ends. Elsewhere it is
+a lease in a group of its own, which its holder renews.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from kpms_zarr.store.core import access, attributes, layout
+from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LEASE_SECONDS = 600.0
+"""A lease that was not renewed for so long belongs to a process that is gone."""
+_RENEW_SECONDS = 30.0
+_POLL_SECONDS = 1.0
+_NAMES_POLL_SECONDS = 0.2
+_NAMES_LEASE_SECONDS = 60.0
+"""Saving a name takes a few seconds on any storage."""
+_NAMES_WAIT_SECONDS = 75.0
+"""Longer than the lease of a process that was killed."""
+_GLANCE_SECONDS = 0.05
+_SETTLE_SECONDS = 1.5
+"""Longer than it takes from looking at a lease to writing one."""
+
+
+_Held = Callable[[str, str], InputError]
+"""Makes the error of a lock that another has, from who that is and what more can be done."""
+
+
+class Lock:
+    """Held while a model is fitted."""
+
+    def renew(self) -> None:
+        """Say that the holder lives, and make sure that it still holds the model.
+
+        Raises
+        ------
+        InputError
+            When another process has taken it, as after a night in which this machine slept.
+        """
+
+
+class _Lease(Lock):
+    """A group below what it protects, in whose attributes a thread says that the holder lives."""
+
+    def __init__(
+        self, root: zarr.Group, path: str, held: _Held, seconds: float = LEASE_SECONDS
+    ) -> None:
+        self._root, self._path, self._held = root, path, held
+        self._mutex, self._end = threading.Lock(), threading.Event()
+        self._lost: InputError | None = None
+        found = self._read()
+        left = _seconds_left(found)
+        if left > 0:
+            raise self._refusal(found, f"; if it is gone, try again in {left:.0f} s")
+        self._own: dict[str, Any] = {
+            "owner": uuid.uuid4().hex,
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "seconds": seconds,
+        }
+        self._write()
+        # Somebody else may have found it free at the same moment; the later of both has it.
+        time.sleep(_SETTLE_SECONDS)
+        self._check()
+        if self._lost is not None:
+            raise self._lost
+        self._thread = threading.Thread(target=self._live, name="lease", daemon=True)
+        self._thread.start()
+
+    def renew(self) -> None:
+        """See :class:`Lock`."""
+        with self._mutex:
+            # A missed renewal is not worth a fit: the lease lasts much longer.
+            with contextlib.suppress(Exception):
+                # Not the monotonic clock, which stands still while a machine sleeps.
+                if self._lost is None and abs(time.time() - self._renewed) >= _RENEW_SECONDS:
+                    self._check()
+                    if self._lost is None:  # else it belongs to somebody else by now
+                        self._write()
+            if self._lost is not None:
+                raise self._lost
+
+    def release(self) -> None:
+        """Let the model go."""
+        self._end.set()
+        self._thread.join()
+        with contextlib.suppress(Exception):
+            self._check()
+            if self._lost is None:
+                del self._root[self._path]
+
+    def _live(self) -> None:
+        while not self._end.wait(_RENEW_SECONDS):
+            with contextlib.suppress(InputError):
+                self.renew()
+
+    def _check(self) -> None:
+        found = self._read()
+        if found and found.get("owner") != self._own["owner"]:
+            self._lost = self._refusal(found, "")
+
+    def _read(self) -> dict[str, Any]:
+        group = access.subgroup(self._root, self._path)
+        return {} if group is None else dict(group.attrs)
+
+    def _write(self) -> None:
+        group = access.require_group(self._root, self._path)
+        attributes.write(group, {**self._own, "renewed": time.time()})
+        self._renewed = time.time()
+
+    def _refusal(self, found: dict[str, Any], more: str) -> InputError:
+        return self._held(f"process {found.get('process')} on {found.get('host')}", more)
+
+
+def _seconds_left(found: dict[str, Any]) -> float:
+    seconds = float(found.get("seconds", LEASE_SECONDS))
+    return float(found.get("renewed", 0)) + seconds - time.time()
+
+
+@contextmanager
+def model_lock(root: zarr.Group, store: StoreLike, model: str) -> Iterator[Lock]:
+    """Hold the model; the group of the model is made where it is missing.
+
+    Raises
+    ------
+    InputError
+        When another process holds it.
+    OSError
+        When nothing can be written there.
+    """
+    access.require_group(root, layout.model_path(model))
+    path = layout.model_path(model)
+    lock, release = _take(root, store, path, partial(_fitted, store, model))
+    try:
+        yield lock
+    finally:
+        release()
+
+
+def _take(
+    root: zarr.Group, store: StoreLike, path: str, held: _Held, seconds: float = LEASE_SECONDS
+) -> tuple[Lock, Callable[[], None]]:
+    """A lock on a group, and what lets it go; ``seconds`` = of a lease."""
+    if fcntl is not None and not access.is_remote(store):
+        handle = _lock_folder(Path(os.fspath(store)) / path, held)
+        if handle is not None:
+            return Lock(), partial(os.close, handle)
+    lease = _Lease(root, f"{path}/lock".lstrip("/"), held, seconds)
+    return lease, lease.release
+
+
+def _lock_folder(folder: Path, held: _Held) -> int | None:
+    if not os.access(folder, os.W_OK):  # now, not after the first sweeps
+        raise OSError(errno.EROFS, "this cannot be written to", os.fspath(folder))
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if not _flock(handle):
+            time.sleep(_GLANCE_SECONDS)  # somebody may just be looking whether it is held
+            if not _flock(handle):
+                raise BlockingIOError
+    except BlockingIOError:
+        os.close(handle)
+        raise held("another process on this machine", "") from None
+    except OSError:  # a network disk without such locks
+        os.close(handle)
+        return None
+    return handle
+
+
+def _flock(handle: int, how: str = "LOCK_EX") -> bool:
+    """Lock an open folder, unless others have it."""
+    try:
+        fcntl.flock(handle, getattr(fcntl, how) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_fitted_now(root: zarr.Group, store: StoreLike, model: str) -> bool:
+    """Whether a process holds the model, as far as can be seen from here.
+
+    A lease counts until it ends, ten minutes after a process on another machine was killed.
+    """
+    path = layout.model_path(model)
+    if fcntl is not None and not access.is_remote(store):
+        with contextlib.suppress(OSError):
+            handle = os.open(Path(os.fspath(store)) / path, os.O_RDONLY)
+            try:
+                if not _flock(handle, "LOCK_SH"):
+                    return True
+            finally:
+                os.close(handle)
+    lease = access.subgroup(root, f"{path}/lock")
+    return lease is not None and _seconds_left(dict(lease.attrs)) > 0
+
+
+@contextmanager
+def sessions_lock(
+    root: zarr.Group, store: StoreLike, tell: Callable[[str], None]
+) -> Iterator[Lock]:
+    """Hold the table of sessions, to add or to remove some; waits for whoever has it.
+
+    Raises
+    ------
+    OSError
+        When nothing can be written there.
+    """
+    has_said = False
+    while True:
+        try:
+            lock, release = _take(root, store, "", partial(_changed, store))
+            break
+        except InputError as error:
+            if not has_said:
+                tell(f"waited: {error.problems[0].found} to {os.fspath(store)}")
+                has_said = True
+        time.sleep(_POLL_SECONDS)
+    try:
+        yield lock
+    finally:
+        release()
+
+
+@contextmanager
+def names_lock(root: zarr.Group, store: StoreLike, model: str) -> Iterator[Lock]:
+    """Hold the names of the syllables of a published model; waits a while for whoever has them.
+
+    Raises
+    ------
+    InputError
+        When another process keeps them.
+    OSError
+        When nothing can be written there.
+    """
+    path = f"{layout.model_path(model)}/labels"  # which is there; the group of the names may not
+    end = time.monotonic() + _NAMES_WAIT_SECONDS
+    while True:
+        try:
+            lock, release = _take(
+                root, store, path, partial(_named, store, model), _NAMES_LEASE_SECONDS
+            )
+            break
+        except InputError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(_NAMES_POLL_SECONDS)
+    try:
+        yield lock
+    finally:
+        release()
+
+
+def _changed(store: StoreLike, who: str, more: str) -> InputError:
+    return InputError(
+        expected="that nobody else adds or removes sessions",
+        found=f"that {who} is doing so",
+        where=os.fspath(store),
+        fix=f"wait for it{more}",
+    )
+
+
+def _named(store: StoreLike, model: str, who: str, more: str) -> InputError:
+    return InputError(
+        expected=f"that nobody else names syllables of {model!r}",
+        found=f"that {who} is doing so",
+        where=os.fspath(store),
+        fix=f"wait for it{more}",
+    )
+
+
+def _fitted(store: StoreLike, model: str, who: str, more: str) -> InputError:
+    return InputError(
+        expected=f"a model that nobody is fitting, as {model!r}",
+        found=f"that {who} is fitting it",
+        where=os.fspath(store),
+        fix=f"wait for it, or choose another --model{more}",
+    )

@@ -1,0 +1,52 @@
+"""Who made a group, when, from what and with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from kpms_zarr.store.core import attributes
+
+_PACKAGES = ("zarr", "numpy", "xarray", "dask", "jax")
+
+
+def package_version() -> str:
+    """Version of the installed package, "unknown" from a bare source tree."""
+    try:
+        return metadata.version("kpms_zarr")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def provenance_of(holder: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`provenance` said, from the attributes of a group or dataset; empty without."""
+    return dict(attributes.read(holder).get("provenance") or {})
+
+
+def provenance(action: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Attributes that every group carries.
+
+    Parameters
+    ----------
+    action : str
+        Public verb that wrote the group, such as ``"ingest"``.
+    settings : mapping, optional
+        JSON-compatible settings of that verb.
+    """
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "provenance": {
+            "action": action,
+            "created_by": f"kpms_zarr {package_version()}",
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": versions,
+            "settings": dict(settings or {}),
+        }
+    }

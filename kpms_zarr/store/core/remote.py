@@ -1,0 +1,100 @@
+"""Stores behind a URL: every request is tried again while the storage is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+from zarr.storage import FsspecStore, WrapperStore
+
+from kpms_zarr.store.core.retry import patiently
+
+R = TypeVar("R")
+
+
+def remote_store(url: str, *, read_only: bool) -> PatientStore:
+    """The Zarr store at a URL that fsspec understands."""
+    return PatientStore(FsspecStore.from_url(url, read_only=read_only), url)
+
+
+class PatientStore(WrapperStore[FsspecStore]):
+    """Waits and tries again when a request fails for a reason that may pass.
+
+    Requests put, get or delete whole objects, so that a second try does what the first would have
+    done. After two minutes of waiting, :class:`retry.StorageError` is raised.
+
+    Parameters
+    ----------
+    store : FsspecStore
+    url : str
+        For messages.
+    """
+
+    def __init__(self, store: FsspecStore, url: str = "") -> None:
+        super().__init__(store)
+        self._url = url
+
+    def _with_store(self, store: FsspecStore) -> PatientStore:
+        return PatientStore(store, self._url)
+
+    def __str__(self) -> str:
+        return self._url or str(self._store)
+
+    async def _try(self, request: Callable[[], Awaitable[R]]) -> R:
+        return await patiently(request, str(self))
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        """See zarr.abc.store.Store."""
+        return await self._try(lambda: self._store.get(key, prototype, byte_range))
+
+    async def get_partial_values(self, prototype: Any, key_ranges: Iterable[Any]) -> Any:
+        """See zarr.abc.store.Store."""
+        ranges = list(key_ranges)
+        return await self._try(lambda: self._store.get_partial_values(prototype, ranges))
+
+    async def _get_many(self, requests: Iterable[Any]) -> AsyncGenerator[Any, None]:
+        for key, prototype, byte_range in requests:
+            yield key, await self.get(key, prototype, byte_range)
+
+    async def exists(self, key: str) -> bool:
+        """See zarr.abc.store.Store."""
+        return await self._try(lambda: self._store.exists(key))
+
+    async def getsize(self, key: str) -> int:
+        """See zarr.abc.store.Store."""
+        return await self._try(lambda: self._store.getsize(key))
+
+    async def set(self, key: str, value: Any) -> None:
+        """See zarr.abc.store.Store."""
+        await self._try(lambda: self._store.set(key, value))
+
+    async def _set_many(self, values: Iterable[Any]) -> None:
+        await asyncio.gather(*(self.set(key, value) for key, value in values))
+
+    async def delete(self, key: str) -> None:
+        """See zarr.abc.store.Store."""
+        await self._try(lambda: self._store.delete(key))
+
+    async def delete_dir(self, prefix: str) -> None:
+        """See zarr.abc.store.Store."""
+        await self._try(lambda: self._store.delete_dir(prefix))
+
+    async def list(self) -> AsyncIterator[str]:
+        """See zarr.abc.store.Store."""
+        for key in await self._try(lambda: _all(self._store.list())):
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """See zarr.abc.store.Store."""
+        for key in await self._try(lambda: _all(self._store.list_prefix(prefix))):
+            yield key
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """See zarr.abc.store.Store."""
+        for key in await self._try(lambda: _all(self._store.list_dir(prefix))):
+            yield key
+
+
+async def _all(names: AsyncIterator[str]) -> Any:
+    return [name async for name in names]

@@ -1,0 +1,774 @@
+"""Tracking files -> sessions of a store, all of them or none."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from kpms_zarr.store.core import access, layout
+from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.core.consolidation import consolidate
+from kpms_zarr.store.core.locking import Lock, sessions_lock
+from kpms_zarr.store.core.provenance import package_version
+from kpms_zarr.store.errors import InputError, OtherKindError, Problem, readable
+from kpms_zarr.store.ingest.annotate import annotate_sessions, check_rows, read_metadata
+from kpms_zarr.store.ingest.finding import Finder, nothing_there
+from kpms_zarr.store.ingest.loading import (
+    LoadedTrack,
+    LoadTask,
+    Look,
+    LookTask,
+    TrackTask,
+    load,
+    look,
+    rehearse,
+)
+from kpms_zarr.store.ingest.planning import (
+    Plan,
+    PlannedFile,
+    PlannedTrack,
+    check_keypoints,
+    plan_files,
+    raise_all,
+)
+from kpms_zarr.store.ingest.rows import NewSession, Rows, is_unfinished
+from kpms_zarr.store.ingest.timeline import (
+    DEFAULT_MAX_GAP,
+    MaxGap,
+    check_time_unit,
+    parse_max_gap,
+)
+from kpms_zarr.store.ingest.trimming import Trim, check_downsample, parse_trim
+from kpms_zarr.store.ingest.twins import check_preferred
+from kpms_zarr.store.ingest.workers import Workers
+from kpms_zarr.store.parsers import formats
+from kpms_zarr.store.parsers.arrays import hash_of, tracks_in_memory
+from kpms_zarr.store.parsers.base import FileHeader, ReadOptions
+from kpms_zarr.store.study.matching import Named
+from kpms_zarr.store.study.plausibility import Correction, doubts
+from kpms_zarr.store.study.session_names import Origin, Scheme
+from kpms_zarr.store.study.settings import (
+    StudySettings,
+    parse_skeleton,
+    settings_from_names,
+    write_settings,
+)
+from kpms_zarr.store.study.tables import Table, frame_rates, read_mapping
+
+_BYTES_PER_WORKER = 30_000_000
+"""A process takes a second to start; below so many bytes another one is not worth it."""
+_THREADS = 8
+"""For stores that are far away, where threads wait most of the time."""
+
+
+@dataclass(frozen=True)
+class IngestSummary:
+    """What :func:`ingest` did, or would do.
+
+    Attributes
+    ----------
+    store : str
+    added : tuple of str
+        Names of the new sessions.
+    known : tuple of str
+        Names of the sessions that were already there with the same content.
+    n_frames : int
+        Frames added, or in a dry run those that would be.
+    notes : tuple of str
+        What a person should know: individuals left out, files without likelihood, ...
+    bad : tuple of str
+        Files that could not be used and were skipped, as asked.
+    recognised : dict of str to str
+        File -> its format, and why.
+    is_dry : bool
+        Whether nothing was written.
+    reasons : dict of str to str
+        What is wrong with each of the bad files.
+    warnings : tuple of str
+        What asks for a choice: several results of one video.
+    """
+
+    store: str
+    added: tuple[str, ...]
+    known: tuple[str, ...]
+    n_frames: int
+    notes: tuple[str, ...]
+    bad: tuple[str, ...] = ()
+    recognised: dict[str, str] = field(default_factory=dict)
+    is_dry: bool = False
+    reasons: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all files could be used; if not, the command ends with exit code 3."""
+        return not self.bad
+
+
+@dataclass(frozen=True)
+class IngestProgress:
+    """How far an ingest is.
+
+    Attributes
+    ----------
+    stage : str
+        ``"look"`` (headers, checksums) or ``"load"`` (frames).
+    n_done, n_files : int
+    n_frames : int
+        Loaded so far.
+    """
+
+    stage: str
+    n_done: int
+    n_files: int
+    n_frames: int
+
+
+def ingest(
+    store: StoreLike,
+    files: str | Path | Iterable[str | Path] = (),
+    *,
+    arrays: Mapping[str, Any] | None = None,
+    confidences: Mapping[str, Any] | None = None,
+    format: str = "auto",
+    fps: float | str | Path | Mapping[str, float] | None = None,
+    keypoints: Sequence[str] | None = None,
+    individuals: Sequence[str] | None = None,
+    name_by: str = "stem",
+    prefer: str | Sequence[str] | None = None,
+    keypoint_names: Sequence[str] | None = None,
+    ignore_case: bool = False,
+    anterior: Sequence[str] | None = None,
+    posterior: Sequence[str] | None = None,
+    skeleton: str | Sequence[tuple[str, str]] | None = None,
+    mapping: Mapping[str, Any] | str | Path | None = None,
+    trim: str | None = None,
+    downsample: int = 1,
+    max_gap: str | int = DEFAULT_MAX_GAP,
+    time_unit: str = "auto",
+    min_visible: float = 0.0,
+    confidence_scale: float | str = 1.0,
+    missing_value: float | None = None,
+    metadata: str | Path | None = None,
+    skip_bad: bool = False,
+    dry_run: bool = False,
+    workers: int | None = None,
+    on_progress: Callable[[IngestProgress], None] | None = None,
+) -> IngestSummary:
+    """Add recordings to a store, which is made when it does not exist.
+
+    One session per individual, named ``<file>`` or ``<file>_<individual>``; files of one name get
+    as many names of their folders in front as tell them apart. A file that is already in the store
+    (same content) is left alone. Sessions become visible one by one, each
+    as a whole; when a file turns out to be damaged, those of this call are taken back. A killed
+    ingest is finished by the same call. Memory does not grow with the length of a file where its
+    format allows that.
+
+    Parameters
+    ----------
+    store : path or URL
+    files : iterable of path
+        Files, folders (searched with their subfolders, links followed) or glob patterns. Of a
+        folder or pattern, files of other kinds (videos, settings, tables without coordinates,
+        labels made by hand, results) are left out with a note. A file that is damaged, in use,
+        or may be tracking that is not understood, is a problem as if it had been named itself.
+    arrays : mapping of str to array, (frame, keypoint, space), optional
+        Session name -> positions, NaN = missing; or -> a ``movement`` dataset.
+    confidences : mapping of str to array, (frame, keypoint), optional
+        For some or all of the arrays.
+    format : str
+        Name of the format, or ``"auto"`` to recognise each file by its content.
+    fps : float, mapping or path of a csv file, optional
+        Frames of the video per second, of all sessions, or by session, recording or file
+        (a csv file has these in one column, and one named ``fps``). Default: as the file says,
+        else 30.
+    keypoints : sequence of str, optional
+        Keypoints to take, in this order (default: all of the first file, in its order). Of a file
+        with several individuals, those that lack one of them are left out with a note.
+    individuals : sequence of str, optional
+        Individuals to take, or parts of a file (cameras, pose objects): names or patterns such as
+        ``"mouse*"``. The others are left out with a note.
+    name_by : str
+        What sessions are named by: ``"stem"`` (the file without its suffix), ``"parent"`` (the
+        folder that it is in), ``"path"`` (the folders below the one that was named, and the file),
+        or a template such as ``"{parent}_{stem}"``, with the fields ``{stem}``, ``{name}`` (with
+        the suffix), ``{parent}``, ``{parent2}`` (the folder above) ..., ``{path}``. Sessions of
+        the store keep their names.
+    prefer : str or sequence of str, optional
+        Which of several results of one video are taken: ``"filtered"``, ``"raw"``, or those with a
+        suffix (``"h5"``, ``"csv"``, ``"slp"``, ...), the most important first. Default: all, with a
+        warning; of DeepLabCut's csv and h5 of one analysis the h5.
+    keypoint_names : sequence of str, optional
+        Names for the keypoints of arrays and of files that hold none, in their order.
+    ignore_case : bool
+        Take keypoints of files whose names differ in upper and lower case only.
+    anterior, posterior : sequence of str, optional
+        Keypoints at the front and at the rear of the animal; they define its heading.
+    skeleton : str or sequence of (str, str), optional
+        Bones, for drawing only, as pairs of keypoints or as text: ``"a-b,b-c"``.
+    mapping : mapping or path of a JSON file, optional
+        What the columns of a table hold, see ``help(kpms_zarr.store.parsers.table.parser)``.
+    trim : str, optional
+        ``"start:stop"`` in frames of the file, or in seconds (``"10s:70s"``); either may be empty.
+    downsample : int
+        Take one frame of so many.
+    max_gap : str or int
+        Longest gap in row indices, frame numbers or time stamps that is filled in with missing
+        frames: in seconds or minutes of the video (``"30s"``, ``"10min"``) or in frames. Files
+        with a longer one are refused.
+    time_unit : str
+        What row indices, frame numbers and time stamps count: ``"s"``, ``"ms"``, ``"us"``,
+        ``"ns"``, ``"min"``, ``"h"``, ``"d"`` or ``"frames"``; ``"rows"`` ignores them, so that rows
+        are consecutive frames; ``"auto"`` goes by the file, and by what cameras do.
+    min_visible : float
+        Leave tracks out of which a smaller share of the positions is there, 0 to 1.
+    confidence_scale : float or str
+        What stands for full confidence in the files: 100 for percent, 255 for bytes. Confidences
+        are stored divided by it. ``"none"``: they are not used.
+    missing_value : float, optional
+        A position with this number in all coordinates, such as 0, is stored as missing.
+    metadata : path, optional
+        Table of the sessions, as for :func:`annotate`.
+    skip_bad : bool
+        Leave files out that cannot be used, instead of taking everything back. They are in ``bad``
+        and ``reasons`` of the summary, and the command ends with exit code 3.
+    dry_run : bool
+        Read all files, write nothing, and say what would be added and what could not be used.
+    workers : int, optional
+        Processes (threads, for remote stores) at work; default: by cores and sizes of the files.
+    on_progress : callable, optional
+        Is given an :class:`IngestProgress` after every file.
+
+    Returns
+    -------
+    IngestSummary
+
+    Raises
+    ------
+    InputError
+        With every problem found in the files. The store is then as it was.
+    """
+    raise_all(_wrong_options(format, keypoints, keypoint_names, min_visible, workers))
+    names = tuple(keypoint_names or ())
+    unit = check_time_unit(time_unit)
+    memory = tracks_in_memory(arrays, confidences, names, unit)
+    read = ReadOptions(names, read_mapping(mapping), memory, unit)
+    table = None if metadata is None else read_metadata(metadata, "--metadata")
+    run = _Ingest(
+        os.fspath(store),
+        read,
+        _Choice(
+            frame_rates(fps), keypoints, _names(individuals), Scheme(name_by),
+            check_preferred(prefer), parse_trim(trim), check_downsample(downsample),
+            min_visible, Correction.of(confidence_scale, missing_value), anterior, posterior,
+            skeleton, parse_max_gap(max_gap), ignore_case,
+        ),
+        apart=[option for option in (fps, mapping, metadata) if isinstance(option, str | Path)],
+        skip_bad=skip_bad,
+        workers=workers,
+        on_progress=on_progress or (lambda progress: None),
+    )  # fmt: skip
+    if read.mapping is not None and format == "auto":
+        format = "table"  # whose columns it describes
+    with closing(run):
+        run.look([files] if isinstance(files, str | Path) else list(files), format)
+        if dry_run:
+            plan, settings = run.plan()
+            return run.summary(plan, settings, run.rehearse(plan), is_dry=True)
+        return _carried_out(run, store, table)
+
+
+def _names(names: str | Sequence[str] | None) -> Sequence[str] | None:
+    return [names] if isinstance(names, str) else names or None
+
+
+def _carried_out(run: _Ingest, store: StoreLike, table: Table | None) -> IngestSummary:
+    """Write what has been looked at."""
+    while True:
+        is_new = not access.exists(store)
+        root = access.create(store) if is_new else access.open_group(store, "r+")
+        with sessions_lock(root, store, run.say) as lock:
+            if not access.exists(store):
+                continue  # whoever had made it has taken it back
+            try:
+                plan, settings = run.plan()
+                if table is not None:
+                    table = run.checked_metadata(root, plan, table)
+                added = run.load(root, plan, lock)
+                write_settings(root, settings)
+                if table is not None and access.sessions(root):
+                    run.notes += annotate_sessions(root, table)
+                    consolidate(root, [layout.KEYPOINTS])
+            except BaseException:
+                if is_new and not access.sessions(store):
+                    access.remove(store)
+                raise
+        return run.summary(plan, settings, added)
+
+
+def _wrong_options(
+    format: str,
+    keypoints: Sequence[str] | None,
+    keypoint_names: Sequence[str] | None,
+    min_visible: float,
+    workers: int | None,
+) -> list[Problem]:
+    problems = check_keypoints(keypoints, "--keypoints")
+    problems += check_keypoints(keypoint_names, "--keypoint-names")
+    if format not in ("auto", *formats()):
+        problems.append(
+            Problem(
+                f"one of {', '.join(('auto', *formats()))}",
+                repr(format),
+                "--format",
+                "choose a known format, or leave the option out",
+            )
+        )
+    if not 0 <= min_visible <= 1:
+        problems.append(
+            Problem("a share from 0 to 1", str(min_visible), "--min-visible", "give e.g. 0.05")
+        )
+    if workers is not None and workers < 1:
+        problems.append(Problem("1 or more", str(workers), "--workers", "leave it out, or give 1"))
+    return problems
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What a person chose for all files."""
+
+    rates: Table | float | None
+    keypoints: Sequence[str] | None
+    individuals: Sequence[str] | None
+    scheme: Scheme
+    preferred: Sequence[str]
+    trim: Trim
+    downsample: int
+    min_visible: float
+    correction: Correction
+    anterior: Sequence[str] | None
+    posterior: Sequence[str] | None
+    skeleton: str | Sequence[tuple[str, str]] | None
+    max_gap: MaxGap
+    ignore_case: bool
+
+    def settings(self, settings: StudySettings) -> StudySettings:
+        """Settings of the study with the heading and skeleton that were chosen."""
+        anterior, posterior = (
+            [names] if isinstance(names, str) else names
+            for names in (self.anterior, self.posterior)
+        )
+        skeleton = self.skeleton
+        if isinstance(skeleton, str):
+            skeleton = parse_skeleton(skeleton, settings.keypoints)
+        return settings_from_names(
+            settings, anterior=anterior, posterior=posterior, skeleton=skeleton
+        )
+
+    def entry(self, header: FileHeader, visible: float) -> str:
+        """How a session came in, and which share of its positions is there, as a line of JSON."""
+        format = header.format
+        folders = () if format == "array" else Origin.of(header.path).folders
+        return json.dumps(
+            {
+                "format": format,
+                "folders": folders,
+                "trim": [self.trim.start, self.trim.stop],
+                "downsample": self.downsample,
+                "max_gap": self.max_gap.length,
+                "min_visible": self.min_visible,
+                "confidence_scale": self.correction.confidence_scale,
+                "missing_value": self.correction.missing_value,
+                "visible": round(visible, 6),
+                "by": f"kpms_zarr {package_version()}",
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+        )
+
+
+class _Ingest:
+    """One call of :func:`ingest`."""
+
+    def __init__(
+        self,
+        store: str,
+        read: ReadOptions,
+        choice: _Choice,
+        *,
+        apart: Iterable[str | Path],
+        skip_bad: bool,
+        workers: int | None,
+        on_progress: Callable[[IngestProgress], None],
+    ) -> None:
+        self.store, self.read, self.choice = store, read, choice
+        self.apart = apart
+        self.skip_bad, self.workers, self.on_progress = skip_bad, workers, on_progress
+        self.token = uuid.uuid4().hex
+        self.looks: list[Look] = []
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.problems: list[Problem] = []
+        self.bad: dict[str, InputError] = {}
+        self._n_files = 0
+        self.all_trimmed: list[str] = []
+        self.n_frames = 0
+        self._staff = Workers()
+
+    def say(self, text: str) -> None:
+        """A note that cannot wait until the end."""
+        self.notes.append(text)
+        logging.getLogger("kpms_zarr").warning(text)
+
+    def look(self, files: Sequence[str | Path], format: str) -> None:
+        """Headers of arrays and of all files, in order of their paths."""
+        memory = self.read.memory or {}
+        self.looks = [Look(t.header, hash_of(t), "in memory") for t in memory.values()]
+        finder = Finder(self.store, self.apart)
+        found = finder.find(files) if files or not memory else []
+        self.notes += finder.notes
+        self.problems += finder.problems
+        self._n_files = len(found) + len(finder.bad)
+        for path, problem in finder.bad:
+            self._failed(path, InputError.of([problem]))
+        read = replace(self.read, memory=None)
+        tasks = [LookTask(one.path, format, read, one.is_named) for one in found]
+        looks: dict[int, Look] = {}
+        others: list[Path] = []
+        self._staff = Workers("process", self._n_workers([one.path for one in found]))
+        with closing(self._staff.run(look, tasks)) as done:
+            for n_done, (index, result) in enumerate(done, start=1):
+                path = found[index].path
+                if isinstance(result, OtherKindError) and not found[index].is_named:
+                    others.append(path)
+                    what = result.problems[0].found
+                    but = f"but {what}" if what else "left out"
+                    self.notes.append(f"{path}: not a tracking file, {but}")
+                elif isinstance(result, Exception):
+                    self._failed(path, result)
+                else:
+                    looks[index] = replace(result, below=found[index].below)
+                self.on_progress(IngestProgress("look", n_done, len(tasks), 0))
+        self.looks += [looks[index] for index in sorted(looks)]
+        tracking = {one.path for one in found} - set(others) | {path for path, _ in finder.bad}
+        self.problems += finder.nothing_in(tracking)
+
+    def close(self) -> None:
+        """End the workers."""
+        self._staff.close()
+
+    def _n_workers(self, paths: Sequence[Path]) -> int:
+        if self.workers is not None:
+            return min(self.workers, len(paths))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+        size = sum(path.stat().st_size for path in paths if path.is_file())
+        return min(cores, len(paths), 1 + size // _BYTES_PER_WORKER)
+
+    def _failed(self, path: Path, error: Exception) -> None:
+        if not isinstance(error, InputError):
+            raise error
+        problems = error.problems
+        if self.skip_bad:
+            self.bad[str(path)] = error
+        elif self._n_files > 1:
+            self.problems += [
+                replace(one, fix=f"{one.fix}; or take the other files: --skip-bad")
+                for one in problems
+            ]
+        else:
+            self.problems += problems
+
+    def plan(self) -> tuple[Plan, StudySettings]:
+        """What is to be loaded, and the settings that the study will have.
+
+        Raises
+        ------
+        InputError
+            With every problem found so far.
+        """
+        choice = self.choice
+        plan = plan_files(
+            self.store,
+            self.looks,
+            keypoints=choice.keypoints,
+            individuals=choice.individuals,
+            scheme=choice.scheme,
+            preferred=choice.preferred,
+            rates=choice.rates,
+            trim=choice.trim,
+            downsample=choice.downsample,
+            max_gap=choice.max_gap,
+            ignore_case=choice.ignore_case,
+        )
+        self.notes += plan.notes
+        self.warnings = plan.warnings
+        for path in dict(plan.bad):
+            wrong = [problem for one, problem in plan.bad if one == path]
+            self._failed(path, InputError.of(wrong))
+        problems = [*self.problems, *plan.problems]
+        if not (plan.files or plan.known):
+            problems += self._all_bad()
+        settings = plan.settings
+        try:
+            settings = choice.settings(settings)
+        except InputError as error:
+            problems += error.problems if settings.keypoints else ()
+        raise_all(problems)
+        return plan, settings
+
+    def _all_bad(self) -> list[Problem]:
+        """What is wrong with the files left out, for when there are no others."""
+        return [problem for error in self.bad.values() for problem in error.problems]
+
+    def checked_metadata(self, root: zarr.Group, plan: Plan, table: Table) -> Table:
+        """Find the sessions of a table; refuse one that could not be written after them.
+
+        Raises
+        ------
+        InputError
+        """
+        new = [
+            Named(track.session, track.recording, file.look.header.path.name, track.header.video)
+            for file in plan.files
+            for track in file.tracks
+        ]
+        return check_rows(root, self.store, table, new)
+
+    def load(self, root: zarr.Group, plan: Plan, lock: Lock) -> list[str]:
+        """Write the frames of all planned files; returns the sessions that are there now.
+
+        Raises
+        ------
+        InputError
+            When a file cannot be read to its end; all rows are as they were.
+        """
+        if not plan.files and not is_unfinished(root):
+            return []
+        rows = Rows(root, self.store, plan.settings, lock)
+        try:
+            added = self._load(rows, plan)
+            self._check_any(plan, added)
+            raise_all(self.problems)
+            names = [file.look.header.path.name for file in plan.files]
+            rows.finish({"files": names[:100], "n_files": len(names)})
+        except BaseException:
+            rows.undo()
+            raise
+        return added
+
+    def _check_any(self, plan: Plan, added: Sequence[str]) -> None:
+        """Files of which none became a session are a problem."""
+        if not (added or plan.known or self.problems):
+            self.problems += self._all_bad()
+        if plan.files and not (added or plan.known or self.problems):
+            where = str(plan.files[0].look.header.path)
+            if self.all_trimmed:
+                self.problems.append(
+                    Problem(
+                        "frames between the two ends of --trim",
+                        "none in any file",
+                        "--trim",
+                        "give frames of the files, or seconds of the videos, that there are",
+                    )
+                )
+            else:
+                self.problems.append(nothing_there(where, "no keypoint in any frame"))
+
+    def rehearse(self, plan: Plan) -> list[str]:
+        """Read all planned files to their ends; returns the sessions that would be added.
+
+        Raises
+        ------
+        InputError
+        """
+        tasks = [self._task(file) for file in plan.files]
+        staff = Workers() if any(task.options.memory for task in tasks) else self._staff
+        new: dict[int, list[NewSession]] = {}
+        with closing(staff.run(rehearse, tasks)) as done:
+            for n_done, (index, result) in enumerate(done, start=1):
+                file = plan.files[index]
+                if isinstance(result, Exception):
+                    self._failed(file.look.header.path, result)
+                else:
+                    new[index] = self._sessions(file, result)
+                    self.n_frames += sum(session.n_frames for session in new[index])
+                self.on_progress(IngestProgress("load", n_done, len(tasks), self.n_frames))
+        added = [str(one.entries["session"]) for index in sorted(new) for one in new[index]]
+        self._check_any(plan, added)
+        raise_all(self.problems)
+        return added
+
+    def _load(self, rows: Rows, plan: Plan) -> list[str]:
+        turns = _Turns(rows)
+        tasks = [self._task(file) for file in plan.files]
+        in_memory = any(task.options.memory for task in tasks)
+        staff = self._staff
+        if in_memory or access.is_remote(self.store):
+            staff = Workers("thread", _THREADS if self.workers is None else self.workers)
+        added: dict[int, list[str]] = {}
+        # Whatever stops this, nobody writes any more when it has ended.
+        with (
+            closing(staff.run(load, tasks, turns.rows)) as done,
+            closing(turns),
+        ):
+            for n_done, (index, result) in enumerate(done, start=1):
+                turns.has_ended(index)
+                file = plan.files[index]
+                if isinstance(result, Exception):
+                    self._failed(file.look.header.path, result)
+                elif not self.problems:
+                    new = self._sessions(file, result)
+                    added[index] = [str(session.entries["session"]) for session in new]
+                    self.n_frames += sum(session.n_frames for session in new)
+                    rows.add(new)
+                self.on_progress(IngestProgress("load", n_done, len(tasks), self.n_frames))
+        return [name for index in sorted(added) for name in added[index]]
+
+    def _task(self, file: PlannedFile) -> LoadTask:
+        header = file.look.header
+        is_array = header.format == "array"
+        read = self.read if is_array else replace(self.read, memory=None)
+        tracks = tuple(TrackTask(t.header.block_key, t.columns, t.window) for t in file.tracks)
+        return LoadTask(
+            self.store, self.token, header, read, tracks, self.choice.min_visible, file.look.stamp,
+            self.choice.correction,
+        )  # fmt: skip
+
+    def _sessions(self, file: PlannedFile, loaded: Sequence[LoadedTrack]) -> list[NewSession]:
+        by_key = {track.key: track for track in loaded}
+        found = []
+        for track in file.tracks:
+            one = by_key[track.header.block_key]
+            if one.readings is not None:
+                names = [track.header.keypoints[column] for column in track.columns]
+                said = doubts(one.readings, names)
+                self.notes += [f"{track.session}: {text}" for text in said]
+            if one.row is not None:
+                entries = self._entries(file, track, one)
+                found.append(NewSession(one.row, one.n_frames, entries))
+            elif not one.n_frames:
+                self.notes.append(f"{track.session}: no frames left after trimming, left out")
+                self.all_trimmed.append(track.session)
+            elif not one.visible:
+                self.notes.append(
+                    f"{track.session}: none of the keypoints is ever tracked, left out"
+                )
+            else:
+                self.notes.append(
+                    f"{track.session}: {100 * one.visible:.2g} % of the positions are there, "
+                    f"less than --min-visible {self.choice.min_visible:g}, left out"
+                )
+        return found
+
+    def _entries(
+        self, file: PlannedFile, track: PlannedTrack, loaded: LoadedTrack
+    ) -> dict[str, Any]:
+        header = file.look.header
+        return {
+            "session": track.session,
+            "fps": track.fps,
+            "individual": track.header.individual,
+            "recording": track.recording,
+            "source": "" if header.format == "array" else header.path.name,
+            "source_hash": track.source_hash,
+            "source_format": header.format,
+            "video": readable(track.header.video),
+            "first_frame": track.first_frame,
+            "frame_step": track.frame_step,
+            "checksum": loaded.checksum,
+            "ingest": self.choice.entry(header, loaded.visible),
+        }
+
+    def summary(
+        self, plan: Plan, settings: StudySettings, added: Sequence[str], *, is_dry: bool = False
+    ) -> IngestSummary:
+        """What to tell about it."""
+        before = plan.before
+        heading = (settings.anterior, settings.posterior)
+        if before.anterior and (before.anterior, before.posterior) != heading:
+            self.notes.append(
+                f"heading of the study changed to {', '.join(settings.posterior)} -> "
+                f"{', '.join(settings.anterior)}; models fitted before keep the old one"
+            )
+        if not all(heading):
+            self.notes.append(
+                "no heading yet: give --anterior and --posterior, here or in kpms-zarr pca"
+            )
+        recognised = {
+            str(look.header.path): f"{look.header.format}: {look.reason}" for look in self.looks
+        }
+        return IngestSummary(
+            self.store,
+            tuple(added),
+            tuple(plan.known),
+            self.n_frames,
+            tuple(dict.fromkeys(self.notes)),
+            tuple(self.bad),
+            recognised,
+            is_dry,
+            {path: "; ".join(_reason(p, path) for p in e.problems) for path, e in self.bad.items()},
+            tuple(self.warnings),
+        )
+
+
+def _reason(problem: Problem, path: str) -> str:
+    """A problem of a file in one line: what was found, and where in it."""
+    place = problem.where.removeprefix(path).strip(" ,:")
+    if not place or place == problem.where:
+        return problem.found
+    return f"{place}: expected {problem.expected}, found {problem.found}"
+
+
+class _Turns:
+    """Hands out rows to files in the order of the files, whichever is loaded first."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows, self._turn = rows, threading.Condition()
+        self._next, self._ended, self._is_closed = 0, set[int](), False
+
+    def close(self) -> None:
+        """End all waiting, and all work that asks for rows."""
+        with self._turn:
+            self._is_closed = True
+            self._turn.notify_all()
+
+    def rows(self, index: int, n: int) -> list[int]:
+        """Rows for a file; waits until all files before it have theirs, or have ended.
+
+        Raises
+        ------
+        RuntimeError
+            When nobody wants them any more.
+        """
+        with self._turn:
+            if n:
+                self._turn.wait_for(lambda: self._is_closed or self._next == index)
+            if self._is_closed:
+                raise RuntimeError("the ingest has ended")
+            if not n and self._next != index:
+                return []
+            taken = self._rows.take(n)
+            self._pass_on(index)
+            return taken
+
+    def has_ended(self, index: int) -> None:
+        """A file that has ended needs no rows any more."""
+        with self._turn:
+            self._pass_on(index)
+
+    def _pass_on(self, index: int) -> None:
+        self._ended.add(index)
+        while self._next in self._ended:
+            self._ended.remove(self._next)
+            self._next += 1
+        self._turn.notify_all()

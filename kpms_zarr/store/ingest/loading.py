@@ -1,0 +1,504 @@
+"""One tracking file -> frames in the store, by whichever process or thread has the time.
+
+Frames are written to rows of the session dimension that nobody sees yet; who is in charge makes
+them visible afterwards. Memory does not grow with the length of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from kpms_zarr.store.core import access, layout, regions
+from kpms_zarr.store.core.blocks import Block
+from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
+from kpms_zarr.store.errors import InputError, OtherKindError
+from kpms_zarr.store.ingest.workers import Ask
+from kpms_zarr.store.parsers import parser_named, recognise
+from kpms_zarr.store.parsers.base import FileHeader, PoseBlock, ReadOptions
+from kpms_zarr.store.parsers.contents import Verdict, content_of, has_tracking_suffix, is_unfinished
+from kpms_zarr.store.parsers.time.gaps import Gaps
+from kpms_zarr.store.study.plausibility import AS_IN_THE_FILE, Correction, Readings
+from kpms_zarr.store.study.tracking import is_missing
+
+_KEPT_BYTES = 64_000_000
+"""Frames of a file that are kept while it is not yet known which of its tracks are taken."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which frames of a track are taken: ``start:stop:step``, stop None = to the end."""
+
+    start: int = 0
+    stop: int | None = None
+    step: int = 1
+
+
+@dataclass(frozen=True)
+class LookTask:
+    """A file to be looked at: format "auto" or a name; named itself, or found in a folder."""
+
+    path: Path
+    format: str
+    options: ReadOptions
+    is_named: bool = True
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen: the header, SHA-256 of the content, why this format, and when it was so.
+
+    ``below``: the folders between what a person named and the file.
+    """
+
+    header: FileHeader
+    file_hash: str
+    reason: str
+    stamp: tuple[int, ...] = ()
+    below: tuple[str, ...] = ()
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """What changes when somebody writes to a file."""
+    now = path.stat()
+    return now.st_size, now.st_mtime_ns, now.st_ino
+
+
+def look(task: LookTask, ask: Ask) -> Look:
+    """Recognise a file and read its header.
+
+    Raises
+    ------
+    InputError
+        A file that cannot be used.
+    OtherKindError
+        One that is sound and no tracking; also one that was found, with a name that is not one of
+        tracking files, and is not recognised.
+    """
+    try:
+        return _look(task)
+    except InputError as error:
+        if task.is_named:
+            raise
+        raise _of_a_found_file(task, error) from error
+
+
+def _look(task: LookTask) -> Look:
+    parser, reason = recognise(task.path, task.format)
+    if not task.is_named and is_unfinished(task.path.name):
+        raise InputError(
+            expected="a whole file",
+            found="one that is still being copied or downloaded, by its name",
+            where=str(task.path),
+            fix="wait until it is there, or delete it",
+        )
+    stamp = stamp_of(task.path)
+    header = parser.inspect(task.path, task.options)
+    return Look(header, file_hash(task.path), reason, stamp)
+
+
+def _of_a_found_file(task: LookTask, error: InputError) -> InputError:
+    """What to raise for a file that a person did not name: not everything in a folder is meant."""
+    path, is_tracking_name = task.path, has_tracking_suffix(task.path.name)
+    other = OtherKindError.of([replace(problem, found="") for problem in error.problems])
+    try:
+        parser, _ = recognise(path)
+    except OtherKindError as kind:
+        return kind if is_tracking_name else other
+    except InputError:
+        may_be = is_tracking_name or content_of(path).verdict is Verdict.TRACKING
+        return error if may_be else other
+    if task.format in ("auto", parser.name):
+        return error
+    return OtherKindError(
+        expected=f"a file of the format {task.format}",
+        found=f"one of the format {parser.name}",
+        where=str(path),
+        fix="name files of one format, or leave --format out",
+    )
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            expected="a file that can be read",
+            found=error.strerror or str(error),
+            where=str(path),
+            fix="check the path and the permissions",
+        ) from error
+
+
+@dataclass(frozen=True)
+class TrackTask:
+    """A track to be loaded: its key in the file, and the keypoints to take, by number."""
+
+    key: str
+    columns: tuple[int, ...]
+    window: Window = Window()
+
+
+@dataclass(frozen=True)
+class LoadTask:
+    """A file to be loaded.
+
+    Attributes
+    ----------
+    store : str
+    token : str
+        Of this ingest, and of no other.
+    header : FileHeader
+    options : ReadOptions
+    tracks : tuple of TrackTask
+    min_visible : float
+        Tracks with a smaller share of positions, 0 to 1, are left out, as are those with none.
+    stamp : tuple of int
+        Of the file when it was looked at.
+    correction : Correction
+        Is applied before anything is counted or written.
+    """
+
+    store: str
+    token: str
+    header: FileHeader
+    options: ReadOptions
+    tracks: tuple[TrackTask, ...]
+    min_visible: float = 0.0
+    stamp: tuple[int, ...] = ()
+    correction: Correction = AS_IN_THE_FILE
+
+
+@dataclass(frozen=True)
+class LoadedTrack:
+    """A track that was loaded, or left out (row None).
+
+    Attributes
+    ----------
+    key : str
+    row : int or None
+        Along the session dimension.
+    n_frames : int
+    visible : float
+        Share of positions that are not missing (see :func:`tracking.is_missing`).
+    checksum : int
+        CRC-32 of position and confidence as stored, chunk after chunk.
+    readings : Readings or None
+        What the numbers look like; None without frames.
+    """
+
+    key: str
+    row: int | None
+    n_frames: int
+    visible: float
+    checksum: int
+    readings: Readings | None = None
+
+
+def load(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
+    """Write the frames of a file; asks for as many rows as there are tracks to keep.
+
+    Before each piece it asks for no rows, which ends it once nobody wants its work any more.
+
+    Raises
+    ------
+    InputError
+        What the parser raises for a damaged file, and for one that was written to meanwhile; rows
+        asked for are then of no use.
+    """
+    loaded = _load(task, ask)
+    _check_unchanged(task)
+    return loaded
+
+
+def rehearse(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
+    """Read a file to its end as `load` does, and write nothing; row 0 stands for any.
+
+    Raises
+    ------
+    InputError
+    """
+    pieces = _Pieces(task)
+    for _ in pieces.read():
+        pass
+    _check_unchanged(task)
+    kept = _kept_keys(task, pieces.tallies)
+    return tuple(
+        LoadedTrack(
+            key, 0 if key in kept else None, tally.n_frames, tally.visible, 0, tally.readings
+        )
+        for key, tally in pieces.tallies.items()
+    )
+
+
+def _kept_keys(task: LoadTask, tallies: Mapping[str, _Tally]) -> list[str]:
+    """Tracks that are seen often enough."""
+    return [
+        key
+        for key, tally in tallies.items()
+        if tally.n_visible and tally.visible >= task.min_visible
+    ]
+
+
+def _check_unchanged(task: LoadTask) -> None:
+    path = task.header.path
+    if task.stamp and stamp_of(path) != task.stamp:
+        raise InputError(
+            expected="a file that nobody writes to",
+            found="that it changed while it was read",
+            where=str(path),
+            fix="wait until it is complete, and ingest it then",
+        )
+
+
+def _load(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
+    pieces = _Pieces(task)
+    kept: list[_Piece] = []
+    n_bytes = 0
+    stream = pieces.read()
+    for piece in stream:
+        kept.append(piece)
+        n_bytes += piece.position.nbytes
+        if n_bytes > _KEPT_BYTES:
+            break
+    else:
+        return _write(task, pieces, kept, ask)
+    if task.min_visible == 0 and all(tally.n_visible for tally in pieces.tallies.values()):
+        return _write(task, pieces, itertools.chain(kept, stream), ask)
+    del kept
+    for _ in stream:  # to its end, as every track counts
+        pass
+    seen = pieces
+    return _write(task, seen, _Pieces(task).read(), ask)
+
+
+# ------------------------------------------------------------------ cutting
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Frames of a track that fill one chunk, the last of a track perhaps less."""
+
+    key: str
+    start: int
+    position: np.ndarray
+    confidence: np.ndarray | None
+
+
+@dataclass
+class _Tally:
+    """What is known of a track so far."""
+
+    n_frames: int = 0
+    n_visible: int = 0
+    n_points: int = 0
+    readings: Readings | None = None
+
+    @property
+    def visible(self) -> float:
+        return self.n_visible / max(1, self.n_points)
+
+
+class _Pieces:
+    """The tracks of a file in pieces as large as a chunk, trimmed and downsampled."""
+
+    def __init__(self, task: LoadTask) -> None:
+        self._task = task
+        self._parser = parser_named(task.header.format)
+        self._tracks = {track.key: track for track in task.tracks}
+        self.tallies = {track.key: _Tally() for track in task.tracks}
+
+    def read(self) -> Iterator[_Piece]:
+        """Pieces of all tracks, those of one track in order."""
+        waiting: dict[str, list[PoseBlock]] = {key: [] for key in self._tracks}
+        header, options = self._task.header, self._task.options
+        gaps = {track.key: track.gaps for track in header.tracks}
+        for block in self._parser.read(header.path, FRAMES_PER_CHUNK, options):
+            for key in block.position.keys() & self._tracks.keys():
+                for frames in filled(block, key, gaps.get(key)):
+                    taken = self._taken(frames, key)
+                    if taken is not None:
+                        waiting[key].append(taken)
+                        yield from self._full(key, waiting)
+        for key in waiting:
+            yield from self._full(key, waiting, is_last=True)
+
+    def _taken(self, block: PoseBlock, key: str) -> PoseBlock | None:
+        """The frames and keypoints of a block that are taken, if any."""
+        track = self._tracks[key]
+        window, stop = track.window, block.start + block.n_frames
+        first = max(window.start, block.start)
+        first += (window.start - first) % window.step
+        last = stop if window.stop is None else min(stop, window.stop)
+        if first >= last:
+            return None
+        frames = slice(first - block.start, last - block.start, window.step)
+        position = block.position[key][frames]
+        if window.step > 1:  # else all frames would be kept for the few that are taken
+            position = position.copy()
+        confidence = block.confidence.get(key)
+        columns = list(track.columns)
+        if columns != list(range(position.shape[1])):
+            position = position[:, columns]
+            confidence = None if confidence is None else confidence[:, columns]
+        confidence = None if confidence is None else confidence[frames]
+        if window.step > 1 and confidence is not None:
+            confidence = confidence.copy()
+        return PoseBlock(0, {key: position}, {} if confidence is None else {key: confidence})
+
+    def _full(
+        self, key: str, waiting: dict[str, list[PoseBlock]], *, is_last: bool = False
+    ) -> Iterator[_Piece]:
+        blocks = waiting[key]
+        n_frames = sum(block.n_frames for block in blocks)
+        while n_frames >= FRAMES_PER_CHUNK or (is_last and n_frames):
+            position = _joined([block.position[key] for block in blocks])
+            confidence = (
+                _joined([block.confidence[key] for block in blocks])
+                if key in blocks[0].confidence
+                else None
+            )
+            n = min(n_frames, FRAMES_PER_CHUNK)
+            yield self._piece(key, position[:n], None if confidence is None else confidence[:n])
+            rest = {} if confidence is None else {key: confidence[n:]}
+            blocks[:] = [PoseBlock(0, {key: position[n:]}, rest)] if n < n_frames else []
+            n_frames -= n
+
+    def _piece(self, key: str, position: np.ndarray, confidence: np.ndarray | None) -> _Piece:
+        tally = self.tallies[key]
+        position, confidence = self._task.correction.apply(position, confidence)
+        piece = _Piece(key, tally.n_frames, position, confidence)
+        readings = Readings.of_block(position, confidence)
+        tally.readings = readings if tally.readings is None else tally.readings.add(readings)
+        is_seen = ~is_missing(position, confidence)
+        tally.n_frames += len(position)
+        tally.n_visible += int(is_seen.sum())
+        tally.n_points += is_seen.size
+        return piece
+
+
+def filled(block: PoseBlock, key: str, gaps: Gaps | None) -> Iterator[PoseBlock]:
+    """Rows of a track as frames, with those that are missing before and between them as NaN.
+
+    Parameters
+    ----------
+    block : PoseBlock
+        Counts the rows of the file.
+    key : str
+        Of the track, which is alone in what is given where frames are missing.
+    gaps : Gaps, optional
+
+    Yields
+    ------
+    PoseBlock
+        Counts the frames of the track; at most a chunk of them where some are missing.
+    """
+    if gaps is None or gaps.is_filled:
+        yield block
+        return
+    rows = gaps.frames(max(0, block.start - 1), block.start + block.n_frames)
+    # The frame after the row before; gaps are before rows that there are.
+    start = int(rows[0]) + 1 if block.start else 0
+    frames = rows[1:] if block.start else rows
+    if frames[-1] - start == block.n_frames - 1:
+        yield PoseBlock(start, block.position, block.confidence)
+        return
+    position, confidence = block.position[key], block.confidence.get(key)
+    first = 0
+    while first < len(frames):
+        stop = min(start + FRAMES_PER_CHUNK, int(frames[-1]) + 1)
+        last = int(np.searchsorted(frames, stop))
+        here = slice(first, last), frames[first:last] - start, stop - start
+        yield PoseBlock(
+            start,
+            {key: _spread(position, *here)},
+            {} if confidence is None else {key: _spread(confidence, *here)},
+        )
+        start, first = stop, last
+
+
+def _spread(values: np.ndarray, rows: slice, places: np.ndarray, n_frames: int) -> np.ndarray:
+    """Some rows at their places among so many frames, NaN at the others."""
+    spread = np.full((n_frames, *values.shape[1:]), np.nan, np.float32)
+    spread[places] = values[rows]
+    return spread
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+# ------------------------------------------------------------------ writing
+
+
+def _write(
+    task: LoadTask, seen: _Pieces, pieces: Iterable[_Piece], ask: Ask
+) -> tuple[LoadedTrack, ...]:
+    """Write the tracks that are seen often enough, to the rows that are handed out."""
+    tallies = seen.tallies
+    keys = _kept_keys(task, tallies)
+    row = dict(zip(keys, ask(len(keys)), strict=True))
+    checksum = dict.fromkeys(keys, 0)
+    arrays = _arrays(task.store, task.token)
+    for piece in pieces:
+        if piece.key not in row:
+            continue
+        ask(0)
+        stop = piece.start + len(piece.position)
+        block = Block(row[piece.key], piece.start, stop)
+        for name, values in (("position", piece.position), ("confidence", piece.confidence)):
+            if values is not None:
+                _write_piece(arrays[name], block, values)
+                checksum[piece.key] = add_checksum(checksum[piece.key], values)
+    return tuple(
+        LoadedTrack(
+            key, row.get(key), tally.n_frames, tally.visible, checksum.get(key, 0), tally.readings
+        )
+        for key, tally in tallies.items()
+    )
+
+
+@lru_cache(maxsize=4)
+def _arrays(store: str, token: str) -> dict[str, zarr.Array[Any]]:
+    """Arrays to be written to, opened once by each worker of an ingest."""
+    group = access.subgroup(access.open_group(store, "r+"), layout.KEYPOINTS)
+    assert group is not None
+    return {
+        name: regions.unbounded(group[name])  # type: ignore[arg-type]
+        for name in ("position", "confidence")
+    }
+
+
+def _write_piece(array: zarr.Array[Any], block: Block, values: np.ndarray) -> None:
+    """Write a piece as a whole chunk: of part of one, Zarr would read the rest of it first."""
+    n_more = -block.stop % array.chunks[1]
+    if n_more:
+        values = np.concatenate([values, np.full((n_more, *values.shape[1:]), np.nan, "f4")])
+        block = Block(block.session, block.start, block.stop + n_more)
+    regions.write(array, block, values, n_frames=block.stop)
+
+
+def add_checksum(before: int, values: np.ndarray) -> int:
+    """CRC-32 of what came before and these float32 values.
+
+    Values that are missing count as one and the same, whatever the bits of their NaN, and missing
+    as a whole as nothing, as chunks of nothing are not stored.
+    """
+    is_nan = np.isnan(values)
+    if is_nan.all():
+        return before
+    values = np.ascontiguousarray(values, "<f4")
+    if is_nan.any():
+        values = np.where(is_nan, np.float32(np.nan), values)
+    return zlib.crc32(values.view(np.uint8).data, before)

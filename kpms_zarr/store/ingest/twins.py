@@ -1,0 +1,319 @@
+"""The same recording under two names: copies, formats, filtered and raw results of one video."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kpms_zarr.store.errors import InputError, readable
+from kpms_zarr.store.ingest.loading import Look
+from kpms_zarr.store.study.session_names import split_name
+
+_SUFFIXES = ("csv", "h5", "hdf5", "slp", "nwb", "nc", "mat", "json", "parquet")
+WORDS = ("filtered", "raw", *_SUFFIXES)
+"""What can be preferred."""
+
+_COPY = re.compile(
+    r"^(?:copy of |kopie von |copie de )?(?P<name>.+?)"
+    r"(?:\s*\(\d+\)|\s+-\s+(?:copy|kopie|copie|copia)(?:\s*\(\d+\))?"
+    r"|[ _](?:copy|kopie)(?: \d+)?)*$",
+    re.IGNORECASE,
+)
+_FILTERED = re.compile(r"(?:^filtered[_. -]|[_. -]filtered(?=$|[_. -]))", re.IGNORECASE)
+# What trackers add to the name of the video, from the first of these on.
+_TRACKER = re.compile(
+    r"(?:DLC_|DeepCut_|_superanimal_|[._]predictions\b|[._]analysis\b|[._]tracked\b|"
+    r"[._](?:proofread|corrected)\b|\.(?:mp4|avi|mov|mkv|m4v|wmv|mpe?g|webm)(?=$|\.)).*$",
+    re.IGNORECASE,
+)
+# SLEAP: project.000_video.analysis
+_OF_PROJECT = re.compile(r"^.*\.\d{3}_(?P<video>.+)$")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the name of a tracking file tells of it.
+
+    Attributes
+    ----------
+    folder : tuple of str
+        Nearest first; empty when not known.
+    video : str
+        Name of the video, in small letters.
+    is_filtered : bool
+    without_copy : str
+        The name without the marks of a copy: equal to the stem where it is none.
+    stem, suffix : str
+    """
+
+    folder: tuple[str, ...]
+    video: str
+    is_filtered: bool
+    without_copy: str
+    stem: str
+    suffix: str
+
+
+def result_of(name: str, folder: tuple[str, ...] = ()) -> Result:
+    """Read the name of a tracking file."""
+    stem, suffix = split_name(name)
+    match = _COPY.match(stem)
+    plain = match["name"] if match else stem
+    return Result(
+        folder, _video(plain), bool(_FILTERED.search(plain)), plain, stem, suffix.strip(".").lower()
+    )
+
+
+def _video(plain: str) -> str:
+    of_project = _OF_PROJECT.match(plain)
+    bare = _FILTERED.sub("", of_project["video"] if of_project else plain)
+    return (_TRACKER.sub("", bare) or bare).strip(" _-.").lower()
+
+
+def cleanest(paths: Sequence[Path]) -> Path:
+    """Of files with the same content the one without the marks of a copy, then the shortest."""
+
+    def key(path: Path) -> tuple[bool, int, int, str]:
+        result = result_of(path.name)
+        is_copy = result.without_copy != result.stem
+        return is_copy, len(path.name), len(str(path)), str(path)
+
+    return min(paths, key=key)
+
+
+def check_preferred(words: Sequence[str] | str | None) -> tuple[str, ...]:
+    """What to prefer among results of one video.
+
+    Raises
+    ------
+    InputError
+    """
+    words = [words] if isinstance(words, str) else list(words or ())
+    wrong = [word for word in words if word.lower().strip(".") not in WORDS]
+    if wrong:
+        raise InputError(
+            expected=f"filtered, raw, or the suffix of a format ({', '.join(_SUFFIXES)})",
+            found=", ".join(map(repr, wrong)),
+            where="--prefer",
+            fix="write for example --prefer filtered, or name the files",
+        )
+    return tuple(word.lower().strip(".") for word in words)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A session that is there already: its name, and the file that it is from."""
+
+    session: str
+    result: Result
+
+
+@dataclass
+class Choice:
+    """What was chosen among results of the same videos.
+
+    Attributes
+    ----------
+    looks : list of Look
+        What is taken.
+    notes, warnings : list of str
+    """
+
+    looks: list[Look]
+    notes: list[str]
+    warnings: list[str]
+
+
+def without_copies(looks: Sequence[Look]) -> tuple[list[Look], list[str]]:
+    """Of files with the same content one, whatever their order; a note on each of the others."""
+    by_content: dict[str, list[Path]] = {}
+    for look in looks:
+        by_content.setdefault(look.file_hash, []).append(look.header.path)
+    kept = {content: cleanest(paths) for content, paths in by_content.items()}
+    notes = [
+        f"{path}: the same content as {kept[content]}, left out"
+        for content, paths in by_content.items()
+        for path in paths
+        if path != kept[content]
+    ]
+    return [look for look in looks if look.header.path == kept[look.file_hash]], notes
+
+
+def chosen(
+    looks: Sequence[Look],
+    folders: Sequence[tuple[str, ...]],
+    is_known: Sequence[bool],
+    stored: Sequence[Stored],
+    preferred: Sequence[str],
+) -> Choice:
+    """Choose among several results of one video, as far as a person said how.
+
+    Parameters
+    ----------
+    looks : sequence of Look
+    folders : sequence of tuple of str
+        Of each: names of its folders, the nearest first.
+    is_known : sequence of bool
+        Whether all of it is in the store.
+    stored : sequence of Stored
+    preferred : sequence of str
+        Of `WORDS`, the most important first.
+    """
+    results = [result_of(x.header.path.name, f) for x, f in zip(looks, folders, strict=True)]
+    everything = [*results, *(one.result for one in stored)]
+    gone: set[int] = set()
+    notes: list[str] = []
+    doubled: list[list[str]] = []
+    choices: set[str] = set()
+    for group in _groups(everything, looks):
+        members = [n for n in group if n < len(looks)]
+        kept = members
+        for word in preferred:
+            kept = [n for n in kept if _is_such(results[n], word)] or kept
+        why = f"another result of the same video is taken (--prefer {','.join(preferred)})"
+        dropped = {n: why for n in members if n not in kept}
+        dropped |= _in_other_formats(kept, looks, results, is_known)
+        dropped = {n: why for n, why in dropped.items() if not is_known[n]}
+        notes += [f"{looks[n].header.path}: left out, {why}" for n, why in dropped.items()]
+        gone |= dropped.keys()
+        new = [n for n in members if n not in gone and not is_known[n]]
+        there = [n for n in group if n >= len(looks)]
+        sessions = sorted({stored[n - len(looks)].session for n in there})
+        if new and len(new) + len(sessions) > 1:
+            names = [str(looks[n].header.path) for n in new]
+            doubled.append([*names, *(f"the session {name!r}" for name in sessions)])
+            choices |= _choices([everything[n] for n in (*new, *there)])
+    warnings = [_warning(doubled, sorted(choices))] if doubled else []
+    return Choice([x for n, x in enumerate(looks) if n not in gone], notes, warnings)
+
+
+def _is_such(result: Result, word: str) -> bool:
+    if word in ("filtered", "raw"):
+        return result.is_filtered is (word == "filtered")
+    return result.suffix.partition(".")[0] == word
+
+
+def _in_other_formats(
+    kept: Sequence[int], looks: Sequence[Look], results: Sequence[Result], is_known: Sequence[bool]
+) -> dict[int, str]:
+    """Of what DeepLabCut wrote as csv and as h5 one of the two, and why."""
+    by_name: dict[str, list[int]] = {}
+    for n in kept:
+        if looks[n].header.format in _OF_DEEPLABCUT:
+            by_name.setdefault(results[n].stem, []).append(n)
+    dropped = {}
+    for same in by_name.values():
+        best = max(same, key=lambda n: (is_known[n], looks[n].header.format == "dlc_h5", -n))
+        for n in same:
+            if n != best and results[n].folder == results[best].folder:
+                suffix = results[n].suffix
+                dropped[n] = f"the same analysis in another format is taken (--prefer {suffix})"
+    return dropped
+
+
+_OF_DEEPLABCUT = ("dlc_csv", "dlc_h5")
+
+
+def _choices(results: Sequence[Result]) -> set[str]:
+    """Words that choose between these."""
+    found: set[str] = set()
+    if len({result.is_filtered for result in results}) > 1:
+        found |= {"filtered", "raw"}
+    suffixes = {result.suffix for result in results}
+    return found | (suffixes & set(_SUFFIXES) if len(suffixes) > 1 else set())
+
+
+def _warning(doubled: Sequence[Sequence[str]], choices: Sequence[str]) -> str:
+    told = "; ".join(" and ".join(names) for names in doubled[:_MOST_TOLD])
+    more = f"; and {len(doubled) - _MOST_TOLD} more" if len(doubled) > _MOST_TOLD else ""
+    of = "1 video has" if len(doubled) == 1 else f"{len(doubled)} videos have"
+    options = [f"--prefer {word}" for word in choices]
+    return readable(
+        f"{of} several results, of which each counts as a recording of its own: {told}{more}. "
+        f"Choose one: {', '.join([*options, 'or name the files'])}"
+    )
+
+
+_MOST_TOLD = 20
+
+
+# ------------------------------------------------------------------ what is of one video
+
+
+def _groups(results: Sequence[Result], looks: Sequence[Look]) -> list[list[int]]:
+    """Numbers of results that are of the same video, in order; those alone are a group, too."""
+    leader = list(range(len(results)))
+
+    def first(n: int) -> int:
+        while leader[n] != n:
+            n = leader[n]
+        return n
+
+    def join(numbers: Iterable[int]) -> None:
+        numbers = sorted({first(n) for n in numbers})
+        for n in numbers[1:]:
+            leader[n] = numbers[0]
+
+    for same in _by_key(results, looks):
+        join(same)
+    for pair in _filtered_elsewhere(results, first):
+        join(pair)
+    groups: dict[int, list[int]] = {}
+    for n in range(len(results)):
+        groups.setdefault(first(n), []).append(n)
+    return list(groups.values())
+
+
+def _by_key(results: Sequence[Result], looks: Sequence[Look]) -> list[list[int]]:
+    """Results in one folder that have the name of a video in common, or the video itself."""
+    bare = {(r.folder, r.video) for r in results if r.stem == r.without_copy}
+    by_key: dict[tuple[object, ...], list[int]] = {}
+    for n, result in enumerate(results):
+        place = (result.folder, result.video)
+        if not result.folder:
+            continue
+        # (1), (2) and (3) without one that has no number are counted, not copied.
+        is_counted = result.stem != result.without_copy and place not in bare
+        by_key.setdefault((*place, result.stem if is_counted else ""), []).append(n)
+    for n, look in enumerate(looks):
+        videos = {_stem_of_video(track.video) for track in look.header.tracks} - {""}
+        for video in videos | {results[n].video}:
+            by_key.setdefault(("video", results[n].folder, video), []).append(n)
+    return [
+        same
+        for key, same in by_key.items()
+        if key[0] != "video" or _is_one_of_each(same, results, looks)
+    ]
+
+
+def _is_one_of_each(same: Sequence[int], results: Sequence[Result], looks: Sequence[Look]) -> bool:
+    """One tracker may write several files on a video, of several animals: these are no twins."""
+    names = {(looks[n].header.format, results[n].video) for n in same}
+    formats = {format for format, _ in names}
+    return 1 < len(formats) == len(names)
+
+
+def _stem_of_video(video: str) -> str:
+    name = re.split(r"[\\/]", video)[-1]
+    return split_name(name)[0].lower()
+
+
+def _filtered_elsewhere(
+    results: Sequence[Result], first: Callable[[int], int]
+) -> list[tuple[int, int]]:
+    """Filtered results and the raw ones in another folder, where there is no doubt."""
+    sizes = Counter(first(n) for n in range(len(results)))
+    alone = [n for n in range(len(results)) if sizes[first(n)] == 1]
+    raw: dict[str, list[int]] = {}
+    for n in alone:
+        if not results[n].is_filtered:
+            raw.setdefault(results[n].without_copy.lower(), []).append(n)
+    pairs = []
+    for n in alone:
+        name = _FILTERED.sub("", results[n].without_copy).lower()
+        if results[n].is_filtered and len(raw.get(name, ())) == 1:
+            pairs.append((n, raw[name][0]))
+    return pairs

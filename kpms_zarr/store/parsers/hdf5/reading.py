@@ -1,0 +1,257 @@
+"""HDF5 files of other people: opened, read and refused in the same way by all parsers."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import pickle
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.parsers.base import remembered
+from kpms_zarr.store.parsers.hdf5.heaps import has_endless_heap
+
+# What broken pickles, attributes and datasets make h5py, pickle and numpy raise.
+DAMAGE = (
+    OSError,
+    KeyError,
+    IndexError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    MemoryError,
+    OverflowError,
+    pickle.UnpicklingError,
+)
+
+_MOST_BYTES_OF_NAMES = 16_000_000
+# Compressed tracking data are 2 to 20 times smaller than the numbers; zeros up to 1,000 times.
+_MOST_EXPANSION = 2_000
+_ALWAYS_FINE_BYTES = 64_000_000
+# HDF5 takes memory for a whole chunk, whatever is read of it.
+_LARGEST_CHUNK_BYTES = 256_000_000
+# Larger ones are unpacked again for every read, unless HDF5 is told to keep them.
+_KEPT_ANYWAY_BYTES = 1_000_000
+
+_SCANNED_BYTES = 256_000_000
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """Open for reading; what h5py dislikes, here or in the body, is an InputError."""
+    if not heaps_are_sound(path):
+        raise InputError(
+            expected="a complete HDF5 file",
+            found="a list of names or texts that comes to no end",
+            where=str(path),
+            fix="the file is damaged: copy or export it again",
+        )
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(
+            expected="a complete HDF5 file",
+            found=f"one that HDF5 cannot open ({error})",
+            where=str(path),
+            fix="the file may be cut off or no HDF5 file: copy or export it again",
+        ) from error
+    try:
+        with file:
+            yield file
+    except InputError:
+        raise
+    except DAMAGE as error:
+        raise InputError(
+            expected="a complete HDF5 file",
+            found=f"parts that HDF5 cannot read ({error})",
+            where=str(path),
+            fix="the file is damaged: copy or export it again",
+        ) from error
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether it is an HDF5 file, without raising."""
+    try:
+        return bool(h5py.is_hdf5(path)) and heaps_are_sound(path)
+    except DAMAGE:
+        return False
+
+
+def heaps_are_sound(path: Path) -> bool:
+    """Whether no heap is damaged in a way that makes HDF5 loop for ever.
+
+    Looks at part of a large file only. Never raises.
+    """
+    try:
+        return _heaps_are_sound(path)
+    except (OSError, ValueError):
+        return True
+
+
+@remembered
+def _heaps_are_sound(path: Path) -> bool:
+    if has_endless_heap(path):
+        return False
+    size = min(path.stat().st_size, _SCANNED_BYTES)
+    with path.open("rb") as raw, mmap.mmap(raw.fileno(), size, access=mmap.ACCESS_READ) as data:
+        return all(_is_sound_heap(data, start) for start in _all_of(b"GCOL\x01", data))
+
+
+def _all_of(signature: bytes, data: mmap.mmap) -> Iterator[int]:
+    start = data.find(signature)
+    while start >= 0:
+        if start + 32 <= len(data):
+            yield start
+        start = data.find(signature, start + 1)
+
+
+def _is_sound_heap(data: mmap.mmap, start: int) -> bool:
+    """Whether the objects of a collection of texts are inside it, one after another."""
+    end = start + struct.unpack_from("<Q", data, start + 8)[0]
+    if end > len(data):
+        return True  # HDF5 itself refuses it, or it was not looked at
+    at = start + 16
+    while at + 16 <= end:
+        index, size = struct.unpack_from("<H6xQ", data, at)
+        # The free space counts its own header, objects do not.
+        step = 16 + (size + 7) // 8 * 8 if index else size
+        if step == 0 or at + size > end:
+            return False
+        at += step
+    return True
+
+
+def attribute(item: h5py.Group | h5py.Dataset, name: str, default: Any = None) -> Any:
+    """Text or numbers of an attribute; HDF5 can crash on those of other, damaged types."""
+    if name not in item.attrs:
+        return default
+    kind = item.attrs.get_id(name).get_type()
+    is_plain = isinstance(kind, h5py.h5t.TypeStringID | h5py.h5t.TypeAtomicID)
+    return item.attrs[name] if is_plain else default
+
+
+def dataset(group: h5py.Group, name: str) -> h5py.Dataset | None:
+    """A dataset below a group, or None; links to other files are not followed."""
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        return None
+    item = group.get(name)
+    if not isinstance(item, h5py.Dataset):
+        return None
+    n_bytes = chunk_bytes(item)
+    if not _KEPT_ANYWAY_BYTES < n_bytes <= _LARGEST_CHUNK_BYTES:
+        return item
+    place = item.name.encode("utf-8", "surrogateescape")
+    del item  # as long as it is open, it stays as it was opened
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    access.set_chunk_cache(521, n_bytes, 1.0)
+    return h5py.Dataset(h5py.h5d.open(group.file.id, place, access))
+
+
+def chunk_bytes(data: h5py.Dataset) -> int:
+    """What HDF5 unpacks to read any of it; 0 where the values are stored in one piece."""
+    return math.prod(int(n) for n in data.chunks) * data.dtype.itemsize if data.chunks else 0
+
+
+def internal(group: h5py.Group, name: str, hops: int = 8) -> h5py.Group | h5py.Dataset | None:
+    """What is below a group, also by way of soft links; links to other files are not followed."""
+    link = group.get(name, getlink=True)
+    if isinstance(link, h5py.HardLink):
+        return group[name]
+    if not isinstance(link, h5py.SoftLink) or hops < 1:
+        return None
+    item: Any = group.file if link.path.startswith("/") else group
+    for part in link.path.split("/"):
+        if part in ("", "."):
+            continue
+        item = internal(item, part, hops - 1) if isinstance(item, h5py.Group) else None
+    return item
+
+
+def check_inside(data: h5py.Dataset, where: str) -> None:
+    """Refuse values that are in another file.
+
+    Raises
+    ------
+    InputError
+    """
+    if data.external or data.is_virtual:
+        raise InputError(
+            expected=f"the values of `{data.name}` in this file",
+            found="values that are in other files",
+            where=where,
+            fix="write all values into one file, for example with `h5repack`",
+        )
+
+
+def check_numbers(data: h5py.Dataset, where: str) -> None:
+    """Refuse what is not numbers, or claims far more values than the file can hold.
+
+    Raises
+    ------
+    InputError
+    """
+    if data.dtype.kind not in "fiu":
+        raise InputError(
+            expected=f"numbers in `{data.name}`",
+            found=f"values of type {data.dtype}",
+            where=where,
+            fix="export the file again",
+        )
+    check_size(data, where)
+
+
+def check_size(data: h5py.Dataset, where: str) -> None:
+    """Refuse a dataset that claims far more values than the file can hold.
+
+    Raises
+    ------
+    InputError
+    """
+    if data.shape is None:
+        claimed, chunk = 0, 0
+    else:
+        claimed = math.prod(int(n) for n in data.shape) * data.dtype.itemsize
+        chunk = chunk_bytes(data)
+    stored = data.id.get_storage_size()
+    too_many = claimed > _ALWAYS_FINE_BYTES and claimed > _MOST_EXPANSION * stored
+    # HDF5 takes memory for a chunk as long as a damaged index says that it is.
+    too_many |= stored > _ALWAYS_FINE_BYTES and stored > data.file.id.get_filesize()
+    if too_many or chunk > _LARGEST_CHUNK_BYTES:
+        raise InputError(
+            expected=f"as many values in `{data.name}` as its shape {data.shape} says",
+            found=f"{stored} bytes where {max(claimed, chunk)} belong",
+            where=where,
+            fix="the file was not written to its end, or is damaged: export it again",
+        )
+
+
+def texts(data: h5py.Dataset) -> list[str]:
+    """All text of a small dataset, decoded, flat.
+
+    Raises
+    ------
+    ValueError
+        When it is too large for a list of names.
+    """
+    size = math.prod(int(n) for n in data.shape) * max(1, data.dtype.itemsize)
+    if size > _MOST_BYTES_OF_NAMES:
+        raise ValueError(f"`{data.name}` is too large for names: {data.shape}")
+    if isinstance(data.id.get_type(), h5py.h5t.TypeVlenID):
+        raise ValueError(f"`{data.name}` holds lists, no text")
+    return [text(value) for value in np.asarray(data[()]).ravel().tolist()]
+
+
+def text(value: Any) -> str:
+    """Text of an attribute or a cell, whatever h5py makes of it."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,203 @@
+"""Datasets of the package movement: netCDF files read by slices of time, or in memory."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.parsers.base import (
+    NO_OPTIONS,
+    FileHeader,
+    Parser,
+    PoseBlock,
+    ReadOptions,
+    Tracks,
+    check_block_frames,
+    some,
+)
+from kpms_zarr.store.parsers.hdf5.reading import (
+    DAMAGE,
+    attribute,
+    check_inside,
+    check_numbers,
+    check_size,
+    dataset,
+    is_hdf5,
+    opened,
+    text,
+)
+from kpms_zarr.store.parsers.movement.dataset import NAMES, blocks_of, header_of, poses_of
+from kpms_zarr.store.parsers.movement.time import timing_of
+from kpms_zarr.store.parsers.time.clock import AUTO
+
+if TYPE_CHECKING:
+    import xarray
+
+_WANTED = ("position", "confidence", *(name for names in NAMES.values() for name in names))
+_MAGIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
+# What netCDF writes on dimensions without a coordinate: they have no values to be read.
+_NO_VALUES = "This is a netCDF dimension but not a netCDF variable"
+# The header of a netCDF 3 file, which names all dimensions and variables, comes first.
+_HEADER_BYTES = 65_536
+
+
+def sniff(path: Path) -> str | None:
+    """Recognise a netCDF file with positions in space and time; see `Parser`."""
+    try:
+        with path.open("rb") as raw:
+            start = raw.read(_HEADER_BYTES)
+        if start[:4] in _MAGIC:
+            names = (b"position", b"space", b"time")
+            return "netCDF 3 with position, space, time" if all(n in start for n in names) else None
+        if not is_hdf5(path):
+            return None
+        with h5py.File(path, "r") as file:
+            if dataset(file, "position") is None or dataset(file, "time") is None:
+                return None
+            space = dataset(file, "space")
+            if space is None or text(attribute(space, "CLASS", "")) != "DIMENSION_SCALE":
+                return None
+    except DAMAGE:
+        return None
+    return "netCDF with position, space, time"
+
+
+def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+    """Find the individuals and what is said of time; see `Parser`."""
+    with _opened(path) as data:
+        timing = timing_of(data, options.time_unit, str(path))
+        return header_of(poses_of(data, str(path), options), data, PARSER.name, path, timing)
+
+
+def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
+    """Stream the frames; see `Parser`."""
+    check_block_frames(block_frames)
+    with _opened(path) as data:
+        yield from blocks_of(poses_of(data, str(path), options), block_frames)
+
+
+def tracks_of_dataset(dataset: xarray.Dataset, name: str, time_unit: str = AUTO) -> Tracks:
+    """Sessions of a ``movement`` dataset in memory.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        With ``position`` and perhaps ``confidence``, over time, space, keypoints and individuals,
+        in any order.
+    name : str
+        Name of the session; of several individuals, each name follows it.
+    time_unit : str
+        Of the coordinate ``time``, see `ReadOptions`.
+
+    Returns
+    -------
+    Tracks
+
+    Raises
+    ------
+    InputError
+        With what is wrong with the dataset.
+    """
+    where = f"arrays[{name!r}]"
+    if not hasattr(dataset, "data_vars"):
+        found = f"a {type(dataset).__name__}"
+        raise InputError(
+            expected="an xarray.Dataset", found=found, where=where, fix="give a movement dataset"
+        )
+    poses = poses_of(dataset, where, NO_OPTIONS)
+    block = next(blocks_of(poses, poses.n_frames))
+    timing = timing_of(dataset, time_unit, where)
+    header = header_of(poses, dataset, "array", Path(name), timing)
+    return Tracks(header, block.position, block.confidence)
+
+
+# ------------------------------------------------------------------ opening
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[xarray.Dataset]:
+    """Open lazily; what xarray and the libraries below it dislike is an InputError."""
+    engine, others = _prepared(path)
+    import xarray
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = xarray.open_dataset(
+                path,
+                engine=engine,
+                cache=False,
+                decode_times=False,
+                decode_timedelta=False,
+                drop_variables=others,
+            )
+        with data:
+            yield data
+    except InputError:
+        raise
+    except Exception as error:  # of netCDF files that are damaged, any
+        raise InputError(
+            expected="a complete netCDF file",
+            found=f"one that xarray cannot read ({type(error).__name__}: {error})",
+            where=str(path),
+            fix="the file is damaged: copy it again, or write it again with ds.to_netcdf(path)",
+        ) from error
+
+
+def _prepared(path: Path) -> tuple[Any, list[str]]:
+    """The library to open a file with, and the variables not to look at."""
+    with _readable(path) as raw:
+        start = raw.read(4)
+    if start in _MAGIC:
+        return "scipy", []
+    with opened(path) as file:
+        names = [str(name) for name in file]
+        elsewhere = [n for n in names if not isinstance(file.get(n, getlink=True), h5py.HardLink)]
+        if elsewhere:
+            raise InputError(
+                expected="all variables in this file",
+                found=f"links for {some(elsewhere)}",
+                where=str(path),
+                fix="write the dataset again with ds.to_netcdf(path)",
+            )
+        for name in names:
+            item = dataset(file, name)
+            if item is None:
+                continue
+            check_inside(item, str(path))
+            if name in ("position", "confidence"):
+                check_numbers(item, str(path))
+            elif name in _WANTED and not text(attribute(item, "NAME", "")).startswith(_NO_VALUES):
+                check_size(item, str(path))
+    if importlib.util.find_spec("h5netcdf") is None:
+        raise InputError(
+            expected="the package h5netcdf, which reads netCDF files",
+            found="none installed",
+            where=str(path),
+            fix="pip install 'kpms_zarr[movement]'",
+        )
+    return "h5netcdf", [name for name in names if name not in _WANTED]
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Any]:
+    try:
+        with path.open("rb") as raw:
+            yield raw
+    except OSError as error:
+        raise InputError(
+            expected="a file that can be read",
+            found=error.strerror or str(error),
+            where=str(path),
+            fix="check the path and the permissions",
+        ) from error
+
+
+PARSER = Parser("movement", "movement netCDF", sniff, inspect, read)

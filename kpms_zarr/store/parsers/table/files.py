@@ -1,0 +1,400 @@
+"""Columns of csv and parquet files, a batch of rows at a time."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.parsers.base import some
+from kpms_zarr.store.parsers.text.dialect import PLAIN_NUMBERS, is_thousands
+from kpms_zarr.store.parsers.text.reading import (
+    LONGEST_LINE,
+    MISSING,
+    Dialect,
+    lines,
+    opened,
+    plain_text,
+)
+
+_CELLS_AT_ONCE = 500_000
+_MISSING = (*MISSING, "nan", "NaN", "NAN")
+
+_PARQUET = b"PAR1"
+_MOST_EXPANSION = 2_000
+_ALWAYS_FINE_BYTES = 64_000_000
+_LARGEST_GROUP_BYTES = 4_000_000_000
+_MOST_FOOTER_BYTES = 1_000_000
+# Code of this type in the footer, which is Thrift.
+_STRUCTS = 12
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive rows.
+
+    Attributes
+    ----------
+    row : int
+        Number of the first row, as people count them.
+    numbers : ndarray, (row, column) float64
+        The columns of numbers, in the order asked for; NaN = missing.
+    texts : list of (ndarray, list of str)
+        For each column of text asked for: number of the text of every row, and the texts.
+    """
+
+    row: int
+    numbers: np.ndarray
+    texts: list[tuple[np.ndarray, list[str]]]
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether it begins and ends like one; raises OSError."""
+    with path.open("rb") as raw:
+        if raw.read(4) != _PARQUET:
+            return False
+        raw.seek(-4, io.SEEK_END)
+        return raw.read(4) == _PARQUET
+
+
+def names_of(path: Path) -> list[str]:
+    """Names of the columns.
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        parquet = is_parquet(path)
+    except OSError as error:
+        raise InputError(
+            expected="a file that can be read",
+            found=error.strerror or str(error),
+            where=str(path),
+            fix="check the path and the permissions",
+        ) from error
+    if parquet:
+        with _parquet(path) as file:
+            return [str(name).strip() for name in file.schema_arrow.names]
+    with opened(path) as text:
+        return _header(text.readline(LONGEST_LINE))
+
+
+def sniffed_names(path: Path) -> list[str]:
+    """Names of the columns, or what looks like them where no library can read them.
+
+    Raises OSError, ValueError, or what a library raises for a damaged file.
+    """
+    if is_parquet(path):
+        try:
+            import pyarrow.parquet
+        except ImportError:
+            return _names_in_footer(path)
+        return [str(name).strip() for name in pyarrow.parquet.read_schema(path).names]
+    with plain_text(path) as text:
+        return _header(text.readline(LONGEST_LINE))
+
+
+def batches(
+    path: Path,
+    numeric: Sequence[int],
+    textual: Sequence[int],
+    missing: Sequence[str],
+    dialect: Dialect | None = None,
+) -> Iterator[Batch]:
+    """The rows of a file.
+
+    Parameters
+    ----------
+    path : Path
+    numeric, textual : sequence of int
+        Numbers of the columns to read, as numbers and as text.
+    missing : sequence of str
+        Texts that stand for a missing number, besides the usual ones.
+    dialect : Dialect, optional
+        How a file of text is read.
+
+    Raises
+    ------
+    InputError
+        For rows of the wrong length and for text where numbers should be, with their number.
+    """
+    if is_parquet(path):
+        with _parquet(path) as file:
+            yield from _parquet_batches(file, path, numeric, textual)
+        return
+    with opened(path, dialect) as text:
+        names = _header(text.readline(LONGEST_LINE))
+        reader = _Csv(path, names, numeric, textual, (*_MISSING, *missing))
+        rows, row = lines(text), 2
+        while block := reader.checked(
+            list(islice(rows, max(64, _CELLS_AT_ONCE // len(names)))), row, rows
+        ):
+            yield reader.batch(block, row)
+            row += len(block)
+
+
+# ------------------------------------------------------------------ csv
+
+
+def _header(line: str) -> list[str]:
+    """Names of the columns."""
+    cells = next(csv.reader([line.rstrip("\n")]), [])
+    return [cell.strip() for cell in cells] or [""]
+
+
+@dataclass(frozen=True)
+class _Csv:
+    """How to read lines of a csv file."""
+
+    path: Path
+    names: list[str]
+    numeric: Sequence[int]
+    textual: Sequence[int]
+    missing: Sequence[str]
+
+    def fields(self, line: str) -> list[str]:
+        if '"' not in line:
+            return line.rstrip("\n").split(",")
+        return next(csv.reader([line.rstrip("\n")]), [])
+
+    def checked(self, block: list[str], row: int, rest: Iterator[str]) -> list[str]:
+        """The lines, each with the right number of fields; blank ones at the end do not count."""
+        for index, line in enumerate(block):
+            n_fields = line.count(",") + 1
+            if '"' in line:
+                n_fields = len(self.fields(line))
+            is_blank = not line.strip(" \r\n")
+            if n_fields == len(self.names) and not is_blank:
+                continue
+            more = next((m for m in (*block[index + 1 :], *islice(rest, 1)) if m.strip()), None)
+            if is_blank and more is None:
+                return block[:index]
+            cut_off = more is None and n_fields < len(self.names)
+            raise InputError(
+                expected=f"{len(self.names)} fields",
+                found="an empty line" if is_blank else f"{n_fields} fields",
+                where=f"{self.path}, row {row + index}",
+                fix="the file is cut off: copy or export it again, or delete its last row"
+                if cut_off
+                else "correct this row, or export the file again",
+            )
+        return block
+
+    def batch(self, block: list[str], row: int) -> Batch:
+        """Numbers and texts: by pandas, or cell by cell where it finds something odd."""
+        batch = self._by_pandas(block, row)
+        if batch is not None:
+            return batch
+        rows = [self.fields(line) for line in block]
+        numbers = np.array(
+            [
+                [self._number(cells[n], row + index, n) for n in self.numeric]
+                for index, cells in enumerate(rows)
+            ]
+        ).reshape(len(block), len(self.numeric))
+        texts = []
+        for n in self.textual:
+            codes: dict[str, int] = {}
+            of_row = [codes.setdefault(cells[n].strip(), len(codes)) for cells in rows]
+            texts.append((np.array(of_row), list(codes)))
+        return Batch(row, numbers, texts)
+
+    def _by_pandas(self, block: list[str], row: int) -> Batch | None:
+        import pandas
+
+        text = "".join(block)
+        if "\0" in text:
+            return None
+        try:
+            frame = pandas.read_csv(
+                io.StringIO(text),
+                header=None,
+                names=range(len(self.names)),
+                usecols=[*self.numeric, *self.textual],
+                dtype=dict.fromkeys(self.numeric, np.float64) | dict.fromkeys(self.textual, str),
+                na_values={n: list(self.missing) for n in self.numeric},
+                keep_default_na=False,
+                index_col=False,
+                skip_blank_lines=False,
+            )
+        except (ValueError, OverflowError, MemoryError):
+            return None
+        if len(frame) != len(block):
+            return None
+        texts = []
+        for n in self.textual:
+            codes, names = pandas.factorize(frame[n])
+            texts.append((codes, [str(name).strip() for name in names]))
+        return Batch(row, frame[list(self.numeric)].to_numpy(np.float64), texts)
+
+    def _number(self, cell: str, row: int, column: int) -> float:
+        cell = cell.strip()
+        if cell in self.missing:
+            return np.nan
+        try:
+            # Python alone would read 1_0 as ten.
+            if "_" not in cell:
+                return float(cell)
+        except ValueError:
+            pass
+        fix = "correct this cell (empty it where the point is missing), or export the file again"
+        if is_thousands(cell):
+            fix = PLAIN_NUMBERS
+        elif cell.replace(",", ".", 1).replace(".", "", 1).strip("-+").isdigit():
+            fix = "write numbers with a decimal point, not a comma"
+        raise InputError(
+            expected="a number or an empty cell",
+            found=f"the text {cell[:40]!r}",
+            where=f"{self.path}, row {row}, column {self.names[column]}",
+            fix=fix,
+        )
+
+
+# ------------------------------------------------------------------ parquet
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    """Open; what pyarrow dislikes, here or in the body, is an InputError."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InputError(
+            expected="the package pyarrow, which reads parquet files",
+            found="none installed",
+            where=str(path),
+            fix="pip install 'kpms_zarr[table]'",
+        ) from error
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            yield file
+    except InputError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
+        raise InputError(
+            expected="a complete parquet file",
+            found=f"one that pyarrow cannot read ({error})",
+            where=str(path),
+            fix="the file is damaged: copy or export it again",
+        ) from error
+
+
+def _parquet_batches(
+    file: Any, path: Path, numeric: Sequence[int], textual: Sequence[int]
+) -> Iterator[Batch]:
+    names = file.schema_arrow.names
+    _check_types(file, path, numeric, textual)
+    _check_size(file, path, [*numeric, *textual])
+    wanted = [names[n] for n in dict.fromkeys([*numeric, *textual])]
+    row = 1
+    rows_at_once = max(64, _CELLS_AT_ONCE // max(1, len(wanted)))
+    for batch in file.iter_batches(batch_size=rows_at_once, columns=wanted):
+        numbers = [_numbers(batch.column(names[n])) for n in numeric]
+        texts = [_texts(batch.column(names[n])) for n in textual]
+        if len(batch):
+            empty = np.empty((len(batch), 0))
+            yield Batch(row, np.column_stack(numbers) if numbers else empty, texts)
+        row += len(batch)
+
+
+def _plain_type(kind: Any) -> Any:
+    import pyarrow
+
+    return kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+
+
+def _check_types(file: Any, path: Path, numeric: Sequence[int], textual: Sequence[int]) -> None:
+    from pyarrow import types
+
+    schema = file.schema_arrow
+    names, kinds = schema.names, schema.types  # lists that are made anew each time
+    wrong = []
+    for n in numeric:
+        kind = _plain_type(kinds[n])
+        is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+        if not (is_number or types.is_null(kind)):
+            wrong.append(f"{names[n]}, {kind}, no numbers")
+    for n in textual:
+        kind = _plain_type(kinds[n])
+        if not (types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind)):
+            wrong.append(f"{names[n]}, {kind}, no text")
+    if wrong:
+        raise InputError(
+            expected="columns of numbers for coordinates, of text for names",
+            found=some(wrong),
+            where=str(path),
+            fix="name other columns with --mapping, or convert these",
+        )
+
+
+def _check_size(file: Any, path: Path, used: Sequence[int]) -> None:
+    """Refuse a file that claims far more rows than it can hold."""
+    meta, size = file.metadata, path.stat().st_size
+    claimed = meta.num_rows * len(used) * 8
+    # Not column by column: of a damaged footer, pyarrow would crash on that.
+    groups = (meta.row_group(number) for number in range(meta.num_row_groups))
+    largest = max((group.total_byte_size for group in groups), default=0)
+    too_many = claimed > _ALWAYS_FINE_BYTES and claimed > _MOST_EXPANSION * size
+    if too_many or largest > _LARGEST_GROUP_BYTES:
+        raise InputError(
+            expected="no more rows than the file can hold, in row groups of less than 4 GB",
+            found=f"{meta.num_rows} rows in {size} bytes",
+            where=str(path),
+            fix="the file is damaged, or has too large row groups: write it again",
+        )
+
+
+def _numbers(column: Any) -> np.ndarray:
+    import pyarrow
+
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    column = column.cast(pyarrow.float64(), safe=False)
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def _texts(column: Any) -> tuple[np.ndarray, list[str]]:
+    import pyarrow
+
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    column = column.cast(pyarrow.string()).fill_null("").dictionary_encode()
+    names = [str(name).strip() for name in column.dictionary.to_pylist()]
+    return column.indices.to_numpy(zero_copy_only=False), names
+
+
+def _names_in_footer(path: Path) -> list[str]:
+    """Names of columns: text of the footer after its length, as the schema has it."""
+    with path.open("rb") as raw:
+        raw.seek(-8, io.SEEK_END)
+        size = int.from_bytes(raw.read(4), "little")
+        raw.seek(-min(8 + size, path.stat().st_size), io.SEEK_END)
+        footer = raw.read(min(size, _MOST_FOOTER_BYTES))
+    # Version, then the list of the schema: its length in half a byte, or after it.
+    start = footer.find(b"\x19")
+    if start < 0 or start + 4 > len(footer) or footer[start + 1] & 15 != _STRUCTS:
+        return []
+    n_columns = footer[start + 1] >> 4
+    if n_columns == 15:
+        n_columns = footer[start + 2] & 127
+        n_columns |= (footer[start + 3] << 7) if footer[start + 2] & 128 else 0
+    found: list[str] = []
+    at = start + 2
+    while len(found) < n_columns and 0 <= (at := footer.find(b"\x18", at)) < len(footer) - 1:
+        name = footer[at + 2 : at + 2 + footer[at + 1]].decode("utf-8", "replace")
+        if name.isprintable() and name:
+            found.append(name)
+            at += 1 + footer[at + 1]
+        at += 1
+    # The first is the name of the whole schema.
+    return found[1:]

@@ -1,0 +1,201 @@
+"""Sessions as rows of colour over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import holoviews as hv
+import numpy as np
+import xarray as xr
+from bokeh.models import CustomJSHover, HoverTool
+
+from kpms_zarr.store.core.access import Session, StoreLike
+from kpms_zarr.store.model import models
+from kpms_zarr.store.model.levels import open_levels
+from kpms_zarr.viz.ethograms.binning import AFTER_END, Binned
+from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared.colors import palette
+from kpms_zarr.viz.shared.style import frame, hover_tool, load, short, syllable_name
+
+_MOST_FRAMES = 2**22
+"""Labels that are counted bin by bin: half a second."""
+_ROW_HEIGHT = 30
+_MIN_HEIGHT = 230  # Less hides tools of the toolbar.
+
+
+def ethogram(
+    store: StoreLike,
+    *,
+    model: str,
+    version: str | None = None,
+    sessions: Sequence[str] | None = None,
+    max_sessions: int = 12,
+    n_bins: int = 1500,
+) -> hv.Overlay:
+    """Whole sessions as rows over time, each time bin in the colour of its commonest syllable.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+        Of the labels (default: the current one).
+    sessions : sequence of str, optional
+        Names (default: the first ones).
+    max_sessions : int
+        At most so many rows.
+    n_bins : int
+        At most so many bins for the longest session; a bin is a whole number of frames of the
+        slowest video, and of long sessions one of the levels of detail that the store has.
+
+    Returns
+    -------
+    holoviews.Overlay
+        An Image (session, bin) of labels, NaN after the end of a session, and row separators.
+
+    Raises
+    ------
+    InputError
+        For a model or sessions that do not exist.
+    """
+    load()
+    labels = models.open_labels(store, model, version)
+    rows = reading.label_sessions(labels, names=sessions, limit=max_sessions)
+    levels = None
+    if sum(row.n_frames for row in rows) > _MOST_FRAMES:
+        levels = open_levels(store, model, version)
+    if levels is None:
+        values, seconds = _binned(labels, rows, n_bins)
+    else:
+        names = [row.name for row in rows]
+        binned = Binned(labels, levels, model=model, sessions=names)
+        view = binned.view(n_columns=n_bins, n_rows=len(rows))
+        values = np.where(view.syllable == AFTER_END, np.nan, view.syllable).astype(np.float32)
+        seconds = view.stop
+    n_syllables = int(np.nanmax(values)) + 1
+    image = hv.Image(
+        values, kdims=["time", "row"], vdims=["syllable"], bounds=(0, 0, seconds, len(rows))
+    )
+    return _with_rows(
+        image.opts(
+            cmap=palette(n_syllables),
+            clim=(-1.5, n_syllables - 0.5),
+            clipping_colors={"NaN": (0, 0, 0, 0)},
+        ),
+        rows,
+        _row_hover(rows),
+    )
+
+
+def bouts(
+    store: StoreLike,
+    *,
+    model: str,
+    version: str | None = None,
+    sessions: Sequence[str] | None = None,
+    max_sessions: int = 12,
+    seconds: float = 60.0,
+) -> hv.Overlay:
+    """The beginning of sessions at full frame resolution, one rectangle a bout.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+    sessions : sequence of str, optional
+        Names (default: the first ones).
+    max_sessions : int
+    seconds : float
+
+    Returns
+    -------
+    holoviews.Overlay
+        Rectangles with vdims syllable, session, duration (ms), and row separators.
+
+    Raises
+    ------
+    InputError
+        For a model or sessions that do not exist.
+    """
+    load()
+    labels = models.open_labels(store, model, version)
+    rows = reading.label_sessions(labels, names=sessions, limit=max_sessions)
+    columns: list[tuple[np.ndarray, ...]] = []
+    for row, session in enumerate(rows):
+        found = reading.first_bouts(labels, session, seconds=seconds)
+        low = np.full(len(found.start), len(rows) - row - 1)
+        length = (found.stop - found.start) / session.fps * 1000
+        name = np.full(len(found.start), session.name, dtype=object)
+        begin, end = found.start / session.fps, found.stop / session.fps
+        columns.append((begin, low, end, low + 1, found.syllable, name, length))
+    table = tuple(np.concatenate(column) for column in zip(*columns, strict=True))
+    n_syllables = int(table[4].max()) + 1
+    kdims, vdims = ["time", "row", "end", "row_end"], ["syllable", "session", "duration"]
+    rectangles = hv.Rectangles(table, kdims=kdims, vdims=vdims).opts(
+        color="syllable",
+        cmap=palette(n_syllables),
+        clim=(-1.5, n_syllables - 0.5),
+        line_width=0,
+    )
+    hover = hover_tool(
+        [
+            ("session", "@session"),
+            ("time", "@time{0.00} s to @end{0.00} s"),
+            ("syllable", "@syllable{custom}"),
+            ("duration", "@duration{0} ms"),
+        ],
+        formatters={"@syllable": syllable_name()},
+    )
+    longest = max(session.n_frames / session.fps for session in rows)
+    return _with_rows(rectangles, rows, hover, xlim=(0, min(seconds, longest)))
+
+
+def _binned(labels: xr.Dataset, rows: Sequence[Session], n_bins: int) -> tuple[np.ndarray, float]:
+    """Labels (session, bin), NaN after the end of a session, and the length of the axis in s."""
+    slowest = min(session.fps for session in rows)
+    longest = max(session.n_frames / session.fps for session in rows)
+    n_frames = max(1, int(np.ceil(longest * slowest / n_bins - 1e-9)))
+    modes = [
+        reading.mode_bins(labels, row, frames_per_bin=n_frames * (row.fps / slowest))
+        for row in rows
+    ]
+    values = np.full((len(rows), max(map(len, modes))), np.nan, dtype=np.float32)
+    for row, mode in enumerate(modes):
+        values[row, : len(mode)] = mode
+    return values, values.shape[1] * n_frames / slowest
+
+
+def _row_hover(rows: Sequence[Session]) -> HoverTool:
+    names = [session.name for session in rows]
+    name = CustomJSHover(
+        args={"names": names},
+        code="return names[Math.min(names.length - 1, Math.floor(names.length - value))];",
+    )
+    return hover_tool(
+        [
+            ("session", "$y{custom}"),
+            ("time", "$x{0.0} s"),
+            ("syllable", "@image{custom}"),
+        ],
+        formatters={"$y": name, "@image": syllable_name()},
+    )
+
+
+def _with_rows(
+    element: hv.Element, rows: Sequence[Session], hover: HoverTool, **options: Any
+) -> hv.Overlay:
+    """Session names on the y axis, the first on top, and white lines between the rows."""
+    style = {
+        **frame(max(_MIN_HEIGHT, 90 + _ROW_HEIGHT * len(rows)), hover=hover, ygrid=False),
+        "yticks": [
+            (len(rows) - row - 0.5, short(session.name)) for row, session in enumerate(rows)
+        ],
+        "ylim": (0, len(rows)),
+        "xlabel": "time (s)",
+        "ylabel": "",
+        **options,
+    }
+    lines = hv.HLines(np.arange(len(rows) + 1)).opts(color="white", line_width=4, default_tools=[])
+    return (element.opts(**style) * lines).opts(**style, show_legend=False)

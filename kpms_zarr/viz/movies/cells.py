@@ -1,0 +1,250 @@
+"""What the cells of a grid movie show: keypoints, or parts of videos turned to the heading."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+import numpy as np
+import xarray as xr
+from PIL import Image
+
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.viz.movies.grid import Cell, Clock, pose_cell, side_height
+from kpms_zarr.viz.shared.drawing import Skeleton, View
+from kpms_zarr.viz.syllables.examples import Example, PoseReader
+from kpms_zarr.viz.video.sources import SessionVideos
+
+_AT_ONCE = 8
+_ROOM = (1.3, 3.0)
+"""A cell reaches from its middle at least and at most so many radii of the body."""
+
+
+class Cells(Protocol):
+    """A source of cells.
+
+    Attributes
+    ----------
+    size : (int, int)
+        Width and height of a cell, in px.
+    """
+
+    size: tuple[int, int]
+
+    def make(self, examples: Sequence[Example], most: int) -> list[tuple[Example, Cell]]:
+        """Cells of the first examples that can be shown; those made before are lost."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What all cells of a set of movies have in common.
+
+    Attributes
+    ----------
+    labels : Dataset
+        With ``centroid`` and ``heading``.
+    poses : PoseReader
+        Of those labels.
+    clock : Clock
+    width : int
+        Of a cell, in px.
+    reach : float
+        From the middle of a cell to its edge, in units of position of a session of median
+        ``scale``: animals or cameras of different size look the same.
+    skeleton : Skeleton
+    """
+
+    labels: xr.Dataset
+    poses: PoseReader
+    clock: Clock
+    width: int
+    reach: float
+    skeleton: Skeleton
+
+    @property
+    def scale(self) -> float:
+        """px per unit of position of a session of median ``scale``."""
+        return self.width / 2 / self.reach
+
+    def view(self, example: Example) -> View:
+        """The camera over a session."""
+        common = float(np.median(self.poses.scale))
+        factor = common / float(self.poses.scale[example.session.index])
+        return View(self.width, self.scale * factor)
+
+    def frames(self, example: Example) -> np.ndarray:
+        """Frames of the session by frame of the movie."""
+        found = self.clock.frames(example.onset, example.session.fps)
+        return np.clip(found, 0, example.session.n_frames - 1)
+
+    def is_inside(self, example: Example) -> np.ndarray:
+        """Frames of the movie that belong to the bout."""
+        frames = self.frames(example)
+        return (example.onset <= frames) & (frames < example.stop)
+
+    def onset_of(self, example: Example) -> tuple[np.ndarray, float]:
+        """Centroid (space) and heading (rad) at the onset."""
+        place = (example.session.index, example.onset)
+        return self.labels["centroid"][place].values, float(self.labels["heading"][place])
+
+    def aligned(self, example: Example) -> np.ndarray:
+        """Pose by frame of the movie, seen from the animal at the onset."""
+        frames, fps = self.frames(example) - example.onset, example.session.fps
+        before, after = -int(frames[0]), int(frames[-1])
+        return self.poses.aligned(example, before / fps, after / fps)[frames + before]
+
+
+class KeypointCells:
+    """Cells with the denoised keypoints alone."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        side = side_height(stage.width) if stage.poses.n_space == 3 else 0
+        self.size = (stage.width, stage.width + side)
+
+    def make(self, examples: Sequence[Example], most: int) -> list[tuple[Example, Cell]]:
+        """Cells of the first examples."""
+        stage, chosen = self._stage, examples[:most]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            poses = list(pool.map(stage.aligned, chosen))
+        return [
+            (one, Cell(pose_cell(pose, stage.view(one), stage.skeleton), stage.is_inside(one)))
+            for one, pose in zip(chosen, poses, strict=True)
+        ]
+
+
+class VideoCells:
+    """Cells cut out of the videos; they wait in a temporary file, not in memory.
+
+    Parameters
+    ----------
+    stage : Stage
+    videos : SessionVideos
+        What is wrong with a video is kept in its ``errors``.
+    folder : path
+        Where the temporary file lies.
+    overlay : bool
+        Whether the denoised keypoints are drawn as well.
+    """
+
+    def __init__(self, stage: Stage, videos: SessionVideos, folder: Path, *, overlay: bool) -> None:
+        self._stage, self._videos, self._overlay = stage, videos, overlay
+        self._folder = folder
+        self._file: IO[bytes] | None = None
+        self.size = (stage.width, stage.width)
+
+    def __enter__(self) -> VideoCells:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def make(self, examples: Sequence[Example], most: int) -> list[tuple[Example, Cell]]:
+        """Cells of the first examples whose videos can be used."""
+        if self._file is not None:
+            self._file.close()
+        self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+        made: dict[Example, Cell] = {}
+        waiting = list(examples)
+        while waiting and len(made) < most:
+            turn, waiting = waiting[: most - len(made)], waiting[most - len(made) :]
+            # Those of one video after the other, from its beginning to its end.
+            for example in sorted(turn, key=lambda one: (one.session.name, one.onset)):
+                cell = self._cell(example, self._file, len(made))
+                if cell is not None:
+                    made[example] = cell
+        return [(example, made[example]) for example in examples if example in made]
+
+    def _cell(self, example: Example, file: IO[bytes], place: int) -> Cell | None:
+        """One cell, written to a place of the file; None where the video cannot be used."""
+        name, stage = example.session.name, self._stage
+        if name in self._videos.errors:
+            return None
+        width = self.size[0]
+        n_bytes = 3 * width * width
+        start = place * len(stage.clock.seconds) * n_bytes
+        try:
+            file.seek(start)
+            self._film(example, file)
+        except InputError as error:
+            self._videos.errors[name] = error
+            return None
+
+        def picture(number: int) -> Image.Image:
+            file.seek(start + number * n_bytes)
+            return Image.frombytes("RGB", (width, width), file.read(n_bytes))
+
+        return Cell(picture, stage.is_inside(example))
+
+    def _film(self, example: Example, file: IO[bytes]) -> None:
+        """Write the pictures of a cell, one after the other.
+
+        Raises
+        ------
+        InputError
+            When the video cannot be used.
+        """
+        stage, session = self._stage, example.session
+        view, frames = stage.view(example), stage.frames(example)
+        center, heading = stage.onset_of(example)
+        reader = self._videos.reader(session.name)
+        _require_inside(center, reader.width, reader.height, reader.path)
+        places = view.place(stage.aligned(example)) if self._overlay else None
+        shown = self._videos.frames(session.name, frames)
+        for number, (_, picture) in enumerate(reader.read(shown)):
+            image = view.crop(picture, center, heading)
+            if places is not None:
+                stage.skeleton.draw(image, places[number])
+            file.write(image.tobytes())
+
+
+def _require_inside(center: np.ndarray, width: int, height: int, path: str) -> None:
+    """The animal must be in the picture.
+
+    Raises
+    ------
+    InputError
+    """
+    x, y = (float(value) for value in center)
+    if not (-1 <= x <= width and -1 <= y <= height):
+        raise InputError(
+            expected=f"the animal inside the picture of {width} x {height} px",
+            found=f"it at {x:.0f}, {y:.0f}",
+            where=os.fspath(path),
+            fix="name the video that was tracked, in the size in which it was tracked",
+        )
+
+
+def reach_of(poses: PoseReader, examples: Sequence[Example], *, after: float) -> float:
+    """How far a cell must reach from its middle to show most bouts, in units of position.
+
+    Far enough for four fifths of the bouts to stay inside while they last, but neither closer
+    than the body needs nor so far that it looks small.
+
+    Parameters
+    ----------
+    poses : PoseReader
+    examples : sequence of Example
+    after : float
+        Seconds after the onset that are shown.
+    """
+    common = float(np.median(poses.scale))
+
+    def distances(example: Example) -> tuple[float, float]:
+        seconds = min(after, example.seconds)
+        pose = poses.aligned(example, 0.0, seconds)
+        distance = np.sqrt((pose[..., :2] ** 2).sum(-1)) * (
+            common / poses.scale[example.session.index]
+        )
+        return float(np.nanmax(distance[0])), float(np.nanmax(distance))
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = np.array(list(pool.map(distances, examples)))
+    body, far = float(np.nanmedian(found[:, 0])), float(np.nanquantile(found[:, 1], 0.8))
+    return float(np.clip(1.1 * far, _ROOM[0] * body, _ROOM[1] * body))

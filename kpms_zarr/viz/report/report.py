@@ -1,0 +1,206 @@
+"""One self-contained HTML page about a fitted model."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import holoviews as hv
+import jinja2
+from bokeh.document import Document
+from bokeh.embed import components
+from markupsafe import Markup
+
+from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.model import models
+from kpms_zarr.viz.report import facts
+from kpms_zarr.viz.report.cards import Card
+from kpms_zarr.viz.report.sections import Bokeh, Cards, Section, sections_of
+from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared.embedding import bokeh_script, labels_script
+from kpms_zarr.viz.shared.style import load
+
+MAX_SESSIONS = 200
+"""Most sessions that the ethograms of a report can show."""
+
+
+@dataclass(frozen=True)
+class ReportSummary:
+    """A written report.
+
+    Attributes
+    ----------
+    path : str
+    n_bytes : int
+    model : str
+    version : str
+        Of the labels that it shows.
+    n_sessions : int
+        Sessions with labels in that version.
+    """
+
+    path: str
+    n_bytes: int
+    model: str
+    version: str
+    n_sessions: int
+
+
+def report(
+    store: StoreLike,
+    *,
+    model: str,
+    out: str | os.PathLike[str] = "report.html",
+    max_sessions: int = 12,
+) -> ReportSummary:
+    """Write what a model found as one HTML page that opens without a network.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    out : path
+        The page; an older one is replaced in one step.
+    max_sessions : int
+        At most so many sessions in the ethograms, 1 to 200; with it the size of the page is
+        bounded, whatever the size of the study.
+
+    Returns
+    -------
+    ReportSummary
+
+    Raises
+    ------
+    InputError
+        For a model that does not exist, or a place that cannot be written.
+    """
+    path = Path(out)
+    _check_place(path)
+    _check_count(max_sessions)
+    version = models.require_model(store, model)
+    labels = models.open_labels(store, model, version)
+    sessions = reading.label_sessions(labels)
+    found = sections_of(store, model, version, sessions, max_sessions)
+    page = _page(store, facts.facts(store, model, version), found)
+    return ReportSummary(str(path), _write(path, page), model, version, len(sessions))
+
+
+def _check_place(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(
+            expected="a file name for the report",
+            found="a folder of that name",
+            where=str(path),
+            fix=f"name a file in it, such as {path / 'report.html'}",
+        )
+    if not path.parent.is_dir():
+        raise InputError(
+            expected="a folder that exists",
+            found="no such folder",
+            where=str(path.parent),
+            fix="make the folder first, or name another place with out (--out)",
+        )
+
+
+def _check_count(max_sessions: int) -> None:
+    if not 1 <= max_sessions <= MAX_SESSIONS:
+        raise InputError(
+            expected=f"1 to {MAX_SESSIONS} sessions in the ethograms",
+            found=str(max_sessions),
+            where="max_sessions",
+            fix="show fewer here, and others with kpms_zarr.viz.shared.plots.ethogram(sessions=[...])",
+        )
+
+
+def _write(path: Path, page: str) -> int:
+    """Write beside the place and rename: readers see the old page or the new, never half."""
+    data = page.encode()
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(name).chmod(0o666 & ~mask)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return len(data)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a section shows: Bokeh models, or cards, or a line that says why there is neither."""
+
+    roots: Sequence[Any] = ()
+    cards: Sequence[Card] = ()
+    note: str = ""
+
+
+def _page(store: StoreLike, known: facts.Facts, sections: list[Section]) -> str:
+    drawn = [(section, _draw(section, store)) for section in sections]
+    roots = [root for _, found in drawn for root in found.roots]
+    document = Document()
+    with document.models.freeze():  # or all models are looked through again for every root
+        for root in roots:
+            document.add_root(root)
+    script, divs = components(roots, wrap_script=True) if roots else ("", ())
+    rest = iter(divs)
+    entries = [
+        {
+            "heading": section.heading,
+            "anchor": section.anchor,
+            "sentence": section.sentence,
+            "alt": section.alt,
+            "layout": section.layout,
+            "note": found.note,
+            "cards": found.cards,
+            "divs": [Markup(next(rest)) for _ in found.roots],
+        }
+        for section, found in drawn
+    ]
+    text = resources.files("kpms_zarr.viz.report").joinpath("page.html").read_text("utf-8")
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        text
+    )
+    return template.render(
+        **vars(known),
+        sections=entries,
+        script=Markup(script),
+        bokeh=Markup(bokeh_script(with_widgets=True)),
+        labels=Markup(labels_script()),
+    )
+
+
+def _draw(section: Section, store: StoreLike) -> Drawn:
+    """What a section shows, or one line that says why there is nothing."""
+    load()
+    try:
+        found = section.draw()
+    except reading.MissingData as error:
+        return Drawn(note=facts.why_not(error))
+    except InputError as error:
+        return Drawn(note=facts.what_first(error, store))
+    if isinstance(found, Cards):
+        return Drawn(cards=found.cards)
+    if isinstance(found, Bokeh):
+        return Drawn(found.models)
+    parts = list(found) if isinstance(found, hv.Layout) else [found]
+    figures = [hv.render(part, backend="bokeh") for part in parts]
+    _link(figures)
+    return Drawn(figures)
+
+
+def _link(figures: list[Any]) -> None:
+    """Let figures that show the same stretch of an axis zoom together."""
+    ranges: dict[tuple[Any, Any], Any] = {}
+    for figure in figures:
+        span = (figure.x_range.start, figure.x_range.end)
+        figure.x_range = ranges.setdefault(span, figure.x_range)

@@ -1,0 +1,334 @@
+"""What the views of single syllables show: typical poses, example bouts, groups, neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import xarray as xr
+
+from kpms_zarr.store.core import access, layout
+from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.core.blocks import iter_blocks
+from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.model import models
+from kpms_zarr.store.study.settings import StudySettings
+from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared.grouping import groups_of
+from kpms_zarr.viz.shared.guessing import drawn_settings
+from kpms_zarr.viz.shared.skeletons import bones
+from kpms_zarr.viz.syllables.examples import Example, PoseReader, examples_in
+
+BEFORE, AFTER = 0.5, 1.5
+"""Seconds around the onset of example bouts that lie inside the session."""
+
+MOMENTS = 6
+"""Skeletons of a picture of a bout."""
+
+_PER_SYLLABLE = 40
+_FOR_TRAJECTORY = 20
+_FEW = 3
+_SHORTEST = 0.1
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Poses at some moments after the onset of bouts, seen from the animal at the onset.
+
+    Attributes
+    ----------
+    syllable : int
+    seconds : ndarray, (moment,)
+        After the onset.
+    pose : ndarray, (moment, keypoint, space)
+        In units of position; the centroid at the onset is 0, the heading then points along the
+        first axis.
+    n_examples : int
+        Bouts behind it; 0 = there are none, and ``pose`` is NaN.
+    keypoints : tuple of str
+    bones : tuple of (int, int)
+        Rows of ``keypoints``.
+    front : tuple of int
+        Rows of the keypoints at the front of the animal.
+    """
+
+    syllable: int
+    seconds: np.ndarray
+    pose: np.ndarray
+    n_examples: int
+    keypoints: tuple[str, ...]
+    bones: tuple[tuple[int, int], ...]
+    front: tuple[int, ...]
+
+    @property
+    def is_3d(self) -> bool:
+        """Whether there is a third axis."""
+        return self.pose.shape[-1] > 2
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Syllables before or after a syllable, most frequent first.
+
+    Attributes
+    ----------
+    syllable : ndarray, (neighbour,) int
+    share : ndarray, (neighbour,)
+        In % of all changes to, or from, the syllable.
+    count : ndarray, (neighbour,) int
+    """
+
+    syllable: np.ndarray
+    share: np.ndarray
+    count: np.ndarray
+
+
+class Gallery:
+    """Example bouts of the syllables of a model, found once and read when they are looked at.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+        Of the labels (default: the current one).
+    labels, parameters : Dataset, optional
+        Where they are open already.
+    settings : StudySettings, optional
+        Likewise.
+
+    Raises
+    ------
+    InputError
+        For a model that does not exist.
+    MissingData
+        When the version has no statistics.
+    """
+
+    def __init__(
+        self,
+        store: StoreLike,
+        *,
+        model: str,
+        version: str | None = None,
+        labels: xr.Dataset | None = None,
+        parameters: xr.Dataset | None = None,
+        settings: StudySettings | None = None,
+    ) -> None:
+        self._store, self._model, self._version = store, model, version
+        self.labels = models.open_labels(store, model, version) if labels is None else labels
+        names = ("frequency", "n_bouts", "median_duration")
+        reading.require(self.labels, names, store, "labels")
+        self._parameters, self._settings = parameters, settings
+        self.used = tuple(int(state) for state in reading.used_states(self.labels))
+        self._rare: dict[int, tuple[Example, ...]] = {}
+        self._trajectories: dict[int, Trajectory] = {}
+
+    @cached_property
+    def reader(self) -> PoseReader:
+        """Reads poses."""
+        return PoseReader(
+            self._store,
+            model=self._model,
+            version=self._version,
+            labels=self.labels,
+            parameters=self._parameters,
+        )
+
+    @cached_property
+    def settings(self) -> StudySettings:
+        """Of the study."""
+        return drawn_settings(self._store) if self._settings is None else self._settings
+
+    @cached_property
+    def _found(self) -> dict[int, tuple[Example, ...]]:
+        return self._examples(self.used)
+
+    def _examples(self, syllables: Sequence[int]) -> dict[int, tuple[Example, ...]]:
+        return examples_in(
+            self.labels,
+            syllables=syllables,
+            per_syllable=_PER_SYLLABLE,
+            before=BEFORE,
+            after=AFTER,
+        )
+
+    def examples(self, syllable: int) -> tuple[Example, ...]:
+        """At most 40 bouts of a syllable, spread over the sessions."""
+        if syllable in self.used:
+            return self._found[syllable]
+        if syllable not in self._rare:
+            self._rare[syllable] = self._examples([syllable])[syllable]
+        return self._rare[syllable]
+
+    def trajectory(self, syllable: int) -> Trajectory:
+        """Typical poses of a syllable: of each coordinate the median over example bouts.
+
+        From the onset to the median duration of the syllable, 0.1 to 1.5 s; bouts that last at
+        least as long, where there are some.
+        """
+        if syllable not in self._trajectories:
+            median = float(self.labels["median_duration"][syllable]) / 1000
+            length = float(np.clip(median if np.isfinite(median) else BEFORE, _SHORTEST, AFTER))
+            every = self.examples(syllable)
+            lasting = [example for example in every if example.seconds >= length - 1e-9]
+            chosen = (lasting if len(lasting) >= _FEW else every)[:_FOR_TRAJECTORY]
+            seconds = np.linspace(0, length, MOMENTS)
+            self._trajectories[syllable] = self._of(syllable, seconds, chosen)
+        return self._trajectories[syllable]
+
+    def snapshots(self, syllable: int, most: int = 8) -> list[tuple[Example, Trajectory]]:
+        """Example bouts with their poses from the onset to the end, at most 1.5 s after it."""
+        chosen = self.examples(syllable)[:most]
+        ends = np.array([min(example.seconds, AFTER) for example in chosen])
+        seconds = np.linspace(0, ends, MOMENTS, axis=-1)
+        poses = self.reader.sampled(chosen, seconds.reshape(len(chosen), MOMENTS))
+        return [
+            (example, self._drawn(syllable, times, pose, 1))
+            for example, times, pose in zip(chosen, seconds, poses, strict=True)
+        ]
+
+    def _of(self, syllable: int, seconds: np.ndarray, examples: Sequence[Example]) -> Trajectory:
+        if not examples:
+            shape = (len(seconds), len(self.reader.keypoints), self.reader.n_space)
+            return self._drawn(syllable, seconds, np.full(shape, np.nan), 0)
+        # Windows lie inside their sessions, so that there is no NaN.
+        pose = np.median(self.reader.sampled(examples, seconds), axis=0)
+        return self._drawn(syllable, seconds, pose, len(examples))
+
+    def _drawn(self, syllable: int, seconds: np.ndarray, pose: np.ndarray, n: int) -> Trajectory:
+        names = self.reader.keypoints
+        front = tuple(names.index(name) for name in self.settings.anterior if name in names)
+        joined = tuple(bones(self.settings.skeleton, names))
+        return Trajectory(syllable, seconds, pose, n, names, joined, front)
+
+
+def session_frames(labels: xr.Dataset) -> np.ndarray:
+    """Frames of each syllable in each session, in one pass over the blocks that exist.
+
+    Parameters
+    ----------
+    labels : Dataset
+        With ``syllable`` (session, frame) and ``frequency`` (state).
+
+    Returns
+    -------
+    ndarray, (session, state) int64
+        Frames without a syllable are not counted.
+    """
+    n_states = labels.sizes["state"]
+    frames = np.zeros((labels.sizes["session"], n_states), dtype=np.int64)
+    blocks = iter_blocks(reading.label_sessions(labels), LABEL_FRAMES_PER_CHUNK)
+    for block, syllable in reading.label_blocks(labels, blocks):
+        of_label = np.bincount(syllable.astype(np.int64) + 1, minlength=n_states + 1)
+        frames[block.session] += of_label[1:]
+    return frames
+
+
+def frequency_by_group(
+    store: StoreLike,
+    *,
+    model: str,
+    version: str | None = None,
+    syllable: int,
+    coordinate: str = "",
+    frames: np.ndarray | None = None,
+    labels: xr.Dataset | None = None,
+    sessions: xr.Dataset | None = None,
+) -> xr.Dataset:
+    """Share of the labelled frames that a syllable has in each session, and the group of each.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+        Of the labels (default: the current one).
+    syllable : int
+    coordinate : str
+        Of the sessions, such as ``"group"``; "" = all are one group.
+    frames : ndarray, optional
+        Result of :func:`session_frames` where it is known.
+    labels, sessions : Dataset, optional
+        Labels and ``keypoints`` of the store, where they are open already.
+
+    Returns
+    -------
+    Dataset
+        ``share`` (%) and ``group`` (str) by ``session``; sessions without labelled frames are
+        left out.
+
+    Raises
+    ------
+    InputError
+        For a model or a coordinate that does not exist.
+    """
+    labels = models.open_labels(store, model, version) if labels is None else labels
+    if frames is None:
+        reading.require(labels, ("frequency",), store, "labels")
+        frames = session_frames(labels)
+    names = [str(name) for name in labels["session"].values]
+    total = frames.sum(1)
+    share = 100 * frames[:, syllable] / np.maximum(total, 1)
+    table = access.dataset(store, layout.KEYPOINTS) if sessions is None else sessions
+    groups = groups_of(names, table, coordinate)
+    found = xr.Dataset(
+        {
+            "share": ("session", share, {"units": "%", "long_name": "share of the frames"}),
+            "group": ("session", np.asarray(groups, dtype=object)),
+        },
+        coords={"session": names},
+        attrs={"syllable": syllable, "coordinate": coordinate},
+    )
+    return found.isel(session=np.flatnonzero(total > 0))
+
+
+def neighbours_of(
+    labels: xr.Dataset, syllable: int, *, most: int = 6
+) -> tuple[Neighbours, Neighbours]:
+    """What comes before and what comes after a syllable.
+
+    Parameters
+    ----------
+    labels : Dataset
+        With ``transition_count`` (state, state_next).
+    syllable : int
+    most : int
+        At most so many of each.
+
+    Returns
+    -------
+    before, after : Neighbours
+    """
+    count = labels["transition_count"].values
+    return _most_frequent(count[:, syllable], syllable, most), _most_frequent(
+        count[syllable], syllable, most
+    )
+
+
+def _most_frequent(count: np.ndarray, syllable: int, most: int) -> Neighbours:
+    changes = np.array(count, dtype=np.int64)
+    changes[syllable] = 0
+    order = np.argsort(-changes, kind="stable")[:most]
+    order = order[changes[order] > 0]
+    return Neighbours(order, 100 * changes[order] / max(1, changes.sum()), changes[order])
+
+
+def check_syllable(labels: xr.Dataset, store: StoreLike, syllable: int) -> None:
+    """Refuse a syllable that a model does not have.
+
+    Raises
+    ------
+    InputError
+    """
+    n_states = labels.sizes.get("state", 0)
+    if not 0 <= syllable < n_states:
+        raise InputError(
+            expected=f"a syllable from 0 to {n_states - 1}",
+            found=str(syllable),
+            where=str(store),
+            fix="kpms_zarr.summary(store, model=...) lists those that occur",
+        )

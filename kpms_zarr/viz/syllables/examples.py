@@ -1,0 +1,393 @@
+"""Example bouts of syllables: found by reading some of the labels, and their aligned poses."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from kpms_zarr.store.core.access import Session, StoreLike
+from kpms_zarr.store.core.blocks import Block, iter_blocks
+from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK, LABEL_FRAMES_PER_CHUNK
+from kpms_zarr.store.model import models
+from kpms_zarr.store.model.reconstruction import place_pose
+from kpms_zarr.viz.shared import reading
+
+_MOST_BLOCKS = 64
+"""Blocks of labels that are read at most: 8 MB."""
+_AT_ONCE = 8
+_KEPT_CHUNKS = 64
+"""Of poses: about 60 MB."""
+_ENOUGH_SESSIONS = 8
+"""Examples from so many sessions are a good mixture."""
+
+
+@dataclass(frozen=True, order=True)
+class Example:
+    """A bout of a syllable.
+
+    Attributes
+    ----------
+    session : Session
+        ``index`` is the row of the labels.
+    onset, stop : int
+        Frames of the session; ``stop`` is the first one after the bout.
+    """
+
+    session: Session
+    onset: int
+    stop: int
+
+    @property
+    def seconds(self) -> float:
+        """Duration in s."""
+        return (self.stop - self.onset) / self.session.fps
+
+
+def find_examples(
+    store: StoreLike,
+    *,
+    model: str,
+    version: str | None = None,
+    syllables: Sequence[int] | None = None,
+    per_syllable: int = 20,
+    before: float = 0.5,
+    after: float = 1.5,
+    min_duration: float = 0.1,
+    seed: int = 0,
+) -> dict[int, tuple[Example, ...]]:
+    """Example bouts of syllables, spread over the sessions.
+
+    At most 64 blocks of labels are read, in a random order that goes through the sessions in
+    turn; of rare syllables there may be fewer examples than asked for, or none.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+        Of the labels (default: the current one).
+    syllables : sequence of int, optional
+        Default: those in use.
+    per_syllable : int
+        At most so many examples of each.
+    before, after : float
+        In s; the frames from ``before`` the onset to ``after`` it lie inside the session.
+    min_duration : float
+        In s; shorter bouts are no examples.
+    seed : int
+        The same seed finds the same examples.
+
+    Returns
+    -------
+    dict of int to tuple of Example
+        Every syllable asked for, in that order.
+
+    Raises
+    ------
+    InputError
+        For a model that does not exist.
+    MissingData
+        When the version has no statistics and no syllables are given.
+    """
+    labels = models.open_labels(store, model, version)
+    if syllables is None:
+        reading.require(labels, ("frequency",), store, "labels")
+    return examples_in(
+        labels,
+        syllables=syllables,
+        per_syllable=per_syllable,
+        before=before,
+        after=after,
+        min_duration=min_duration,
+        seed=seed,
+    )
+
+
+def examples_in(
+    labels: xr.Dataset,
+    *,
+    syllables: Sequence[int] | None = None,
+    per_syllable: int = 20,
+    before: float = 0.5,
+    after: float = 1.5,
+    min_duration: float = 0.1,
+    seed: int = 0,
+) -> dict[int, tuple[Example, ...]]:
+    """As :func:`find_examples`, in labels that are open."""
+    if syllables is None:
+        syllables = [int(state) for state in reading.used_states(labels)]
+    sessions = reading.label_sessions(labels)
+    rng = np.random.default_rng(seed)
+    order = _block_order(sessions, rng)
+    enough = min(per_syllable, len(sessions), _ENOUGH_SESSIONS)
+    found: dict[int, dict[int, list[Example]]] = {int(state): {} for state in syllables}
+    rows = {session.index: session for session in sessions}
+
+    with closing(reading.label_blocks(labels, order)) as blocks:
+        for block, syllable in blocks:
+            bouts = _bouts(syllable, block, rows[block.session], before, after, min_duration)
+            _choose(bouts, rows[block.session], found, per_syllable, rng)
+            if all(_is_enough(by, per_syllable, enough) for by in found.values()):
+                break
+    return {state: _in_turn(list(by.values()), per_syllable) for state, by in found.items()}
+
+
+def aligned(
+    store: StoreLike,
+    *,
+    model: str,
+    version: str | None = None,
+    example: Example,
+    before: float,
+    after: float,
+) -> np.ndarray:
+    """Denoised pose around the onset of a bout, seen from the animal at the onset.
+
+    For many examples of a model open a :class:`PoseReader` once.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+        Of the labels (default: the current one).
+    example : Example
+    before, after : float
+        In s: frames from ``round(before * fps)`` before the onset to ``round(after * fps)``
+        after it, both included.
+
+    Returns
+    -------
+    ndarray, (frame, keypoint, space) float32
+        In units of position; the centroid at the onset lies at 0 and the heading at the onset
+        points along the first axis. NaN outside the session.
+
+    Raises
+    ------
+    InputError
+        For a model that does not exist.
+    MissingData
+        When the version has no poses.
+    """
+    return PoseReader(store, model=model, version=version).aligned(example, before, after)
+
+
+class PoseReader:
+    """Denoised poses around bouts, from labels and parameters that are opened once.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+        Of the labels (default: the current one).
+    labels, parameters : Dataset, optional
+        Where they are open already.
+
+    Attributes
+    ----------
+    keypoints : tuple of str
+        Of the model.
+    n_space : int
+
+    Raises
+    ------
+    InputError
+        For a model that does not exist.
+    MissingData
+        When the version has no poses.
+    """
+
+    def __init__(
+        self,
+        store: StoreLike,
+        *,
+        model: str,
+        version: str | None = None,
+        labels: xr.Dataset | None = None,
+        parameters: xr.Dataset | None = None,
+    ) -> None:
+        self._labels = models.open_labels(store, model, version) if labels is None else labels
+        reading.require(self._labels, ("latent", "centroid", "heading"), store, "labels")
+        found = reading.parameters(store, model, version) if parameters is None else parameters
+        reading.require(found, ("pose_loading", "pose_mean", "keypoint"), store, "parameters")
+        self._loading = found["pose_loading"].transpose("latent_dim", "keypoint", "space").values
+        self._mean = found["pose_mean"].transpose("keypoint", "space").values
+        n_sessions = self._labels.sizes["session"]
+        has_scale = "scale" in self._labels.variables
+        self.scale = self._labels["scale"].values if has_scale else np.ones(n_sessions)
+        self.keypoints = tuple(str(name) for name in found["keypoint"].values)
+        self.n_space = self._mean.shape[1]
+        self._kept: OrderedDict[tuple[int, int], tuple[np.ndarray, ...]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def position(self, row: int, start: int, stop: int) -> np.ndarray:
+        """Denoised positions of some frames of a session (row of the labels).
+
+        Returns
+        -------
+        ndarray, (frame, keypoint, space) float32
+            In units of position.
+        """
+        return place_pose(*self._read(row, start, stop), loading=self._loading, mean=self._mean)
+
+    def aligned(self, example: Example, before: float, after: float) -> np.ndarray:
+        """See the function :func:`aligned`."""
+        fps, onset = example.session.fps, example.onset
+        start, stop = onset - round(before * fps), onset + round(after * fps) + 1
+        low, high = max(0, start), min(stop, example.session.n_frames)
+        latent, centroid, heading, scale = self._read(example.session.index, low, high)
+        middle, angle = centroid[onset - low], float(heading[onset - low])
+        pose = place_pose(
+            latent,
+            _turned(centroid - middle, -angle),
+            heading - angle,
+            scale,
+            loading=self._loading,
+            mean=self._mean,
+        )
+        outside = ((low - start, stop - high), (0, 0), (0, 0))
+        return np.pad(pose, outside, constant_values=np.nan)
+
+    def sampled(
+        self, examples: Sequence[Example], seconds: Sequence[float] | np.ndarray
+    ) -> np.ndarray:
+        """Aligned poses of examples at the same moments, whatever the frame rates.
+
+        Parameters
+        ----------
+        examples : sequence of Example
+        seconds : ndarray, (moment,) or (example, moment)
+            After the onset (negative: before it), interpolated between frames.
+
+        Returns
+        -------
+        ndarray, (example, moment, keypoint, space)
+            In units of position of a session of median ``scale``: animals or cameras of
+            different size are brought to the same one. NaN outside the session.
+        """
+        each = np.asarray(seconds, dtype=np.float64)
+        each = np.broadcast_to(each, (len(examples), each.shape[-1]))
+        common = float(np.median(self.scale))
+
+        def sample(example: Example, moments: np.ndarray) -> np.ndarray:
+            before, after = max(0.0, -moments.min()), max(0.0, moments.max())
+            fps, row = example.session.fps, example.session.index
+            margin = 1 / fps  # so that there is a frame on either side
+            pose = self.aligned(example, before + margin, after + margin)
+            at = round((before + margin) * fps) + moments * fps
+            first = np.clip(np.floor(at).astype(int), 0, len(pose) - 2)
+            part = (at - first)[:, None, None]
+            # A weight of 0 does not make NaN a number.
+            left = np.where(part < 1, pose[first] * (1 - part), 0)
+            right = np.where(part > 0, pose[first + 1] * part, 0)
+            return np.asarray((left + right) * (common / self.scale[row]))
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            found = list(pool.map(sample, examples, each))
+        return np.stack(found) if found else np.empty((*each.shape, *self._mean.shape))
+
+    def _read(self, row: int, start: int, stop: int) -> tuple[np.ndarray, ...]:
+        numbers = range(start // FRAMES_PER_CHUNK, (stop - 1) // FRAMES_PER_CHUNK + 1)
+        chunks = [self._chunk(row, number) for number in numbers]
+        first = numbers[0] * FRAMES_PER_CHUNK
+        window = slice(start - first, stop - first)
+        values = [np.concatenate(parts)[window] for parts in zip(*chunks, strict=True)]
+        return (*values, np.asarray(self.scale[row]))
+
+    def _chunk(self, row: int, number: int) -> tuple[np.ndarray, ...]:
+        """A whole chunk, which any window of it takes to read; the last ones are kept."""
+        key = (row, number)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        frames = slice(number * FRAMES_PER_CHUNK, (number + 1) * FRAMES_PER_CHUNK)
+        names = ("latent", "centroid", "heading")
+        values = tuple(self._labels[name][row, frames].values for name in names)
+        with self._lock:
+            self._kept[key] = values
+            while len(self._kept) > _KEPT_CHUNKS:
+                self._kept.popitem(last=False)
+        return values
+
+
+def _turned(values: np.ndarray, angle: float) -> np.ndarray:
+    """Vectors (..., space) turned in the first two axes by an angle in rad."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    turned = np.array(values, dtype=np.float64)
+    turned[..., 0] = cos * values[..., 0] - sin * values[..., 1]
+    turned[..., 1] = sin * values[..., 0] + cos * values[..., 1]
+    return turned
+
+
+def _block_order(sessions: Sequence[Session], rng: np.random.Generator) -> list[Block]:
+    """A block of every session in random order, then a second one of each, and so on."""
+    shuffled = [sessions[i] for i in rng.permutation(len(sessions))]
+    if len(shuffled) >= _MOST_BLOCKS:  # others would never be read
+        shuffled = shuffled[:_MOST_BLOCKS]
+    piles = []
+    for session in shuffled:
+        blocks = list(iter_blocks([session], LABEL_FRAMES_PER_CHUNK))
+        piles.append([blocks[i] for i in rng.permutation(len(blocks))[:_MOST_BLOCKS]])
+    longest = max(map(len, piles), default=0)
+    order = [pile[turn] for turn in range(longest) for pile in piles if turn < len(pile)]
+    return order[:_MOST_BLOCKS]
+
+
+def _bouts(
+    syllable: np.ndarray,
+    block: Block,
+    session: Session,
+    before: float,
+    after: float,
+    min_duration: float,
+) -> reading.Bouts:
+    """Whole bouts of a block that may be examples, frames counted in the session."""
+    start = np.flatnonzero(np.diff(syllable.astype(np.int64), prepend=-2))
+    stop = np.append(start[1:], len(syllable))
+    fps = session.fps
+    keep = stop - start >= min_duration * fps - 1e-9
+    # What begins or ends with the block may go on beyond it.
+    keep &= (start > 0) | (block.start == 0)
+    keep &= (stop < len(syllable)) | (block.stop == session.n_frames)
+    onset = block.start + start
+    keep &= (onset >= round(before * fps)) & (onset + round(after * fps) < session.n_frames)
+    return reading.Bouts(onset[keep], (block.start + stop)[keep], syllable[start][keep])
+
+
+def _choose(
+    bouts: reading.Bouts,
+    session: Session,
+    found: dict[int, dict[int, list[Example]]],
+    most: int,
+    rng: np.random.Generator,
+) -> None:
+    """Add some bouts of each syllable, drawn at random, to what was found."""
+    order = rng.permutation(len(bouts.start))
+    for state, by_session in found.items():
+        mine = order[bouts.syllable[order] == state][:most]
+        if len(mine):
+            by_session.setdefault(session.index, []).extend(
+                Example(session, int(bouts.start[i]), int(bouts.stop[i])) for i in mine
+            )
+
+
+def _is_enough(by_session: dict[int, list[Example]], n_examples: int, n_sessions: int) -> bool:
+    n_found = sum(map(len, by_session.values()))
+    return n_found >= n_examples and len(by_session) >= n_sessions
+
+
+def _in_turn(piles: Iterable[list[Example]], most: int) -> tuple[Example, ...]:
+    """The first of every pile, then the second of each, and so on."""
+    piles = list(piles)
+    longest = max(map(len, piles), default=0)
+    chosen = [pile[turn] for turn in range(longest) for pile in piles if turn < len(pile)]
+    return tuple(chosen[:most])

@@ -1,0 +1,435 @@
+"""Views of single syllables as HoloViews objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import holoviews as hv
+import numpy as np
+import xarray as xr
+
+from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.model import models
+from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
+from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.style import INK, frame, hover_tool, load, short
+from kpms_zarr.viz.syllables import data
+from kpms_zarr.viz.syllables.data import Trajectory
+from kpms_zarr.viz.syllables.drawing import draw, extent
+
+_MAX_BARS = 60
+_SHOWN_SHARE = 0.99
+_SPREAD = 0.28
+
+
+def trajectory(
+    store: StoreLike,
+    *,
+    model: str,
+    version: str | None = None,
+    syllable: int,
+    width: int = 420,
+    gallery: data.Gallery | None = None,
+) -> hv.Overlay | hv.Layout:
+    """Typical poses of a syllable from the onset of a bout on, lighter ones earlier.
+
+    Medians over up to 20 example bouts, turned so that the animal looks to the right at the onset.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+        Of the labels (default: the current one).
+    syllable : int
+    width : int
+        Of the drawing, in px.
+    gallery : Gallery, optional
+        Where it is open already.
+
+    Returns
+    -------
+    holoviews.Overlay
+        In three dimensions a Layout of one from above and one from the side.
+
+    Raises
+    ------
+    InputError
+        For a model or a syllable that does not exist.
+    MissingData
+        When the version has no poses.
+    """
+    load()
+    known = _open(store, model, version, gallery)
+    data.check_syllable(known.labels, store, syllable)
+    found = known.trajectory(syllable)
+    views = draw(found, width=width)
+    return views[0] if len(views) == 1 else hv.Layout(views).cols(len(views))
+
+
+def examples(
+    store: StoreLike,
+    *,
+    model: str,
+    version: str | None = None,
+    syllable: int,
+    most: int = 8,
+    width: int = 230,
+    gallery: data.Gallery | None = None,
+) -> hv.Layout:
+    """Example bouts of a syllable side by side on the same axes, aligned at the onset.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+        Of the labels (default: the current one).
+    syllable : int
+    most : int
+        Bouts at most.
+    width : int
+        Of each drawing, in px.
+    gallery : Gallery, optional
+        Where it is open already.
+
+    Returns
+    -------
+    holoviews.Layout
+        An Overlay for each bout (in three dimensions from above and from the side), titled with
+        its session and onset.
+
+    Raises
+    ------
+    InputError
+        For a model or a syllable that does not exist.
+    MissingData
+        When the version has no poses, or there are no bouts long enough.
+    """
+    load()
+    known = _open(store, model, version, gallery)
+    data.check_syllable(known.labels, store, syllable)
+    found = known.snapshots(syllable, most)
+    if not found:
+        raise reading.MissingData(
+            expected=f"a bout of syllable {syllable} of 0.1 s or more",
+            found="none in the sessions that were looked through",
+            where=str(store),
+            fix="choose a syllable that is used more",
+        )
+    half = extent([poses for _, poses in found])
+    views = []
+    for example, poses in found:
+        name, onset = short(example.session.name, 18), example.onset / example.session.fps
+        title = f"{name}, {onset:.1f} s, {1000 * example.seconds:.0f} ms"
+        views += draw(poses, width=width, half=half, title=title, labels=False)
+    return hv.Layout(views).cols(4)
+
+
+def durations(
+    store: StoreLike,
+    *,
+    model: str,
+    version: str | None = None,
+    syllable: int | Sequence[int],
+    labels: xr.Dataset | None = None,
+    names: SyllableNames | None = None,
+) -> hv.Overlay:
+    """Durations of the bouts of a syllable, or of several on common axes.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+        Of the labels (default: the current one).
+    syllable : int or sequence of int
+    labels : Dataset, optional
+        Where they are open already.
+    names : SyllableNames, optional
+        Likewise.
+
+    Returns
+    -------
+    holoviews.Overlay
+        A Histogram over ms (share of the bouts in %, count) and a line at the median for each.
+        The axis ends where 99 % of the bouts are shown.
+
+    Raises
+    ------
+    InputError
+        For a model or a syllable that does not exist.
+    MissingData
+        When the version has no statistics.
+    """
+    load()
+    labels = models.open_labels(store, model, version) if labels is None else labels
+    reading.require(labels, ("duration_count", "duration", "median_duration"), store, "labels")
+    chosen = [syllable] if isinstance(syllable, int | np.integer) else list(syllable)
+    for one in chosen:
+        data.check_syllable(labels, store, one)
+    called = read_names(store, model, version) if names is None else names
+    of_chosen = labels["duration_count"].values[chosen]
+    edges, count = reading.duration_bins(
+        of_chosen, labels["duration"].values, most=_MAX_BARS, shown=_SHOWN_SHARE
+    )
+    total = of_chosen.sum(1)
+    share = 100 * count / np.maximum(total, 1)[:, None]
+    top = 1.2 * max(float(share.max(initial=0)), 1e-9)
+    hover = hover_tool(
+        [("duration", "@left{0} to @right{0} ms"), ("bouts", "@count{0,0} (@share{0.0} %)")]
+    )
+    parts: list[Any] = []
+    for row, one in enumerate(chosen):
+        color, median = syllable_color(one), float(labels["median_duration"][one])
+        label = f"{short(called.label(one), 24)}: median {median:.0f} ms"
+        bars = hv.Histogram(
+            (edges, share[row], count[row]),
+            kdims=["duration"],
+            vdims=["share", "count"],
+            label=label,
+        )
+        alpha = 0.75 if len(chosen) == 1 else 0.45
+        parts.append(bars.opts(fill_color=color, fill_alpha=alpha, line_color=color, tools=[hover]))
+        if np.isfinite(median):
+            line = hv.VLine(median)
+            dash = "dashed" if row == 0 else "dotted"
+            parts.append(line.opts(color=INK, line_width=2, line_dash=dash, default_tools=[]))
+    style = {
+        **frame(260, hover=None),
+        "xlim": (float(max(0.0, edges[0])), float(edges[-1])),
+        "ylim": (0, top),
+        "xlabel": "duration of the bout (ms)",
+        "ylabel": "share of the bouts (%)",
+    }
+    return hv.Overlay(parts).opts(**style, show_legend=True, legend_position="top")
+
+
+def frequency(
+    store: StoreLike,
+    *,
+    model: str,
+    version: str | None = None,
+    syllable: int,
+    coordinate: str = "",
+    frames: np.ndarray | None = None,
+    labels: xr.Dataset | None = None,
+    sessions: xr.Dataset | None = None,
+) -> hv.Overlay:
+    """Share of the frames that a syllable has in each session, by group, and the mean of each.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+        Of the labels (default: the current one).
+    syllable : int
+    coordinate : str
+        Of the sessions, such as ``"group"``; "" = all are one group.
+    frames : ndarray, optional
+        Result of :func:`~kpms_zarr.viz.syllables.data.session_frames` where it is known.
+    labels, sessions : Dataset, optional
+        Labels and ``keypoints`` of the store, where they are open already.
+
+    Returns
+    -------
+    holoviews.Overlay
+        Points (one a session) and Segments (the means).
+
+    Raises
+    ------
+    InputError
+        For a model, a syllable or a coordinate that does not exist.
+    """
+    load()
+    labels = models.open_labels(store, model, version) if labels is None else labels
+    data.check_syllable(labels, store, syllable)
+    table = data.frequency_by_group(
+        store,
+        model=model,
+        version=version,
+        syllable=syllable,
+        coordinate=coordinate,
+        frames=frames,
+        labels=labels,
+        sessions=sessions,
+    )
+    share, group = table["share"].values, table["group"].values.astype(str)
+    groups = sorted(set(group))
+    place = np.zeros(len(group))
+    means = []
+    for number, name in enumerate(groups):
+        mine = np.flatnonzero(group == name)
+        # Evenly beside each other in the order of the shares, so that points do not hide others.
+        rank = np.argsort(np.argsort(share[mine], kind="stable"), kind="stable")
+        place[mine] = number + _SPREAD * (2 * ((rank * 0.618034) % 1) - 1)
+        means.append((number - 0.36, share[mine].mean(), number + 0.36, share[mine].mean()))
+    hover = hover_tool(
+        [("session", "@session"), (coordinate or "group", "@group"), ("share", "@share{0.00} %")]
+    )
+    points = hv.Points(
+        (place, share, table["session"].values.astype(str), group),
+        kdims=["place", "share"],
+        vdims=["session", "group"],
+    ).opts(color=syllable_color(syllable), line_color="white", size=9, tools=[hover])
+    lines = hv.Segments(means, kdims=["x0", "y0", "x1", "y1"]).opts(color=INK, line_width=2)
+    style = {
+        **frame(260, xgrid=False),
+        "xlim": (-0.6, len(groups) - 0.4),
+        "ylim": (0, 1.15 * max(float(share.max(initial=0)), 1e-6)),
+        "xticks": [(number, short(name, 18)) for number, name in enumerate(groups)],
+        "xlabel": coordinate or "one point a session",
+        "ylabel": "share of the frames (%)",
+    }
+    return (points * lines).opts(**style, show_legend=False)
+
+
+def neighbours(
+    store: StoreLike,
+    *,
+    model: str,
+    version: str | None = None,
+    syllable: int,
+    most: int = 6,
+    labels: xr.Dataset | None = None,
+    names: SyllableNames | None = None,
+) -> hv.Layout:
+    """The syllables that most often come before and after a syllable.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+        Of the labels (default: the current one).
+    syllable : int
+    most : int
+        At most so many of each.
+    labels : Dataset, optional
+        Where they are open already.
+    names : SyllableNames, optional
+        Likewise.
+
+    Returns
+    -------
+    holoviews.Layout
+        Two Bars: share of the changes to, and from, the syllable (%), and their count.
+
+    Raises
+    ------
+    InputError
+        For a model or a syllable that does not exist.
+    MissingData
+        When the version has no statistics.
+    """
+    load()
+    labels = models.open_labels(store, model, version) if labels is None else labels
+    reading.require(labels, ("transition_count",), store, "labels")
+    data.check_syllable(labels, store, syllable)
+    called = read_names(store, model, version) if names is None else names
+    sides = data.neighbours_of(labels, syllable, most=most)
+    top = 1.1 * max([1.0, *(float(side.share.max(initial=0)) for side in sides)])
+    titles = ("comes before", "comes after")
+    views = [
+        _neighbour_bars(side, called, title, top) for side, title in zip(sides, titles, strict=True)
+    ]
+    return hv.Layout(views).cols(2)
+
+
+def compare(
+    store: StoreLike,
+    *,
+    model: str,
+    version: str | None = None,
+    syllables: tuple[int, int],
+    width: int = 380,
+    gallery: data.Gallery | None = None,
+    names: SyllableNames | None = None,
+) -> hv.Layout:
+    """Two syllables side by side: typical poses on the same axes.
+
+    Their durations on common axes: :func:`durations` with both.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+        Of the labels (default: the current one).
+    syllables : (int, int)
+    width : int
+        Of each drawing, in px.
+    gallery : Gallery, optional
+        Where it is open already.
+    names : SyllableNames, optional
+        Likewise.
+
+    Returns
+    -------
+    holoviews.Layout
+        A column for each syllable; in three dimensions from above and below that from the side.
+
+    Raises
+    ------
+    InputError
+        For a model or a syllable that does not exist.
+    MissingData
+        When the version has no poses.
+    """
+    load()
+    known = _open(store, model, version, gallery)
+    for one in syllables:
+        data.check_syllable(known.labels, store, one)
+    called = read_names(store, model, version) if names is None else names
+    found = [known.trajectory(one) for one in syllables]
+    half = extent(found)
+    columns = [
+        draw(one, width=width, half=half, title=_title(one, called), labels=True) for one in found
+    ]
+    return hv.Layout([view for row in zip(*columns, strict=True) for view in row]).cols(2)
+
+
+def _title(found: Trajectory, called: SyllableNames) -> str:
+    return short(f"Syllable {called.label(found.syllable)}", 26)
+
+
+def _neighbour_bars(
+    side: data.Neighbours, called: SyllableNames, title: str, top: float
+) -> hv.Bars:
+    table = (
+        np.asarray([short(called.label(int(one)), 22) for one in side.syllable], dtype=object),
+        side.share,
+        side.count,
+        np.asarray([syllable_color(int(one)) for one in side.syllable], dtype=object),
+    )
+    hover = hover_tool(
+        [("syllable", "@syllable"), ("share of the changes", "@share{0.0} % (@changes{0,0})")]
+    )
+    bars = hv.Bars(table, kdims=["syllable"], vdims=["share", "changes", "color"])
+    return bars.opts(
+        **frame(
+            max(150, 70 + 26 * len(side.syllable)),
+            hover=hover,
+            ygrid=False,
+            color="color",
+            line_color=None,
+            invert_axes=True,
+            invert_yaxis=True,
+            ylim=(0, top),
+            xlabel="",
+            ylabel="share of the changes (%)",
+            title=title,
+        )
+    )
+
+
+def _open(
+    store: StoreLike, model: str, version: str | None, gallery: data.Gallery | None
+) -> data.Gallery:
+    return data.Gallery(store, model=model, version=version) if gallery is None else gallery
+
+
+__all__ = ["compare", "durations", "examples", "frequency", "neighbours", "trajectory"]
