@@ -29,7 +29,7 @@ from kpms_zarr.store.core import attributes
 from kpms_zarr.store.errors import InputError
 
 if TYPE_CHECKING:
-    from kpms_zarr.compute.runs.plan import Plan
+    from kpms_zarr.compute.events import Plan
 
 _BAR = 24
 _PIPE_SECONDS = 5.0

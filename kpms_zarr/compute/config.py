@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from kpms_zarr.compute.pose.scale import SCALES
 from kpms_zarr.store.errors import InputError, Problem
 
 STAGES = ("ar", "full", "both")
@@ -322,3 +321,7 @@ def _is_number(value: object) -> bool:
 def _problem(name: str, expected: str, found: object) -> Problem:
     option = "--" + name.replace("_", "-")
     return Problem(expected, repr(found), option, f"give {expected}")
+
+
+SCALES = ("none", "dataset", "session")
+"""Positions as they are; divided by one number for all sessions; by one for each session."""

@@ -4,10 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from kpms_zarr.compute.runs.plan import Plan
+
+@dataclass(frozen=True)
+class Plan:
+    """What a computation will take.
+
+    Attributes
+    ----------
+    n_sessions, n_frames, n_latent, n_states : int
+    n_segments, n_segment_frames, n_tiles : int
+        Shape of a tile, and how many there are in a sweep.
+    tiles_in_flight : int
+    home : str
+        Where the state of the chain lies: ``"device"``, ``"host"`` or ``"disk"``.
+    device_bytes, device_limit : int
+        Predicted peak on the device, and what it may be.
+    host_bytes, host_limit : int
+        Predicted peak of the process, the device memory of a CPU left out.
+    state_bytes, data_bytes, kept_bytes : int
+        The state of the chain; the tracked data, and how much of them stays in memory.
+    recent_bytes : int
+        For data around the tiles in flight.
+    moved_bytes : int
+        Between host and device in a sweep of the last stage; on a CPU, between arrays.
+    read_bytes : int
+        From the store in a sweep of the last stage, uncompressed.
+    scratch_bytes : int
+        On local disk.
+    device : str
+        Kind of device.
+    seconds_per_sweep : float or None
+        Of the last stage, when tiles have been timed.
+    """
+
+    n_sessions: int
+    n_frames: int
+    n_latent: int
+    n_states: int
+    n_segments: int
+    n_segment_frames: int
+    n_tiles: int
+    tiles_in_flight: int
+    home: str
+    device_bytes: int
+    device_limit: int
+    host_bytes: int
+    host_limit: int
+    state_bytes: int
+    data_bytes: int
+    kept_bytes: int
+    recent_bytes: int
+    moved_bytes: int
+    read_bytes: int
+    scratch_bytes: int
+    device: str
+    seconds_per_sweep: float | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import dask
 import numpy as np
@@ -17,7 +17,7 @@ from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.study.tracking import without_missing
+from kpms_zarr.store.missing import without_missing
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -109,7 +109,7 @@ class BlockReader:
             return values / np.float32(scale)
 
     def tracked(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
-        """Positions, NaN wherever :func:`tracking.is_missing` says so, and confidences."""
+        """Read positions, NaN where :func:`~kpms_zarr.store.missing.is_missing`, and confidences."""
         confidence = self.confidence(block)
         position = self._position(block, self._screen, confidence)
         return without_missing(position, confidence), confidence
@@ -250,3 +250,31 @@ def _fold(
     for item in items[1:]:
         total = add(total, function(item))
     return total
+
+
+class Histogram(NamedTuple):
+    """How often each integer occurs, without the ones that do not.
+
+    Attributes
+    ----------
+    key : ndarray, (entry,) int64
+        Increasing.
+    number : ndarray, (entry,) int64
+    """
+
+    key: np.ndarray
+    number: np.ndarray
+
+    @classmethod
+    def of_block(cls, key: np.ndarray) -> Histogram:
+        """Count integers."""
+        return cls(*np.unique(key, return_counts=True))
+
+    def add(self, other: Histogram) -> Histogram:
+        """Counts of both together."""
+        key = np.concatenate([self.key, other.key])
+        number = np.concatenate([self.number, other.number])
+        order = np.argsort(key, kind="stable")
+        key, number = key[order], number[order]
+        first = np.flatnonzero(np.diff(key, prepend=-1))
+        return Histogram(key[first], np.add.reduceat(number, first) if first.size else number)

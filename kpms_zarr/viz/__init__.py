@@ -32,9 +32,9 @@ _HOME = {
     "session_player": "player.player",
     "occupancy": "player.places",
     # syllables one by one
-    "frequencies": "shared.plots",
-    "durations": "shared.plots",
-    "poses": "shared.plots",
+    "frequencies": "syllables.usage",
+    "durations": "syllables.usage",
+    "poses": "pose.latent",
     "trajectory": "syllables.views",
     "example_bouts": "syllables.views",
     "compare": "syllables.views",

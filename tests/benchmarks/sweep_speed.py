@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import kpms_zarr
-from kpms_zarr.compute.events import PlanMade, SweepEnded
+from kpms_zarr.compute.events import Plan, PlanMade, SweepEnded
 from kpms_zarr.compute.kernels import rng
 from kpms_zarr.compute.kernels.ar import feature_pairs, tile_moments
 from kpms_zarr.compute.kernels.centroid import centroid_evidence, draw_centroid
@@ -29,7 +29,6 @@ from kpms_zarr.compute.kernels.hmm import filter_forward, hmm_tables, sample_bac
 from kpms_zarr.compute.kernels.latent import eliminate_forward, factor_table, substitute_backward
 from kpms_zarr.compute.kernels.noise import draw_noise_scale
 from kpms_zarr.compute.kernels.pose import PoseMap, latent_evidence, pose_of, rotate
-from kpms_zarr.compute.runs.plan import Plan
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.sampler.certainty import LabelCertainty
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex

@@ -11,10 +11,9 @@ import pytest
 
 import kpms_zarr
 from kpms_zarr.compute.config import FitConfig
-from kpms_zarr.compute.events import PlanMade
+from kpms_zarr.compute.events import Plan, PlanMade
 from kpms_zarr.compute.runs import plan as plan_module
 from kpms_zarr.compute.runs.budget import Budget, TileSizes, tile_memory
-from kpms_zarr.compute.runs.plan import Plan
 from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.store.study import synthetic
 
@@ -30,7 +29,7 @@ from kpms_zarr.compute.runs.budget import *
 from kpms_zarr.compute.runs.budget import DEFAULT_SETTINGS
 from kpms_zarr.compute.memory import resident_memory, peak_resident_memory
 from kpms_zarr.compute.runs.plan import _MARGIN
-from kpms_zarr.compute.runs.plan import Plan
+from kpms_zarr.compute.events import Plan
 from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.stream import in_flight
 

@@ -22,8 +22,8 @@ from kpms_zarr.compute.events import (
     TileDone,
     TimePredicted,
 )
-from kpms_zarr.compute.runs.summaries import LabelCounts
 from kpms_zarr.compute.sampler import initialize
+from kpms_zarr.compute.sampler.bouts import LabelCounts
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
 from kpms_zarr.compute.sampler.initialize import fit_centres, label_by_clusters
 from kpms_zarr.compute.sampler.segments import FRAMES_PER_TILE, TileShape

@@ -16,24 +16,17 @@ from hypothesis.extra import numpy as hnp
 from kpms_zarr.compute.alignment.alignment import is_valid
 from kpms_zarr.compute.alignment.thresholds import Ratings, resolve, why_unseen
 from kpms_zarr.compute.config import FitConfig
-from kpms_zarr.compute.mapreduce import BlockReader
+from kpms_zarr.compute.mapreduce import BlockReader, Histogram
 from kpms_zarr.compute.pose.pca import pca
 from kpms_zarr.compute.sampler.tracked import observe
 from kpms_zarr.compute.tracking.quality import quality, warnings_of
-from kpms_zarr.compute.tracking.quality_counts import Histogram
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.ingest.ingest import ingest
-from kpms_zarr.store.study.tracking import (
-    PROBLEMS,
-    find_problems,
-    is_missing,
-    limits_of,
-    read_tracked,
-    without_missing,
-)
+from kpms_zarr.store.missing import is_missing, without_missing
+from kpms_zarr.store.study.tracking import PROBLEMS, find_problems, limits_of, read_tracked
 
 N_FRAMES, N_KEYPOINTS = 60, 4
 

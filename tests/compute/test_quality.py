@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from kpms_zarr.compute.mapreduce import Histogram
 from kpms_zarr.compute.tracking import quality as module
 from kpms_zarr.compute.tracking.quality import (
     lower_histogram,
@@ -28,7 +29,6 @@ from kpms_zarr.compute.tracking.quality import (
 from kpms_zarr.compute.tracking.quality_counts import (
     Counts,
     Gaps,
-    Histogram,
     bad_seconds,
     confidence_histogram,
     frames_per_second,
@@ -421,7 +421,10 @@ def test_quality__refuses_settings_out_of_range(store, options):
 
 
 def test_quality_and_pca__do_not_import_jax():
-    code = "import sys, kpms_zarr.compute.tracking.quality, kpms_zarr.compute.pose.pca; print('jax' in sys.modules)"
+    code = (
+        "import sys, kpms_zarr.compute.tracking.quality, kpms_zarr.compute.pose.pca\n"
+        "print('jax' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

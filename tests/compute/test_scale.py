@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import median_filter
 
 from kpms_zarr.compute.alignment.alignment import Aligner
+from kpms_zarr.compute.config import SCALES
 from kpms_zarr.compute.pose.scale import (
     BODY_LENGTH,
-    SCALES,
     Lengths,
     body_length,
     measure_lengths,

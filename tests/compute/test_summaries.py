@@ -8,12 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpms_zarr.compute.agreement import adjusted_rand_index, normalized_mutual_information
-from kpms_zarr.compute.runs.summaries import (
-    count_labels,
-    iter_bouts,
-    label_statistics,
-    median_of_counts,
-)
+from kpms_zarr.compute.runs.summaries import label_statistics
+from kpms_zarr.compute.sampler.bouts import count_labels, iter_bouts, median_of_counts
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
 from kpms_zarr.store.core.access import Session
 

@@ -16,7 +16,8 @@ from kpms_zarr import cli
 from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.ingest.ingest import ingest
-from kpms_zarr.store.ingest.twins import cleanest, result_of
+from kpms_zarr.store.ingest.twins import cleanest
+from kpms_zarr.store.study.result_names import result_of
 
 CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases"
 HEADER = "scorer,net,net,net\nbodyparts,nose,nose,nose\ncoords,x,y,likelihood\n"

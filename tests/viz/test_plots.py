@@ -16,18 +16,22 @@ from bokeh.models import ColumnDataSource, HoverTool
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.models import open_labels
-from kpms_zarr.viz.shared import plots
+from kpms_zarr.viz.ethograms import views as ethograms
+from kpms_zarr.viz.fit import denoised as fit_denoised
+from kpms_zarr.viz.fit import traces as fit_traces
+from kpms_zarr.viz.pose import latent
 from kpms_zarr.viz.shared.colors import palette, syllable_color
 from kpms_zarr.viz.shared.reading import MissingData
+from kpms_zarr.viz.syllables import transition_views, usage
 
 _ALL = (
-    plots.ethogram,
-    plots.bouts,
-    plots.frequencies,
-    plots.durations,
-    plots.traces,
-    plots.transitions,
-    plots.poses,
+    ethograms.ethogram,
+    ethograms.bouts,
+    usage.frequencies,
+    usage.durations,
+    fit_traces.traces,
+    transition_views.transitions,
+    latent.poses,
 )
 _MODELS = {"store": "m", "two_stages": "two"}
 
@@ -45,7 +49,10 @@ def test_package__importing_it_does_not_import_holoviews() -> None:
     ("fixture", "draw"),
     [
         *(("store", draw) for draw in _ALL),
-        *(("two_stages", draw) for draw in (plots.traces, plots.poses, plots.denoised)),
+        *(
+            ("two_stages", draw)
+            for draw in (fit_traces.traces, latent.poses, fit_denoised.denoised)
+        ),
     ],
 )
 def test_plots__render_without_complaints(
@@ -67,7 +74,7 @@ def test_plots__render_without_complaints(
 def test_ethogram__modes_of_real_frames_first_session_on_top(
     store: Path, labels: list[np.ndarray]
 ) -> None:
-    image = _image(plots.ethogram(store, model="m", n_bins=200))
+    image = _image(ethograms.ethogram(store, model="m", n_bins=200))
     values = image.dimension_values("syllable", flat=False)[::-1]
     longest = max(map(len, labels))
     width = -(-longest // 200)
@@ -87,13 +94,13 @@ def test_ethogram__a_short_study_is_shown_frame_by_frame(
     store: Path, labels: list[np.ndarray]
 ) -> None:
     name = open_labels(store, "m")["session"].values[1]
-    image = _image(plots.ethogram(store, model="m", sessions=[name], n_bins=10**6))
+    image = _image(ethograms.ethogram(store, model="m", sessions=[name], n_bins=10**6))
     values = image.dimension_values("syllable", flat=False)
     np.testing.assert_array_equal(values[0], labels[1])
 
 
 def test_ethogram__colours_by_number_and_sessions_limited(store: Path) -> None:
-    overlay = plots.ethogram(store, model="m", max_sessions=2)
+    overlay = ethograms.ethogram(store, model="m", max_sessions=2)
     image = _image(overlay)
     options = hv.Store.lookup_options("bokeh", image, "style").kwargs
     n_syllables = int(np.nanmax(image.dimension_values("syllable"))) + 1
@@ -107,15 +114,15 @@ def test_ethogram__colours_by_number_and_sessions_limited(store: Path) -> None:
 
 def test_ethogram__unknown_names_are_errors(store: Path) -> None:
     with pytest.raises(InputError, match="nobody"):
-        plots.ethogram(store, model="m", sessions=["nobody"])
+        ethograms.ethogram(store, model="m", sessions=["nobody"])
     with pytest.raises(InputError, match="a fitted model named 'other'"):
-        plots.ethogram(store, model="other")
+        ethograms.ethogram(store, model="other")
 
 
 def test_bouts__every_bout_of_the_first_seconds(
     store: Path, labels: list[np.ndarray], helpers: SimpleNamespace
 ) -> None:
-    rectangles = plots.bouts(store, model="m", seconds=20).get(0)
+    rectangles = ethograms.bouts(store, model="m", seconds=20).get(0)
     session = open_labels(store, "m")["session"].values
     for row, name in zip(labels, session, strict=True):
         mine = rectangles.select(session=str(name))
@@ -129,7 +136,7 @@ def test_bouts__every_bout_of_the_first_seconds(
 def test_frequencies__syllables_in_use_most_frequent_first(
     store: Path, labels: list[np.ndarray]
 ) -> None:
-    bars = plots.frequencies(store, model="m")
+    bars = usage.frequencies(store, model="m")
     every = np.concatenate(labels)
     state = bars.dimension_values("syllable").astype(int)
     share = [100 * (every[every >= 0] == i).mean() for i in state]
@@ -140,7 +147,7 @@ def test_frequencies__syllables_in_use_most_frequent_first(
 
 
 def test_durations__99_percent_of_the_bouts_and_the_median(store: Path) -> None:
-    histogram, line, _ = plots.durations(store, model="m")
+    histogram, line, _ = usage.durations(store, model="m")
     labels = open_labels(store, "m")
     total = int(labels["duration_count"].sum())
     shown = histogram.dimension_values("count")
@@ -165,14 +172,14 @@ def test_durations__long_axes_are_rebinned_without_losing_bouts(
         long = np.repeat(np.arange(n + 20) % 7, rng.integers(1, 280, n + 20))
         labels.append(long[: len(row)].astype(np.int16))
     helpers.publish(fresh, labels)
-    histogram = plots.durations(fresh, model="m").get(0)
+    histogram = usage.durations(fresh, model="m").get(0)
     total = int(open_labels(fresh, "m")["duration_count"].sum())
     assert len(histogram.dimension_values("count")) <= 150
     assert histogram.dimension_values("count").sum() >= 0.99 * total
 
 
 def test_traces__in_ms_and_frames_over_sweeps(store: Path) -> None:
-    curves = {curve.vdims[0].name: curve for curve in plots.traces(store, model="m")}
+    curves = {curve.vdims[0].name: curve for curve in fit_traces.traces(store, model="m")}
     assert list(curves) == [
         "trace_log_likelihood",
         "trace_median_duration",
@@ -188,7 +195,7 @@ def test_traces__in_ms_and_frames_over_sweeps(store: Path) -> None:
 def test_transitions__rows_are_shares_of_all_changes(
     store: Path, labels: list[np.ndarray], helpers: SimpleNamespace
 ) -> None:
-    heat = plots.transitions(store, model="m")
+    heat = transition_views.transitions(store, model="m")
     count = np.zeros((helpers.n_states, helpers.n_states))
     for row in labels:
         syllable = helpers.runs(row)[0]
@@ -199,12 +206,12 @@ def test_transitions__rows_are_shares_of_all_changes(
     ):
         assert changes == count[int(start), int(to)]
         assert share == pytest.approx(100 * changes / count[int(start)].sum())
-    used = plots.frequencies(store, model="m").dimension_values("syllable")
+    used = usage.frequencies(store, model="m").dimension_values("syllable")
     assert len(heat) == len(used) ** 2
 
 
 def test_poses__one_drawing_a_latent_dimension_of_true_shape(store: Path) -> None:
-    layout = plots.poses(store, model="m", max_latent=3)
+    layout = latent.poses(store, model="m", max_latent=3)
     assert len(layout) == 3
     figure = hv.render(next(iter(layout)), backend="bokeh")
     per_pixel = [
@@ -218,7 +225,7 @@ def test_poses__one_drawing_a_latent_dimension_of_true_shape(store: Path) -> Non
 
 
 def test_poses__of_some_of_the_keypoints(two_stages: Path, helpers: SimpleNamespace) -> None:
-    layout = plots.poses(two_stages, model="two")
+    layout = latent.poses(two_stages, model="two")
     assert len(layout) == helpers.two_stage_study.n_latent
     lines, points = list(next(iter(layout)))[:2]
     assert list(points.dimension_values("keypoint")) == list(helpers.keypoints)
@@ -228,20 +235,20 @@ def test_poses__of_some_of_the_keypoints(two_stages: Path, helpers: SimpleNamesp
 
 def test_plots__missing_statistics_are_named(fresh: Path, helpers: SimpleNamespace) -> None:
     helpers.publish(fresh, helpers.truth(), with_statistics=False, with_parameters=False)
-    for draw in (plots.frequencies, plots.durations, plots.transitions):
+    for draw in (usage.frequencies, usage.durations, transition_views.transitions):
         with pytest.raises(MissingData, match=r"frequency|duration_count"):
             draw(fresh, model="m")
-    for draw in (plots.traces, plots.poses):
+    for draw in (fit_traces.traces, latent.poses):
         with pytest.raises(MissingData, match="labels only"):
             draw(fresh, model="m")
-    assert _image(plots.ethogram(fresh, model="m"))
+    assert _image(ethograms.ethogram(fresh, model="m"))
 
 
 def test_plots__a_version_without_any_syllable(fresh: Path, helpers: SimpleNamespace) -> None:
     helpers.publish(fresh, [np.full_like(row, -1) for row in helpers.truth()])
-    values = _image(plots.ethogram(fresh, model="m")).dimension_values("syllable")
+    values = _image(ethograms.ethogram(fresh, model="m")).dimension_values("syllable")
     assert set(values[~np.isnan(values)]) == {-1}
-    for draw in (plots.frequencies, plots.durations, plots.transitions):
+    for draw in (usage.frequencies, usage.durations, transition_views.transitions):
         with pytest.raises(MissingData, match="any syllable"):
             draw(fresh, model="m")
 
@@ -250,7 +257,7 @@ def test_plots__older_versions_can_be_drawn(fresh: Path, helpers: SimpleNamespac
     helpers.publish(fresh, [np.full_like(row, 3) for row in helpers.truth()])
     helpers.publish(fresh, [np.full_like(row, 5) for row in helpers.truth()])
     now, before = (
-        _image(plots.ethogram(fresh, model="m", version=version)).dimension_values("syllable")
+        _image(ethograms.ethogram(fresh, model="m", version=version)).dimension_values("syllable")
         for version in (None, "v1")
     )
     assert (np.nanmax(now), np.nanmax(before)) == (5, 3)

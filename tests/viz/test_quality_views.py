@@ -17,12 +17,13 @@ from kpms_zarr.store.core.consolidation import consolidate
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 from kpms_zarr.store.study.tracking import PROBLEMS, find_problems, limits_of, open_quality
+from kpms_zarr.viz.shared.reading import MAX_BLOCKS
 from kpms_zarr.viz.shared.style import load
 from kpms_zarr.viz.tracking import drawing as quality_drawing
 from kpms_zarr.viz.tracking import frames as quality_frames
 from kpms_zarr.viz.tracking import views as quality_views
 from kpms_zarr.viz.tracking.data import confidences, table
-from kpms_zarr.viz.tracking.frames import MAX_BLOCKS, read_traces, sampled, worst_stretch
+from kpms_zarr.viz.tracking.frames import read_traces, sampled, worst_stretch
 
 STUDY = SyntheticStudy(
     n_sessions=3, n_frames=4000, n_keypoints=5, missing_fraction=0.02, is_ragged=True, seed=2

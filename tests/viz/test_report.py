@@ -18,8 +18,9 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.models import open_labels
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 from kpms_zarr.viz.report import cards as report_cards
-from kpms_zarr.viz.report import facts, report
+from kpms_zarr.viz.report import report
 from kpms_zarr.viz.report.sections import lively_start, sections_of
+from kpms_zarr.viz.shared import facts, reading
 from kpms_zarr.viz.shared.colors import syllable_color
 
 
@@ -385,4 +386,4 @@ def test_report__missing_model_or_store(store: Path, tmp_path: Path) -> None:
     ],
 )
 def test_store_name__without_its_place(store_place: str, name: str) -> None:
-    assert facts.store_name(store_place) == name
+    assert reading.store_name(store_place) == name

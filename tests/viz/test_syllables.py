@@ -16,9 +16,9 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model import models
 from kpms_zarr.store.model.syllable_names import name_syllable
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
-from kpms_zarr.viz.report.facts import facts
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.facts import facts
 from kpms_zarr.viz.shared.grouping import group_coordinates
 from kpms_zarr.viz.shared.reading import MissingData
 from kpms_zarr.viz.syllables import data as syllable_data

@@ -19,8 +19,8 @@ from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.core.names import option
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.missing import is_missing
 from kpms_zarr.store.study.settings import StudySettings, keypoint_columns, read_settings
-from kpms_zarr.store.study.tracking import is_missing
 
 
 @dataclass(frozen=True)

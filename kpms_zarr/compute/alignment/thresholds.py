@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kpms_zarr.compute.mapreduce import BlockReader, map_reduce
-from kpms_zarr.compute.tracking.quality_counts import Histogram
+from kpms_zarr.compute.mapreduce import BlockReader, Histogram, map_reduce
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.study.tracking import is_missing
+from kpms_zarr.store.missing import is_missing
 
 _HALF = 1 << 16
 _SUGGESTED_SHARE = 0.1

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from kpms_zarr.compute.alignment.alignment import Aligner
+from kpms_zarr.compute.config import SCALES
 from kpms_zarr.compute.mapreduce import map_reduce
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.core.blocks import Block, iter_blocks
@@ -20,8 +21,6 @@ from kpms_zarr.store.errors import InputError
 BODY_LENGTH = 100.0
 """Length of a body in model units, for which the priors are stated (model.md, section 7)."""
 
-SCALES = ("none", "dataset", "session")
-"""Positions as they are; divided by one number for all sessions; by one for each session."""
 
 _ENOUGH_FRAMES = 10
 _FILTER_FRAMES = 5

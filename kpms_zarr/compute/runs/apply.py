@@ -13,10 +13,18 @@ from typing import Any
 import numpy as np
 
 from kpms_zarr.compute.config import FitConfig
-from kpms_zarr.compute.events import Callback, Event, Noted, PlanMade, Published, SessionsSettled
+from kpms_zarr.compute.events import (
+    Callback,
+    Event,
+    Noted,
+    Plan,
+    PlanMade,
+    Published,
+    SessionsSettled,
+)
 from kpms_zarr.compute.mapreduce import within
 from kpms_zarr.compute.runs.budget import Budget
-from kpms_zarr.compute.runs.plan import DEVICE_TILE_FRAMES, Needs, Plan, make_plan, settle_tiles
+from kpms_zarr.compute.runs.plan import DEVICE_TILE_FRAMES, Needs, make_plan, settle_tiles
 from kpms_zarr.compute.runs.preparation import (
     Preparation,
     check_length,

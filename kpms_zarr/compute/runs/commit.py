@@ -16,7 +16,7 @@ from kpms_zarr.compute.mapreduce import BlockReader
 from kpms_zarr.compute.runs.preparation import Preparation
 from kpms_zarr.compute.runs.publish import Numbered, order_of
 from kpms_zarr.compute.runs.stages import n_sweeps_of
-from kpms_zarr.compute.runs.summaries import count_labels
+from kpms_zarr.compute.sampler.bouts import count_labels
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain
 from kpms_zarr.compute.sampler.trace import Progress
 from kpms_zarr.compute.tracking.outliers import from_store, screen_of, to_attrs, to_store

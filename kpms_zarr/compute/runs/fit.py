@@ -13,7 +13,7 @@ import numpy as np
 
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.errors import SamplingError
-from kpms_zarr.compute.events import Callback, Committed, Event, Noted, PlanMade, Published
+from kpms_zarr.compute.events import Callback, Committed, Event, Noted, Plan, PlanMade, Published
 from kpms_zarr.compute.mapreduce import within
 from kpms_zarr.compute.runs.budget import Budget
 from kpms_zarr.compute.runs.commit import (
@@ -24,7 +24,7 @@ from kpms_zarr.compute.runs.commit import (
     source_hashes,
 )
 from kpms_zarr.compute.runs.interruption import FitInterrupted, Stop, stoppable
-from kpms_zarr.compute.runs.plan import Needs, Plan, make_plan, settle_tiles
+from kpms_zarr.compute.runs.plan import Needs, make_plan, settle_tiles
 from kpms_zarr.compute.runs.preparation import (
     Preparation,
     check_length,

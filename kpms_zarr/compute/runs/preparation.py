@@ -13,12 +13,11 @@ import xarray as xr
 
 from kpms_zarr.compute.alignment.alignment import Aligner, AlignmentSettings, rotate
 from kpms_zarr.compute.config import FitConfig
-from kpms_zarr.compute.events import Event, Noted
+from kpms_zarr.compute.events import Event, Noted, Plan
 from kpms_zarr.compute.mapreduce import BlockReader
 from kpms_zarr.compute.pose import pca as pca_module
 from kpms_zarr.compute.pose.pose_space import PoseSpace, refine, turn_of, wrap
 from kpms_zarr.compute.pose.scale import measure_lengths, scale_of
-from kpms_zarr.compute.runs.plan import Plan
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.sampler.placement import make_rows

@@ -12,7 +12,8 @@ from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Event, Noted
 from kpms_zarr.compute.runs.preparation import Preparation
 from kpms_zarr.compute.runs.start_model import StartModel
-from kpms_zarr.compute.runs.summaries import count_labels, label_statistics
+from kpms_zarr.compute.runs.summaries import label_statistics
+from kpms_zarr.compute.sampler.bouts import count_labels
 from kpms_zarr.compute.sampler.certainty import LabelCertainty
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.sampler.trace import Progress

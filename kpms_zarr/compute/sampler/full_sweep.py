@@ -13,7 +13,7 @@ import numpy as np
 
 from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.compute.kernels.pose import PoseMap
-from kpms_zarr.compute.runs.summaries import count_labels
+from kpms_zarr.compute.sampler.bouts import count_labels
 from kpms_zarr.compute.sampler.full_tile import (
     FixedSettings,
     FullTables,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kpms_zarr.compute.runs.summaries import LabelCounts
+from kpms_zarr.compute.sampler.bouts import LabelCounts
 
 _ADAPT_SHARE = 0.6
 _GAIN = 6.0

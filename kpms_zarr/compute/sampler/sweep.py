@@ -23,7 +23,7 @@ from kpms_zarr.compute.kernels.hmm import (
     sample_backward,
     window,
 )
-from kpms_zarr.compute.runs.summaries import LabelCounts, count_labels
+from kpms_zarr.compute.sampler.bouts import LabelCounts, count_labels
 from kpms_zarr.compute.sampler.chain import Chain
 from kpms_zarr.compute.sampler.segments import FRAMES_PER_TILE, Task, Tile, TileShape, schedule
 from kpms_zarr.compute.sampler.stream import (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kpms_zarr.compute.kernels.dynamics import Dynamics
-from kpms_zarr.compute.runs.summaries import LabelCounts
+from kpms_zarr.compute.sampler.bouts import LabelCounts
 from kpms_zarr.compute.sampler.stickiness import KappaSchedule
 from kpms_zarr.compute.sampler.sweep import NoiseSums, Parameters, SweepResult
 from kpms_zarr.compute.sampler.windows import LabelWindows

@@ -34,7 +34,7 @@ def observe(reader: BlockReader, block: Block, config: FitConfig) -> np.ndarray:
     Returns
     -------
     ndarray, (frame, keypoint * space + keypoint) float32
-        Positions are NaN where :func:`tracking.is_missing` says so.
+        Positions are NaN where :func:`kpms_zarr.store.missing.is_missing` says so.
     """
     position, confidence = reader.tracked(block)
     prior = prior_scale(

@@ -13,11 +13,10 @@ import xarray as xr
 
 from kpms_zarr.compute.alignment import thresholds
 from kpms_zarr.compute.alignment.alignment import Compass, is_valid
-from kpms_zarr.compute.mapreduce import BlockReader, map_reduce, within
+from kpms_zarr.compute.mapreduce import BlockReader, Histogram, map_reduce, within
 from kpms_zarr.compute.tracking.exchanges import Exchanges, Search, Usual, pairs_of, search_of
 from kpms_zarr.compute.tracking.quality_counts import (
     Counts,
-    Histogram,
     bad_seconds,
     frames_per_second,
     worst_start,
@@ -30,13 +29,13 @@ from kpms_zarr.store.core.names import option
 from kpms_zarr.store.core.provenance import provenance
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK, variable
 from kpms_zarr.store.errors import InputError, ReadOnlyError
+from kpms_zarr.store.missing import is_missing
 from kpms_zarr.store.study.plausibility import body_doubts, scale_doubts
 from kpms_zarr.store.study.settings import StudySettings, read_settings
 from kpms_zarr.store.study.tracking import (
     CONFIDENCE_EDGES,
     PROBLEMS,
     distance_from_middle,
-    is_missing,
     outlier_distance,
 )
 

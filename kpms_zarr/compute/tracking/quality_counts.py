@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kpms_zarr.compute.mapreduce import Histogram
 from kpms_zarr.store.core.access import Session
-from kpms_zarr.store.study.tracking import CONFIDENCE_EDGES, PROBLEMS, STRETCH_SECONDS, is_missing
+from kpms_zarr.store.missing import is_missing
+from kpms_zarr.store.study.tracking import CONFIDENCE_EDGES, PROBLEMS, STRETCH_SECONDS
 
 
 class Gaps(NamedTuple):
@@ -85,34 +87,6 @@ class Counts(NamedTuple):
         """Counts of these frames and those that follow directly."""
         sums = (a + b for a, b in zip(self[1:], after[1:], strict=True))
         return Counts(self.gaps.add(after.gaps), *sums)
-
-
-class Histogram(NamedTuple):
-    """How often each integer occurs, without the ones that do not.
-
-    Attributes
-    ----------
-    key : ndarray, (entry,) int64
-        Increasing.
-    number : ndarray, (entry,) int64
-    """
-
-    key: np.ndarray
-    number: np.ndarray
-
-    @classmethod
-    def of_block(cls, key: np.ndarray) -> Histogram:
-        """Count integers."""
-        return cls(*np.unique(key, return_counts=True))
-
-    def add(self, other: Histogram) -> Histogram:
-        """Counts of both together."""
-        key = np.concatenate([self.key, other.key])
-        number = np.concatenate([self.number, other.number])
-        order = np.argsort(key, kind="stable")
-        key, number = key[order], number[order]
-        first = np.flatnonzero(np.diff(key, prepend=-1))
-        return Histogram(key[first], np.add.reduceat(number, first) if first.size else number)
 
 
 def confidence_histogram(confidence: np.ndarray) -> np.ndarray:

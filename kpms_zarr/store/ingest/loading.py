@@ -23,12 +23,12 @@ from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError, OtherKindError
 from kpms_zarr.store.ingest.workers import Ask
+from kpms_zarr.store.missing import is_missing
 from kpms_zarr.store.parsers import parser_named, recognise
 from kpms_zarr.store.parsers.base import FileHeader, PoseBlock, ReadOptions
 from kpms_zarr.store.parsers.contents import Verdict, content_of, has_tracking_suffix, is_unfinished
 from kpms_zarr.store.parsers.time.gaps import Gaps
 from kpms_zarr.store.study.plausibility import AS_IN_THE_FILE, Correction, Readings
-from kpms_zarr.store.study.tracking import is_missing
 
 _KEPT_BYTES = 64_000_000
 """Frames of a file that are kept while it is not yet known which of its tracks are taken."""
@@ -191,7 +191,7 @@ class LoadedTrack:
         Along the session dimension.
     n_frames : int
     visible : float
-        Share of positions that are not missing (see :func:`tracking.is_missing`).
+        Share of positions that are not missing (see :func:`kpms_zarr.store.missing.is_missing`).
     checksum : int
         CRC-32 of position and confidence as stored, chunk after chunk.
     readings : Readings or None

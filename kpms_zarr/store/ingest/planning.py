@@ -26,9 +26,10 @@ from kpms_zarr.store.ingest.bodies import (
 from kpms_zarr.store.ingest.loading import Look, Window
 from kpms_zarr.store.ingest.timeline import MaxGap, rate_note, rate_problem
 from kpms_zarr.store.ingest.trimming import Trim
-from kpms_zarr.store.ingest.twins import Stored, chosen, result_of, without_copies
+from kpms_zarr.store.ingest.twins import Stored, chosen, without_copies
 from kpms_zarr.store.parsers.base import FileHeader, TrackHeader, some
 from kpms_zarr.store.study.matching import Named
+from kpms_zarr.store.study.result_names import result_of
 from kpms_zarr.store.study.session_names import (
     Origin,
     Scheme,

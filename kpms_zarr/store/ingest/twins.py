@@ -10,67 +10,12 @@ from pathlib import Path
 
 from kpms_zarr.store.errors import InputError, readable
 from kpms_zarr.store.ingest.loading import Look
+from kpms_zarr.store.study.result_names import _FILTERED, Result, result_of
 from kpms_zarr.store.study.session_names import split_name
 
 _SUFFIXES = ("csv", "h5", "hdf5", "slp", "nwb", "nc", "mat", "json", "parquet")
 WORDS = ("filtered", "raw", *_SUFFIXES)
 """What can be preferred."""
-
-_COPY = re.compile(
-    r"^(?:copy of |kopie von |copie de )?(?P<name>.+?)"
-    r"(?:\s*\(\d+\)|\s+-\s+(?:copy|kopie|copie|copia)(?:\s*\(\d+\))?"
-    r"|[ _](?:copy|kopie)(?: \d+)?)*$",
-    re.IGNORECASE,
-)
-_FILTERED = re.compile(r"(?:^filtered[_. -]|[_. -]filtered(?=$|[_. -]))", re.IGNORECASE)
-# What trackers add to the name of the video, from the first of these on.
-_TRACKER = re.compile(
-    r"(?:DLC_|DeepCut_|_superanimal_|[._]predictions\b|[._]analysis\b|[._]tracked\b|"
-    r"[._](?:proofread|corrected)\b|\.(?:mp4|avi|mov|mkv|m4v|wmv|mpe?g|webm)(?=$|\.)).*$",
-    re.IGNORECASE,
-)
-# SLEAP: project.000_video.analysis
-_OF_PROJECT = re.compile(r"^.*\.\d{3}_(?P<video>.+)$")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What the name of a tracking file tells of it.
-
-    Attributes
-    ----------
-    folder : tuple of str
-        Nearest first; empty when not known.
-    video : str
-        Name of the video, in small letters.
-    is_filtered : bool
-    without_copy : str
-        The name without the marks of a copy: equal to the stem where it is none.
-    stem, suffix : str
-    """
-
-    folder: tuple[str, ...]
-    video: str
-    is_filtered: bool
-    without_copy: str
-    stem: str
-    suffix: str
-
-
-def result_of(name: str, folder: tuple[str, ...] = ()) -> Result:
-    """Read the name of a tracking file."""
-    stem, suffix = split_name(name)
-    match = _COPY.match(stem)
-    plain = match["name"] if match else stem
-    return Result(
-        folder, _video(plain), bool(_FILTERED.search(plain)), plain, stem, suffix.strip(".").lower()
-    )
-
-
-def _video(plain: str) -> str:
-    of_project = _OF_PROJECT.match(plain)
-    bare = _FILTERED.sub("", of_project["video"] if of_project else plain)
-    return (_TRACKER.sub("", bare) or bare).strip(" _-.").lower()
 
 
 def cleanest(paths: Sequence[Path]) -> Path:

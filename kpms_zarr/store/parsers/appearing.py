@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.missing import is_missing
 from kpms_zarr.store.parsers.base import PoseBlock, TrackHeader, some
-from kpms_zarr.store.study.tracking import is_missing
 
 _NOR = ", or only with a confidence of 0 or below"
 

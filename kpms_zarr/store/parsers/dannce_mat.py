@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.missing import is_missing
 from kpms_zarr.store.parsers import mat5
 from kpms_zarr.store.parsers.appearing import left_out, nobody_appears
 from kpms_zarr.store.parsers.base import (
@@ -30,7 +31,6 @@ from kpms_zarr.store.parsers.base import (
 from kpms_zarr.store.parsers.hdf5 import reading as hdf5
 from kpms_zarr.store.parsers.naming import keypoint_names
 from kpms_zarr.store.parsers.time.clock import ROWS, Clock, Timing
-from kpms_zarr.store.study.tracking import is_missing
 
 _SPACE = ("x", "y", "z")
 _POSE, _PEAK, _SAMPLES = "pred", "p_max", "sampleID"

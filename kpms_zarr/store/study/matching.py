@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kpms_zarr.store.errors import Problem
-from kpms_zarr.store.ingest.twins import result_of
+from kpms_zarr.store.study.result_names import result_of
 from kpms_zarr.store.study.session_names import split_name
 
 _EXACT = ("session", "recording", "file", "video")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.study.tracking import is_missing
+from kpms_zarr.store.missing import is_missing
 
 HIGHEST_CONFIDENCE = 3.0
 """Scores of trackers exceed 1 (those of SLEAP reach 1.74); above this they are another scale."""

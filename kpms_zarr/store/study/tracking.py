@@ -12,6 +12,7 @@ from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.names import command
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.missing import is_missing, without_missing
 
 PROBLEMS = ("missing", "low_confidence", "outlier")
 """What can be wrong with a keypoint in a frame."""
@@ -38,46 +39,6 @@ class Limits:
 
     confidence: float
     distance: np.ndarray
-
-
-def is_missing(position: np.ndarray, confidence: np.ndarray | None) -> np.ndarray:
-    """Which keypoints were not tracked: the one definition that all of the package goes by.
-
-    Trackers write NaN, or anything (0, -1, the corner of the picture) with a confidence of 0 or
-    below, for a keypoint that they did not find.
-
-    Parameters
-    ----------
-    position : ndarray, (..., keypoint, space)
-    confidence : ndarray, (..., keypoint), optional
-        NaN = not given, which says nothing, as none at all.
-
-    Returns
-    -------
-    ndarray, (..., keypoint) bool
-        True where a coordinate is not finite, or a confidence is given that is 0 or below.
-    """
-    missing = ~np.isfinite(position).all(-1)
-    return missing if confidence is None else missing | (confidence <= 0)
-
-
-def without_missing(position: np.ndarray, confidence: np.ndarray | None) -> np.ndarray:
-    """Positions with NaN in place of the keypoints that :func:`is_missing` finds.
-
-    Parameters
-    ----------
-    position : ndarray, (..., keypoint, space) float32
-    confidence : ndarray, (..., keypoint), optional
-
-    Returns
-    -------
-    ndarray, (..., keypoint, space) float32
-        The array itself where nothing is missing.
-    """
-    missing = is_missing(position, confidence)
-    if not missing.any():
-        return position
-    return np.where(missing[..., None], position.dtype.type(np.nan), position)
 
 
 def read_tracked(data: xr.Dataset, row: int, frames: slice) -> tuple[np.ndarray, np.ndarray]:

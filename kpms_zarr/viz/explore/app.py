@@ -13,8 +13,8 @@ from kpms_zarr.viz.explore import link, parts
 from kpms_zarr.viz.explore.navigation import PageNames
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
-from kpms_zarr.viz.report.facts import store_name
 from kpms_zarr.viz.shared.embedding import labels_script
+from kpms_zarr.viz.shared.reading import store_name
 from kpms_zarr.viz.shared.style import load
 
 PAGES = ("quality", "pose_space", "fit", "ethogram", "player", "syllables", "transitions")

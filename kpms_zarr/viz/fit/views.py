@@ -22,7 +22,7 @@ from kpms_zarr.store.model.checkpoints import open_progress
 from kpms_zarr.viz.fit.traces import draw_traces
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import palette
-from kpms_zarr.viz.shared.plots import draw_durations
+from kpms_zarr.viz.shared.histograms import draw_durations
 from kpms_zarr.viz.shared.reading import MissingData
 from kpms_zarr.viz.shared.style import LINE, frame, hover_tool, load, syllable_name
 

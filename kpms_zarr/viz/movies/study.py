@@ -17,10 +17,10 @@ from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.model import models
 from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
 from kpms_zarr.viz.movies.cells import reach_of
-from kpms_zarr.viz.report.facts import store_name
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.drawing import PAPER, Skeleton
 from kpms_zarr.viz.shared.guessing import drawn_settings, note_on
+from kpms_zarr.viz.shared.reading import store_name
 from kpms_zarr.viz.shared.skeletons import bones, keypoint_colors
 from kpms_zarr.viz.syllables.examples import Example, PoseReader, examples_in
 from kpms_zarr.viz.video.encoding import FORMATS

@@ -15,11 +15,11 @@ from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.names import command, hint, match
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.missing import is_missing, without_missing
 from kpms_zarr.store.model import models
 from kpms_zarr.store.model.reconstruction import place_pose
 from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
 from kpms_zarr.store.study.settings import StudySettings
-from kpms_zarr.store.study.tracking import is_missing, without_missing
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.guessing import drawn_settings
 from kpms_zarr.viz.video.video import video_frames, video_of

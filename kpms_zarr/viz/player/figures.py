@@ -15,14 +15,12 @@ from bokeh.models.annotations import Label
 from bokeh.plotting import figure
 
 from kpms_zarr.viz.shared.skeletons import bones
-from kpms_zarr.viz.shared.style import FONT, INK, LINE, MUTED, hover_tool, polish_figure
+from kpms_zarr.viz.shared.style import FONT, INK, LINE, MUTED, UNIT, hover_tool, polish_figure
 
 TRACKED, DENOISED, OVERLAY = "Tracked (orange)", "Denoised (blue)", "Keypoints on the video"
 """What can be shown or not."""
 
 TRACKED_COLOR, DENOISED_COLOR = "#d55e00", LINE
-UNIT = "tracking units"
-"""Units of position: those of the tracking files, usually px."""
 
 AXIS_LABELS = {
     "Egocentric": [f"along the heading ({UNIT})", f"across ({UNIT})"],

@@ -19,10 +19,9 @@ from markupsafe import Markup
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model import models
-from kpms_zarr.viz.report import facts
 from kpms_zarr.viz.report.cards import Card
 from kpms_zarr.viz.report.sections import Bokeh, Cards, Section, sections_of
-from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared import facts, reading
 from kpms_zarr.viz.shared.embedding import bokeh_script, labels_script
 from kpms_zarr.viz.shared.style import load
 
@@ -114,7 +113,7 @@ def _check_count(max_sessions: int) -> None:
             expected=f"1 to {MAX_SESSIONS} sessions in the ethograms",
             found=str(max_sessions),
             where="max_sessions",
-            fix="show fewer here, and others with kpms_zarr.viz.shared.plots.ethogram(sessions=[...])",
+            fix="show fewer here, and others with kpms_zarr.viz.ethogram(sessions=[...])",
         )
 
 

@@ -15,17 +15,20 @@ from bokeh.layouts import row
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.model import models
+from kpms_zarr.viz.ethograms import views as ethograms
+from kpms_zarr.viz.fit import denoised as fit_denoised
+from kpms_zarr.viz.fit import traces as fit_traces
 from kpms_zarr.viz.fit import views as fit_views
 from kpms_zarr.viz.fit.denoised import CONFIDENCE_THRESHOLD
 from kpms_zarr.viz.player.data import open_session, read_window
 from kpms_zarr.viz.player.player import build_player
-from kpms_zarr.viz.pose import rotating
+from kpms_zarr.viz.pose import latent, rotating
 from kpms_zarr.viz.pose import views as pose_space
 from kpms_zarr.viz.report.cards import Card, cards
-from kpms_zarr.viz.shared import plots, reading
+from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.grouping import group_coordinates
 from kpms_zarr.viz.shared.guessing import drawn_settings, note_on
-from kpms_zarr.viz.syllables import transition_views
+from kpms_zarr.viz.syllables import transition_views, usage
 from kpms_zarr.viz.tracking import views as quality_views
 
 _MAX_BOUT_FRAMES = 60_000
@@ -140,7 +143,7 @@ def _in_time(
             "syllable that holds most of the frames of a short stretch of time; grey means no "
             f"syllable. {_ZOOM}",
             "Ethogram: a row of coloured stretches for each session over time in seconds.",
-            partial(plots.ethogram, store, **of, max_sessions=n_shown),
+            partial(ethograms.ethogram, store, **of, max_sessions=n_shown),
         ),
         Section(
             f"First {seconds} seconds",
@@ -148,7 +151,7 @@ def _in_time(
             f"{which}The same colours frame by frame: each block is one bout, and pointing at it "
             f"tells when it starts and how long it lasts. {_ZOOM}",
             "Ethogram of the first seconds of each session, one block for each bout.",
-            partial(plots.bouts, store, **of, max_sessions=n_shown, seconds=seconds),
+            partial(ethograms.bouts, store, **of, max_sessions=n_shown, seconds=seconds),
         ),
     ]
 
@@ -207,7 +210,7 @@ def _statistics(store: StoreLike, of: dict[str, Any]) -> list[Section]:
             "A tall bar is a syllable that takes up much of the video; a flat tail of many small "
             "bars is usual, one bar far above all others often means that the tracking was lost.",
             "Bar chart: share of the frames of each syllable, the most frequent first.",
-            partial(plots.frequencies, store, **of),
+            partial(usage.frequencies, store, **of),
         ),
         Section(
             "How long",
@@ -216,7 +219,7 @@ def _statistics(store: StoreLike, of: dict[str, Any]) -> list[Section]:
             "dashed line. A peak at one or two frames means that labels flicker: raise kappa or "
             "look at the tracking. The axis ends where 99 % of the bouts are shown.",
             "Histogram of bout durations in milliseconds with the median marked.",
-            partial(plots.durations, store, **of),
+            partial(usage.durations, store, **of),
         ),
     ]
 
@@ -230,7 +233,7 @@ def _following(store: StoreLike, of: dict[str, Any]) -> list[Section]:
             "share of the changes from the row to the column; an evenly coloured row means that "
             "anything may follow.",
             "Matrix of the shares of changes from each syllable to each other.",
-            partial(plots.transitions, store, **of),
+            partial(transition_views.transitions, store, **of),
             "square",
         ),
         Section(
@@ -266,7 +269,7 @@ def _fit(store: StoreLike, of: dict[str, Any], stages: tuple[reading.Stage, ...]
             "sweeps would change little; curves that still climb or fall at the right mean that "
             f"the fit should go on.{_how_to_read(stages)}",
             "Line charts over sweeps: log likelihood, median bout, kappa, syllables in use.",
-            partial(plots.traces, store, **of),
+            partial(fit_traces.traces, store, **of),
             "grid",
         ),
         Section(
@@ -345,7 +348,7 @@ def _denoised(store: StoreLike, of: dict[str, Any], session: Session) -> Section
         f"{CONFIDENCE_THRESHOLD:g}, grey is missing; the blue line is what the model makes of it: "
         "it should follow the dots and pass the tracking errors by.",
         "Scatter charts over time: tracked and denoised x coordinate of a few keypoints.",
-        partial(plots.denoised, store, **of),
+        partial(fit_denoised.denoised, store, **of),
     )
 
 
@@ -376,7 +379,7 @@ def _pose_space(store: StoreLike, of: dict[str, Any]) -> list[Section]:
             "does, from above, the animal facing right: the mean pose in grey, two standard "
             "deviations less in blue, two more in orange.",
             "Skeletons of the mean pose and of two standard deviations to either side.",
-            partial(plots.poses, store, **of),
+            partial(latent.poses, store, **of),
             "small",
         ),
         Section(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,9 +14,12 @@ import xarray as xr
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.core.names import hint, match
-from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK, USED_FRACTION
+from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK, LABEL_FRAMES_PER_CHUNK, USED_FRACTION
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model import models
+
+MAX_BLOCKS = 8
+"""Blocks of frames that stand for a long recording, unless told otherwise."""
 
 _MARGIN_SECONDS = 60.0
 _READERS = 8
@@ -357,3 +361,30 @@ def duration_bins(
     padded[:, : min(len(center), n_bins * step)] = count[:, : n_bins * step]
     edges = center[0] + width * (step * np.arange(n_bins + 1) - 0.5)
     return edges, padded.reshape(len(count), n_bins, step).sum(2)
+
+
+def sampled(start: int, stop: int, max_blocks: int = MAX_BLOCKS) -> tuple[tuple[int, int], ...]:
+    """Ranges of frames to read: all, or blocks at equal distances, the first and last included.
+
+    Parameters
+    ----------
+    start, stop : int
+        Frames.
+    max_blocks : int
+        2 or more.
+    """
+    first, last = start // FRAMES_PER_CHUNK, (stop - 1) // FRAMES_PER_CHUNK
+    if last - first < max_blocks:
+        return ((start, stop),)
+    blocks = np.linspace(first, last, max_blocks).round().astype(int)
+    return tuple(
+        (max(start, int(block) * FRAMES_PER_CHUNK), min(stop, (int(block) + 1) * FRAMES_PER_CHUNK))
+        for block in blocks
+    )
+
+
+def store_name(store: StoreLike) -> str:
+    """Name of a store without the folders, the host or the options around it."""
+    text = os.fspath(store).split("?")[0].split("::")[0].replace("\\", "/").rstrip("/")
+    name = text.rsplit("/", 1)[-1]
+    return name if name not in ("", ".", "..") else os.path.basename(os.path.abspath(text))

@@ -201,3 +201,7 @@ def short(name: str, length: int = 26) -> str:
         return name
     head = (length - 1) // 2
     return f"{name[:head]}…{name[head + 1 - length :]}"
+
+
+UNIT = "tracking units"
+"""Units of position: those of the tracking files, usually px."""

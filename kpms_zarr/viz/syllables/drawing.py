@@ -10,9 +10,8 @@ from typing import Any
 import holoviews as hv
 import numpy as np
 
-from kpms_zarr.viz.player.figures import UNIT
 from kpms_zarr.viz.shared.colors import syllable_color
-from kpms_zarr.viz.shared.style import INK, hover_tool, polish_figure
+from kpms_zarr.viz.shared.style import INK, UNIT, hover_tool, polish_figure
 from kpms_zarr.viz.syllables.data import Trajectory
 
 AXES = (f"ahead ({UNIT})", f"across ({UNIT})", f"up ({UNIT})")

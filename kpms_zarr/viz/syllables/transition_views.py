@@ -11,9 +11,18 @@ import numpy as np
 from bokeh.models import PrintfTickFormatter
 
 from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.model import models
 from kpms_zarr.store.model.syllable_names import read_names
+from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import syllable_color
-from kpms_zarr.viz.shared.style import INK, frame, hover_tool, load, short, size_from_frame
+from kpms_zarr.viz.shared.style import (
+    INK,
+    frame,
+    hover_tool,
+    load,
+    short,
+    size_from_frame,
+)
 from kpms_zarr.viz.syllables.transition_counts import (
     NORMALISATIONS,
     TransitionCounts,
@@ -358,3 +367,34 @@ def _node_names(graph: TransitionGraph, names: np.ndarray) -> hv.Labels:
     return hv.Labels((*(1.19 * graph.position).T, texts), vdims=["text"]).opts(
         text_color=INK, text_font_size="12px", default_tools=[]
     )
+
+
+def transitions(store: StoreLike, *, model: str, version: str | None = None) -> hv.HeatMap:
+    """Which syllable follows which, for the syllables in use (at most 40), by frequency.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+
+    Returns
+    -------
+    holoviews.HeatMap
+        kdims next and syllable; vdims share (% of all changes from the syllable, also those to
+        syllables that are not shown) and changes (count).
+
+    Raises
+    ------
+    InputError
+        For a model that does not exist.
+    MissingData
+        When the version has no statistics.
+    """
+    load()
+    labels = models.open_labels(store, model, version)
+    reading.require(labels, ("transition_count", "frequency"), store, "labels")
+    reading.require_bouts(labels, store)
+    changes, frequency = labels["transition_count"].values, labels["frequency"].values
+    n_sessions = len(reading.label_sessions(labels))
+    return draw_matrix(TransitionCounts(changes, np.nan_to_num(frequency), n_sessions))

@@ -9,7 +9,6 @@ import numpy as np
 import xarray as xr
 
 from kpms_zarr.store.core.access import Session
-from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.study.tracking import (
     PROBLEMS,
     STRETCH_SECONDS,
@@ -20,10 +19,8 @@ from kpms_zarr.store.study.tracking import (
     row_of,
 )
 from kpms_zarr.viz.shared.decimation import extremes, joined_runs, thinned
+from kpms_zarr.viz.shared.reading import sampled
 from kpms_zarr.viz.tracking.data import check_problem, keypoint_row
-
-MAX_BLOCKS = 8
-"""Blocks of 16,384 frames that are read of one session; of longer ranges a sample."""
 
 _LINE_POINTS = 1200
 _MARKS = 400  # Of each kind: with the line at most 2,000 points.
@@ -153,26 +150,6 @@ def read_traces(
         for dimension, axis in enumerate(data["space"].values)
     )
     return Traces(session, start, stop, parts, limits, traces)
-
-
-def sampled(start: int, stop: int, max_blocks: int = MAX_BLOCKS) -> tuple[tuple[int, int], ...]:
-    """Ranges of frames to read: all, or blocks at equal distances, the first and last included.
-
-    Parameters
-    ----------
-    start, stop : int
-        Frames.
-    max_blocks : int
-        2 or more.
-    """
-    first, last = start // FRAMES_PER_CHUNK, (stop - 1) // FRAMES_PER_CHUNK
-    if last - first < max_blocks:
-        return ((start, stop),)
-    blocks = np.linspace(first, last, max_blocks).round().astype(int)
-    return tuple(
-        (max(start, int(block) * FRAMES_PER_CHUNK), min(stop, (int(block) + 1) * FRAMES_PER_CHUNK))
-        for block in blocks
-    )
 
 
 def _trace(

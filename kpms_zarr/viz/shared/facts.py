@@ -22,6 +22,7 @@ from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
 from kpms_zarr.store.study.settings import read_settings
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.reading import store_name
 
 _SCALES = {
     "none": "as they are",
@@ -116,13 +117,6 @@ def facts(store: StoreLike, model: str, version: str) -> Facts:
         f"Written by kpms_zarr {package_version()} from the store {name}, model {model}, "
         f"labels {version}.",
     )
-
-
-def store_name(store: StoreLike) -> str:
-    """Name of a store without the folders, the host or the options around it."""
-    text = os.fspath(store).split("?")[0].split("::")[0].replace("\\", "/").rstrip("/")
-    name = text.rsplit("/", 1)[-1]
-    return name if name not in ("", ".", "..") else os.path.basename(os.path.abspath(text))
 
 
 def why_not(error: reading.MissingData) -> str:

@@ -1,0 +1,154 @@
+"""Bouts, durations and transitions of labels: exact, and never across sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from kpms_zarr.compute.sampler.chain import ChainIndex
+from kpms_zarr.store.core.schema import USED_FRACTION
+
+_MAX_DURATION_BINS = 300
+
+
+_CHUNK_FRAMES = 2_000_000
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """What one pass over the labels gives.
+
+    Attributes
+    ----------
+    frames : ndarray, (state,) int64
+    transitions : ndarray, (state, state) int64
+        Between consecutive frames of a session, stays included.
+    durations : ndarray, (frame,) int64
+        Bouts by length, in frames of the fastest video; index 0 is unused.
+    fps : float
+        Frame rate of the fastest video, frames per second.
+    """
+
+    frames: np.ndarray
+    transitions: np.ndarray
+    durations: np.ndarray
+    fps: float
+
+    @property
+    def n_used(self) -> int:
+        """Syllables with at least 0.5 % of the frames."""
+        return int((self.frames >= USED_FRACTION * max(1, self.frames.sum())).sum())
+
+    @property
+    def median_duration(self) -> float:
+        """Median bout length, in frames of the fastest video."""
+        return median_of_counts(np.arange(len(self.durations)), self.durations)
+
+    @property
+    def smooth_median_duration(self) -> float:
+        """Median of bout lengths spread evenly over +-0.5 frames: moves without steps."""
+        total = np.cumsum(self.durations)
+        if not len(total) or total[-1] == 0:
+            return 0.0
+        bin_index = int(np.searchsorted(total, total[-1] / 2))
+        before = total[bin_index] - self.durations[bin_index]
+        return bin_index - 0.5 + (total[-1] / 2 - before) / self.durations[bin_index]
+
+
+def median_of_counts(values: np.ndarray, counts: np.ndarray) -> float:
+    """Exact median of sorted ``values`` that occur ``counts`` times; NaN when there are none."""
+    total = np.cumsum(counts)
+    if not len(total) or total[-1] == 0:
+        return float("nan")
+    n = int(total[-1])
+    middle = [int(np.searchsorted(total, k, side="right")) for k in ((n - 1) // 2, n // 2)]
+    return float(np.mean(np.asarray(values, np.float64)[middle]))
+
+
+class Bouts(NamedTuple):
+    """Runs of one label within one session, in order.
+
+    Attributes
+    ----------
+    session : ndarray, (bout,)
+        Position in the chain's index.
+    syllable : ndarray, (bout,)
+        Never -1.
+    length : ndarray, (bout,)
+        In frames.
+    previous : ndarray, (bout,)
+        Syllable of the bout before it in the same session; -1 = none.
+    """
+
+    session: np.ndarray
+    syllable: np.ndarray
+    length: np.ndarray
+    previous: np.ndarray
+
+
+class Labelled(Protocol):
+    """Labels of some sessions, laid end to end: a chain, or a view of one."""
+
+    @property
+    def index(self) -> ChainIndex:
+        """Where each session lies."""
+        ...
+
+    @property
+    def syllable(self) -> Any:
+        """(frame,) int16, read by slices."""
+        ...
+
+
+def iter_bouts(chain: Labelled, chunk_frames: int = _CHUNK_FRAMES) -> Iterator[Bouts]:
+    """All bouts of a chain, some million frames at a time however long the sessions are."""
+    first = chain.index.first
+    opened = np.zeros((3, 0), np.int64)  # the last bout of a chunk may go on in the next
+    before = (-1, -1)
+    for start in range(0, chain.index.n_frames, chunk_frames):
+        z = np.asarray(chain.syllable[start : start + chunk_frames])
+        is_start = np.append(True, z[1:] != z[:-1])
+        inside = first[np.searchsorted(first, start) : np.searchsorted(first, start + len(z))]
+        is_start[inside - start] = True
+        begin = np.flatnonzero(is_start)
+        session = np.searchsorted(first, start + begin, side="right") - 1
+        runs = np.stack([session, z[begin], np.diff(np.append(begin, len(z)))])
+        if opened.size and (opened[:2, 0] == runs[:2, 0]).all():
+            runs[2, 0] += opened[2, 0]
+        else:
+            runs = np.concatenate([opened, runs], 1)
+        runs, opened = runs[:, :-1], runs[:, -1:]
+        if runs.size:
+            yield _with_previous(runs, before)
+            before = (int(runs[0, -1]), int(runs[1, -1]))
+    if opened.size:
+        yield _with_previous(opened, before)
+
+
+def _with_previous(runs: np.ndarray, before: tuple[int, int]) -> Bouts:
+    session, syllable, length = runs
+    is_same = session == np.append(before[0], session[:-1])
+    previous = np.where(is_same, np.append(before[1], syllable[:-1]), -1)
+    is_real = syllable >= 0
+    return Bouts(session[is_real], syllable[is_real], length[is_real], previous[is_real])
+
+
+def count_labels(chain: Labelled, n_states: int) -> LabelCounts:
+    """Count the labels of a chain."""
+    fps = np.array([session.fps for session in chain.index.sessions])
+    frames = np.zeros(n_states, np.int64)
+    transitions = np.zeros((n_states, n_states), np.int64)
+    durations = np.zeros(1, np.int64)
+    for part in iter_bouts(chain):
+        np.add.at(frames, part.syllable, part.length)
+        np.add.at(transitions, (part.syllable, part.syllable), part.length - 1)
+        has_previous = part.previous >= 0
+        np.add.at(transitions, (part.previous[has_previous], part.syllable[has_previous]), 1)
+        ticks = np.rint(part.length * (fps.max() / fps[part.session])).astype(np.int64)
+        counted = np.bincount(ticks, minlength=len(durations))
+        counted[: len(durations)] += durations
+        durations = counted
+    return LabelCounts(frames, transitions, durations, float(fps.max()))

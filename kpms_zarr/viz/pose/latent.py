@@ -1,0 +1,58 @@
+"""What each latent dimension does to the pose."""
+
+from __future__ import annotations
+
+import holoviews as hv
+import numpy as np
+
+from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared.guessing import drawn_settings
+from kpms_zarr.viz.shared.skeletons import bones as bones_of
+from kpms_zarr.viz.shared.skeletons import moved_poses
+from kpms_zarr.viz.shared.style import fixed_frame, load
+
+_POSE_SIZE = 250
+
+
+def poses(
+    store: StoreLike, *, model: str, version: str | None = None, max_latent: int = 8
+) -> hv.Layout:
+    """What each latent dimension does to the aligned pose, seen in the first two axes.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+    max_latent : int
+
+    Returns
+    -------
+    holoviews.Layout
+        An Overlay of skeletons at -2, 0 and +2 standard deviations for each dimension.
+
+    Raises
+    ------
+    InputError
+        For a model that does not exist.
+    MissingData
+        When the version has no pose components.
+    """
+    load()
+    data = reading.parameters(store, model, version)
+    reading.require(data, ("pose_loading", "pose_mean", "keypoint"), store, "parameters")
+    names = [str(name) for name in data["keypoint"].values]
+    mean = data["pose_mean"].values[:, :2]
+    loading = data["pose_loading"].values[:max_latent, :, :2]
+    joined = bones_of(drawn_settings(store).skeleton, names)
+    points = mean + 2 * np.concatenate([loading, -loading])
+    middle = (points.max((0, 1)) + points.min((0, 1))) / 2
+    half = 0.55 * np.maximum(np.ptp(points, axis=(0, 1)), 1e-9)
+    half = np.maximum(half, half[::-1] * np.array([0.7, 0.4]))
+    style = fixed_frame(middle, half, width=_POSE_SIZE)
+    panels = [
+        hv.Overlay(moved_poses(mean, move, joined, names)).opts(title=f"latent {index}", **style)
+        for index, move in enumerate(loading)
+    ]
+    return hv.Layout(panels).cols(4)

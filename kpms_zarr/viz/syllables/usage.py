@@ -1,0 +1,98 @@
+"""How often syllables are used, and how long their bouts last."""
+
+from __future__ import annotations
+
+import holoviews as hv
+import numpy as np
+
+from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.model import models
+from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.histograms import draw_durations
+from kpms_zarr.viz.shared.style import frame, hover_tool, load
+
+
+def frequencies(store: StoreLike, *, model: str, version: str | None = None) -> hv.Bars:
+    """Share of the frames of each syllable in use, most frequent first.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+
+    Returns
+    -------
+    holoviews.Bars
+        kdim syllable; vdims share (%), bouts, median and mean duration (ms).
+
+    Raises
+    ------
+    InputError
+        For a model that does not exist.
+    MissingData
+        When the version has no statistics.
+    """
+    load()
+    labels = models.open_labels(store, model, version)
+    names = ("frequency", "n_bouts", "median_duration", "mean_duration")
+    reading.require(labels, names, store, "labels")
+    reading.require_bouts(labels, store)
+    used = reading.used_states(labels)
+    columns = [labels[name].values[used] for name in names]
+    table = (
+        used.astype(str),
+        100 * columns[0],
+        *columns[1:],
+        np.asarray([syllable_color(int(state)) for state in used], dtype=object),
+    )
+    hover = hover_tool(
+        [
+            ("syllable", "@syllable"),
+            ("share of the frames", "@share{0.0} %"),
+            ("bouts", "@bouts{0,0}"),
+            ("median duration", "@median{0} ms"),
+            ("mean duration", "@mean{0} ms"),
+        ]
+    )
+    bars = hv.Bars(table, kdims=["syllable"], vdims=["share", "bouts", "median", "mean", "color"])
+    return bars.opts(
+        **frame(
+            320,
+            hover=hover,
+            xgrid=False,
+            color="color",
+            line_color=None,
+            xlabel="syllable",
+            ylabel="share of the frames (%)",
+        )
+    )
+
+
+def durations(store: StoreLike, *, model: str, version: str | None = None) -> hv.Overlay:
+    """Durations of the bouts of all syllables, the median marked.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    version : str, optional
+
+    Returns
+    -------
+    holoviews.Overlay
+        A Histogram over ms (share of the bouts in %, count), a line and its text. The axis ends
+        where 99 % of the bouts are shown.
+
+    Raises
+    ------
+    InputError
+        For a model that does not exist.
+    MissingData
+        When the version has no statistics.
+    """
+    labels = models.open_labels(store, model, version)
+    reading.require(labels, ("duration_count", "duration", "frequency"), store, "labels")
+    reading.require_bouts(labels, store)
+    return draw_durations(labels)
