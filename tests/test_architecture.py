@@ -15,13 +15,41 @@ import kpms_zarr
 ROOT = Path(kpms_zarr.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-# part of the package -> parts that it may import, and outside packages that only it may import
-MAY_IMPORT = {
-    "store": {"store"},
-    "compute.kernels": {"compute.kernels"},
-    "compute": {"compute", "compute.kernels", "store"},
-    "viz": {"viz", "store"},
-}
+# room -> rooms below it, from which it may import; a file at the top of a part is in the room of
+# its part, and every room may import from that (errors, settings, ...) but the kernels
+BELOW = {
+    "store": set(),
+    "store.parsers": {"store"},
+    "store.core": {"store"},
+    "store.study": {"store", "store.core"},
+    "store.model": {"store", "store.core", "store.study"},
+    "store.ingest": {"store", "store.core", "store.study", "store.model", "store.parsers"},
+    "compute": set(),
+    "compute.kernels": set(),
+    "compute.alignment": {"compute"},
+    "compute.tracking": {"compute", "compute.alignment"},
+    "compute.pose": {"compute", "compute.alignment", "compute.tracking"},
+    "compute.sampler": {"compute", "compute.kernels"},
+    "compute.runs": {
+        "compute", "compute.kernels", "compute.alignment", "compute.tracking", "compute.pose",
+        "compute.sampler",
+    },
+    "viz": set(),
+    "viz.shared": set(),
+    "viz.video": {"viz.shared"},
+    "viz.tracking": {"viz.shared", "viz.video"},
+    "viz.pose": {"viz.shared", "viz.video"},
+    "viz.fit": {"viz.shared", "viz.video"},
+    "viz.ethograms": {"viz.shared", "viz.video"},
+    "viz.syllables": {"viz.shared", "viz.video"},
+    "viz.player": {"viz.shared", "viz.video"},
+}  # fmt: skip
+_CHAPTERS = {name for name in BELOW if name.startswith("viz.")}
+BELOW["viz.movies"] = _CHAPTERS
+BELOW["viz.report"] = BELOW["viz.explore"] = {*_CHAPTERS, "viz.movies"}
+
+# part of the package -> other parts that it may import, and packages that only it may import
+MAY_IMPORT = {"store": set(), "compute": {"store"}, "viz": {"store"}}
 ONLY_IN = {
     "zarr": "store",
     "h5py": "store",
@@ -36,12 +64,13 @@ ONLY_IN = {
 }
 
 
-def part_of(module):
-    """``kpms_zarr.compute.kernels.hmm`` -> ``compute.kernels``; "" for the top level."""
+def room_of(module):
+    """``kpms_zarr.compute.kernels.hmm`` -> ``compute.kernels``; "" for the top level and cli."""
     below = module.split(".")[1:]
-    if below[:2] == ["compute", "kernels"]:
-        return "compute.kernels"
-    return below[0] if below and below[0] in MAY_IMPORT else ""
+    if not below or below[0] not in MAY_IMPORT:
+        return ""
+    room = ".".join(below[:2])
+    return room if room in BELOW else below[0]
 
 
 def module_of(path):
@@ -64,20 +93,34 @@ def imports_of(path):
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_imports__point_one_way(path):
-    part = part_of(module_of(path))
-    for name in imports_of(path):
+    room = room_of(module_of(path))
+    part = room.split(".")[0]
+    found = imports_of(path)
+    for name in found:
         if name.split(".")[0] != "kpms_zarr":
             owner = ONLY_IN.get(name.split(".")[0])
-            assert owner in (None, part.split(".")[0]), f"{path.name} imports {name}"
-        elif part and name not in ("kpms_zarr", "kpms_zarr.compute"):
-            assert part_of(name) in MAY_IMPORT[part], f"{path.name} imports {name}"
-        elif part:
-            assert part_of(name) == "compute" == part or _only_prefix(path, name), path
+            assert owner in (None, part), f"{path} imports {name}"
+            continue
+        if not room or (ROOT / Path(*name.split(".")[1:])).is_dir():
+            # A folder is named in "from folder import file", which counts on its own.
+            assert not room or any(other.startswith(f"{name}.") for other in found), path
+            continue
+        other = room_of(name)
+        if other.split(".")[0] == part:
+            assert other == room or other in BELOW[room], f"{path} imports {name}"
+        else:
+            assert room != "compute.kernels", f"{path} imports {name}"
+            assert other.split(".")[0] in MAY_IMPORT[part], f"{path} imports {name}"
 
 
-def _only_prefix(path, name):
-    """Whether a bare package is named only in ``from package import part``."""
-    return any(other.startswith(f"{name}.") for other in imports_of(path))
+def test_rooms__are_those_that_there_are():
+    folders = {
+        f"{part}.{folder.name}"
+        for part in MAY_IMPORT
+        for folder in (ROOT / part).iterdir()
+        if (folder / "__init__.py").exists()
+    }
+    assert folders | set(MAY_IMPORT) == set(BELOW)
 
 
 def run_python(code):

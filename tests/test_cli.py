@@ -14,7 +14,7 @@ import pytest
 
 import kpms_zarr
 from kpms_zarr import cli, demonstration
-from kpms_zarr.cli import console
+from kpms_zarr.cli import console, options
 from kpms_zarr.compute.events import Noted, SweepEnded
 from kpms_zarr.store.core import access
 from kpms_zarr.store.model.models import list_models, open_labels
@@ -139,13 +139,13 @@ def test_wrong_usage__exits_2_with_a_message_only_on_stderr(line, run):
     [("400ms", 400), ("0.4s", 400), ("1e-1 s", 100), (" 250 ms ", 250), ("2s", 2000)],
 )
 def test_duration__needs_its_unit(text, ms):
-    assert cli.duration(text) == pytest.approx(ms)
+    assert options.duration(text) == pytest.approx(ms)
 
 
 @pytest.mark.parametrize("text", ["400", "ms", "4 min", "..s", "", "4msec"])
 def test_duration__refuses_the_rest(text):
     with pytest.raises(argparse.ArgumentTypeError, match="400ms"):
-        cli.duration(text)
+        options.duration(text)
 
 
 # --- wrong inputs ----------------------------------------------------------------------
@@ -185,8 +185,8 @@ def wrong_inputs(store, tracking, tmp_path):
 
 def test_wrong_input__exits_2_with_one_message_only_on_stderr(store, tracking, tmp_path, run):
     for name, line in wrong_inputs(store, tracking, tmp_path).items():
-        for options in ([], ["--json"]):
-            status, out, err = run(*line, *options)
+        for flags in ([], ["--json"]):
+            status, out, err = run(*line, *flags)
             assert (status, out) == (2, ""), name
             said = [text for text in err.splitlines() if not text.startswith("note: ")]
             assert said[0].startswith(f"kpms-zarr {line[0]}: "), name

@@ -109,7 +109,7 @@ class BlockReader:
             return values / np.float32(scale)
 
     def tracked(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
-        """Read positions, NaN where :func:`~kpms_zarr.store.missing.is_missing`, and confidences."""
+        """Positions, NaN where `kpms_zarr.store.missing` calls them so, and confidences."""
         confidence = self.confidence(block)
         position = self._position(block, self._screen, confidence)
         return without_missing(position, confidence), confidence

@@ -19,9 +19,8 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.tracking import read_tracked
 from kpms_zarr.viz.player.data import OpenSession, open_session, tracked_middle
 from kpms_zarr.viz.shared.extra import require
-from kpms_zarr.viz.shared.reading import MissingData
+from kpms_zarr.viz.shared.reading import MissingData, sampled
 from kpms_zarr.viz.shared.style import UNIT, frame, hover_tool, load, size_from_frame, weakly
-from kpms_zarr.viz.tracking.frames import sampled
 
 MAX_BLOCKS = 128
 """Blocks of 16,384 frames that are read; of longer times a regular sample."""
