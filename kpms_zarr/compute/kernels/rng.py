@@ -1,4 +1,4 @@
-"""Random numbers addressed by (seed, sweep, conditional, session, frame, number)."""
+"""Random numbers addressed by (seed, sweep, conditional, session, frame, number) (model.md 4)."""
 
 from __future__ import annotations
 
