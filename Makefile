@@ -35,8 +35,8 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python tests/benchmarks/sweep_speed.py
-	$(BIN)/python tests/benchmarks/memory_out_of_core.py
+	$(BIN)/python benchmarks/sweep_speed.py
+	$(BIN)/python benchmarks/memory_out_of_core.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt tools/make_env.sh
 	sh tools/make_env.sh "$(PYTHON)" "$(VENV)" ".[viz]"

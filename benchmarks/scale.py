@@ -1,6 +1,6 @@
 """Studies of very different sizes within one budget of memory: time per frame, and peaks.
 
-    python tests/benchmarks/scale.py [--folder DIR] [--cases small large long] [--sweeps 3]
+    python benchmarks/scale.py [--folder DIR] [--cases small large long] [--sweeps 3]
 
 Simulates three studies straight into stores, unless they are there already: 100,000 frames in 10
 sessions; 20 million in 200 sessions of very different lengths; one session of 5 million next to

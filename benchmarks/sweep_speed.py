@@ -1,6 +1,6 @@
 """Microseconds per frame and sweep of both stages, and where they go.
 
-    python tests/benchmarks/sweep_speed.py [--sessions 10] [--frames 10000] [--sweeps 20]
+    python benchmarks/sweep_speed.py [--sessions 10] [--frames 10000] [--sweeps 20]
 
 Prints the whole sweep as `fit` runs it for each stage, then every block alone on as many tiles as
 there are threads, best of the repeats, with what bounds it. The limits are measured in the same

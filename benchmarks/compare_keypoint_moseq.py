@@ -1,6 +1,6 @@
 """Speed, memory and recovery of kpms_zarr and of the published keypoint-moseq, on the same data.
 
-    python tests/benchmarks/compare_keypoint_moseq.py [--sizes 50000 200000 1000000] [--sweeps 100]
+    python benchmarks/compare_keypoint_moseq.py [--sizes 50000 200000 1000000] [--sweeps 100]
 
 Makes an environment for the published package (`--environment`, kept for the next time), simulates
 sessions with the generator in ../shared/bench beside the checkout (`--generator`), runs each side
@@ -55,7 +55,7 @@ N, M, LAGS, FPS = 100, 4, 3, 30
 AR_KAPPA, KAPPA = 1e6, 1e4
 SETTLED = 3  # sweeps of a stage that do not count: the published package compiles in each of them
 PIECES = (1, 10)  # of a batch, for the published package when memory runs out
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 # ------------------------------------------------------------------ inside the process of a side

@@ -1,7 +1,7 @@
 """How long the ethogram of a large study takes in a browser, and what the server holds in memory.
 
-    python tests/benchmarks/explore_speed.py                  # 1,000 sessions of 100,000 frames
-    python tests/benchmarks/explore_speed.py --keep /tmp/large.zarr
+    python benchmarks/explore_speed.py                  # 1,000 sessions of 100,000 frames
+    python benchmarks/explore_speed.py --keep /tmp/large.zarr
 
 Writes a store (labels of geometric bouts, tracked data of the first frames of every session),
 builds its levels of detail, starts the server in a process of its own and looks at it with headless

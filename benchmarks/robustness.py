@@ -1,6 +1,6 @@
 """What confident outlying points do to PCA and labels, with and without `outlier_scale`.
 
-    python tests/benchmarks/robustness.py [--fits] [--frames 2500] [--sweeps 40]
+    python benchmarks/robustness.py [--fits] [--frames 2500] [--sweeps 40]
 
 Prints a table: for clean and contaminated copies of one simulated study, what is found of the
 contamination and what else is taken for it; principal cosines of the first two components with

@@ -1,6 +1,6 @@
 """Peak memory of quality and pca on stores of growing size, each measured in a process of its own.
 
-Run: python tests/benchmarks/memory_out_of_core.py [--gigabytes 0.25 1] [--folder PLACE]
+Run: python benchmarks/memory_out_of_core.py [--gigabytes 0.25 1] [--folder PLACE]
 """
 
 from __future__ import annotations

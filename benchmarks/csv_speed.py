@@ -1,6 +1,6 @@
 """Speed of reading DeepLabCut csv files, next to readers of whole tables.
 
-    python tests/benchmarks/csv_speed.py [--frames 1000000] [--keypoints 8] [--repeats 3]
+    python benchmarks/csv_speed.py [--frames 1000000] [--keypoints 8] [--repeats 3]
 
 Simulates a file in a temporary folder (``--folder`` to choose where), reads it in several ways, in
 turns, and prints a Markdown table of the best of all turns: megabytes of text and frames a second,

