@@ -168,7 +168,7 @@ def test_block_reader__a_scale_of_one_changes_nothing(tmp_path):
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "memory_out_of_core.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "memory_out_of_core.py"
     spec = importlib.util.spec_from_file_location("memory_out_of_core", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

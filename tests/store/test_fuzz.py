@@ -43,6 +43,8 @@ import numpy as np
 import pytest
 
 import kpms_zarr
+from helpers import mutations
+from helpers.mutations import Source
 from kpms_zarr.store.core import access
 from kpms_zarr.store.parsers import formats
 
@@ -61,9 +63,6 @@ def load_module(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     return sys.modules[name]
 
-
-mutations = load_module(HERE / "mutations.py")
-Source = mutations.Source
 
 SECONDS = 10.0
 """Of computing for one file."""
@@ -580,7 +579,9 @@ class Worker:
 
     def _start(self) -> None:
         self._errors = self._folder / f"errors_{os.getpid()}_{id(self)}.txt"
-        paths = os.pathsep.join(filter(None, [str(HERE.parents[1]), os.environ.get("PYTHONPATH")]))
+        paths = os.pathsep.join(
+            filter(None, [str(HERE.parents[1]), str(HERE.parent), os.environ.get("PYTHONPATH")])
+        )
         with self._errors.open("w") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, str(HERE / "test_fuzz.py"), "--serve", self._folder, self._twin],

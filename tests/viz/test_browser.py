@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +10,9 @@ from typing import Any
 import pytest
 
 import kpms_zarr
+from helpers.browser import Window, chromium
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 from kpms_zarr.viz.report.report import report
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-from explore_browser import Window, chromium  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

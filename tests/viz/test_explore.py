@@ -7,21 +7,17 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 
 import panel as pn
 import pytest
 
+from helpers.browser import MAIN, SIZES, Server, Window, chromium
 from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz.explore import app, parts, server
 from kpms_zarr.viz.explore.app import PAGES, page_module
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-from explore_browser import MAIN, SIZES, Server, Window, chromium  # noqa: E402
 
 
 @pytest.fixture(scope="module")

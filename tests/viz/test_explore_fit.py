@@ -12,14 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.browser import MAIN, Server, Window, chromium
 from kpms_zarr.store.core import access
 from kpms_zarr.store.model import models
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 from kpms_zarr.viz.syllables.transition_counts import count_transitions
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-from explore_browser import MAIN, Server, Window, chromium  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

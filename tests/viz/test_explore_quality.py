@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +14,7 @@ import panel as pn
 import pytest
 
 import kpms_zarr
+from helpers.browser import SIZES, Server, Window, chromium
 from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.tracking import open_quality
@@ -23,10 +23,6 @@ from kpms_zarr.viz.explore.pages import quality as page
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
 from kpms_zarr.viz.shared.style import load
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-from explore_browser import SIZES, Server, Window, chromium  # noqa: E402
 
 # Where a cell of the heat map is, in px of the window.
 CELL = """([session, keypoint]) => {

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from helpers.browser import SIZES, Server, Window, chromium
 from kpms_zarr.store.model.syllable_names import name_syllable, read_names
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.pages import syllables as page_module
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
 from kpms_zarr.viz.syllables import data as syllable_data
-
-sys.path.insert(0, str(Path(__file__).parent))
-from explore_browser import SIZES, Server, Window, chromium
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,12 @@ import pytest
 from bokeh.embed import components
 
 import kpms_zarr
+from helpers.browser import Server, Window, chromium
 from kpms_zarr.store.ingest.annotate import annotate
 from kpms_zarr.store.model import models
 from kpms_zarr.viz.player.data import find_bout, open_session
 from kpms_zarr.viz.player.player import player
 from kpms_zarr.viz.shared.embedding import bokeh_script
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-from explore_browser import Server, Window, chromium  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

@@ -14,6 +14,7 @@ import kpms_zarr
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.core.consolidation import consolidate
+from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 from kpms_zarr.store.study.tracking import PROBLEMS, find_problems, limits_of, open_quality
@@ -295,8 +296,8 @@ def test_counts_and_traces__agree_over_whole_sessions(store: Path) -> None:
 class Recorder:
     """A long session of 40 blocks, made when it is asked for, and which frames were."""
 
-    n_frames = 40 * quality_frames.FRAMES_PER_CHUNK
-    outlier = 20 * quality_frames.FRAMES_PER_CHUNK + 5_000
+    n_frames = 40 * FRAMES_PER_CHUNK
+    outlier = 20 * FRAMES_PER_CHUNK + 5_000
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
@@ -340,7 +341,7 @@ def test_traces__of_a_very_long_range_read_a_sample_and_say_so(long_session) -> 
         n_points = len(trace.frame) + len(trace.outlier.frame) + len(trace.low_confidence.frame)
         assert n_points <= 2000
         step = np.diff(trace.frame[~np.isnan(trace.value)])
-        assert (step > quality_frames.FRAMES_PER_CHUNK).sum() == MAX_BLOCKS - 1
+        assert (step > FRAMES_PER_CHUNK).sum() == MAX_BLOCKS - 1
         assert np.isnan(trace.value).sum() == MAX_BLOCKS - 1  # the line is broken in between
     panel = next(iter(quality_drawing.draw_traces(found)))
     assert sum(isinstance(part, hv.VSpans) for part in panel) == 1
@@ -351,7 +352,7 @@ def test_traces__of_a_very_long_range_read_a_sample_and_say_so(long_session) -> 
 
 def test_traces__of_many_frames_keep_a_single_outlier(long_session) -> None:
     recorder, read, _ = long_session
-    block = quality_frames.FRAMES_PER_CHUNK
+    block = FRAMES_PER_CHUNK
     found = read(18 * block, 26 * block)
     assert len(found.parts) == 1
     assert quality_drawing.what_was_read(found) == ""
@@ -364,7 +365,7 @@ def test_traces__of_many_frames_keep_a_single_outlier(long_session) -> None:
 
 
 def test_sampled__reads_all_of_what_is_short() -> None:
-    block = quality_frames.FRAMES_PER_CHUNK
+    block = FRAMES_PER_CHUNK
     assert sampled(5, 9) == ((5, 9),)
     assert sampled(100, 8 * block) == ((100, 8 * block),)
     parts = sampled(100, 20 * block + 7)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import re
-import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import holoviews as hv
 import numpy as np
 import pytest
 
+from helpers.browser import Server, Window, chromium
 from kpms_zarr.store.ingest.annotate import annotate
 from kpms_zarr.store.model import levels
 from kpms_zarr.store.model.levels import bin_modes, build_levels
@@ -27,10 +27,6 @@ from kpms_zarr.viz.explore.pages import ethogram as page_module
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
 from kpms_zarr.viz.shared.colors import palette
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-from explore_browser import Server, Window, chromium  # noqa: E402
 
 
 @pytest.fixture(scope="module")
