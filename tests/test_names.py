@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
+from helpers.amount import examples
 from kpms_zarr import cli
 from kpms_zarr.store.core import names
 from kpms_zarr.store.core.access import sessions
@@ -40,7 +41,9 @@ def run(*arguments: str) -> None:
 
 
 @settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=examples(40),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(keypoints=NAMES, called=st.lists(SESSION, min_size=2, max_size=2, unique_by=names.tidy))
 def test_names__go_through_the_command_line(
@@ -76,7 +79,7 @@ def test_names__go_through_the_command_line(
         assert not sessions(store)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(15))
 @given(keypoints=NAMES)
 def test_names__of_a_file_are_those_of_the_options(keypoints: list[str]) -> None:
     keypoints = [" ".join(name.splitlines()).replace("\0", "") or "x" for name in keypoints]

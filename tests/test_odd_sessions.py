@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
+from helpers.amount import examples
 from kpms_zarr import viz
 from kpms_zarr.compute.tracking.quality import summarise, warnings_of
 from kpms_zarr.store.core import access
@@ -230,7 +231,9 @@ def test_every_verb_and_view__of_each_kind(tmp_path: Path, kind: str, is_alone: 
 
 @pytest.mark.full
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(30),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.sampled_from([*KINDS]), min_size=2, max_size=4))
 def test_every_verb_and_view__of_any_mixture(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.compute.alignment import alignment
 from kpms_zarr.compute.alignment.alignment import (
     Aligner,
@@ -156,7 +157,7 @@ def test_interpolate__equals_numpy(seed, share):
 # ------------------------------------------------------------------ any blocks
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(seed=st.integers(0, 10_000), share=st.floats(0.02, 0.9), length=st.integers(1, 40))
 def test_interpolate__is_the_same_to_the_bit_for_any_block_length(seed, share, length):
     rng = np.random.default_rng(seed)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
+from helpers.amount import examples
 from kpms_zarr.compute.tracking.exchanges import Sides, pairs_by_geometry, pairs_by_name
 from kpms_zarr.compute.tracking.quality import exchanges_of, quality, warnings_of
 from kpms_zarr.store.core import access
@@ -155,7 +156,7 @@ def test_pairs_by_geometry__are_mirror_images():
     assert pairs_by_geometry(POSE[[0, 1, 3, 5]] / 100) == ()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.data())
 def test_sides__are_the_same_for_any_split(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))

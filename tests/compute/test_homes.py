@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
+from helpers.amount import examples
 from kpms_zarr.compute.errors import OutOfMemoryError
 from kpms_zarr.compute.sampler import placement as homes
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
@@ -139,7 +140,7 @@ def expected_of(values: np.ndarray, kind: str, what: tuple, rng: np.random.Gener
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("home", HOMES)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(todo=st.lists(steps(), min_size=1, max_size=8), seed=st.integers(0, 2**32))
 def test_rows__hold_the_same_bits_in_every_home(home, dtype, shape, todo, seed):
     expected = np.zeros(shape, dtype)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from helpers.amount import examples
 from kpms_zarr.compute.alignment.alignment import is_valid
 from kpms_zarr.compute.alignment.thresholds import Ratings, resolve, why_unseen
 from kpms_zarr.compute.config import FitConfig
@@ -169,7 +170,7 @@ def test_why_unseen__of_confident_points_blames_neither_tracking_nor_confidence(
     assert said == "a never where it can be, or never with enough confidence"
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=examples(10))
 @given(st.integers(0, 99), st.integers(0, 1000), st.booleans())
 def test_threshold__of_a_share_is_exact(
     tmp_path_factory: pytest.TempPathFactory, percent: int, seed: int, is_coarse: bool

@@ -12,6 +12,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.compute.alignment.alignment import Aligner, AlignmentSettings
 from kpms_zarr.compute.alignment.heading_names import suggest_heading
 from kpms_zarr.compute.pose.concentration import Spread
@@ -167,7 +168,7 @@ def test_pca__of_other_frames_would_not_pass(store, found):
     "options",
     [
         {"scheduler": "synchronous"},
-        {"scheduler": "threads", "num_workers": 1},
+        pytest.param({"scheduler": "threads", "num_workers": 1}, marks=pytest.mark.full),
         {"scheduler": "threads", "num_workers": 5},
         {"scheduler": "processes", "num_workers": 2},
     ],
@@ -407,7 +408,7 @@ def test_pca__names_the_few_frames_that_hold_most_of_the_variance(small):
 
 
 @given(seed=st.integers(0, 2**32 - 1), cut=st.integers(0, 200))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_spread__of_any_split_is_that_of_all(seed, cut):
     square = np.random.default_rng(seed).lognormal(0, 3, 200)
     frame = np.arange(200)

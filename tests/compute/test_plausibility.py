@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.compute.alignment.alignment import rotate
 from kpms_zarr.compute.tracking.plausibility import PoseModel, _free, _Predictor, judge, learn
 
@@ -131,7 +132,7 @@ def test_judge__judges_the_doubtful_by_the_trusted(model):
 
 
 @given(seed=st.integers(0, 2**32 - 1), share=st.floats(0, 0.3), cut=st.integers(1, 39))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_judge__depends_on_nothing_but_the_frame(model, seed, share, cut):
     """Not on where the animal is, where it looks, nor on the frames beside it."""
     rng = np.random.default_rng(seed)

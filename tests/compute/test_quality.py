@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from helpers.amount import examples
 from kpms_zarr.compute.mapreduce import Histogram
 from kpms_zarr.compute.tracking import quality as module
 from kpms_zarr.compute.tracking.quality import (
@@ -110,7 +111,7 @@ def test_gaps__without_borders_are_too_short():
     assert max(part.longest[0] for part in parts) < Gaps.add(*parts).longest[0] == 10
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(st.data())
 def test_counts__are_the_same_for_any_split(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
@@ -169,7 +170,7 @@ def naive_worst(is_bad: np.ndarray, bin_frames: int) -> list[int]:
     return starts
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.data())
 def test_worst_start__is_the_same_for_any_split(data):
     n_frames, fps = data.draw(st.integers(2, 60)), data.draw(st.sampled_from([0.3, 1.4, 2, 3.0]))
@@ -214,7 +215,7 @@ def numpy_median(values: np.ndarray) -> np.ndarray:
     return np.array([np.median(column) if len(column) else np.nan for column in columns])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.data())
 def test_median__is_exact_for_any_numbers_and_any_split(data):
     numbers = st.one_of(

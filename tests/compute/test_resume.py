@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
+from helpers.amount import examples
 from kpms_zarr.cli import main
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.errors import SamplingError
@@ -94,7 +95,7 @@ class StopAt:
 
 
 @settings(
-    max_examples=12 if os.environ.get("KPMS_ZARR_FULL") else 6, deadline=None,
+    max_examples=examples(15), deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 @given(

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.compute.errors import OutOfMemoryError
 from kpms_zarr.compute.sampler import stream
 from kpms_zarr.compute.sampler.chain import ChainIndex
@@ -65,7 +66,7 @@ class Machine:
                 self.n_running -= 1
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.integers(0, 30), st.integers(1, 8))
 def test_run_tasks__results_come_in_order_and_no_more_run_than_may(n_tasks, n):
     machine, ahead, told = Machine(seconds=1e-4), [], []
@@ -147,7 +148,7 @@ def test_run_tasks__odd_tiles_wait_for_the_even_ones_around_them(n, lag):
 # ------------------------------------------------------------------ memory that runs out
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(st.integers(1, 40), st.integers(1, 16), st.integers(1, 16))
 def test_out_of_memory__halves_what_is_in_flight_until_it_fits(n_tasks, n, n_fit):
     """Also when many fail at once, and when what was found too much has failed before."""

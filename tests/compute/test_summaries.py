@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.compute.agreement import adjusted_rand_index, normalized_mutual_information
 from kpms_zarr.compute.runs.summaries import label_statistics
 from kpms_zarr.compute.sampler.bouts import count_labels, iter_bouts, median_of_counts
@@ -24,7 +25,7 @@ def test_median_of_counts__equals_numpy(values):
     assert median_of_counts(distinct, counts) == np.median(values)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(st.lists(st.lists(st.integers(0, 3), min_size=4, max_size=40), min_size=1, max_size=5))
 def test_count_labels__equals_a_loop_and_never_crosses_sessions(sessions):
     index = ChainIndex.of([Session(f"{i}", i, len(z), 30.0) for i, z in enumerate(sessions)], 2)

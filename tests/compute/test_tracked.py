@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.mapreduce import BlockReader
 from kpms_zarr.compute.sampler import tracked
@@ -91,7 +92,7 @@ class Store:
 SIZES = st.sampled_from([0, 1, BLOCK_BYTES, 2 * BLOCK_BYTES + 3, 5 * BLOCK_BYTES, 10**9])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
     kept=SIZES,

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr import cli
 from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
@@ -407,7 +408,7 @@ def _is_told(path, root, told):
     return any(str(path) in text for text in told)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
 @given(files=_FILES, data=st.data())
 def test_any_tree__has_a_word_for_every_file_and_names_that_last(tmp_path_factory, files, data):
     base = tmp_path_factory.mktemp("tree")

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
+from helpers.amount import examples
 from kpms_zarr.compute.events import Noted
 from kpms_zarr.compute.runs.publish import add_levels
 from kpms_zarr.store.core import access, layout
@@ -104,7 +105,7 @@ def store(
 # ------------------------------------------------------------------ numbers
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     labels=st.lists(st.sampled_from([-1, 0, 1, 2, 7, 32_767]), min_size=1, max_size=90),
     frames=st.integers(1, 100),

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.store import parsers
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers import Parser, recognise
@@ -337,7 +338,7 @@ def test_read__gives_what_was_written(tmp_path, file_name, coords, individuals):
     assert bool(header.notes) is ("likelihood" not in coords)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 2**16), st.sampled_from([*WRITERS]))
 def test_read__blocks_of_any_size_give_the_same(n_frames, block_frames, seed, file_name):
     columns = columns_of(("a", "b"))

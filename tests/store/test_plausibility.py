@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import kpms_zarr
+from helpers.amount import examples
 from kpms_zarr.compute.tracking.quality import quality, warnings_of
 from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
@@ -140,7 +141,7 @@ def test_bodies__of_impossible_size_are_named(store, factor, is_odd):
     assert bool([text for text in warned if "--scale dataset" in text]) is bool(is_odd)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(st.data())
 def test_readings__are_the_same_for_any_split(data):
     value = st.sampled_from([-1.0, 0.0, 1.0, 2.5, 1e6, np.nan])

@@ -12,6 +12,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.cli import main
 from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
@@ -163,7 +164,7 @@ ALL_SELECTORS = [
 ]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(st.lists(st.sampled_from(ALL_SELECTORS), min_size=1, max_size=6), st.randoms())
 def test_select__union_whatever_the_order(base, selectors, random):
     found = select_sessions(base, selectors)
@@ -174,13 +175,13 @@ def test_select__union_whatever_the_order(base, selectors, random):
     assert select_sessions(base, [*shuffled, shuffled[0]]) == found
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(st.sets(st.sampled_from(NAMES[:-1]), min_size=1))
 def test_select__a_selector_for_each_name_gives_exactly_these(base, names):
     assert set(names_of(base, *names)) == names
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(st.text(max_size=12))
 def test_select__any_text_is_answered(base, text):
     try:

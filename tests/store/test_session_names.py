@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.ingest.ingest import ingest
@@ -104,7 +105,7 @@ def test_names__that_only_a_number_tells_apart_have_the_same_in_any_order():
     assert names_of(files[::-1], [], (), Scheme("parent")) == found[::-1]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(paths, unique=True, min_size=1, max_size=7), st.data())
 def test_names__are_unique_and_do_not_depend_on_the_order(chosen, data):
     scheme = data.draw(st.sampled_from(["stem", "parent", "path", "{parent}-{stem}"]))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
+from helpers.amount import examples
 from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.ingest.ingest import ingest
@@ -59,7 +60,7 @@ def written(draw):
     return (said + out.getvalue()).encode(draw(st.sampled_from(ENCODINGS))), groups, weights
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(written())
 def test_read_table__any_spreadsheet_says_what_the_plain_table_says(tmp_path_factory, drawn):
     raw, groups, weights = drawn
@@ -124,7 +125,7 @@ def ways_of(mouse):
     ]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.data())
 def test_match__every_way_of_naming_finds_the_same_sessions(data):
     mice = data.draw(st.lists(st.sampled_from(MICE), min_size=1, unique=True))

@@ -10,6 +10,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.levels import bin_modes
 from kpms_zarr.viz.ethograms import binning
@@ -87,7 +88,7 @@ def naive(rows: list[np.ndarray], fps: list[float], view: binning.View, levels: 
 SEVERAL = [30.0, 60.0, 25.0, 30.0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     has_levels=st.booleans(),

@@ -10,6 +10,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.store.core.blocks import iter_blocks
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.models import open_labels
@@ -68,7 +69,7 @@ def test_mode_bins__ties_go_to_the_lower_number_and_none_only_leads() -> None:
     assert reading.mode_bins(data, session, frames_per_bin=4).tolist() == [3, 4, -1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     row=st.lists(st.integers(-1, 8), min_size=1, max_size=60),
     frames_per_bin=st.sampled_from([1.0, 1.5, 2.0, 7.0, 100.0]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import add
@@ -110,7 +110,7 @@ class Screen:
     fraction: np.ndarray
     notes: tuple[str, ...]
     _rows: Mapping[int, _Row] = field(repr=False)
-    _cache: _Cache = field(default_factory=lambda: _Cache(), repr=False, compare=False)
+    _cache: _Cache = field(repr=False, compare=False)
 
     def find(self, block: Block, position: np.ndarray, confidence: np.ndarray) -> np.ndarray:
         """Which keypoints of a block are outlying.
@@ -185,6 +185,12 @@ class _Cache:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__init__()  # type: ignore[misc]
+
+    def forget(self, sessions: Container[int]) -> None:
+        """Drop what was found in some sessions."""
+        with self._lock:
+            for block in [block for block in self._found if block.session in sessions]:
+                self._n_bytes -= len(self._found.pop(block))
 
     def get(
         self, block: Block, shape: tuple[int, ...], find: Callable[[], np.ndarray]
@@ -286,15 +292,17 @@ def make_screen(
     rows = {i: _row(centre[i], deviation[i], model) for i in centre}
     if is_new and len(keypoints) >= FEWEST_POINTS:
         model = _learned(reader, ordered, compass, settings, model, rows)
-    counts = _counted(reader, model, rows, ordered)
+    cache = _Cache()
+    counts = _counted(reader, model, rows, cache, ordered)
     rows, exempt = _exempted(rows, counts)
     if exempt:
+        cache.forget(exempt)
         again = [session for session in ordered if session.index in exempt]
-        counts = {**counts, **_counted(reader, model, rows, again)}
+        counts = {**counts, **_counted(reader, model, rows, cache, again)}
     total = np.sum([counts[session.index] for session in ordered], axis=0)
     fraction = total[1] / np.maximum(total[0], 1)
     notes = [*_said(fraction, keypoints), *_said_exempt(ordered, exempt, keypoints)]
-    return Screen(model, fraction, tuple(notes), rows)
+    return Screen(model, fraction, tuple(notes), rows, cache)
 
 
 def _reference(centre: Sequence[np.ndarray]) -> np.ndarray:
@@ -445,19 +453,25 @@ def _counted(
     reader: BlockReader,
     model: OutlierModel,
     rows: Mapping[int, _Row],
+    cache: _Cache,
     sessions: Sequence[Session],
 ) -> dict[int, np.ndarray]:
     """Confident sightings, and how many of them are outlying: session -> (2, keypoint)."""
-    return map_reduce(partial(_count, reader, model, rows), iter_blocks(sessions), _merge)
+    return map_reduce(partial(_count, reader, model, rows, cache), iter_blocks(sessions), _merge)
 
 
 def _count(
-    reader: BlockReader, model: OutlierModel, rows: Mapping[int, _Row], block: Block
+    reader: BlockReader,
+    model: OutlierModel,
+    rows: Mapping[int, _Row],
+    cache: _Cache,
+    block: Block,
 ) -> dict[int, np.ndarray]:
     """Like :func:`_counted`, of one block."""
-    position, confidence = reader.position(block), reader.confidence(block)
+    position, confidence = reader.believed(block), reader.confidence(block)
     valid = is_valid(position, confidence, model.confidence_threshold)
-    found = _outlying(position, confidence, model, rows[block.session])
+    find = partial(_outlying, position, confidence, model, rows[block.session])
+    found = cache.get(block, valid.shape, find)
     return {block.session: np.stack([valid.sum(0), (valid & found).sum(0)])}
 
 

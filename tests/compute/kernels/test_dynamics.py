@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from helpers.amount import examples
 from kpms_zarr.compute.kernels.ar import feature_pairs, tile_moments, unpack
 from kpms_zarr.compute.kernels.dynamics import (
     DynamicsPrior,
@@ -60,7 +61,7 @@ def test_moments__equal_the_sums_over_frames():
         np.testing.assert_allclose(s_rr[i], r.T @ r, rtol=1e-9)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(st.integers(0, 2**32 - 1), st.lists(st.booleans(), min_size=160, max_size=160))
 def test_moments__of_any_split_add_up_to_the_whole(seed, chosen):
     x, z, weight_bias = data(seed)

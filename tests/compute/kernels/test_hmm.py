@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
+from helpers.amount import examples
 from kpms_zarr.compute.kernels.hmm import (
     TRANSITION_FLOOR,
     filter_forward,
@@ -150,7 +151,7 @@ def test_filter__never_sums_to_zero_with_contradicting_evidence():
     assert floor.min() >= 0.9 * TRANSITION_FLOOR
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=40).filter(lambda w: sum(w) > 1e-20),
     st.floats(2**-24, 1, width=32),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.anipose_csv import PARSER
 from kpms_zarr.store.parsers.base import ReadOptions
@@ -116,7 +117,7 @@ def test_read__gives_what_was_written(tmp_path, load, end, mark):
 
 # The fixture is a plain function, the same for all examples.
 @settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

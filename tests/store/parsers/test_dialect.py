@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
+from helpers.amount import examples
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers import recognise
 from kpms_zarr.store.parsers.text import dialect, plain_text
@@ -145,7 +146,11 @@ def write(folder, data, name="a.csv"):
     return path
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
+@settings(
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.data_too_large],
+)
 @given(
     st.sampled_from(["single", "multi", "anipose", "wide", "long"]),
     STYLES,

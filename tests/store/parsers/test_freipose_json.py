@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import ReadOptions
 from kpms_zarr.store.parsers.freipose_json import PARSER
@@ -72,7 +73,7 @@ def test_read__gives_what_was_written(tmp_path, load, nested_scores, how):
 
 
 @settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

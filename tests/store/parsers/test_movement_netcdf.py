@@ -12,6 +12,7 @@ import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import ReadOptions
 from kpms_zarr.store.parsers.movement import netcdf as movement_netcdf
@@ -96,7 +97,9 @@ def refused(path_or_data):
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(25),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     n_frames=st.integers(1, 30),

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import NO_OPTIONS, ReadOptions
 from kpms_zarr.store.parsers.hdf5 import reading as hdf5
@@ -57,7 +58,9 @@ def test_sniff__leaves_other_formats_alone(real):
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(40),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     shape=st.tuples(st.integers(1, 20), st.integers(1, 3), st.integers(1, 5)),

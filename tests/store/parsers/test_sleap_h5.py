@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.sleap import analysis as sleap_h5
 from kpms_zarr.store.parsers.sleap import tracks as sleap
@@ -131,7 +132,9 @@ def test_orders_and_blocks__give_the_same(tmp_path, load, axes, block_frames):
 
 
 any_file = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.store.errors import InputError, OtherKindError
 from kpms_zarr.store.parsers.sleap import analysis as sleap_h5
 from kpms_zarr.store.parsers.sleap import slp, slp_names
@@ -328,7 +329,9 @@ def test_points_in_any_order__are_found(tmp_path, load):
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(25),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     n_nodes=st.integers(1, 4),

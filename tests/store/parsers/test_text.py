@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.dlc import csv as dlc_csv
 from kpms_zarr.store.parsers.dlc import h5 as dlc_h5
@@ -146,7 +147,7 @@ def plain_reading(data, names=NAMES, n_fields=4):
     return rows, None
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(csv_files(), st.integers(1, 7), st.integers(1, 200), st.integers(1, 3))
 @example(b"0,1,2,3\n0,1,2,3,\n0,1,2\n", 2, 500, 1)  # in all the right number of cells
 @example(b"0,1,2,3\n\n\n0,1,2,3\n", 2, 9, 2)
@@ -189,7 +190,7 @@ def csv_of(values, index=str, end="\n", delimiter=","):
     return "".join(delimiter.join(row) + end for row in rows)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(
     st.integers(0, 400),
     st.integers(1, 500),
