@@ -124,7 +124,7 @@ def open_many(folder: Path, n_sessions: int) -> None:
         code = (
             "import sys, time, kpms_zarr, xarray, kpms_zarr.store.model.info\n"
             "from kpms_zarr.compute.sampler.chain import ChainIndex\n"
-            "from kpms_zarr.store import access\n"
+            "from kpms_zarr.store.core import access\n"
             f"store = sys.argv[1]; began = time.perf_counter(); {call}\n"
             "print(time.perf_counter() - began)"
         )

@@ -415,7 +415,7 @@ def test_bad_input__all_damaged_files_in_one_error(files, store):
 
 _KILLED = """
 import os, signal, sys
-from kpms_zarr.store import loading as module
+from kpms_zarr.store.ingest import loading as module
 from kpms_zarr.store.ingest.ingest import ingest
 write, left = module._write_piece, [int(sys.argv[1])]
 def write_then_die(*args):

@@ -463,7 +463,7 @@ def test_workers__send_their_errors(files, store):
 
 _LONG = """
 import sys
-from kpms_zarr.store import rows
+from kpms_zarr.store.ingest import rows
 rows.COMMIT_SECONDS = 0.0
 from kpms_zarr.store.ingest.ingest import ingest
 ingest(sys.argv[1], sys.argv[2:], workers=2)

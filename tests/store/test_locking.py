@@ -20,7 +20,7 @@ from kpms_zarr.store.core.locking import model_lock
 
 HOLD = """
 import sys, time
-from kpms_zarr.store import access
+from kpms_zarr.store.core import access
 from kpms_zarr.store.core.locking import model_lock
 with model_lock(access.open_group(sys.argv[1], "r+"), sys.argv[1], "m"):
     print("held", flush=True)

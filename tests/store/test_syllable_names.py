@@ -39,7 +39,7 @@ for syllable in range(first, first + 4):
 
 KILLED = """
 import os, sys
-from kpms_zarr.store import syllable_names
+from kpms_zarr.store.model import syllable_names
 where = sys.argv[2]
 def die(*_, **__):
     os._exit(9)
