@@ -703,7 +703,7 @@ def _device_text(device: memory.DeviceMemory) -> str:
 
 def _precision_text(report: DoctorReport) -> str:
     x64 = report.environment.get("JAX_ENABLE_X64")
-    heed = "fits do not heed it, they take --precision"
+    heed = "fits do not heed it, they take `precision=`"
     is_set = "is not set" if x64 is None else f"is {x64}"
     return f"{report.precision}, in which fits compute; JAX_ENABLE_X64 {is_set}; {heed}"
 

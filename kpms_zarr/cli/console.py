@@ -26,6 +26,7 @@ from kpms_zarr.compute.events import (
 )
 from kpms_zarr.compute.memory import device_memory, peak_resident_memory, resident_memory
 from kpms_zarr.store.core import attributes
+from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.errors import InputError
 
 if TYPE_CHECKING:
@@ -96,7 +97,9 @@ def _plain(value: Any) -> Any:
         return [_plain(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if isinstance(value, str | int | float | bool) or value is None:
+    if isinstance(value, str):
+        return for_shell(value)
+    if isinstance(value, int | float | bool) or value is None:
         return value
     return str(value)
 
@@ -235,7 +238,7 @@ class Progress:
         if isinstance(event, PlanMade):
             self._line(plan_line(event.plan))
         elif isinstance(event, Noted):
-            self._line(f"note: {event.text}")
+            self._line(f"note: {for_shell(event.text)}")
         elif isinstance(event, SweepEnded):
             self._sweep(event)
         elif isinstance(event, TimePredicted):

@@ -12,7 +12,8 @@ from typing import Any
 import kpms_zarr
 from kpms_zarr.cli import console
 from kpms_zarr.cli.options import add_command, heading_option, names, selectors, store_option
-from kpms_zarr.store.core.names import command, quoted
+from kpms_zarr.store.core.commands import command
+from kpms_zarr.store.core.names import quoted
 from kpms_zarr.store.ingest.ingest import IngestProgress, IngestSummary
 from kpms_zarr.store.ingest.timeline import DEFAULT_MAX_GAP
 from kpms_zarr.store.parsers import formats
@@ -276,7 +277,7 @@ def _run_info(options: argparse.Namespace) -> tuple[object, str]:
     ]
     models += [
         f"{fit.name} (unfinished, {fit.n_sweeps} sweeps; "
-        f"{command('fit', options.store, '--model', fit.name, '--resume')})"
+        f"{command('fit', options.store, model=fit.name, resume=True)})"
         for fit in result.unfinished
     ]
     sizes = ", ".join(f"{k} {console.size(v)}" for k, v in result.bytes_by_group.items())
@@ -286,7 +287,7 @@ def _run_info(options: argparse.Namespace) -> tuple[object, str]:
         "keypoints": f"{', '.join(map(quoted, study.keypoints)) or 'none'} ({len(study.space)}-D)",
         "heading": f"{', '.join(study.posterior) or '?'} -> {', '.join(study.anterior) or '?'}",
         "models": "; ".join(models)
-        or "none; fit one: " + command("fit", options.store, "--model", "NAME"),
+        or "none; fit one: " + command("fit", options.store, model="NAME"),
         "on disk": f"{console.size(sum(result.bytes_by_group.values()))}: {sizes}"
         if sizes
         else "not known over the web",
@@ -329,7 +330,7 @@ def _run_annotate(options: argparse.Namespace) -> tuple[object, str]:
     example = next((name for name in result.columns if name not in ("fps", "video")), "")
     if example:
         lines.append(
-            f"use it: {command('fit', options.store, '--model', 'NAME')} --sessions {example}=..."
+            f"use it: {command('fit', options.store, model='NAME')} --sessions {example}=..."
         )
     return result, "\n".join(lines)
 

@@ -30,7 +30,7 @@ from kpms_zarr.cli.options import (
 )
 from kpms_zarr.compute.errors import OutOfMemoryError, SamplingError
 from kpms_zarr.store.core.access import set_storage_options
-from kpms_zarr.store.core.names import command
+from kpms_zarr.store.core.commands import command, for_shell
 from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.ingest.workers import WorkerLost
@@ -55,27 +55,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             set_storage_options(options.store, dict(options.storage_option))
         result, text = options.run(options)
     except InputError as error:
-        print(f"kpms-zarr {options.command}: {error}", file=sys.stderr)
-        return 2
+        return _refuse(options, str(error), 2)
     except OSError as error:
-        print(f"kpms-zarr {options.command}: the system refused: {error}", file=sys.stderr)
-        return 1
+        return _refuse(options, f"the system refused: {error}", 1)
     except (SamplingError, OutOfMemoryError, WorkerLost) as error:
-        print(f"kpms-zarr {options.command}: {error}", file=sys.stderr)
-        return 1
+        return _refuse(options, str(error), 1)
     except KeyboardInterrupt as error:
-        if str(error):  # it says itself how to go on
-            print(f"\nkpms-zarr {options.command}: {error}", file=sys.stderr)
-            return 130
-        print(f"\nkpms-zarr {options.command}: stopped; nothing was published", file=sys.stderr)
-        return 130
+        print(file=sys.stderr)  # behind the ^C
+        return _refuse(options, str(error) or "stopped; nothing was published", 130)
     try:
-        print(console.to_json(result) if options.json else text, flush=True)
+        print(console.to_json(result) if options.json else for_shell(text), flush=True)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if not getattr(result, "is_whole", True):
         return 3
     return 0 if getattr(result, "is_sound", True) else 1
+
+
+def _refuse(options: argparse.Namespace, text: str, code: int) -> int:
+    print(f"kpms-zarr {options.command}: {for_shell(text)}", file=sys.stderr)
+    return code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -172,6 +171,8 @@ def _run_quality(options: argparse.Namespace) -> tuple[object, str]:
         lines.append(f"\n{console.table(header, texts)}\n")
     lines += [f"warning: {text}" for text in warnings_of(result)]
     lines += [f"note: {text}" for text in result.attrs.get("notes", ())]
+    if not options.breakdown and exchanges_of(result):
+        lines.append("note: --breakdown lists where left and right seem exchanged")
     whole = result.drop_dims("confidence_bin")  # long, and for views only
     return (whole if options.breakdown else pooled), "\n".join(lines)
 
@@ -483,7 +484,7 @@ def _run_apply(options: argparse.Namespace) -> tuple[object, str]:
             f"label of the fit in {console.percent(result.new_agreement)} of the frames; two such "
             f"labellings agree in {console.percent(result.new_own_agreement)}"
         )
-    lines.append("next: " + command("summary", options.store, "--model", options.model))
+    lines.append("next: " + command("summary", options.store, model=options.model))
     return result, "\n".join(lines)
 
 
@@ -523,8 +524,7 @@ def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
     text = (
         f"{result.n_used} syllables in use, median duration {result.median_duration:.0f} ms, "
         f"{result.n_sweeps} sweeps in {result.seconds:.0f} s (kappa {result.kappa:.3g})\n"
-        "next: "
-        + command("report", options.store, "--model", options.model, "--out", "report.html")
+        "next: " + command("report", options.store, model=options.model, out="report.html")
     )
     return result, text
 

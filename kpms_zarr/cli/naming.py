@@ -7,7 +7,7 @@ from typing import Any
 
 import kpms_zarr
 from kpms_zarr.cli.options import add_command, model_option, store_option
-from kpms_zarr.store.core.names import command
+from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.errors import InputError
 
 
@@ -75,8 +75,10 @@ def _listed(table: Any, options: argparse.Namespace) -> str:
         if name or description
     ]
     if not rows:
-        return "no names yet; give one: " + command(
-            "name", options.store, "--model", options.model, "SYLLABLE", "NAME"
+        return (
+            "no names yet; give one: "
+            + command("name", options.store, model=options.model)
+            + " SYLLABLE NAME"
         )
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {description}".rstrip() for name, description in rows]

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.wording import option
 
 STAGES = ("ar", "full", "both")
 PRECISIONS = ("float32", "float64")
@@ -256,10 +257,10 @@ class FitConfig:
         if self.from_model is not None and self.stage == "both":
             problems.append(
                 Problem(
-                    "--from-model with one stage, full or ar",
-                    f"--stage {self.stage}",
-                    "--from-model",
-                    "add --stage full or --stage ar, or leave --from-model out",
+                    "`from_model=` with one stage, full or ar",
+                    option("stage", self.stage),
+                    "`from_model=`",
+                    "add `stage='full'` or `stage='ar'`, or leave `from_model=` out",
                 )
             )
         if self.stage != "ar" and self.lags > self.segment_frames:
@@ -319,8 +320,7 @@ def _is_number(value: object) -> bool:
 
 
 def _problem(name: str, expected: str, found: object) -> Problem:
-    option = "--" + name.replace("_", "-")
-    return Problem(expected, repr(found), option, f"give {expected}")
+    return Problem(expected, repr(found), f"`{name}=`", f"give {expected}")
 
 
 SCALES = ("none", "dataset", "session")

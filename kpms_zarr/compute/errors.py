@@ -29,7 +29,7 @@ class SamplingError(RuntimeError):
         super().__init__(
             f"sweep {sweep + 1}: expected finite draws, found none at frame {frame} of session "
             f"{session!r} (frames {start} to {stop - 1}, state {state}), not even in float64.\n"
-            "  What to do: look at the tracking around that frame with kpms-zarr quality; remove "
+            "  What to do: look at the tracking around that frame with `kpms_zarr.quality`; remove "
             "values that are far out of range"
         )
 
@@ -46,7 +46,7 @@ class OutOfMemoryError(RuntimeError):
         super().__init__(
             f"out of memory: expected room for one tile of segments, found: {reason}\n"
             "  What to do: end what else uses the device or the machine, then go on: a fit with "
-            "--resume, everything else with the same command"
+            "`resume=True`, everything else with the same command"
         )
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:

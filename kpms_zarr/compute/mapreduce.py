@@ -18,6 +18,7 @@ from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.missing import without_missing
+from kpms_zarr.store.wording import option
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -156,10 +157,10 @@ def within(
     if n_blocks < 1 and is_strict:
         needed = f"{-(-(taken + one) // 10**6)}MB"
         raise InputError(
-            expected=f"a --host-memory of at least {needed}",
+            expected=f"a `host_memory=` of at least {needed}",
             found=f"{n_bytes // 10**6}MB",
             where="blocks of frames in memory",
-            fix=f"give --host-memory {needed}",
+            fix=f"give {option('host_memory', needed)}",
         )
     n_threads = int(min(max(1, n_blocks), os.cpu_count() or 1))
     with dask.config.set(num_workers=n_threads):

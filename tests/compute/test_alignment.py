@@ -24,6 +24,7 @@ from kpms_zarr.compute.alignment.alignment import (
 from kpms_zarr.compute.alignment.heading_names import require_heading, suggest_heading
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.blocks import Block
+from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.settings import StudySettings, read_settings, subset_keypoints
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
@@ -314,7 +315,7 @@ def test_aligner__fills_several_patterns(tmp_path):
         ({0: [0]}, "session_000: expected a sighting of the posterior keypoints (point0)"),
         ({1: [3, 4]}, "the anterior keypoints (point3, point4)"),
         ({2: [0, 1, 2, 3, 4]}, "session_002: expected a sighting of any keypoint"),
-        ({0: [1], 1: [2], 2: [1]}, "--keypoints point0,point3,point4"),
+        ({0: [1], 1: [2], 2: [1]}, "`keypoints=['point0', 'point3', 'point4']`"),
     ],
     ids=["posterior", "anterior", "all", "no complete session"],
 )
@@ -370,9 +371,9 @@ def test_aligner__of_some_keypoints_puts_those_never_seen(tmp_path, copy_store):
 
 def test_aligner__without_the_keypoints_that_sessions_lack_needs_no_offsets(tmp_path):
     path = rigid_store(tmp_path / "s.zarr", 2, {0: [1], 1: [2], 2: [1]})
-    with pytest.raises(InputError, match="--use-keypoints") as error:
+    with pytest.raises(InputError, match="use_keypoints=") as error:
         Aligner.of(path)
-    assert "--keypoints point0,point3,point4" in str(error.value)
+    assert "`keypoints=['point0', 'point3', 'point4']`" in str(error.value)
     study = subset_keypoints(read_settings(path), ("point0", "point3", "point4"))
     assert Aligner.of(path, study=study).notes == ()
 
@@ -409,7 +410,7 @@ def test_aligner__in_model_units_puts_never_seen_keypoints_there(tmp_path):
 
 def test_aligner__refuses_keypoints_that_the_store_lacks(store):
     study = StudySettings(("point0", "pont3", "point3"), ("x", "y"), ("point3",), ("point0",))
-    with pytest.raises(InputError, match=r"^--use-keypoints: .* found 'pont3'") as error:
+    with pytest.raises(InputError, match=r"^`use_keypoints=`: .* found 'pont3'") as error:
         Aligner.of(store, study=study)
     assert "did you mean 'point3'?" in str(error.value)
 
@@ -418,7 +419,7 @@ def test_aligner__refuses_keypoints_that_the_store_lacks(store):
 
 
 def test_aligner__asks_for_the_heading_keypoints(store):
-    with pytest.raises(InputError, match=r"kpms-zarr pca \S+ --anterior X --posterior Y"):
+    with pytest.raises(InputError, match=r"pca\(.*, anterior=\['X'\], posterior=\['Y'\]\)"):
         Aligner.of(store, study=no_heading(store))
 
 
@@ -426,15 +427,16 @@ def test_require_heading__suggests_names():
     study = StudySettings(("tail1", "tailBase", "spine2", "ear_L", "Nose"), ("x", "y"))
     with pytest.raises(InputError) as error:
         require_heading(study, "s.zarr")
-    assert "did you mean: kpms-zarr pca s.zarr --anterior Nose --posterior tailBase" in str(
-        error.value
+    assert (
+        "did you mean: `kpms_zarr.pca('s.zarr', anterior=['Nose'], posterior=['tailBase'])"
+        in str(error.value)
     )
     assert "no anterior and posterior keypoint" in str(error.value)
 
 
 def test_require_heading__keeps_the_side_that_is_known():
     study = StudySettings(("a", "tailbase", "nose"), ("x", "y"), anterior=("a",))
-    with pytest.raises(InputError, match="--anterior a --posterior tailbase") as error:
+    with pytest.raises(InputError, match=r"anterior=\['a'\], posterior=\['tailbase'\]") as error:
         require_heading(study, "s.zarr")
     assert "no posterior keypoint" in str(error.value)
 
@@ -447,23 +449,23 @@ def test_require_heading__of_some_keypoints_says_which_to_add():
     text = str(error.value)
     assert "s.zarr: expected anterior and posterior keypoints" in text
     assert "among those used, found no anterior keypoint among spine, tailbase" in text
-    assert "add nose,ear to --use-keypoints" in text
-    assert "kpms-zarr pca s.zarr --anterior X --posterior tailbase" in text
-    assert "--fix-heading" in text
-    assert "kpms-zarr ingest" not in text
+    assert "add nose,ear to `use_keypoints=`" in text
+    assert "kpms-zarr pca s.zarr --anterior X --posterior tailbase" in for_shell(text)
+    assert "`fix_heading=True`" in text
+    assert "kpms_zarr.ingest" not in text
 
 
 def test_require_heading__of_some_keypoints_suggests_among_those():
     stored = StudySettings(("tail", "tailbase", "spine", "ear", "nose"), ("x", "y"))
-    with pytest.raises(InputError, match=r"did you mean: kpms-zarr pca s\.zarr") as error:
+    with pytest.raises(InputError, match=r"did you mean: `kpms_zarr.pca\(.s\.zarr") as error:
         require_heading(subset_keypoints(stored, ("ear", "spine")), "s.zarr", stored=stored)
-    assert "--anterior ear --posterior spine" in str(error.value)
+    assert "anterior=['ear'], posterior=['spine']" in str(error.value)
     assert "add" not in str(error.value)
 
 
 def test_aligner__of_some_keypoints_asks_for_those_of_the_heading(store):
     study = subset_keypoints(read_settings(store), ("point0", "point1"))
-    with pytest.raises(InputError, match="add point3 to --use-keypoints"):
+    with pytest.raises(InputError, match="add point3 to `use_keypoints=`"):
         Aligner.of(store, study=study)
     fixed = Aligner.of(store, AlignmentSettings(fix_heading=True), study=study)
     assert fixed.align(Block(0, 0, 10)).pose.shape == (10, 2, 2)

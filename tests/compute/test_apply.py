@@ -523,7 +523,7 @@ def test_apply__names_sessions_that_had_no_time_to_settle(store):
     assert result.summary.sweeps == {NAMES[3]: 9, NAMES[5]: 9, SHORT: 0}
     notes = [event.text for event in result.events if isinstance(event, Noted)]
     assert tuple(notes) == result.summary.notes
-    assert f"changing after 9 sweeps: {NAMES[3]}, {NAMES[5]}; give more --sweeps" in notes[-1]
+    assert f"changing after 9 sweeps: {NAMES[3]}, {NAMES[5]}; give more `sweeps=`" in notes[-1]
     assert any(SHORT in note and "too short" in note for note in notes)
     assert list(notes) == provenance_of(result.labels.attrs)["settings"]["notes"]
     assert "and 4 more" in apply_module._still_open([f"s{i}" for i in range(9)], 20, 20)
@@ -592,15 +592,15 @@ def test_apply__models_of_other_versions_and_devices(store):
 def test_apply__names_what_is_wrong(store):
     run(store, model="ar", sweeps=1)
     for options, words in [
-        ({"model": "ar"}, ("all have labels", "--sessions '*'")),
+        ({"model": "ar"}, ("all have labels", "`sessions='*'`")),
         ({"model": "nobody"}, ("'nobody'", "ar", "m")),
         ({"model": "a/b"}, ("a/b",)),
-        ({"model": "m", "sessions": ["sesion_003"]}, ("--sessions", "'session_003'")),
-        ({"model": "m", "sessions": ["group=control"]}, ("'group'", "kpms-zarr annotate")),
-        ({"model": "m", "sessions": []}, ("--sessions", "found none")),
-        ({"model": "m", "sweeps": 0}, ("--sweeps", "found 0")),
-        ({"model": "m", "sweeps": True}, ("--sweeps",)),
-        ({"model": "m", "budget": kpms_zarr.Budget(device_memory="1kB")}, ("--device-memory",)),
+        ({"model": "m", "sessions": ["sesion_003"]}, ("`sessions=`", "'session_003'")),
+        ({"model": "m", "sessions": ["group=control"]}, ("'group'", "kpms_zarr.annotate")),
+        ({"model": "m", "sessions": []}, ("`sessions=`", "found none")),
+        ({"model": "m", "sweeps": 0}, ("`sweeps=`", "found 0")),
+        ({"model": "m", "sweeps": True}, ("`sweeps=`",)),
+        ({"model": "m", "budget": kpms_zarr.Budget(device_memory="1kB")}, ("`device_memory=`",)),
     ]:
         with pytest.raises(kpms_zarr.InputError) as caught:
             kpms_zarr.apply(store, **options)

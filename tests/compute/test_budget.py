@@ -199,7 +199,7 @@ def test_plan__is_that_of_the_fit(store):
     ("given", "text"),
     [
         ({"device_memory": "much"}, "size in bytes"),
-        ({"tiles_in_flight": 0}, "--tiles-in-flight"),
+        ({"tiles_in_flight": 0}, "`tiles_in_flight=`"),
         ({"home": "cloud"}, "device, host, disk"),
     ],
 )

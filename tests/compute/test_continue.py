@@ -230,19 +230,19 @@ def test_continue__begins_with_the_state_of_the_model(store, monkeypatch):
 
 def test_continue__names_what_is_wrong(store):
     for config, words in [
-        (replace(MORE, n_states=20), ("--n-states", "10", "'part'")),
-        (replace(MORE, use_keypoints=("point0", "point5")), ("--use-keypoints",)),
+        (replace(MORE, n_states=20), ("`n_states=`", "10", "'part'")),
+        (replace(MORE, use_keypoints=("point0", "point5")), ("`use_keypoints=`",)),
         (replace(MORE, from_model="nobody"), ("'nobody'",)),
-        (replace(MORE, stage="ar"), ("--stage", "'part'")),
-        (replace(MORE, sessions=("session_9*",)), ("--sessions", "session_9*")),
-        (replace(MORE, sessions=()), ("--sessions",)),
+        (replace(MORE, stage="ar"), ("`stage=", "'part'")),
+        (replace(MORE, sessions=("session_9*",)), ("`sessions=`", "session_9*")),
+        (replace(MORE, sessions=()), ("`sessions=`",)),
         (replace(MORE, sessions=(SHORT,)), ("more than 3 frames",)),
     ]:
         with pytest.raises(kpms_zarr.InputError) as caught:
             fit(store, "x", config)
         for word in words:
             assert word in str(caught.value), (config, str(caught.value))
-    with pytest.raises(kpms_zarr.InputError, match="--stage full"):
+    with pytest.raises(kpms_zarr.InputError, match="stage='full'"):
         FitConfig(from_model="part")
     with pytest.raises(kpms_zarr.InputError, match="fitted already"):
         fit(store, "part", MORE)
@@ -351,7 +351,7 @@ def test_plan__is_that_of_the_fit(store, config):
 
 
 def test_plan__takes_the_settings_of_the_model(store):
-    with pytest.raises(kpms_zarr.InputError, match="--n-states"):
+    with pytest.raises(kpms_zarr.InputError, match="n_states="):
         kpms_zarr.plan(store, config=replace(MORE, n_states=20), time_tiles=False)
     with pytest.raises(kpms_zarr.InputError, match="'nobody'"):
         kpms_zarr.plan(store, config=replace(MORE, from_model="nobody"), time_tiles=False)

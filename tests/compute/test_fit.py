@@ -217,13 +217,13 @@ def test_fit__sessions_shorter_than_the_lags_get_no_label(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"sweeps": 0}, "--sweeps"),
-        ({"kappa": -1.0}, "--kappa"),
-        ({"target_duration": float("nan")}, "--target-duration"),
-        ({"n_states": 1}, "--n-states"),
-        ({"stage": "everything"}, "--stage"),
-        ({"seed": -1}, "--seed"),
-        ({"lags": True}, "--lags"),
+        ({"sweeps": 0}, "`sweeps=`"),
+        ({"kappa": -1.0}, "`kappa=`"),
+        ({"target_duration": float("nan")}, "`target_duration=`"),
+        ({"n_states": 1}, "`n_states=`"),
+        ({"stage": "everything"}, "`stage=`"),
+        ({"seed": -1}, "`seed=`"),
+        ({"lags": True}, "`lags=`"),
     ],
 )
 def test_config__names_what_is_wrong(settings, words):

@@ -236,7 +236,7 @@ def test_disk__leaves_no_file_behind_and_is_not_memory(tmp_path):
 
 
 def test_disk__says_what_to_do_without_space_or_folder(tmp_path, monkeypatch):
-    with pytest.raises(kpms_zarr.InputError, match="--scratch") as caught:
+    with pytest.raises(kpms_zarr.InputError, match="scratch=") as caught:
         DiskRows("state", "float32", (10, 2), str(tmp_path / "nowhere"))
     assert "nowhere" in str(caught.value)
 

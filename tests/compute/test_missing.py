@@ -135,8 +135,8 @@ def test_pca__of_low_confidences_says_so_and_what_to_do(tmp_path: Path) -> None:
         pca(store)
     said = str(caught.value)
     assert "all confidences of a, b, c, d are below 0.5 (median 0.24, largest 0.3" in said
-    assert "--confidence-threshold 0.1" in said
-    assert "--confidence-threshold 10%" in said
+    assert "`confidence_threshold=0.1`" in said
+    assert "`confidence_threshold='10%'`" in said
     assert "never" not in said
     # What it says to do is enough, and it was not the tracking: the same without confidences.
     assert pca(store, confidence_threshold=0.1).attrs["n_frames"] == 800
@@ -226,5 +226,5 @@ def test_threshold__that_is_none_is_refused(tmp_path: Path, given: object, verb:
 
 def test_threshold__of_a_share_without_confidences_is_refused(tmp_path: Path) -> None:
     ingest(tmp_path / "s.zarr", arrays={"a": np.random.default_rng(0).normal(size=(30, 4, 2))})
-    with pytest.raises(InputError, match="leave --confidence-threshold out"):
+    with pytest.raises(InputError, match="leave `confidence_threshold=` out"):
         quality(tmp_path / "s.zarr", confidence_threshold="10%")

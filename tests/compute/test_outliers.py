@@ -262,7 +262,7 @@ def test_check_scale__takes_numbers_and_none():
     assert check_scale(4) == 4.0
     assert check_scale("none") is None is check_scale(None)
     for wrong in (0, -1, np.nan, np.inf, True, "six"):
-        with pytest.raises(InputError, match="--outlier-scale"):
+        with pytest.raises(InputError, match="outlier_scale="):
             check_scale(wrong)
 
 
@@ -272,7 +272,7 @@ def test_config__holds_the_scale_through_json():
         again = kpms_zarr.FitConfig.from_dict(json.loads(json.dumps(config.to_dict())))
         assert config.outlier_scale == again.outlier_scale == held
         assert config == again
-    with pytest.raises(InputError, match="--outlier-scale"):
+    with pytest.raises(InputError, match="outlier_scale="):
         kpms_zarr.FitConfig(outlier_scale=-1)
 
 

@@ -279,7 +279,7 @@ def test_pca__refuses_unknown_keypoints(small):
 
 def test_pca__asks_for_the_heading_keypoints(small):
     access.open_group(small, "r+").attrs["anterior_keypoints"] = []
-    with pytest.raises(InputError, match="--anterior"):
+    with pytest.raises(InputError, match="anterior="):
         pca(small)
     assert pca(small, fix_heading=True).attrs["n_frames"] > 0
 
@@ -288,7 +288,7 @@ def test_pca__asks_for_the_heading_keypoints(small):
     "options", [{"variance": 0}, {"variance": 1.1}, {"confidence_threshold": np.nan}]
 )
 def test_pca__refuses_settings_out_of_range(small, options):
-    with pytest.raises(InputError, match="--"):
+    with pytest.raises(InputError, match=r"`[a-z_]+=`"):
         pca(small, **options)
 
 
@@ -355,7 +355,7 @@ def test_components_of__scaled_poses_are_scaled_components(small):
 
 
 def test_components_of__checks_its_settings(small):
-    with pytest.raises(InputError, match="--variance"):
+    with pytest.raises(InputError, match="variance="):
         components_of(Aligner.of(small), variance=0.0)
 
 

@@ -248,7 +248,7 @@ def test_scale_of__has_three_modes(store, lengths):
     assert scale_of(lengths, sessions, "dataset") == dict.fromkeys(range(3), whole)
     each = {index: value / 100 for index, value in lengths.body_length.items()}
     assert scale_of(lengths, sessions, "session") == each
-    with pytest.raises(InputError, match=r"--scale: expected one of none, dataset, session"):
+    with pytest.raises(InputError, match=r"`scale=`: expected one of none, dataset, session"):
         scale_of(lengths, sessions, "body")
 
 

@@ -187,7 +187,7 @@ def test_out_of_memory__of_a_single_tile_is_an_error(n):
     assert told == [n // 2**i for i in range(1, 4) if n // 2**i]
     assert not machine.finished
     assert isinstance(caught.value.__cause__, RuntimeError)
-    assert "--resume" in str(caught.value)
+    assert "`resume=True`" in str(caught.value)
 
 
 def test_out_of_memory__that_passes_is_no_error():

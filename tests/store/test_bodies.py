@@ -12,6 +12,7 @@ import pytest
 
 from kpms_zarr import cli
 from kpms_zarr.store.core import access
+from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.ingest.bodies import Individuals, kinds_of
 from kpms_zarr.store.ingest.ingest import ingest
@@ -68,7 +69,7 @@ def test_several_bodies__are_refused_with_the_options_that_choose(store, tmp_pat
             ingest(store, path)
         problem = caught.value.problems[0]
         assert len(caught.value.problems) == 1
-        words = shlex.split(re.sub("[;,] ", " ", problem.fix))
+        words = shlex.split(re.sub("[;,] ", " ", for_shell(problem.fix)))
         options = [words[i : i + 2] for i, word in enumerate(words) if word.startswith("--")]
         assert [name for name, _ in options] == ["--individuals", "--individuals", "--keypoints"]
         for option in options:
@@ -86,7 +87,7 @@ def test_several_bodies__in_all_files_are_one_problem(store, tmp_path):
     assert ingest(store, files[:1], individuals=["mouse"]).added == ("day0_mouse",)
     # The study has its body now, so that the one which fits comes first.
     path = write(tmp_path / "day9.csv", dict(reversed(PREY.items())))
-    with pytest.raises(InputError, match="one kind: --individuals mouse or --individuals cricket"):
+    with pytest.raises(InputError, match=r"one kind: `individuals=\['mouse'\]` or"):
         ingest(store, path)
     assert read_settings(store).keypoints == ("nose", "neck", "tail")
 
@@ -139,7 +140,7 @@ def write_nwb(path, poses):
 
 def test_individuals__of_several_pose_objects_are_chosen_by_object(store, tmp_path):
     path = write_nwb(tmp_path / "day.nwb", {"PoseMouse": "nose tail", "PoseArena": "corner"})
-    with pytest.raises(InputError, match="--individuals PoseMouse"):
+    with pytest.raises(InputError, match=r"individuals=\['PoseMouse"):
         ingest(store, path)
     assert ingest(store, path, individuals=["*Mouse"]).added == ("day_PoseMouse",)
     assert read_settings(store).keypoints == ("nose", "tail")

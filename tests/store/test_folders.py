@@ -130,7 +130,7 @@ def test_folder__every_file_that_may_be_tracking_is_a_problem(folder):
         ingest(folder.parent / "x.zarr", folder)
     # Frames, where text.h5 breaks off, are read only once all headers are right.
     assert len(caught.value.problems) == len(words) - 1
-    assert all("--skip-bad" in problem.fix for problem in caught.value.problems)
+    assert all("`skip_bad=True`" in problem.fix for problem in caught.value.problems)
     assert not (folder.parent / "x.zarr").exists()
 
 

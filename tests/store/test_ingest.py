@@ -127,7 +127,7 @@ def test_ingest__folder_and_pattern_find_the_same_files(files, tmp_path):
     by_pattern = ingest(tmp_path / "b.zarr", [str(folder / "*.csv")])
     assert by_folder.added == by_pattern.added == SMALL.session_names
     assert [note for note in by_folder.notes if "notes.txt" in note]
-    assert {note.split()[-1] for note in by_pattern.notes} == {"(--fps)", "pca"}
+    assert {note.split()[-1] for note in by_pattern.notes} == {"(`fps=`)", "`kpms_zarr.pca`"}
 
 
 def test_ingest__unlike_lengths_pad_with_nothing(store, tmp_path):
@@ -287,7 +287,7 @@ def test_bad_input__file_that_changed_after_it_was_ingested(files, store):
     write_csv(files[0], 20, keypoints=read_names(files[0]))
     error = refused(store, files)
     assert len(error.problems) == 1
-    assert "kpms-zarr remove STORE session_000" in str(error)
+    assert "`kpms_zarr.remove(STORE, 'session_000')`" in str(error)
 
 
 def test_bad_input__array_of_a_name_that_is_taken(files, store):
@@ -304,14 +304,14 @@ def test_bad_input__keypoints_that_differ(keypoints, store, tmp_path):
     error = refused(store, [one, two])
     assert len(error.problems) == 1
     assert "two.csv" in str(error)
-    assert "--keypoints a,b" in str(error)
+    assert "`keypoints=['a', 'b'" in str(error)
     assert ingest(store, [one, two], keypoints=["a", "b"]).added == ("one", "two")
 
 
 def test_bad_input__other_keypoints_than_the_store(files, store):
     ingest(store, files[:1])
     error = refused(store, files[1:], keypoints=["point1"])
-    assert "--keypoints point1" in str(error)
+    assert "`keypoints=['point1']`" in str(error)
 
 
 def test_bad_input__two_dimensions_after_three(store, tmp_path):
@@ -334,7 +334,7 @@ def test_bad_input__two_dimensions_after_three(store, tmp_path):
         ({"fps": 0}, "frames per second"),
         ({"fps": float("nan")}, "frames per second"),
         ({"fps": -3}, "frames per second"),
-        ({"format": "dlc"}, "--format"),
+        ({"format": "dlc"}, "`format=`"),
         ({"keypoints": ["point1", "point1"]}, "more than once"),
     ],
 )
@@ -399,7 +399,7 @@ def test_bad_input__all_problems_in_one_error(files, store, tmp_path):
     error = refused(store, [*files, other, fewer, tmp_path / "missing.csv"], anterior=["nonsense"])
     found = [problem.where for problem in error.problems]
     assert len(found) == 4
-    for where in (files[1], tmp_path / "missing.csv", fewer, "--anterior"):
+    for where in (files[1], tmp_path / "missing.csv", fewer, "`anterior=`"):
         assert str(where) in found
 
 

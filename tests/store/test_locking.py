@@ -52,7 +52,7 @@ def hold(store: str | Path):
 def test_local__is_refused_while_held_and_free_after_it(local):
     with hold(local), pytest.raises(kpms_zarr.InputError, match="another process") as caught:
         hold(local).__enter__()
-    assert "another --model" in str(caught.value)
+    assert "another `model=`" in str(caught.value)
     with hold(local), model_lock(access.open_group(local, "r+"), local, "other"):
         pass
 

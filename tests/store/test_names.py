@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpms_zarr.store.core import names
+from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.settings import StudySettings, parse_skeleton, settings_from_names
+from kpms_zarr.store.wording import option
 
 NASTY = st.sampled_from(
     ["a", "A", "b", " ", ",", "=", '"', "'", "/", "\\", "%", "-", "*", "?", "[", "]", "é",
@@ -38,7 +40,7 @@ def test_tidy__typed_and_stored_are_one() -> None:
 def test_names__come_back_from_a_shell(given: list[str]) -> None:
     (value,) = shlex.split(shlex.quote(names.joined(given)))
     assert names.parse_names(value) == given
-    words = shlex.split(names.option("--keypoints", given))
+    words = shlex.split(for_shell(option("keypoints", given)))
     assert words == ["--keypoints", value] or words == [f"--keypoints={value}"]
     assert shlex.split(names.typed(given[0])) == [given[0]]
 

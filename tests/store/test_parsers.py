@@ -797,7 +797,7 @@ def test_recognise__goes_by_content_not_by_name(tmp_path, file_name):
     assert parser.name == ("dlc_csv" if file_name == "pose.csv" else "dlc_h5")
     assert why
     parser, why = recognise(str(path), "dlc_h5")
-    assert (parser.name, why) == ("dlc_h5", "asked for with --format dlc_h5")
+    assert (parser.name, why) == ("dlc_h5", "asked for with `format='dlc_h5'`")
 
 
 def test_recognise__unknown_format__lists_the_known(tmp_path):
@@ -843,7 +843,7 @@ def test_recognise__several_formats__asks_for_one(tmp_path, monkeypatch):
     twin = Parser("twin", "Twin", lambda _: "also", dlc_csv.inspect, dlc_csv.read)
     monkeypatch.setattr(parsers, "PARSERS", (*parsers.PARSERS, twin))
     path = write_csv(tmp_path / "a.csv", columns_of(), numbers(5, 6))
-    with pytest.raises(InputError, match="--format dlc_csv or --format twin"):
+    with pytest.raises(InputError, match="`format='dlc_csv'` or `format='twin'`"):
         recognise(path)
     assert recognise(path, "twin")[0] is twin
 

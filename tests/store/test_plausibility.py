@@ -90,7 +90,7 @@ def test_confidence_scale__stores_what_was_meant(store, tmp_path):
 @pytest.mark.parametrize("scale", [0, -1, "many", float("nan"), float("inf")])
 def test_confidence_scale__that_is_none_is_refused(store, scale):
     position, confidence = good()
-    with pytest.raises(InputError, match="--confidence-scale 100 for percent"):
+    with pytest.raises(InputError, match="`confidence_scale=100` for percent"):
         said(store, position, confidence, confidence_scale=scale)
     assert not access.exists(store)
 
@@ -125,7 +125,7 @@ def test_missing_value__is_suggested_and_does_what_it_says(store, tmp_path, valu
     lost = np.random.default_rng(1).random((300, 4)) < 0.2
     position[lost] = value
     notes, _ = said(store, position, None)
-    assert f"--missing-value {value}" in notes[0]
+    assert f"`missing_value={value}`" in notes[0]
     other = tmp_path / "other.zarr"
     notes, _ = said(other, position, None, missing_value=value)
     assert notes == []
@@ -137,8 +137,8 @@ def test_missing_value__is_suggested_and_does_what_it_says(store, tmp_path, valu
 def test_bodies__of_impossible_size_are_named(store, factor, is_odd):
     position, confidence = good()
     notes, warned = said(store, position * factor, confidence)
-    assert bool([note for note in notes if "--scale dataset" in note]) is bool(is_odd)
-    assert bool([text for text in warned if "--scale dataset" in text]) is bool(is_odd)
+    assert bool([note for note in notes if "`scale='dataset'`" in note]) is bool(is_odd)
+    assert bool([text for text in warned if "`scale='dataset'`" in text]) is bool(is_odd)
 
 
 @settings(deadline=None, max_examples=examples(50))

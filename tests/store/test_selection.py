@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from helpers.amount import examples
 from kpms_zarr.cli import main
 from kpms_zarr.store.core import access
+from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.keypoints import create_keypoints, set_session_count, write_session_rows
 from kpms_zarr.store.study.selection import parse_selectors, select_sessions
@@ -68,8 +69,8 @@ def names_of(store, *selectors, where=""):
 
 def problems_of(store, *selectors):
     with pytest.raises(InputError) as caught:
-        select_sessions(store, selectors, "--sessions")
-    assert all(problem.where == "--sessions" for problem in caught.value.problems)
+        select_sessions(store, selectors, "`sessions=`")
+    assert all(problem.where == "`sessions=`" for problem in caught.value.problems)
     return caught.value.problems
 
 
@@ -206,7 +207,7 @@ def test_coordinate__by_the_words_of_the_error(base, tmp_path):
     store = shutil.copytree(base, tmp_path / "study.zarr")
     before = contents_of(store)[2]
     (problem,) = problems_of(store, "grp=drug")
-    command = problem.fix.split("each session: kpms-zarr ")[1].split()
+    command = for_shell(problem.fix).split("each session: kpms-zarr ")[1].split()
     table = tmp_path / "FILE.csv"
     with table.open("w", newline="") as file:
         rows = zip(NAMES, GROUP, strict=True)
@@ -292,7 +293,7 @@ def test_errors__name(store):
         "(mouse_1, mouse_2, Mouse_3, rat_1, a*, ab and 2 more)"
     )
     assert problem.fix.startswith("did you mean 'mouse_1' or 'mouse_2' or ")
-    assert problem.fix.endswith(f"list them with: kpms-zarr info {store}")
+    assert problem.fix.endswith(f"list them with: `kpms_zarr.info({str(store)!r})`")
     assert "killed" not in str(problems_of(store, "killed")[0].expected)
     assert problems_of(store, "qqqqqq")[0].fix.startswith("list them with")
 
@@ -312,7 +313,7 @@ def test_errors__coordinate(store):
         "individual, ingest, n_frames, recording, session, source, source_format, source_hash, "
         "video"
     )
-    assert problem.fix == (
+    assert for_shell(problem.fix) == (
         "did you mean 'group'? add one, with a value for each session: "
         f"kpms-zarr annotate {store} FILE.csv"
     )

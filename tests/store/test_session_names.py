@@ -83,7 +83,7 @@ def test_schemes__say_what_names_begin_with(scheme, names):
 
 @pytest.mark.parametrize("scheme", ["", "name", "{animal}", "{stem", "{}", "{stem}{nose.x}"])
 def test_scheme__with_other_fields_is_refused(scheme):
-    with pytest.raises(InputError, match="--name-by"):
+    with pytest.raises(InputError, match="name_by="):
         Scheme(scheme)
 
 
@@ -139,10 +139,10 @@ def test_ingest__files_of_one_name_are_told_apart_and_said(tree, tmp_path):
     store = tmp_path / "x.zarr"
     result = ingest(store, tmp_path / "data")
     assert result.added == ("m1_d1_cam", "m1_d2_cam", "m2_d1_cam", "other")
-    assert [note for note in result.notes if "`m1_d2_cam`" in note and "--name-by" in note]
+    assert [note for note in result.notes if "`m1_d2_cam`" in note and "`name_by=`" in note]
     again = ingest(store, tmp_path / "data")
     assert (again.added, again.known) == ((), result.added)
-    assert not [note for note in again.notes if "--name-by" in note]
+    assert not [note for note in again.notes if "`name_by=`" in note]
     later = write(tmp_path / "data" / "m3" / "d1" / "p" / "cam.csv", 9)
     assert ingest(store, later).added == ("m3_d1_cam",)
     assert ingest(store, tmp_path / "data").known == (*result.added[:3], "other", "m3_d1_cam")
@@ -179,8 +179,8 @@ def test_ingest__subsets_in_any_order_lose_and_rename_nothing(tree, tmp_path):
 def test_ingest__name_by_reaches_the_store(tree, tmp_path):
     result = ingest(tmp_path / "x.zarr", tmp_path / "data", name_by="{parent3}-{parent2}-{stem}")
     assert result.added == ("m1-d1-cam", "m1-d2-cam", "m2-d1-cam", "m2-d1-other")
-    assert not [note for note in result.notes if "--name-by" in note]
-    with pytest.raises(InputError, match="--name-by"):
+    assert not [note for note in result.notes if "`name_by=`" in note]
+    with pytest.raises(InputError, match="name_by="):
         ingest(tmp_path / "y.zarr", tree, name_by="{mouse}")
 
 

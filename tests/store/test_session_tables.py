@@ -211,7 +211,7 @@ def test_annotate__all_rows_that_fit_none_or_several_are_named_and_nothing_is_wr
     text = str(caught.value)
     for words in ("row 2 and row 3", "row 4", "row 5", f"mouse A{SUFFIX} or mouse AB{SUFFIX}"):
         assert words in text
-    assert "--metadata" not in text  # which nobody typed
+    assert "metadata=" not in text  # which nobody typed
     assert {p: p.read_bytes() for p in store.rglob("*") if p.is_file()} == before
 
 

@@ -37,7 +37,7 @@ def test_subset_keypoints__may_lose_the_heading():
 def test_subset_keypoints__names_all_problems_at_once():
     with pytest.raises(InputError) as error:
         subset_keypoints(STUDY, ["nose", "tailbas", "nose", "whisker"])
-    assert [problem.where for problem in error.value.problems] == ["--use-keypoints"] * 3
+    assert [problem.where for problem in error.value.problems] == ["`use_keypoints=`"] * 3
     text = str(error.value)
     assert "did you mean 'tailbase'?" in text
     assert "found 'whisker'" in text

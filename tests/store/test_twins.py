@@ -134,7 +134,7 @@ def test_prefer__takes_what_there_is_of_every_video(store, tmp_path, word):
 
 
 def test_prefer__other_words_are_refused(store, tmp_path):
-    with pytest.raises(InputError, match="--prefer"):
+    with pytest.raises(InputError, match="prefer="):
         ingest(store, write(tmp_path / "a.csv"), prefer="best")
 
 

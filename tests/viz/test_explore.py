@@ -132,9 +132,9 @@ def test_explore__names_what_cannot_be_served(store, tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(InputError, match="--port"):
+        with pytest.raises(InputError, match="port="):
             server.explore(store, port=port)
-    with pytest.raises(InputError, match="--address"):
+    with pytest.raises(InputError, match="address="):
         server.explore(store, address="192.0.2.1")
 
 

@@ -146,7 +146,7 @@ def test_window__rounds_seconds_that_were_frames_to_the_same_frames(two_stages):
     ("choices", "words"),
     [
         ({"session": "session_00", "start": 0, "stop": 1}, "did you mean 'session_00"),
-        ({"model": "nobody", "start": 0, "stop": 1}, "kpms-zarr fit"),
+        ({"model": "nobody", "start": 0, "stop": 1}, "kpms_zarr.fit"),
         ({"start": 60, "stop": 70}, "start before the end"),
         ({"start": 3, "stop": 3}, "start before the end"),
     ],
@@ -290,7 +290,7 @@ def test_player__each_one_has_models_of_its_own(store):
 def test_player__says_what_is_wrong(store):
     with pytest.raises(InputError, match=r"point0, point1"):
         player(store, keypoint="tail")
-    with pytest.raises(InputError, match=r"kpms-zarr annotate"):
+    with pytest.raises(InputError, match=r"kpms_zarr\.annotate"):
         player(store, with_video=True)
 
 

@@ -157,7 +157,7 @@ def test_rotating_components__of_a_study_in_2d_have_no_sliders(study: Path) -> N
 
 def test_components__say_what_to_run_first(fresh: Path) -> None:
     for view in (pose_space.scree, pose_space.components, rotating_components):
-        with pytest.raises(InputError, match=r"kpms-zarr pca .*own\.zarr"):
+        with pytest.raises(InputError, match=r"kpms_zarr\.pca\(.*own\.zarr"):
             view(fresh)
 
 
@@ -261,7 +261,7 @@ def test_scores__refuse_dimensions_that_are_not_there(study: Path, dims: Any) ->
 
 
 def test_scores__say_what_to_run_first(fresh: Path, store: Path) -> None:
-    with pytest.raises(InputError, match=r"kpms-zarr fit .* --model first"):
+    with pytest.raises(InputError, match=r"kpms_zarr.fit\(.*model=.first"):
         pose_space.scores(fresh)
     with pytest.raises(MissingData, match="latent"):
         pose_space.scores(store)

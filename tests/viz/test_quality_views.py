@@ -182,7 +182,7 @@ def test_views__say_what_to_run_first(tmp_path: Path) -> None:
         lambda path: quality_views.confidence_histograms(path),
         lambda path: quality_views.keypoint_traces(path, session="session_000"),
     ):
-        with pytest.raises(InputError, match=r"kpms-zarr quality .*s\.zarr"):
+        with pytest.raises(InputError, match=r"kpms_zarr\.quality\(.*s\.zarr"):
             view(tmp_path / "s.zarr")
 
 
@@ -233,7 +233,7 @@ def test_confidence_histograms__have_readable_axes(store: Path) -> None:
 
 
 def test_confidence_histograms__of_an_earlier_release_say_what_to_run(older: Path) -> None:
-    with pytest.raises(InputError, match="run kpms-zarr quality again"):
+    with pytest.raises(InputError, match=r"run `kpms_zarr\.quality` again"):
         quality_views.confidence_histograms(older)
     assert len(quality_views.quality_map(older).dframe()) == 15
 

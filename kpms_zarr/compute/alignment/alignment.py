@@ -16,11 +16,11 @@ from kpms_zarr.compute.mapreduce import BlockReader, Finder, map_reduce
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import Block, iter_blocks
-from kpms_zarr.store.core.names import option
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.missing import is_missing
 from kpms_zarr.store.study.settings import StudySettings, keypoint_columns, read_settings
+from kpms_zarr.store.wording import option
 
 
 @dataclass(frozen=True)
@@ -622,10 +622,10 @@ def _nowhere_whole(aligner: Aligner, seen: np.ndarray, lower: str, example: str)
     """No session shows where its keypoints lie to each other."""
     names = np.asarray(aligner.study.keypoints)
     gone = ", ".join(names[~seen.all(0)])
-    kept = option("--keypoints", names[seen.all(0)].tolist() or ["NAMES"])
+    kept = option("keypoints", names[seen.all(0)].tolist() or ["NAMES"])
     fix = (
         f"make the store with the keypoints that all sessions see: {kept} "
-        "(or give the same ones to kpms-zarr fit --use-keypoints)"
+        "(or fit with the same ones as `use_keypoints=`)"
     )
     found = f"none; {gone} missing altogether from one session or more"
     if lower:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from kpms_zarr.store.core.names import command, joined, option
+from kpms_zarr.store.core.names import joined
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.settings import StudySettings
+from kpms_zarr.store.wording import call
 
 _EAR = r"(^|_)(left|right)?ears?(left|right|[lr])?(_|$)"
 _FRONT = ("nose", "snout", "muzzle", "beak", "head", _EAR, "neck")
@@ -69,26 +70,27 @@ def require_heading(
     lost = " and ".join(sides)
     front, rear = suggest_heading(study.keypoints)
     front, rear = study.anterior or front, study.posterior or rear
-    options = f"{option('--anterior', front or 'X')} {option('--posterior', rear or 'Y')}"
+    ends = {"anterior": list(front or "X"), "posterior": list(rear or "Y")}
     said = "did you mean" if front and rear else "name them among the keypoints"
     expected = "anterior and posterior keypoints, which give the heading of the animal"
-    others = f"{command('pca', where)} {options}"
-    fixed = "Or --fix-heading for an animal that never turns."
+    others = call("pca", where, **ends)
+    fixed = "Or `fix_heading=True` for an animal that never turns."
     if stored is None or set(study.keypoints) >= set(stored.keypoints):
         raise InputError(
             expected=expected,
             found=f"no {lost} keypoint among {', '.join(study.keypoints)}",
             where=where,
             fix=f"{said}: {others} (or with the same options: "
-            f"{command('ingest', where, 'FILES')}). {fixed}",
+            f"{call('ingest', where, 'FILES')}). {fixed}",
         )
     left_out = [name for side in sides for name in getattr(stored, side)]
     fixes = [f"{said}: {others}"]
     if left_out:
-        fixes.insert(0, f"add {joined(left_out)} to --use-keypoints")
+        fixes.insert(0, f"add {joined(left_out)} to `use_keypoints=`")
     raise InputError(
         expected=f"{expected}, among those used",
-        found=f"no {lost} keypoint among {', '.join(study.keypoints)}, the ones of --use-keypoints",
+        found=f"no {lost} keypoint among {', '.join(study.keypoints)}, the ones of "
+        "`use_keypoints=`",
         where=where,
         fix=f"{'. Or '.join(fixes)}. {fixed}",
     )

@@ -18,7 +18,7 @@ from kpms_zarr.store.missing import is_missing
 _HALF = 1 << 16
 _SUGGESTED_SHARE = 0.1
 _NAMES_SHOWN = 8
-_OPTION = "--confidence-threshold"
+_OPTION = "`confidence_threshold=`"
 
 
 class Threshold(NamedTuple):
@@ -106,7 +106,7 @@ def _wrong(threshold: object) -> InputError:
         expected="a number, or a share of the confidences from 0% to below 100%",
         found=str(threshold),
         where=_OPTION,
-        fix=f"give for example {_OPTION} 0.5, or {_OPTION} 10%",
+        fix="give for example `confidence_threshold=0.5`, or `confidence_threshold='10%'`",
     )
 
 
@@ -255,6 +255,7 @@ def suggestion(ratings: Iterable[tuple[Ratings, Iterable[int]]]) -> str:
 def advice(value: str) -> str:
     """What to do about a threshold that is too high for a tracker."""
     return (
-        f"if the tracking is good, lower the threshold: kpms-zarr pca {_OPTION} {value}, or "
-        f"{_OPTION} 10% for the value below which a tenth of all confidences lie"
+        f"if the tracking is good, lower the threshold: `kpms_zarr.pca` with "
+        f"`confidence_threshold={value}`, or "
+        "`confidence_threshold='10%'` for the value below which a tenth of all confidences lie"
     )

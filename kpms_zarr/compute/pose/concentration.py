@@ -84,7 +84,7 @@ def concentration_note(
     return [
         f"{few:.2g} of the frames hold {held:.0%} of the variance: what the components show is "
         f"likely to be tracking errors. Furthest from the mean pose: {listed}. Look at them with "
-        "kpms-zarr explore; a smaller --outlier-scale leaves out more"
+        "`kpms_zarr.explore`; a smaller `outlier_scale=` leaves out more"
     ]
 
 

@@ -304,8 +304,8 @@ def _dominating(components: Components, study: StudySettings, variance: float) -
             found.setdefault(study.keypoints[point], []).append(f"{i + 1} ({share[i, point]:.0%})")
     return [
         f"{name} alone makes up most of component {', '.join(which)}: if it is badly tracked or "
-        f"moves on its own (a tail), make the store without it, with --keypoints, or fit without "
-        "it, with --use-keypoints"
+        f"moves on its own (a tail), make the store without it, with `keypoints=`, or fit without "
+        "it, with `use_keypoints=`"
         for name, which in found.items()
     ]
 
@@ -315,8 +315,8 @@ def _check_settings(variance: float, confidence_threshold: float | str) -> None:
         raise InputError(
             expected="a share of the variance above 0 and up to 1",
             found=str(variance),
-            where="--variance",
-            fix="give for example --variance 0.9",
+            where="`variance=`",
+            fix="give for example `variance=0.9`",
         )
     thresholds.check(confidence_threshold)
 
@@ -382,7 +382,7 @@ def _lost_heading(aligner: Aligner, number: np.ndarray) -> list[str]:
     ends = " and ".join(", ".join(side) for side in (study.anterior, study.posterior))
     return [
         f"{ends} are on the same spot in {100 * share:.2g} % of the frames, which have no heading: "
-        "check --anterior and --posterior, and where the tracker puts keypoints that it lost"
+        "check `anterior=` and `posterior=`, and where the tracker puts keypoints that it lost"
     ]
 
 

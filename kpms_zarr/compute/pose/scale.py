@@ -181,7 +181,7 @@ def measure_lengths(aligner: Aligner) -> Lengths:
             found="all keypoints on the same spot in all frames",
             where=f"{aligner.reader.store}, all {len(ordered)} sessions",
             fix="check that the files hold tracked animals and not one point many times, and that "
-            "--use-keypoints, if given, names different parts of the body",
+            "`use_keypoints=`, if given, names different parts of the body",
         )
     dataset_step = _or(_median_step(blocks), 0.0)
     return Lengths(
@@ -235,9 +235,9 @@ def scale_of(lengths: Lengths, sessions: Iterable[Session], mode: str) -> dict[i
         raise InputError(
             expected=f"one of {', '.join(SCALES)}",
             found=repr(mode),
-            where="--scale",
-            fix="give --scale dataset for positions that are not in pixels, --scale session for "
-            "cameras or animals of different size",
+            where="`scale=`",
+            fix="give `scale='dataset'` for positions that are not in pixels, `scale='session'` "
+            "for cameras or animals of different size",
         )
     if mode == "none":
         return {session.index: 1.0 for session in sessions}

@@ -164,7 +164,7 @@ def apply(
         raise InputError(
             expected="a whole number of sweeps, 1 or more",
             found=repr(sweeps),
-            where="--sweeps",
+            where="`sweeps=`",
             fix="leave it out, or give one",
         )
     root = access.open_group(store, "r+")
@@ -240,7 +240,7 @@ def _tell(callbacks: Sequence[Callback], said: list[str], event: Event) -> None:
 def _chosen(
     root: access.Group, store: StoreLike, start: StartModel, selectors: Sequence[str] | None
 ) -> tuple[Session, ...]:
-    found = select_sessions(root, selectors, "--sessions")
+    found = select_sessions(root, selectors, "`sessions=`")
     if selectors is None:
         found = tuple(session for session in found if session.name not in start.sessions)
     if not found:
@@ -248,7 +248,7 @@ def _chosen(
             expected=f"sessions that the model {start.name!r} has not labelled yet",
             found="none: all have labels",
             where=os.fspath(store),
-            fix="name the sessions to label again with --sessions, or all with --sessions '*'",
+            fix="name the sessions to label again with `sessions=`, or all with `sessions='*'`",
         )
     return found
 
@@ -514,7 +514,7 @@ def _still_open(names: Sequence[str], most: int, least: int) -> str:
     why = "still changing" if most >= least else "perhaps still changing"
     return (
         f"labels {why} after {most} sweeps: {', '.join(names[:_MOST_NAMES])}{more}; give more "
-        f"--sweeps (at least {max(least, 2 * LEAST_SWEEPS)} tell whether they have settled)"
+        f"`sweeps=` (at least {max(least, 2 * LEAST_SWEEPS)} tell whether they have settled)"
     )
 
 

@@ -62,11 +62,11 @@ class Budget:
         n = self.tiles_in_flight
         if n is not None and (isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= 256):
             problems.append(
-                Problem("a whole number from 1 to 256", repr(n), "--tiles-in-flight", "give one")
+                Problem("a whole number from 1 to 256", repr(n), "`tiles_in_flight=`", "give one")
             )
         if self.home is not None and self.home not in HOMES:
             choices = f"one of {', '.join(HOMES)}"
-            problems.append(Problem(choices, repr(self.home), "--home", f"give {choices}"))
+            problems.append(Problem(choices, repr(self.home), "`home=`", f"give {choices}"))
         if problems:
             raise InputError.of(problems)
 

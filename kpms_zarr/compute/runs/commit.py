@@ -221,7 +221,7 @@ def _same_sessions(store: StoreLike, root: access.Group, found: Checkpoint) -> t
             expected="the sessions that the fit was begun with",
             found=f"that these are gone or have other data now: {', '.join(changed[:10])}",
             where=str(store),
-            fix="fit again with --overwrite, or under another --model",
+            fix="fit again with `overwrite=True`, or under another `model=`",
         )
     return tuple(there[name] for name in found.sessions)
 
@@ -281,8 +281,8 @@ def check_same(config: FitConfig, given: FitConfig | Mapping[str, Any] | None) -
         Problem(
             f"{json.dumps(before[name])}, as in the fit that is resumed",
             json.dumps(now[name]),
-            "--" + name.replace("_", "-"),
-            "leave it out, or begin again with --overwrite",
+            f"`{name}=`",
+            "leave it out, or begin again with `overwrite=True`",
         )
         for name in now
         if now[name] != before[name] and (is_all or now[name] != default[name])

@@ -46,10 +46,10 @@ from kpms_zarr.compute.sampler.warm import ANNEAL_SWEEPS, annealed, warm_start
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.locking import Lock, model_lock
-from kpms_zarr.store.core.names import command
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.checkpoints import Checkpoint, Checkpoints
-from kpms_zarr.store.model.models import current_version, open_labels
+from kpms_zarr.store.model.models import current_version, open_labels, stage_of
+from kpms_zarr.store.wording import Stand, call
 
 _TARGET_TOLERANCE = 0.15
 
@@ -155,7 +155,7 @@ def fit(
         raise InputError(
             expected="a whole number of sweeps, 1 or more",
             found=repr(save_every),
-            where="--save-every",
+            where="`save_every=`",
             fix="leave it out, or give one",
         )
     root = access.open_group(store, "r+")
@@ -347,7 +347,7 @@ class _Job:
             self.tell(Committed(progress.done, n_bytes, time.perf_counter() - began))
 
     def how_to_resume(self) -> str:
-        return command("fit", self.store, "--model", self.model, "--resume")
+        return call("fit", self.store, model=self.model, resume=True)
 
     def interrupted(self, n_sweeps: int, how: str) -> FitInterrupted:
         text = f"{how}; sweep {n_sweeps} is committed; go on with: {self.how_to_resume()}"
@@ -434,10 +434,10 @@ def _goes_on(config: FitConfig, start: StartModel, tell: Tell) -> FitConfig:
     """Settings of a fit that goes on from a model: the same stage keeps its stickiness."""
     if config.stage == "ar" and start.stage != "ar":
         raise InputError(
-            expected=f"--stage full to go on from {start.name!r}, a model of the full stage",
-            found="--stage ar",
-            where="--from-model",
-            fix="leave --stage out, or begin without --from-model",
+            expected=f"`stage='full'` to go on from {start.name!r}, a model of the full stage",
+            found="`stage='ar'`",
+            where="`from_model=`",
+            fix="leave `stage=` out, or begin without `from_model=`",
         )
     if config.stage != start.stage or config.kappa is not None:
         return config
@@ -463,10 +463,10 @@ def _check_request(
     path = layout.model_path(model)
     if resume and overwrite:
         raise InputError(
-            expected="one of --resume and --overwrite",
+            expected="one of `resume=True` and `overwrite=True`",
             found="both",
             where=f"{os.fspath(store)}, model {model!r}",
-            fix="--resume goes on with an unfinished fit, --overwrite begins again",
+            fix="`resume=True` goes on with an unfinished fit, `overwrite=True` begins again",
         )
     if resume and access.subgroup(root, path) is None:
         _check_name(root, store, model, resume=resume, overwrite=overwrite)
@@ -486,9 +486,9 @@ def _check_name(
             expected="an unfinished fit to go on with",
             found=state,
             where=where,
-            fix=f"--continue-from {model} --model NEW gives it more sweeps or sessions"
+            fix=f"{_more_of(store, model)} gives it more sweeps or sessions"
             if is_published
-            else "leave --resume out to begin it",
+            else "leave `resume=` out to begin it",
         )
     if resume or overwrite:
         return
@@ -497,17 +497,22 @@ def _check_name(
             expected="a model name that is not in use",
             found=f"{model!r}, a fit that was interrupted after sweep {n_sweeps}",
             where=os.fspath(store),
-            fix="add --resume to go on with it, --overwrite to begin again, or choose another "
-            "--model",
+            fix="add `resume=True` to go on with it, `overwrite=True` to begin again, or choose "
+            "another `model=`",
         )
     if is_published:
         raise InputError(
             expected="a model name that is not in use",
             found=f"{model!r}, which is fitted already",
             where=os.fspath(store),
-            fix="choose another --model, or add --overwrite to publish a new version of it "
+            fix="choose another `model=`, or add `overwrite=True` to publish a new version of it "
             "(the old one stays in the store)",
         )
+
+
+def _more_of(store: StoreLike, model: str) -> str:
+    config = Stand(f"FitConfig(from_model={model!r}, stage={stage_of(store, model)!r})")
+    return call("fit", store, model="NEW", config=config)
 
 
 def _committed_sweeps(progress: access.Group | None) -> int | None:

@@ -35,6 +35,7 @@ from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.study.settings import StudySettings, read_settings, subset_keypoints
+from kpms_zarr.store.wording import option
 
 _FREE_SHARE = 0.6
 _CPU_SHARE = 1 / 3
@@ -176,7 +177,7 @@ def plan(
         start = StartModel.of(store, config.from_model)
         config = with_start(config, start, lambda event: None)
     root = access.open_group(store)
-    sessions = select_sessions(root, config.sessions, "--sessions")
+    sessions = select_sessions(root, config.sessions, "`sessions=`")
     study = read_settings(root)
     if config.use_keypoints:
         study = subset_keypoints(study, config.use_keypoints)
@@ -309,11 +310,11 @@ def _too_small(what: str, needed: int, limit: int) -> InputError:
         needed = int(_BETWEEN_RUNS * needed)
     needed_text, limit_text = _megabytes(needed, up=True), _megabytes(limit, up=False)
     return InputError(
-        expected=f"a --{what}-memory of at least {needed_text}",
+        expected=f"a `{what}_memory=` of at least {needed_text}",
         found=limit_text,
         where=f"plan of the computation ({what} memory)",
-        fix=f"give --{what}-memory {needed_text}"
-        + (", or a smaller tile_frames in --config" if what == "device" else ""),
+        fix=f"give {option(f'{what}_memory', needed_text)}"
+        + (", or a smaller `tile_frames=`" if what == "device" else ""),
     )
 
 

@@ -98,7 +98,7 @@ def prepare(
     InputError
     """
     root = access.open_group(store)
-    sessions = select_sessions(root, config.sessions, "--sessions")
+    sessions = select_sessions(root, config.sessions, "`sessions=`")
     stored = read_settings(root)
     study = subset_keypoints(stored, config.use_keypoints) if config.use_keypoints else stored
     _note_lost_heading(stored, study, tell)
@@ -156,7 +156,7 @@ def _stored_components(
     if access.subgroup(root, layout.PCA) is None:
         if config.use_keypoints:
             return xr.Dataset()
-        tell(Noted("no PCA in the store yet: computed with the defaults of kpms-zarr pca"))
+        tell(Noted("no PCA in the store yet: computed with the defaults of `kpms_zarr.pca`"))
         return pca_module.pca(
             store, fix_heading=bool(config.fix_heading), outlier_scale=config.outlier_scale
         )
@@ -302,7 +302,7 @@ def check_length(index: ChainIndex, store: StoreLike, tell: Tell) -> None:
             expected=f"sessions of more than {index.lags} frames",
             found="only shorter ones",
             where=os.fspath(store),
-            fix="add longer recordings, or lower --lags",
+            fix="add longer recordings, or lower `lags=`",
         )
     if short:
         tell(Noted(f"too short for a label ({index.lags} frames or fewer): {', '.join(short)}"))

@@ -214,7 +214,7 @@ def _note_repeats(active: Sampler, tell: Tell) -> None:
     if isinstance(active, FullSampler) and active.n_repeated:
         text = (
             f"{active.n_repeated} tiles were computed again in float64, because float32 had lost "
-            "too many digits; --precision float64 does so for all"
+            "too many digits; `precision='float64'` does so for all"
         )
         tell(Noted(text))
         active.n_repeated = 0

@@ -188,12 +188,12 @@ class StartModel:
 
     def conflict(self, name: str, given: object, value: object) -> Problem:
         """What to say about a setting that differs from that of the model."""
-        option = "--" + name.replace("_", "-")
+        option = f"`{name}=`"
         return Problem(
             f"{as_typed(value)}, as in the model {self.name!r} that the fit goes on from",
             as_typed(given),
             option,
-            f"leave {option} out, or fit with --stage both",
+            f"leave {option} out, or fit with `stage='both'`",
         )
 
 

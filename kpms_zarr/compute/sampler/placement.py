@@ -208,8 +208,8 @@ class DiskRows:
                 expected=f"{n_bytes:,} bytes of scratch space for {name}",
                 found=f"{error.strerror}",
                 where=os.fspath(folder),
-                fix="free some space, name another folder with --scratch (or the environment "
-                "variable TMPDIR), or give more --host-memory",
+                fix="free some space, name another folder with `scratch=` (or the environment "
+                "variable TMPDIR), or give more `host_memory=`",
             ) from error
 
     def _read_into(self, row: int, target: np.ndarray) -> None:

@@ -506,8 +506,8 @@ def _said(fraction: np.ndarray, keypoints: Sequence[str]) -> list[str]:
         notes.append(f"confident points taken for missing because they are outlying: {listed}")
     if many:
         notes.append(
-            f"many points of {', '.join(many)} are outlying: look at them with kpms-zarr explore; "
-            "where they are right, give a larger --outlier-scale, or none"
+            f"many points of {', '.join(many)} are outlying: look at them with "
+            "`kpms_zarr.explore`; where they are right, give a larger `outlier_scale=`, or none"
         )
     return notes
 
@@ -583,6 +583,6 @@ def check_scale(scale: float | str | None) -> float | None:
     raise InputError(
         expected='a positive number of median absolute deviations, or "none"',
         found=repr(scale),
-        where="--outlier-scale",
-        fix="give for example --outlier-scale 6, or --outlier-scale none",
+        where="`outlier_scale=`",
+        fix="give for example `outlier_scale=6`, or `outlier_scale='none'`",
     )

@@ -25,7 +25,6 @@ from kpms_zarr.store.core import access, attributes, layout
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.core.consolidation import consolidate
-from kpms_zarr.store.core.names import option
 from kpms_zarr.store.core.provenance import provenance
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK, variable
 from kpms_zarr.store.errors import InputError, ReadOnlyError
@@ -38,6 +37,7 @@ from kpms_zarr.store.study.tracking import (
     distance_from_middle,
     outlier_distance,
 )
+from kpms_zarr.store.wording import option
 
 _BLOCKS_PER_GROUP = 64
 _HALF = 1 << 16
@@ -447,8 +447,8 @@ def _check_settings(confidence_threshold: float | str, outlier_scale: float) -> 
         raise InputError(
             expected="a positive number of median absolute deviations",
             found=str(outlier_scale),
-            where="--outlier-scale",
-            fix="give for example --outlier-scale 6",
+            where="`outlier_scale=`",
+            fix="give for example `outlier_scale=6`",
         )
 
 
@@ -534,7 +534,7 @@ def _turned(dataset: xr.Dataset) -> list[str]:
                 f"front and rear of the animal are on the same spot in up to "
                 f"{100 * np.nanmax(share):.2g} % of the frames of "
                 f"{_names(names[is_many], len(names))}: these frames have no heading; check "
-                "--anterior and --posterior, and where the tracker puts keypoints that it lost"
+                "`anterior=` and `posterior=`, and where the tracker puts keypoints that it lost"
             )
     if "exchanged_frames" not in dataset:
         return found
@@ -547,7 +547,7 @@ def _turned(dataset: xr.Dataset) -> list[str]:
             f"left and right of {dataset['side_pair'].values[pair]} seem exchanged in "
             f"{number[which, pair].sum():,} frames of {_names(names[which], len(names))}, longest "
             f"in {names[worst]} from frame {int(one['exchange_start']):,} to "
-            f"{int(one['exchange_stop']) - 1:,}: correct the tracking there; --breakdown lists more"
+            f"{int(one['exchange_stop']) - 1:,}: correct the tracking there"
         )
     return found
 
@@ -584,12 +584,12 @@ def _low(dataset: xr.Dataset) -> list[str]:
     below = np.cumsum(by_session[is_low].sum(0))
     edges = np.append(dataset["confidence_bin"], dataset["confidence_bin_stop"][-1])
     median, tenth = (edges[np.searchsorted(below, q * below[-1])] for q in (0.5, 0.1))
-    value = f"{tenth:.1g}" if tenth > 0 else "10%"
+    value = float(f"{tenth:.1g}") if tenth > 0 else "10%"
     return [
         f"more than half of the confidences of {_names(names[is_low], len(names))} are below "
         f"{dataset.attrs['confidence_threshold']:g} (median about {median:.2g}): if the tracking "
-        f"is good, lower the threshold of kpms-zarr pca and kpms-zarr quality, with "
-        f"--confidence-threshold {value}"
+        f"is good, lower the threshold of `kpms_zarr.pca` and `kpms_zarr.quality`, with "
+        f"{option('confidence_threshold', value)}"
     ]
 
 
@@ -603,7 +603,7 @@ def _missing(dataset: xr.Dataset) -> list[str]:
         together.setdefault(is_bad[:, point].tobytes(), []).append(int(point))
     kept = keypoints[~is_bad.any(0)].tolist()
     drop = (
-        f"if the model can do without, make the store with {option('--keypoints', kept)}"
+        f"if the model can do without, make the store with {option('keypoints', kept)}"
         if kept
         else "check these recordings, or leave them out"
     )

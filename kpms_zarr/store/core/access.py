@@ -126,7 +126,7 @@ def open_group(store: StoreLike, mode: Literal["r", "r+"] = "r") -> zarr.Group:
             expected="a kpms_zarr store",
             found="no Zarr group there",
             where=where,
-            fix="check the path, or make a store with: kpms-zarr ingest STORE FILES...",
+            fix="check the path, or make a store with: `kpms_zarr.ingest(STORE, [FILES, ...])`",
         ) from error
     version = root.attrs.get("kpms_zarr_format")
     if not isinstance(version, int):
@@ -134,7 +134,7 @@ def open_group(store: StoreLike, mode: Literal["r", "r+"] = "r") -> zarr.Group:
             expected="a store written by kpms_zarr (attribute kpms_zarr_format)",
             found="a Zarr group without it",
             where=where,
-            fix="name the top folder of the store, the one given to kpms-zarr ingest",
+            fix="name the top folder of the store, the one given to `kpms_zarr.ingest`",
         )
     if version > FORMAT_VERSION:
         raise InputError(
@@ -169,7 +169,7 @@ def set_storage_options(store: StoreLike, options: Mapping[str, Any]) -> None:
             expected="a URL, such as s3://bucket/study.zarr, with options for reaching it",
             found="a local path",
             where=where,
-            fix="leave --storage-option out",
+            fix="set no storage options",
         )
     protocol = where.split("://")[0]
     known = dict(fsspec.config.conf.get(protocol) or {})
@@ -361,6 +361,6 @@ def require_sessions(store: StoreLike | zarr.Group, where: str = "") -> tuple[Se
             expected="at least one session in the store",
             found="none",
             where=where or str(store),
-            fix="add tracking files with: kpms-zarr ingest STORE FILES...",
+            fix="add tracking files with: `kpms_zarr.ingest(STORE, [FILES, ...])`",
         )
     return found

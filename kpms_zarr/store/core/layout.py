@@ -51,7 +51,7 @@ def model_path(model: str) -> str:
         raise InputError(
             expected="a name of letters, digits, '.', '_' and '-', a letter or digit first",
             found=repr(model),
-            where="--model",
+            where="`model=`",
             fix="choose another name, such as 'open-field-1'",
         )
     return f"{MODELS}/{model}"

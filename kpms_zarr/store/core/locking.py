@@ -295,5 +295,5 @@ def _fitted(store: StoreLike, model: str, who: str, more: str) -> InputError:
         expected=f"a model that nobody is fitting, as {model!r}",
         found=f"that {who} is fitting it",
         where=os.fspath(store),
-        fix=f"wait for it, or choose another --model{more}",
+        fix=f"wait for it, or choose another `model=`{more}",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import shlex
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -129,19 +128,6 @@ def joined(names: Iterable[str]) -> str:
 def typed(text: str) -> str:
     """A text in quotes that a shell takes away again."""
     return shlex.quote(text) if "'" in text or not text.isprintable() else f"'{text}'"
-
-
-def option(name: str, names: Iterable[str]) -> str:
-    """An option with names, to be copied into a shell: ``--keypoints 'a b,c'``."""
-    value = joined(names)
-    return (
-        f"{name}={shlex.quote(value)}" if value.startswith("-") else f"{name} {shlex.quote(value)}"
-    )
-
-
-def command(*words: str | os.PathLike[str]) -> str:
-    """A command line, to be copied into a shell: ``kpms-zarr info 'my study.zarr'``."""
-    return f"kpms-zarr {shlex.join(os.fspath(word) for word in words)}"
 
 
 # ------------------------------------------------------------------ found and not found

@@ -16,13 +16,13 @@ from kpms_zarr.store.core import access, attributes, layout
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.consolidation import consolidate
 from kpms_zarr.store.core.locking import sessions_lock
-from kpms_zarr.store.core.names import command
 from kpms_zarr.store.core.schema import KEYPOINTS, Variable
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.ingest.rows import TABLE
 from kpms_zarr.store.study.matching import Named
 from kpms_zarr.store.study.session_rows import is_plain_number
 from kpms_zarr.store.study.tables import Table, checked_rate, read_table
+from kpms_zarr.store.wording import call
 
 _SETTABLE = ("fps", "video", "individual")
 """Columns of the store's own table that a person may set."""
@@ -197,7 +197,7 @@ def check_rows(
             f"{table.key!r}",
             found=", ".join(list(table.rows)[:3]),
             where=table.where,
-            fix=f"use the names that {command('info', store)} shows, or those of files or videos",
+            fix=f"use the names that {call('info', store)} shows, or those of files or videos",
         )
     read = table.about(names, is_strict=is_strict)
     group = access.keypoints_group(root)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from kpms_zarr.store.core.names import option
 from kpms_zarr.store.errors import Problem, readable
 from kpms_zarr.store.parsers.base import FileHeader, TrackHeader, some
+from kpms_zarr.store.wording import option
 
 
 class Individuals:
@@ -55,10 +55,10 @@ class Individuals:
                 if there
                 else "files that name their individuals",
                 f"nothing for {some(lost)}",
-                "--individuals",
+                "`individuals=`",
                 "name those that there are, or a pattern such as 'mouse*'"
                 if there
-                else "leave --individuals out",
+                else "leave `individuals=` out",
             )
         ]
 
@@ -109,12 +109,12 @@ def several_bodies(files: Sequence[Path], kinds: Kinds, wanted: Sequence[str]) -
     """What to say about files with bodies of several kinds."""
     kinds = tuple(sorted(kinds, key=lambda kind: kind[0] != tuple(wanted)))
     found = "; ".join(f"{some(names)} with {some(keypoints)}" for keypoints, names in kinds)
-    options = " or ".join(option("--individuals", names) for _, names in kinds)
+    options = " or ".join(option("individuals", names) for _, names in kinds)
     more = f" and {len(files) - 1} more with the same bodies" if len(files) > 1 else ""
     return Problem(
         "one kind of body in a study",
         f"individuals with different keypoints: {found}",
         f"{files[0]}{more}",
-        f"take one kind: {options}; or {option('--keypoints', kinds[0][0])}, which leaves out "
+        f"take one kind: {options}; or {option('keypoints', kinds[0][0])}, which leaves out "
         "individuals that lack one of them",
     )

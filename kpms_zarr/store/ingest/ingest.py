@@ -264,7 +264,7 @@ def ingest(
     unit = check_time_unit(time_unit)
     memory = tracks_in_memory(arrays, confidences, names, unit)
     read = ReadOptions(names, read_mapping(mapping), memory, unit)
-    table = None if metadata is None else read_metadata(metadata, "--metadata")
+    table = None if metadata is None else read_metadata(metadata, "`metadata=`")
     run = _Ingest(
         os.fspath(store),
         read,
@@ -324,23 +324,23 @@ def _wrong_options(
     min_visible: float,
     workers: int | None,
 ) -> list[Problem]:
-    problems = check_keypoints(keypoints, "--keypoints")
-    problems += check_keypoints(keypoint_names, "--keypoint-names")
+    problems = check_keypoints(keypoints, "`keypoints=`")
+    problems += check_keypoints(keypoint_names, "`keypoint_names=`")
     if format not in ("auto", *formats()):
         problems.append(
             Problem(
                 f"one of {', '.join(('auto', *formats()))}",
                 repr(format),
-                "--format",
+                "`format=`",
                 "choose a known format, or leave the option out",
             )
         )
     if not 0 <= min_visible <= 1:
         problems.append(
-            Problem("a share from 0 to 1", str(min_visible), "--min-visible", "give e.g. 0.05")
+            Problem("a share from 0 to 1", str(min_visible), "`min_visible=`", "give e.g. 0.05")
         )
     if workers is not None and workers < 1:
-        problems.append(Problem("1 or more", str(workers), "--workers", "leave it out, or give 1"))
+        problems.append(Problem("1 or more", str(workers), "`workers=`", "leave it out, or give 1"))
     return problems
 
 
@@ -482,7 +482,7 @@ class _Ingest:
             self.bad[str(path)] = error
         elif self._n_files > 1:
             self.problems += [
-                replace(one, fix=f"{one.fix}; or take the other files: --skip-bad")
+                replace(one, fix=f"{one.fix}; or take the other files: `skip_bad=True`")
                 for one in problems
             ]
         else:
@@ -575,9 +575,9 @@ class _Ingest:
             if self.all_trimmed:
                 self.problems.append(
                     Problem(
-                        "frames between the two ends of --trim",
+                        "frames between the two ends of `trim=`",
                         "none in any file",
-                        "--trim",
+                        "`trim=`",
                         "give frames of the files, or seconds of the videos, that there are",
                     )
                 )
@@ -666,7 +666,7 @@ class _Ingest:
             else:
                 self.notes.append(
                     f"{track.session}: {100 * one.visible:.2g} % of the positions are there, "
-                    f"less than --min-visible {self.choice.min_visible:g}, left out"
+                    f"less than `min_visible={self.choice.min_visible:g}`, left out"
                 )
         return found
 
@@ -702,7 +702,7 @@ class _Ingest:
             )
         if not all(heading):
             self.notes.append(
-                "no heading yet: give --anterior and --posterior, here or in kpms-zarr pca"
+                "no heading yet: give `anterior=` and `posterior=`, here or in `kpms_zarr.pca`"
             )
         recognised = {
             str(look.header.path): f"{look.header.format}: {look.reason}" for look in self.looks

@@ -123,7 +123,7 @@ def _of_a_found_file(task: LookTask, error: InputError) -> InputError:
         expected=f"a file of the format {task.format}",
         found=f"one of the format {parser.name}",
         where=str(path),
-        fix="name files of one format, or leave --format out",
+        fix="name files of one format, or leave `format=` out",
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
-from kpms_zarr.store.core.names import match, option, quoted, tidy, typed
+from kpms_zarr.store.core.names import match, quoted, tidy, typed
 from kpms_zarr.store.errors import InputError, Problem, readable
 from kpms_zarr.store.ingest.bodies import (
     Individuals,
@@ -41,6 +40,7 @@ from kpms_zarr.store.study.session_names import (
 )
 from kpms_zarr.store.study.settings import StudySettings, read_settings
 from kpms_zarr.store.study.tables import Table
+from kpms_zarr.store.wording import STORE, call, option
 
 DEFAULT_FPS = 30.0
 _MOST_KEYPOINTS = 1_000
@@ -470,14 +470,14 @@ class _Planner:
                 Problem(
                     "a frame rate for every session",
                     f"none for {', '.join(assumed[:5])}",
-                    f"--fps {self._rates.path}",
+                    option("fps", self._rates.path),
                     "add them to the table, by session, recording or file",
                 )
             )
         elif assumed:
             notes.append(
                 f"{len(assumed)} files do not say their frame rate: taken as {DEFAULT_FPS:g} "
-                "frames per second (--fps)"
+                "frames per second (`fps=`)"
             )
         if isinstance(self._rates, Table):
             notes += self._rates.notes
@@ -541,7 +541,7 @@ def _longer(names: Sequence[str], simple: Sequence[str]) -> list[str]:
     return [
         readable(
             f"{len(found)} files would be sessions of the same name {short!r} as others: named "
-            f"{some(found, 10)} (--name-by)"
+            f"{some(found, 10)} (`name_by=`)"
         )
         for short, found in by_name.items()
     ]
@@ -585,10 +585,10 @@ def _ways_out(
     is_in_store: bool,
 ) -> list[str]:
     """What makes files with other keypoints fit."""
-    found = ["add --ignore-case"] if case else []
+    found = ["add `ignore_case=True`"] if case else []
     if (missing or (extra and not is_in_store)) and common:
         where = "make a new store of all files with" if is_in_store else "take"
-        found.append(f"{where} the keypoints that all files have: {option('--keypoints', common)}")
+        found.append(f"{where} the keypoints that all files have: {option('keypoints', common)}")
     return found or ["put recordings with different keypoints into different stores"]
 
 
@@ -634,9 +634,9 @@ def _alike(path: Path, tracks: Sequence[TrackHeader]) -> Iterator[Problem]:
 def _other_keypoints(where: str, has: StudySettings, wanted: tuple[str, ...]) -> Problem:
     return Problem(
         f"the keypoints of the store: {', '.join(map(quoted, has.keypoints))}",
-        option("--keypoints", wanted),
+        option("keypoints", wanted),
         where,
-        "leave --keypoints out, or make another store",
+        "leave `keypoints=` out, or make another store",
     )
 
 
@@ -681,7 +681,7 @@ def _changed(path: Path, session: str) -> Problem:
         f"the content that session {session!r} was made of",
         "another content: the file has changed since",
         str(path),
-        f"take the session out first (kpms-zarr remove STORE {shlex.quote(session)}), or rename "
+        f"take the session out first ({call('remove', STORE, session)}), or rename "
         "the file to have both",
     )
 

@@ -12,12 +12,12 @@ from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.consolidation import consolidate, update_attributes
 from kpms_zarr.store.core.locking import sessions_lock
-from kpms_zarr.store.core.names import command
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.ingest.rows import UNFINISHED, delete_row
 from kpms_zarr.store.model.models import list_models, open_labels
 from kpms_zarr.store.study.keypoints import set_session_count
 from kpms_zarr.store.study.selection import select_sessions
+from kpms_zarr.store.wording import call
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def remove(store: StoreLike, sessions: str | Sequence[str]) -> RemoveSummary:
             expected="names of sessions",
             found="none",
             where="SESSION",
-            fix=f"name them as {command('info', store)} shows them",
+            fix=f"name them as {call('info', store)} shows them",
         )
     root = access.open_group(store, "r+")
     notes: list[str] = []

@@ -12,6 +12,7 @@ from kpms_zarr.store.ingest.trimming import parse_length
 from kpms_zarr.store.parsers.base import TrackHeader
 from kpms_zarr.store.parsers.time.clock import TIME_UNITS
 from kpms_zarr.store.parsers.time.stamps import FASTEST, SLOWEST, is_plausible
+from kpms_zarr.store.wording import option
 
 DEFAULT_MAX_GAP = "10min"
 # Frames of the longest gap that anybody can ask for: two years of video.
@@ -49,16 +50,16 @@ class MaxGap:
         place = track.first_frame + track.frame_step * before
         n = len(track.gaps.row)
         of_all = f", the longest of {n:,} gaps" if n > 1 else ""
-        fix = f"--trim :{before + 1} takes the frames before it; or split the file there"
+        fix = f"`trim=':{before + 1}'` takes the frames before it; or split the file there"
         if frames <= _LONGEST_GAP:
-            more = f"{frames}" if is_frames else f"{math.ceil(seconds)}s"
-            fix = f"--max-gap {more} fills it in as missing frames; {fix}"
+            more = frames if is_frames else f"{math.ceil(seconds)}s"
+            fix = f"{option('max_gap', more)} fills it in as missing frames; {fix}"
         return Problem(
             f"at most {most} missing between two frames",
             f"{frames:,} frames ({_span(seconds)}) missing after frame {place}{of_all}, as "
             f"{track.gaps.source} say",
             str(path),
-            f"{fix}; or --time-unit rows takes the rows as consecutive frames",
+            f"{fix}; or `time_unit='rows'` takes the rows as consecutive frames",
         )
 
 
@@ -74,8 +75,8 @@ def parse_max_gap(value: str | int) -> MaxGap:
         raise InputError(
             expected="a length in frames, seconds or minutes",
             found=repr(value),
-            where="--max-gap",
-            fix="write for example --max-gap 300, --max-gap 10s or --max-gap 30min",
+            where="`max_gap=`",
+            fix="write for example `max_gap=300`, `max_gap='10s'` or `max_gap='30min'`",
         )
     return MaxGap(length)
 
@@ -92,7 +93,7 @@ def check_time_unit(unit: str) -> str:
     raise InputError(
         expected=f"one of {', '.join(TIME_UNITS)}",
         found=repr(unit),
-        where="--time-unit",
+        where="`time_unit=`",
         fix="say what row indices, frame numbers and time stamps count, or leave it out",
     )
 
@@ -106,7 +107,7 @@ def rate_problem(path: Path, fps: float) -> Problem | None:
         f"{SLOWEST:g} to {FASTEST:,.0f} frames per second, as cameras take them",
         f"{fps:.6g}" + (f", which looks like {likely[1]}: {likely[0]:g}" if likely else ""),
         str(path),
-        f"say the right one, such as --fps {likely[0] if likely else 30:g}, or --fps {fps:.6g} if "
+        f"say the right one, such as `fps={likely[0] if likely else 30:g}`, or `fps={fps:.6g}` if "
         "it is right",
     )
 
@@ -118,11 +119,11 @@ def rate_note(fps: float, said: float | None, who: str) -> str:
         likely = _likely(fps)
         meant = f" (did you mean {likely[0]:g}? it looks like {likely[1]})" if likely else ""
         notes.append(
-            f"--fps {fps:g} is taken, though cameras take {SLOWEST:g} to {FASTEST:,.0f} frames per "
+            f"`fps={fps:g}` is taken, though cameras take {SLOWEST:g} to {FASTEST:,.0f} frames per "
             f"second{meant}"
         )
     if said is not None and abs(said - fps) > _SAME_RATE * fps:
-        notes.append(f"--fps {fps:g} is taken, though the file says {said:g} frames per second")
+        notes.append(f"`fps={fps:g}` is taken, though the file says {said:g} frames per second")
     return f"{who}: {'; '.join(notes)}" if notes else ""
 
 

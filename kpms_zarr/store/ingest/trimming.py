@@ -59,8 +59,8 @@ def parse_trim(text: str | None) -> Trim:
     raise InputError(
         expected="start:stop in frames or seconds, the start before the stop",
         found=repr(text),
-        where="--trim",
-        fix="write for example --trim 300:18000, --trim 10s:600s or --trim 10s:",
+        where="`trim=`",
+        fix="write for example `trim='300:18000'`, `trim='10s:600s'` or `trim='10s:'`",
     )
 
 
@@ -90,7 +90,7 @@ def check_downsample(value: int) -> int:
         raise InputError(
             expected="a whole number, 1 or more: every so manieth frame is taken",
             found=repr(value),
-            where="--downsample",
-            fix="leave it out, or give for example --downsample 2",
+            where="`downsample=`",
+            fix="leave it out, or give for example `downsample=2`",
         )
     return value

@@ -12,6 +12,7 @@ from kpms_zarr.store.errors import InputError, readable
 from kpms_zarr.store.ingest.loading import Look
 from kpms_zarr.store.study.result_names import _FILTERED, Result, result_of
 from kpms_zarr.store.study.session_names import split_name
+from kpms_zarr.store.wording import option
 
 _SUFFIXES = ("csv", "h5", "hdf5", "slp", "nwb", "nc", "mat", "json", "parquet")
 WORDS = ("filtered", "raw", *_SUFFIXES)
@@ -42,8 +43,8 @@ def check_preferred(words: Sequence[str] | str | None) -> tuple[str, ...]:
         raise InputError(
             expected=f"filtered, raw, or the suffix of a format ({', '.join(_SUFFIXES)})",
             found=", ".join(map(repr, wrong)),
-            where="--prefer",
-            fix="write for example --prefer filtered, or name the files",
+            where="`prefer=`",
+            fix="write for example `prefer='filtered'`, or name the files",
         )
     return tuple(word.lower().strip(".") for word in words)
 
@@ -118,7 +119,7 @@ def chosen(
         kept = members
         for word in preferred:
             kept = [n for n in kept if _is_such(results[n], word)] or kept
-        why = f"another result of the same video is taken (--prefer {','.join(preferred)})"
+        why = f"another result of the same video is taken ({option('prefer', list(preferred))})"
         dropped = {n: why for n in members if n not in kept}
         dropped |= _in_other_formats(kept, looks, results, is_known)
         dropped = {n: why for n, why in dropped.items() if not is_known[n]}
@@ -155,7 +156,9 @@ def _in_other_formats(
         for n in same:
             if n != best and results[n].folder == results[best].folder:
                 suffix = results[n].suffix
-                dropped[n] = f"the same analysis in another format is taken (--prefer {suffix})"
+                dropped[n] = (
+                    f"the same analysis in another format is taken ({option('prefer', suffix)})"
+                )
     return dropped
 
 
@@ -175,7 +178,7 @@ def _warning(doubled: Sequence[Sequence[str]], choices: Sequence[str]) -> str:
     told = "; ".join(" and ".join(names) for names in doubled[:_MOST_TOLD])
     more = f"; and {len(doubled) - _MOST_TOLD} more" if len(doubled) > _MOST_TOLD else ""
     of = "1 video has" if len(doubled) == 1 else f"{len(doubled)} videos have"
-    options = [f"--prefer {word}" for word in choices]
+    options = [option("prefer", word) for word in choices]
     return readable(
         f"{of} several results, of which each counts as a recording of its own: {told}{more}. "
         f"Choose one: {', '.join([*options, 'or name the files'])}"

@@ -16,11 +16,11 @@ from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.consolidation import consolidate, is_consolidated, is_current
 from kpms_zarr.store.core.locking import sessions_lock
-from kpms_zarr.store.core.names import command
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK, GROUPS
 from kpms_zarr.store.ingest.loading import add_checksum
 from kpms_zarr.store.ingest.rows import UNFINISHED, Rows, leftover_rows, lost_rows
 from kpms_zarr.store.study.settings import read_settings
+from kpms_zarr.store.wording import call
 
 _COPY = "restore it from a copy of the store, or ingest the files into a new store"
 
@@ -197,7 +197,7 @@ class _Check:
 
     def _session(self, group: zarr.Group, session: Session, checksum: int) -> None:
         where = f"{layout.KEYPOINTS}, session {session.name!r}"
-        fix = f"{command('remove', self.store, session.name)}, then ingest its file again"
+        fix = f"{call('remove', self.store, session.name)}, then ingest its file again"
         total = 0
         for start in range(0, session.n_frames, FRAMES_PER_CHUNK):
             frames = slice(start, min(start + FRAMES_PER_CHUNK, session.n_frames))
@@ -295,7 +295,7 @@ class _Check:
             action()
             self.found.repaired.append(what)
         else:
-            self.found.notes.append(f"{what} (kpms-zarr verify --repair tidies up)")
+            self.found.notes.append(f"{what} (`kpms_zarr.verify(STORE, repair=True)` tidies up)")
 
 
 def _delete_rows(root: zarr.Group, store: StoreLike) -> None:
@@ -324,7 +324,7 @@ def _rebuild(group: str) -> str:
     """How to get a damaged group back."""
     parts = group.split("/")
     if parts[0] in (layout.QUALITY, layout.PCA):
-        return f"run kpms-zarr {parts[0]} again"
+        return f"run `kpms_zarr.{parts[0]}` again"
     if parts[0] == layout.MODELS and parts[2:3] == ["levels"]:
         version = f", version={parts[3]!r}" if len(parts) > 3 else ""
         return f"in Python: kpms_zarr.build_levels(store, {parts[1]!r}{version}, overwrite=True)"

@@ -14,10 +14,10 @@ from kpms_zarr.store.core import access, attributes, layout, regions
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.core.consolidation import consolidate
-from kpms_zarr.store.core.names import command
 from kpms_zarr.store.core.provenance import provenance, provenance_of
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.settings import StudySettings
+from kpms_zarr.store.wording import call
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def require_model(store: StoreLike, model: str) -> str:
             expected=f"a fitted model named {model!r}",
             found=f"the models {names}" if names else "no fitted model",
             where=str(store),
-            fix=f"fit it with: {command('fit', store, '--model', model)}",
+            fix=f"fit it with: {call('fit', store, model=model)}",
         )
     return current
 

@@ -18,10 +18,10 @@ from kpms_zarr.store.core import access, attributes, layout
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.consolidation import consolidate, update_attributes
 from kpms_zarr.store.core.locking import names_lock
-from kpms_zarr.store.core.names import command
 from kpms_zarr.store.core.provenance import provenance
 from kpms_zarr.store.errors import InputError, Problem, ReadOnlyError
 from kpms_zarr.store.model import models
+from kpms_zarr.store.wording import call
 
 MOST_LETTERS = {"name": 60, "description": 2000}
 """Of a name and of a description."""
@@ -270,7 +270,7 @@ def _check_syllable(store: StoreLike, model: str, syllable: int, n_states: int) 
             expected=f"a syllable from 0 to {n_states - 1}",
             found=str(syllable),
             where=f"{os.fspath(store)}, model {model!r}",
-            fix=f"list them with: {command('summary', store, '--model', model, '--all')}",
+            fix=f"list them with: {call('summary', store, model=model)}",
         )
 
 

@@ -16,6 +16,7 @@ from kpms_zarr.store.parsers.sleap import analysis as sleap_h5
 from kpms_zarr.store.parsers.sleap import anipose as sleap_anipose_h5
 from kpms_zarr.store.parsers.sleap import slp
 from kpms_zarr.store.parsers.table import parser as table
+from kpms_zarr.store.wording import option
 
 __all__ = [
     "PARSERS",
@@ -85,12 +86,12 @@ def recognise(path: str | Path, format: str = "auto") -> tuple[Parser, str]:
         raise InputError(
             expected=f"one of {', '.join(('auto', *formats()))}",
             found=repr(format),
-            where="--format",
+            where="`format=`",
             fix="choose a known format, or leave the option out",
         )
     _check_file(path)
     if named:
-        return named[0], f"asked for with --format {format}"
+        return named[0], f"asked for with {option('format', format)}"
     matches = [(parser, why) for parser in PARSERS if (why := parser.sniff(path)) is not None]
     if len(matches) == 1:
         return matches[0]
@@ -100,7 +101,7 @@ def recognise(path: str | Path, format: str = "auto") -> tuple[Parser, str]:
         expected="content that belongs to one format",
         found="; ".join(f"{parser.name} ({why})" for parser, why in matches),
         where=str(path),
-        fix="say which one it is: " + " or ".join(f"--format {p.name}" for p, _ in matches),
+        fix="say which one it is: " + " or ".join(option("format", p.name) for p, _ in matches),
     )
 
 
@@ -124,7 +125,7 @@ def _unrecognised(path: Path) -> InputError:
     content = content_of(path)
     error = OtherKindError if content.verdict is Verdict.OTHER else InputError
     return error(
-        expected="a tracking file of a format that kpms-zarr ingest --help names",
+        expected="a tracking file of a format that `help(kpms_zarr.ingest)` names",
         found=content.found,
         where=str(path),
         fix=content.fix,

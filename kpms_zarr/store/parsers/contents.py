@@ -40,7 +40,7 @@ _BEGINNING_BYTES = 65_536
 _MOST_JSON_BYTES = 20_000_000
 _MOST_OBJECTS = 2_000
 _AGAIN = "copy or export it again"
-_MAYBE = "check that this is a pose file; if it is, name its format with --format"
+_MAYBE = "check that this is a pose file; if it is, name its format with `format=`"
 _UNPACK = "unpack it, and name what was in it"
 
 
@@ -339,7 +339,7 @@ def _table_content(names: list[str], what: str) -> Content:
     said = some([shortened(readable(name), 40) for name in names if name], 4)
     found = f"{what} with the columns {said}"
     if has_coordinates(names):
-        fix = "if it is tracking, say with --mapping what its columns hold"
+        fix = "if it is tracking, say with `mapping=` what its columns hold"
         return Content(found, fix)
     return Content(found, _MAYBE, Verdict.OTHER)
 

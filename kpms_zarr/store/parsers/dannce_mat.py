@@ -279,7 +279,7 @@ def _scale(peak: _Array, n_frames: int) -> str:
     median = f"median {np.median(values):.2g}" if len(values) else "without a number in it"
     return (
         f"the confidence is `{_PEAK}`, the peak of a probability map ({median}), which is not on "
-        "the scale of a likelihood: choose --confidence-threshold accordingly"
+        "the scale of a likelihood: choose `confidence_threshold=` accordingly"
     )
 
 

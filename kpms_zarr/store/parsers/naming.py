@@ -27,12 +27,12 @@ def keypoint_names(
         last = f" to `{names[-1]}`" if n_keypoints > 1 else ""
         return names, (
             f"the file holds no names for its keypoints: they are called `{names[0]}`{last}; "
-            "name them with --keypoint-names",
+            "name them with `keypoint_names=`",
         )
     if len(names) != n_keypoints:
         raise InputError(
             expected=f"{n_keypoints} names, one for every keypoint of the file",
-            found=f"{len(names)} in --keypoint-names",
+            found=f"{len(names)} in `keypoint_names=`",
             where=where,
             fix="name every keypoint, in the order of the file",
         )

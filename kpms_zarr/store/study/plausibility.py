@@ -18,7 +18,7 @@ HIGHEST_CONFIDENCE = 3.0
 BODY_LENGTHS = (1e-6, 1e6)
 """Of an animal, in units of position, whatever these are (m, mm, px)."""
 
-_AGAIN = "remove (kpms-zarr remove) and ingest again with"
+_AGAIN = "remove (`kpms_zarr.remove`) and ingest again with"
 _EVERY = 16
 _MANY = 0.01
 _SCALES = ((100.0, "percent"), (255.0, "numbers from 0 to 255"), (65535.0, "numbers of 16 bits"))
@@ -57,9 +57,9 @@ class Correction:
             raise InputError(
                 expected="what stands for full confidence, a number above 0, or none",
                 found=str(confidence_scale),
-                where="--confidence-scale",
-                fix="give --confidence-scale 100 for percent, --confidence-scale none to take the "
-                "positions without confidences",
+                where="`confidence_scale=`",
+                fix="give `confidence_scale=100` for percent, `confidence_scale='none'` to take "
+                "the positions without confidences",
             )
         return cls(scale, missing_value)
 
@@ -174,13 +174,13 @@ def scale_doubts(highest: float) -> list[str]:
     if reading is None:
         return [
             f"confidences far above 1, on no scale that is known: {_AGAIN} "
-            "--confidence-scale and what stands for full confidence, or --confidence-scale none to "
-            "take the positions without"
+            "`confidence_scale=` and what stands for full confidence, or `confidence_scale='none'` "
+            "to take the positions without"
         ]
     top, name = reading
     return [
         f"confidences far above 1, which look like {name}, so that low ones count as high: "
-        f"{_AGAIN} --confidence-scale {top:g} (--confidence-scale none to take the positions "
+        f"{_AGAIN} `confidence_scale={top:g}` (`confidence_scale='none'` to take the positions "
         "without)"
     ]
 
@@ -194,7 +194,7 @@ def body_doubts(length: float) -> list[str]:
     likely = "a column that is no coordinate" if length > high else "coordinates divided twice"
     return [
         f"keypoints lie about 1e{power} units apart: look for {likely}, or a wrong mapping; if the "
-        "numbers are right, fit with --scale dataset (or session), which measures in body lengths"
+        "numbers are right, fit with `scale='dataset'` (or session), which measures in body lengths"
     ]
 
 
@@ -214,7 +214,7 @@ def _of_confidences(readings: Readings, keypoints: Sequence[str]) -> list[str]:
     if not has_some.any() and readings.n_rejected.any():
         found.append(
             "all confidences are 0 or below, so that nothing counts as tracked: if the positions "
-            "are good, ingest with --confidence-scale none"
+            "are good, ingest with `confidence_scale='none'`"
         )
     elif readings.n_negative > _MANY * readings.n_rated and readings.lowest != -1:
         found.append("many confidences are below 0, where a keypoint counts as missing")
@@ -228,7 +228,7 @@ def _of_positions(readings: Readings) -> list[str]:
     n_points = int(readings.n_tracked.sum())
     return [
         f"many positions without confidence are exactly {text}: if that means not found, "
-        f"{_AGAIN} --missing-value {value}"
+        f"{_AGAIN} `missing_value={value}`"
         for n, text, value in (
             (readings.n_zero, "0", 0),
             (readings.n_minus_one, "-1", -1),

@@ -12,8 +12,9 @@ import zarr
 
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
-from kpms_zarr.store.core.names import command, hint, match, parse_selectors
+from kpms_zarr.store.core.names import hint, match, parse_selectors
 from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.wording import call
 
 _MOST_EXAMPLES = 6
 _MOST_HINTS = 3
@@ -189,7 +190,7 @@ class _Table:
             f"a name, a pattern or coordinate=value of the {len(names)} sessions "
             f"({_examples(names)})",
             f"{selector!r}, which matches none of them",
-            f"{self._did_you_mean(selector, names)}list them with: {command('info', self._store)}",
+            f"{self._did_you_mean(selector, names)}list them with: {call('info', self._store)}",
         )
 
     def _add_no_value(self, selector: str, name: str, value: str, values: np.ndarray) -> None:
@@ -205,7 +206,7 @@ class _Table:
         known = sorted(
             key for key, array in access.arrays_below(self._group) if _is_coordinate(array)
         )
-        add = command("annotate", self._store, "FILE.csv")
+        add = call("annotate", self._store, "FILE.csv")
         self.add(
             f"one of the coordinates over the sessions: {', '.join(known)}",
             f"{name!r} in {selector!r}",

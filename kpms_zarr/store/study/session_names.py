@@ -96,8 +96,8 @@ class Scheme:
                 expected="stem, parent, path, or a template of {stem}, {name}, {parent}, "
                 "{parent2}, {path}",
                 found=repr(text),
-                where="--name-by",
-                fix="write for example --name-by '{parent}_{stem}'",
+                where="`name_by=`",
+                fix="write for example `name_by='{parent}_{stem}'`",
             )
         self._fields = tuple(fields)
 

@@ -83,17 +83,17 @@ def settings_from_names(
         For names that are not keypoints, with the nearest ones that are.
     """
     problems: list[Problem] = []
-    anterior = _meant("--anterior", anterior, settings, problems)
-    posterior = _meant("--posterior", posterior, settings, problems)
+    anterior = _meant("`anterior=`", anterior, settings, problems)
+    posterior = _meant("`posterior=`", posterior, settings, problems)
     ends = [end for bone in skeleton or () for end in bone]
-    ends = _meant("--skeleton", ends, settings, problems)
+    ends = _meant("`skeleton=`", ends, settings, problems)
     if set(anterior or settings.anterior) & set(posterior or settings.posterior):
         problems.append(
             Problem(
                 "different keypoints at the front and at the rear",
                 f"{', '.join(anterior or settings.anterior)} as anterior and "
                 f"{', '.join(posterior or settings.posterior)} as posterior",
-                "--anterior and --posterior",
+                "`anterior=` and `posterior=`",
                 "name the nose or head as anterior, the tail base or lower spine as posterior",
             )
         )
@@ -128,7 +128,7 @@ def subset_keypoints(settings: StudySettings, keypoints: Sequence[str]) -> Study
     InputError
         With all the problems: unknown names, a name twice, fewer than two.
     """
-    option, problems = "--use-keypoints", list[Problem]()
+    option, problems = "`use_keypoints=`", list[Problem]()
     n_asked = len(set(keypoints))
     keypoints = _meant(option, keypoints, settings, problems)
     once = dict.fromkeys(keypoints)
@@ -173,7 +173,7 @@ def keypoint_columns(stored: StudySettings, keypoints: Sequence[str]) -> tuple[i
     if tuple(keypoints) == stored.keypoints:
         return None
     problems: list[Problem] = []
-    keypoints = _meant("--use-keypoints", keypoints, stored, problems)
+    keypoints = _meant("`use_keypoints=`", keypoints, stored, problems)
     if problems:
         raise InputError.of(problems)
     return tuple(stored.keypoints.index(name) for name in keypoints)
@@ -212,8 +212,8 @@ def _no_bone(found: str) -> Problem:
     return Problem(
         "bones as two keypoints joined by '-', separated by commas",
         found,
-        "--skeleton",
-        "write for example --skeleton nose-spine1,spine1-spine2",
+        "`skeleton=`",
+        "write for example `skeleton='nose-spine1,spine1-spine2'`",
     )
 
 
@@ -222,7 +222,7 @@ def _several_bones(part: str, known: Sequence[tuple[str, str]]) -> Problem:
     return Problem(
         "a bone that can be read in one way",
         f"{part!r}, which can be any of {', '.join(' to '.join(map(repr, way)) for way in known)}",
-        "--skeleton",
+        "`skeleton=`",
         f"put names that hold '-' in quotes: {' or '.join(ways)}",
     )
 
@@ -247,5 +247,5 @@ def _unknown(option: str, name: str, settings: StudySettings) -> Problem:
         f"one of the keypoints {', '.join(map(quoted, settings.keypoints))}",
         repr(name),
         option,
-        near.strip() or "give names as kpms-zarr info shows them",
+        near.strip() or "give names as `kpms_zarr.info` shows them",
     )

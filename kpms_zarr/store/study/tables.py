@@ -12,6 +12,7 @@ from typing import Any
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.study.matching import Matches, Named, lacking, match
 from kpms_zarr.store.study.session_rows import Sheet, read_sheet
+from kpms_zarr.store.wording import option
 
 _KEYS = ("session", "recording", "source", "file", "name")
 
@@ -188,19 +189,19 @@ def frame_rates(fps: float | str | Path | Mapping[str, float] | None) -> Table |
             raise InputError(
                 expected="a number of frames per second, or a csv file of them",
                 found=repr(str(fps)),
-                where="--fps",
-                fix="write for example --fps 30 or --fps rates.csv",
+                where="`fps=`",
+                fix="write for example `fps=30` or `fps='rates.csv'`",
             )
-        table = read_table(fps, "--fps")
+        table = read_table(fps, "`fps=`")
         if "fps" not in table.columns:
             raise InputError(
                 expected="a column named fps",
                 found=f"the columns {', '.join((table.key, *table.columns))}",
-                where=f"--fps {fps}",
+                where=option("fps", fps),
                 fix="name the column with frames per second fps",
             )
-        return _checked_rates(table, f"--fps {fps}")
-    return checked_rate(fps, "--fps")
+        return _checked_rates(table, option("fps", fps))
+    return checked_rate(fps, "`fps=`")
 
 
 def is_number(text: str) -> bool:
@@ -228,7 +229,7 @@ def checked_rate(value: object, where: str) -> float:
             expected="a positive number of frames per second",
             found=str(value),
             where=where,
-            fix="give the frame rate of the video, such as --fps 30",
+            fix="give the frame rate of the video, such as `fps=30`",
         )
     return rate
 
@@ -268,6 +269,6 @@ def read_mapping(mapping: Mapping[str, Any] | str | Path | None) -> Mapping[str,
     raise InputError(
         expected="a JSON file with an object that says what the columns hold",
         found=reason,
-        where=f"--mapping {mapping}",
+        where=option("mapping", mapping),
         fix='write for example {"keypoints": ["nose", "tail"], "columns": "{keypoint}_{coord}"}',
     )

@@ -10,9 +10,9 @@ import xarray as xr
 
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import StoreLike
-from kpms_zarr.store.core.names import command
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.missing import is_missing, without_missing
+from kpms_zarr.store.wording import call
 
 PROBLEMS = ("missing", "low_confidence", "outlier")
 """What can be wrong with a keypoint in a frame."""
@@ -137,7 +137,7 @@ def open_quality(store: StoreLike) -> xr.Dataset:
             expected="the quality of the tracking, counted",
             found="a store in which it was not counted yet",
             where=os.fspath(store),
-            fix=f"run: {command('quality', store)}",
+            fix=f"run: {call('quality', store)}",
         )
     return access.dataset(store, layout.QUALITY)
 
@@ -179,6 +179,6 @@ def row_of(quality: xr.Dataset, session: str) -> int:
             expected="a session whose tracking was counted",
             found=f"{session!r}, which came later or is none",
             where="session",
-            fix="run kpms-zarr quality again",
+            fix="run `kpms_zarr.quality` again",
         )
     return names.index(session)

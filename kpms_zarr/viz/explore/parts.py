@@ -9,7 +9,7 @@ from typing import Any
 
 import panel as pn
 
-from kpms_zarr.store.core.names import command
+from kpms_zarr.store.core.commands import command, for_shell
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz.explore.state import State
 
@@ -18,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 
 def text(words: str) -> pn.viewable.Viewable:
     """A paragraph; what is in ``words`` is not taken for HTML."""
-    return pn.pane.HTML(f"<p>{html.escape(words)}</p>", sizing_mode="stretch_width")
+    return pn.pane.HTML(f"<p>{html.escape(for_shell(words))}</p>", sizing_mode="stretch_width")
 
 
 def heading(words: str, level: int = 2) -> pn.viewable.Viewable:
@@ -32,7 +32,7 @@ def empty(what: str, command: str = "") -> pn.viewable.Viewable:
     """What a page says where there is nothing to show yet, and what to run next."""
     code = f"<pre>{html.escape(command)}</pre>" if command else ""
     return pn.pane.HTML(
-        f'<div role="status" class="empty"><p>{html.escape(what)}</p>{code}</div>',
+        f'<div role="status" class="empty"><p>{html.escape(for_shell(what))}</p>{code}</div>',
         sizing_mode="stretch_width",
         stylesheets=[_EMPTY],
     )
@@ -45,9 +45,9 @@ def no_model(state: State) -> pn.viewable.Viewable:
         return empty(
             f"The model {state.model} has no labels yet: its fit runs, or was interrupted. "
             "The page Fit shows how it goes. To go on with an interrupted one:",
-            command("fit", store, "--model", state.model, "--resume"),
+            command("fit", store, model=state.model, resume=True),
         )
-    return empty("No model yet. Fit one:", command("fit", store, "--model", "first"))
+    return empty("No model yet. Fit one:", command("fit", store, model="first"))
 
 
 def guarded(build: Callable[..., Any]) -> Callable[..., Any]:

@@ -137,6 +137,6 @@ def _free_port(address: str, port: int) -> int:
                 expected="an address of this machine and a free port",
                 found=f"{error.strerror or error}",
                 where=f"{address}:{port}",
-                fix="name another with --port (0 = any free one) or --address",
+                fix="name another with `port=` (0 = any free one) or `address=`",
             ) from error
         return int(probe.getsockname()[1])

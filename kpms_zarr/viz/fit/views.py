@@ -188,7 +188,7 @@ def draw_course(course: Course) -> hv.Layout:
             expected="a committed sweep",
             found="none yet",
             where=f"the fit of {course.model!r}",
-            fix="wait for the first commit; --save-every sets how often one is made",
+            fix="wait for the first commit; `save_every=` sets how often one is made",
         )
     return draw_traces(course.data, course.rates, course.target)
 
@@ -232,7 +232,7 @@ def draw_course_durations(course: Course, store: StoreLike) -> hv.Overlay:
             expected="any bout",
             found="labels without",
             where=str(store),
-            fix="look at the tracking with kpms-zarr quality and fit again",
+            fix="look at the tracking with `kpms_zarr.quality` and fit again",
         )
     drawn = draw_durations(counts)
     if course.target is None:

@@ -38,7 +38,7 @@ class MovieFolder:
                 expected="a folder for the movies",
                 found="a file of that name",
                 where=str(path),
-                fix="name another folder behind --out",
+                fix="name another folder behind `out=`",
             )
         self._movies: dict[str, Any] = self._read()
 
@@ -58,7 +58,7 @@ class MovieFolder:
                 expected="a folder without movies, or with those of the same command",
                 found=f"{', '.join(others[:3])}{more}, made with other settings or elsewhere",
                 where=str(self.path),
-                fix="name another folder behind --out, or remove these files",
+                fix="name another folder behind `out=`, or remove these files",
             )
         what = "movie" if len(there) == 1 else "movies"
         return [f"{len(there)} {what} of the same command replaced"] if there else []

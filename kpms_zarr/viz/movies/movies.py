@@ -174,14 +174,14 @@ def _source(
             expected="positions in the picture of a camera, for movies from videos",
             found="3-D positions",
             where=str(study.store),
-            fix="leave --videos out: the keypoints are shown from above and from the side",
+            fix="leave `videos=` out: the keypoints are shown from above and from the side",
         )
     if overlay and not is_video:
         raise InputError(
             expected="videos on which the keypoints are drawn",
             found="none",
             where="overlay",
-            fix="add --videos, or --session NAME for a whole video with its keypoints",
+            fix="add `videos=`, or `session=` for a whole video with its keypoints",
         )
     reach = study.reach(look, examples)
     rates, counts = np.unique(study.labels["fps"].values, return_counts=True)
@@ -278,7 +278,7 @@ def _nothing_at_all(
         expected=problem.expected,
         found=f"{problem.found}{more}",
         where=problem.where if session in problem.where else f"session {session}, {problem.where}",
-        fix=f"{problem.fix}; without --videos the keypoints are shown",
+        fix=f"{problem.fix}; without `videos=` the keypoints are shown",
     )
 
 

@@ -246,7 +246,7 @@ def _require_flat(study: MovieStudy) -> None:
             expected="positions in the picture of a camera",
             found="3-D positions",
             where=str(study.store),
-            fix="make movies of the keypoints instead, without --session and --videos",
+            fix="make movies of the keypoints instead, without `session=` and `videos=`",
         )
 
 
@@ -263,7 +263,7 @@ def _frames(
             expected=f"a part of the {session.n_frames / session.fps:.1f} s of the session",
             found=f"{start:g} s to {'its end' if stop is None else f'{stop:g} s'}",
             where=f"session {session.name}",
-            fix="give --start and --stop in seconds of the session",
+            fix="give `start=` and `stop=` in seconds of the session",
         )
     return frames, Fraction(session.fps * speed / step).limit_denominator(1001)
 

@@ -10,12 +10,12 @@ import xarray as xr
 
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import StoreLike
-from kpms_zarr.store.core.names import command
 from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.core.schema import variable
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.model import models
 from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
+from kpms_zarr.store.wording import call
 from kpms_zarr.viz.movies.cells import reach_of
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.drawing import PAPER, Skeleton
@@ -226,8 +226,7 @@ class MovieStudy:
                 expected=f"syllables from 0 to {n_states - 1}",
                 found=", ".join(map(str, wrong)) or "none",
                 where="syllables",
-                fix="list them with: "
-                + command("summary", self.store, "--model", self.model, "--all"),
+                fix="list them with: " + call("summary", self.store, model=self.model),
             )
         return [int(state) for state in dict.fromkeys(syllables)]
 

@@ -12,7 +12,7 @@ import xarray as xr
 
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import Session, StoreLike
-from kpms_zarr.store.core.names import command, hint, match
+from kpms_zarr.store.core.names import hint, match
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.missing import is_missing, without_missing
@@ -20,6 +20,7 @@ from kpms_zarr.store.model import models
 from kpms_zarr.store.model.reconstruction import place_pose
 from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
 from kpms_zarr.store.study.settings import StudySettings
+from kpms_zarr.store.wording import call
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.guessing import drawn_settings
 from kpms_zarr.viz.video.video import video_frames, video_of
@@ -343,7 +344,7 @@ def _row(data: xr.Dataset, session: str | None, where: str) -> int:
         expected="the name of a session of the store" if real else "a session in the store",
         found=repr(session) if real else "none",
         where=where,
-        fix=f"{hint(str(session), names)}list them with: {command('info', where)}",
+        fix=f"{hint(str(session), names)}list them with: {call('info', where)}",
     )
 
 

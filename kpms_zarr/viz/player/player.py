@@ -228,7 +228,7 @@ def require_video(opened: OpenSession) -> str:
             found="none",
             where=f"session {opened.session.name}",
             fix="give it with a table of the columns session and video: "
-            "kpms-zarr annotate STORE table.csv",
+            "`kpms_zarr.annotate(STORE, 'table.csv')`",
         )
     return opened.video
 

@@ -11,10 +11,10 @@ from bokeh.models import PrintfTickFormatter
 
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import StoreLike
-from kpms_zarr.store.core.names import command
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model import models
 from kpms_zarr.store.study.settings import StudySettings
+from kpms_zarr.store.wording import call
 from kpms_zarr.viz.pose.data import Scores, groups, sample_scores
 from kpms_zarr.viz.shared import reading, skeletons
 from kpms_zarr.viz.shared.guessing import drawn_settings
@@ -40,7 +40,7 @@ def open_pca(store: StoreLike) -> xr.Dataset:
             expected="principal components of the pose",
             found="a store without",
             where=os.fspath(store),
-            fix=f"run: {command('pca', store)}",
+            fix=f"run: {call('pca', store)}",
         )
     return access.dataset(store, layout.PCA)
 

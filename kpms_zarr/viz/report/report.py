@@ -103,7 +103,7 @@ def _check_place(path: Path) -> None:
             expected="a folder that exists",
             found="no such folder",
             where=str(path.parent),
-            fix="make the folder first, or name another place with out (--out)",
+            fix="make the folder first, or name another place with `out=`",
         )
 
 

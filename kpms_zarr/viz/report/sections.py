@@ -313,7 +313,7 @@ def _tracking(store: StoreLike) -> list[Section]:
             "Share of the frames in which a keypoint is missing, of low confidence, or jumps away "
             f"from where it was (outliers); up to {_MAX_QUALITY_SESSIONS} sessions, the worst "
             "first. A column that is dark everywhere is a keypoint to leave out of the fit "
-            "(--use-keypoints), a dark row a session to look at.",
+            "(setting use_keypoints), a dark row a session to look at.",
             "Heat maps, sessions by keypoints, of missing, low-confidence and outlying frames.",
             partial(_quality, store),
             "grid",

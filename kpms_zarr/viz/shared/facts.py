@@ -14,6 +14,7 @@ import xarray as xr
 
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.core.provenance import package_version, provenance_of
 from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.errors import InputError
@@ -122,14 +123,15 @@ def facts(store: StoreLike, model: str, version: str) -> Facts:
 def why_not(error: reading.MissingData) -> str:
     """One line for a view that cannot be drawn, without the place of the store."""
     problem = error.problems[0]
-    return f"Left out: this is {problem.found} {problem.expected}. To have it, {problem.fix}."
+    words = f"Left out: this is {problem.found} {problem.expected}. To have it, {problem.fix}."
+    return for_shell(words)
 
 
 def what_first(error: InputError, store: StoreLike) -> str:
     """One line for a view that another command must come before, without the place of the store."""
     problem = error.problems[0]
     words = f"Left out: it needs {problem.expected}; found {problem.found}. {problem.fix}"
-    return words.replace(os.fspath(store), store_name(store))
+    return for_shell(words.replace(os.fspath(store), store_name(store)))
 
 
 def _numbers(labels: xr.Dataset, table: Table | None, parameters: xr.Dataset) -> dict[str, str]:

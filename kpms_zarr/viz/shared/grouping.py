@@ -68,7 +68,7 @@ def groups_of(names: Sequence[str], table: xr.Dataset, by: str) -> list[str]:
             expected=f"a coordinate of the sessions: {known}",
             found=repr(by),
             where="by",
-            fix="choose one of them, or add it with: kpms-zarr annotate STORE FILE.csv",
+            fix="choose one of them, or add it with: `kpms_zarr.annotate(STORE, 'FILE.csv')`",
         )
     keys = map(str, table["session"].values)
     value = dict(zip(keys, map(_text, table[by].values), strict=True))

@@ -17,8 +17,8 @@ from kpms_zarr.store.study.settings import StudySettings, read_settings
 from kpms_zarr.store.study.tracking import read_tracked
 
 GUESSED = (
-    "The lines between keypoints are guessed from the typical pose; give your own to "
-    "kpms-zarr ingest (--skeleton nose-neck,neck-tailbase)."
+    "The lines between keypoints are guessed from the typical pose; give your own as "
+    "skeleton to ingest, such as nose-neck,neck-tailbase."
 )
 _MOST_SESSIONS = 8
 """The first ones of a store, so that lines stay when sessions are added."""

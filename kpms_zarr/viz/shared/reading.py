@@ -195,7 +195,7 @@ def require_bouts(labels: xr.Dataset, store: StoreLike) -> None:
             expected="any syllable",
             found="a version of the labels without",
             where=str(store),
-            fix="look at the tracking with kpms-zarr quality and fit again",
+            fix="look at the tracking with `kpms_zarr.quality` and fit again",
         )
 
 

@@ -103,7 +103,7 @@ def count_transitions(
             expected="any syllable",
             found="sessions without",
             where=str(store),
-            fix="choose other sessions, or look at the tracking with kpms-zarr quality",
+            fix="choose other sessions, or look at the tracking with `kpms_zarr.quality`",
         )
     return found
 
@@ -118,7 +118,7 @@ def _labelled(store: StoreLike, labels: xr.Dataset, selectors: Sequence[str]) ->
             expected="sessions with labels",
             found=f"{len(chosen)} without",
             where="sessions",
-            fix="label them with kpms-zarr apply, or choose others",
+            fix="label them with `kpms_zarr.apply`, or choose others",
         )
     return names
 

@@ -184,7 +184,7 @@ def confidences(
             expected="histograms of the confidences",
             found="a count by an earlier release, which made none",
             where="quality",
-            fix="run kpms-zarr quality again",
+            fix="run `kpms_zarr.quality` again",
         )
     names = [str(name) for name in quality["keypoint"].values]
     count = quality["confidence_count"].values

@@ -180,6 +180,6 @@ def _session(store: StoreLike, name: str) -> Session:
             expected=f"a session of the store, such as {next(iter(found), '-')}",
             found=repr(name),
             where="session",
-            fix="list them with: kpms-zarr info STORE",
+            fix="list them with: `kpms_zarr.info(STORE)`",
         )
     return found[name]

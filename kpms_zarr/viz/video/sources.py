@@ -14,6 +14,7 @@ from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.matching import Named
 from kpms_zarr.store.study.tables import Table, read_table
+from kpms_zarr.store.wording import option
 from kpms_zarr.viz.video.video import (
     VideoPool,
     VideoReader,
@@ -83,11 +84,11 @@ class SessionVideos:
             raise InputError(
                 expected="a folder of videos, or a csv table with a column video",
                 found="nothing there",
-                where=f"--videos {os.fspath(videos)}",
+                where=option("videos", videos),
                 fix="check the path; without one, the paths in the store are used",
             )
         else:
-            table = _with_videos(read_table(os.fspath(videos), "--videos"))
+            table = _with_videos(read_table(os.fspath(videos), "`videos=`"))
             names = [
                 Named(name, *(self._text(one, row) for one in ("recording", "source", "video")))
                 for name, row in self._rows.items()
@@ -132,8 +133,8 @@ class SessionVideos:
                 expected="the path of its video",
                 found="none",
                 where=f"session {session}",
-                fix="write it into the store (kpms-zarr annotate STORE FILE.csv with a column "
-                "video), or name a folder or a table behind --videos",
+                fix="write it into the store (`kpms_zarr.annotate(STORE, 'FILE.csv')` with a "
+                "column video), or name a folder or a table behind `videos=`",
             )
         reader = self._pool.open(path)
         if session not in self._checked:
@@ -165,7 +166,7 @@ class SessionVideos:
         if np.isfinite(reader.fps) and abs(reader.fps / known - 1) > 0.05:
             self.notes.append(
                 f"{session}: its video has {reader.fps:.4g} frames per second, the store says "
-                f"{known:.4g}; kpms-zarr annotate sets fps"
+                f"{known:.4g}; `kpms_zarr.annotate` sets fps"
             )
 
     def _text(self, name: str, row: int) -> str:
@@ -178,7 +179,7 @@ def _with_videos(table: Table) -> Table:
     raise InputError(
         expected="a column named video, with the paths",
         found=f"the columns {', '.join((table.key, *table.columns))}",
-        where=f"--videos {table.path}",
+        where=option("videos", table.path),
         fix="name the column with the paths of the videos video",
     )
 

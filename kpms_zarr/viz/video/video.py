@@ -85,8 +85,8 @@ def check_length(reader: VideoReader, n_frames: int) -> None:
             expected=f"a video of at least {n_frames:,} frames, as the session needs",
             found=f"{reader.n_frames:,} frames",
             where=reader.path,
-            fix="name the video that was tracked (kpms-zarr annotate STORE FILE.csv with a column "
-            "video), not one that was cut or encoded again",
+            fix="name the video that was tracked (`kpms_zarr.annotate(STORE, 'FILE.csv')` with a "
+            "column video), not one that was cut or encoded again",
         )
 
 

@@ -97,7 +97,7 @@ def no_confidence(found, wanted, real):
 
 def numbered(found):
     assert found.keypoints == tuple(f"keypoint_{k}" for k in range(len(found.keypoints)))
-    assert "--keypoint-names" in found.notes
+    assert "`keypoint_names=`" in found.notes
 
 
 def p_max(mean, first):

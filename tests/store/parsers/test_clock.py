@@ -85,7 +85,7 @@ def test_times_that_cannot_be__are_refused(times, found):
     with pytest.raises(InputError) as error:
         timing(times)
     assert (found or "in no unit is such a rate") in str(error.value)
-    assert "--time-unit rows" in str(error.value)
+    assert "`time_unit='rows'`" in str(error.value)
 
 
 @pytest.mark.parametrize("times", [[], [3.0]])

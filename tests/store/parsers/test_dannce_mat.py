@@ -86,7 +86,7 @@ def test_real_file__confidence_is_p_max(real):
     assert np.mean(confidence, dtype=float) == pytest.approx(0.070, abs=5e-4)
     assert confidence[0, :2].tolist() == np.float32([0.08890407, 0.27471617]).tolist()
     assert "median 0.026" in found.header.notes[1]
-    assert "--confidence-threshold" in found.header.notes[1]
+    assert "`confidence_threshold=`" in found.header.notes[1]
     assert real.load(PARSER, MOCAP).confidence == {}
 
 
@@ -104,7 +104,7 @@ def test_real_file__names_can_be_given(real):
     header = real.load(PARSER, MOCAP, ReadOptions(keypoint_names=names)).header
     assert header.tracks[0].keypoints == names
     assert header.notes == ("no `p_max`: read without confidence",)
-    with pytest.raises(InputError, match=r"23 names.*found 2 in --keypoint-names"):
+    with pytest.raises(InputError, match=r"23 names.*found 2 in `keypoint_names=`"):
         real.load(PARSER, MOCAP, ReadOptions(keypoint_names=("a", "b")))
 
 

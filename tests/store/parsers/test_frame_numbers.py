@@ -266,7 +266,7 @@ def test_frame_numbers__that_contradict_the_order_are_refused(format, pattern, a
             read(path, unit)
         as_rows = read(path, "rows")
     assert f"frame {numbers[at]} in the row after frame {numbers[at - 1]}" in str(error.value)
-    assert "--time-unit rows" in str(error.value)
+    assert "`time_unit='rows'`" in str(error.value)
     assert as_rows.row.tolist() == [*range(len(numbers))]
 
 
@@ -329,7 +329,7 @@ def test_a_corrupt_number__ends_in_a_message(tmp_path, number):
     for how in ({}, {"max_gap": 2**45}):
         with pytest.raises(InputError) as error:
             kpms_zarr.ingest(tmp_path / "x.zarr", path, **how)
-        assert "--time-unit rows" in str(error.value)
+        assert "`time_unit='rows'`" in str(error.value)
     assert not (tmp_path / "x.zarr").exists()
 
 
@@ -341,8 +341,8 @@ def test_a_long_gap__is_refused_unless_a_person_allows_it(tmp_path):
         error.value
     )
     assert "after frame 49" in str(error.value)
-    assert "--max-gap 1200s" in str(error.value)
-    assert "--trim :50" in str(error.value)
+    assert "`max_gap='1200s'`" in str(error.value)
+    assert "`trim=':50'`" in str(error.value)
     kpms_zarr.ingest(tmp_path / "a.zarr", path, fps=30, max_gap="1200s")
     facts, x = stored(tmp_path / "a.zarr")
     assert facts == (0, 1, 36_100, 30.0)
@@ -371,10 +371,9 @@ def test_gaps__go_together_with_trim_and_downsample(tmp_path, gap):
     np.testing.assert_array_equal(numbers[x[there].astype(int) - 1], video[there])
 
 
-@pytest.mark.parametrize(("unit", "value"), [("--time-unit", "weeks"), ("--max-gap", "long")])
-def test_options__are_checked(tmp_path, unit, value):
-    name = unit.strip("-").replace("-", "_")
-    with pytest.raises(InputError, match=unit):
+@pytest.mark.parametrize(("name", "value"), [("time_unit", "weeks"), ("max_gap", "long")])
+def test_options__are_checked(tmp_path, name, value):
+    with pytest.raises(InputError, match=f"{name}="):
         kpms_zarr.ingest(tmp_path / "x.zarr", dlc_csv(tmp_path, range(5)), **{name: value})
 
 
@@ -431,7 +430,7 @@ def test_fps_in_a_file__that_no_camera_has_is_a_question(tmp_path, fps, likely):
     path = of("nwb").write_nwb(tmp_path / "x.nwb", {"p": of("nwb").some_poses()}, rate=fps)
     with pytest.raises(InputError, match="as cameras take them") as error:
         kpms_zarr.ingest(tmp_path / "x.zarr", path)
-    assert f"--fps {likely}" in str(error.value)
+    assert f"`fps={likely}`" in str(error.value)
     assert kpms_zarr.ingest(tmp_path / "x.zarr", path, fps=fps).added == ("x",)
     assert stored(tmp_path / "x.zarr")[0][3] == fps
 
@@ -441,15 +440,15 @@ def test_fps_in_a_file__that_no_camera_has_is_a_question(tmp_path, fps, likely):
 def test_fps_by_a_person__that_no_camera_has_is_a_warning(tmp_path, fps, likely, how):
     path = dlc_csv(tmp_path, range(9))
     result = kpms_zarr.ingest(tmp_path / "x.zarr", path, fps=fps if how == "number" else {"x": fps})
-    (note,) = [note for note in result.notes if "--fps" in note]
+    (note,) = [note for note in result.notes if "`fps=" in note]
     assert f"did you mean {likely}?" in note
 
 
 def test_fps_by_a_person__goes_before_that_of_the_file_and_says_so(tmp_path):
     path = of("nwb").write_nwb(tmp_path / "x.nwb", {"p": of("nwb").some_poses()}, rate=30.0)
     notes = kpms_zarr.ingest(tmp_path / "x.zarr", path, fps=60).notes
-    assert "x: --fps 60 is taken, though the file says 30 frames per second" in notes
-    assert not any("--fps" in n for n in kpms_zarr.ingest(tmp_path / "y.zarr", path, fps=30).notes)
+    assert "x: `fps=60` is taken, though the file says 30 frames per second" in notes
+    assert not any("`fps=" in n for n in kpms_zarr.ingest(tmp_path / "y.zarr", path, fps=30).notes)
 
 
 # --- the cases that were reported ------------------------------------------------------------

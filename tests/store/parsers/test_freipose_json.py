@@ -98,8 +98,8 @@ def test_names__are_numbers_with_a_note_unless_given(tmp_path):
     path = write(tmp_path / "a.json", frames_of(numbers(4)))
     header = PARSER.inspect(path)
     assert header.tracks[0].keypoints == ("keypoint_0", "keypoint_1", "keypoint_2")
-    assert "`keypoint_0` to `keypoint_2`; name them with --keypoint-names" in header.notes[0]
-    with pytest.raises(InputError, match=r"3 names.*found 2 in --keypoint-names"):
+    assert "`keypoint_0` to `keypoint_2`; name them with `keypoint_names=`" in header.notes[0]
+    with pytest.raises(InputError, match=r"3 names.*found 2 in `keypoint_names=`"):
         PARSER.inspect(path, ReadOptions(keypoint_names=("a", "b")))
 
 

@@ -201,7 +201,7 @@ def test_keypoints_without_names__can_be_named(tmp_path, load):
     assert load(PARSER, path).header.tracks[0].keypoints[0] == "keypoint_0"
     named = load(PARSER, path, ReadOptions(keypoint_names=("a", "b", "c")))
     assert named.header.tracks[0].keypoints == ("a", "b", "c")
-    with pytest.raises(InputError, match="--keypoint-names"):
+    with pytest.raises(InputError, match="keypoint_names="):
         PARSER.inspect(path, ReadOptions(keypoint_names=("a", "b")))
 
 

@@ -46,7 +46,7 @@ def test_real_file__agrees_with_expected(real):
     assert PARSER.sniff(real.folder / name) is not None
     assert header.space == ("x", "y", "z")
     assert header.tracks[0].keypoints == tuple(f"keypoint_{i}" for i in range(15))
-    assert any("--keypoint-names" in note for note in header.notes)
+    assert any("`keypoint_names=`" in note for note in header.notes)
     assert any("confidence" in note for note in header.notes)
 
 
@@ -101,9 +101,9 @@ def test_track_without_positions__is_left_out_with_a_note(tmp_path, load):
 def test_wrong_names__are_refused(tmp_path, names):
     path = write(tmp_path / "a.h5", random_position(4, 1, 2))
     options = replace(NO_OPTIONS, keypoint_names=names)
-    with pytest.raises(InputError, match="--keypoint-names"):
+    with pytest.raises(InputError, match="keypoint_names="):
         PARSER.inspect(path, options)
-    with pytest.raises(InputError, match="--keypoint-names"):
+    with pytest.raises(InputError, match="keypoint_names="):
         next(PARSER.read(path, 10, options))
 
 

@@ -333,7 +333,7 @@ def test_unclear_columns__are_answered_with_a_mapping_that_works(tmp_path, load,
     path.write_text(f"{header}\n{','.join('1234'[: header.count(',') + 1])}\n")
     message = refused(path)
     assert json.dumps(example) in message
-    assert "--mapping" in message
+    assert "`mapping=`" in message
     assert load(PARSER, path, ReadOptions(mapping=example)).position["x"].shape == (1, 1, 2)
 
 

@@ -197,7 +197,7 @@ def _choose(file: h5py.File, path: Path) -> tuple[_Table, tuple[str, ...]]:
             expected="a pandas table with DeepLabCut's columns",
             found=f"an HDF5 file with {some([text(key) for key in file]) or 'nothing in it'}",
             where=str(path),
-            fix="check that DeepLabCut wrote this file, or name its format with --format",
+            fix="check that DeepLabCut wrote this file, or name its format with `format=`",
         )
     same = all(t.columns == tables[0].columns and t.n_frames == tables[0].n_frames for t in tables)
     known = [table for key in _DLC_KEYS for table in tables if table.key == key]

@@ -86,7 +86,7 @@ def _together(fps: float, first: float, timing: Timing, where: str) -> Timing:
             "attribute `fps`",
             where=where,
             fix="correct one of them, ds.attrs['fps'] or ds.assign_coords(time=...); or "
-            "--time-unit rows takes the rows as consecutive frames, --fps their rate",
+            "`time_unit='rows'` takes the rows as consecutive frames, `fps=` their rate",
         )
     notes = timing.notes
     if step > 1:

@@ -123,7 +123,7 @@ def _inspect(file: h5py.File, path: Path) -> _Layout:
             expected="at least one PoseEstimation (of the NWB extension ndx-pose)",
             found=f"an HDF5 file with {some([text(key) for key in file]) or 'nothing in it'}",
             where=where,
-            fix="check that poses were written to this file, or name its format with --format",
+            fix="check that poses were written to this file, or name its format with `format=`",
         )
     problems: list[Problem] = []
     poses, empty = [], []

@@ -70,7 +70,7 @@ def _inspect(file: h5py.File, path: Path, options: ReadOptions) -> tuple[FileHea
     keys = individuals(int(tracks.shape[1]))
     grid = Grid(tracks, _AXES, None, {key: i for i, key in enumerate(keys)})
     given = wrong_names(
-        options.keypoint_names, "--keypoint-names", "name every keypoint differently"
+        options.keypoint_names, "`keypoint_names=`", "name every keypoint differently"
     )
     problems = [*given, *grid.problems(where)]
     if problems:

@@ -333,7 +333,7 @@ def _check_types(file: Any, path: Path, numeric: Sequence[int], textual: Sequenc
             expected="columns of numbers for coordinates, of text for names",
             found=some(wrong),
             where=str(path),
-            fix="name other columns with --mapping, or convert these",
+            fix="name other columns with `mapping=`, or convert these",
         )
 
 

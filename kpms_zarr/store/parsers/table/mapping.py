@@ -184,7 +184,7 @@ def columns_of(names: Sequence[str], mapping: Mapping[str, Any] | None, where: s
                 found=f"the columns {some(list(names), 12)}",
                 where=where,
                 fix=f"write which columns hold what to a JSON file, such as "
-                f"{example(names)}, and name it with --mapping",
+                f"{example(names)}, and name it with `mapping=`",
             )
     kind = _kind(mapping, names, where)
     problems = [*_wrong_keys(mapping, kind), *_wrong_values(mapping)]
@@ -238,7 +238,7 @@ def _kind(mapping: Mapping[str, Any], names: Sequence[str], where: str) -> str:
         expected="a mapping with one of the keys pattern, keypoints (columns for each keypoint), "
         "keypoint (a row for each keypoint)",
         found=" and ".join([found, *hints]),
-        where="--mapping",
+        where="`mapping=`",
         fix=f"write, for example, {example(names)} ({where})",
     )
 
@@ -249,7 +249,7 @@ def _wrong_keys(mapping: Mapping[str, Any], kind: str) -> Iterator[Problem]:
             yield Problem(
                 f"keys {', '.join(_KEYS[kind])} beside `{kind}`",
                 f"`{key}`{_near(str(key), _KEYS[kind])}",
-                "--mapping",
+                "`mapping=`",
                 "correct this key, or take it away",
             )
     needed: tuple[str, ...] = ("x", "y", "frame") if kind == "keypoint" else ()
@@ -258,7 +258,7 @@ def _wrong_keys(mapping: Mapping[str, Any], kind: str) -> Iterator[Problem]:
         if key not in mapping:
             fix = "name the column, as rows are put together by the number of their frame"
             fix = fix if key == "frame" else f"name the column of {key}"
-            yield Problem(f"`{key}`", "none", "--mapping", fix)
+            yield Problem(f"`{key}`", "none", "`mapping=`", fix)
 
 
 def _wrong_values(mapping: Mapping[str, Any]) -> Iterator[Problem]:
@@ -297,7 +297,7 @@ def _wrong_values(mapping: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _wrong(expected: str, found: object, key: str) -> Problem:
-    return Problem(expected, f"{found!r:.80}", f"--mapping, {key}", f"such as {_EXAMPLES}")
+    return Problem(expected, f"{found!r:.80}", f"`mapping=`, {key}", f"such as {_EXAMPLES}")
 
 
 def _is_texts(value: object) -> bool:
@@ -308,7 +308,7 @@ def _wrong_slots(slots: _Slots, kind: str, mapping: Mapping[str, Any]) -> Iterat
     fix = "correct the pattern, or name the columns of each keypoint with `keypoints`"
     if not slots:
         found = f"none like {mapping['pattern']!r}"
-        yield Problem("columns of keypoints", found, "--mapping, pattern", fix)
+        yield Problem("columns of keypoints", found, "`mapping=`, pattern", fix)
     space = _space(slots)
     lacking = [
         f"{' '.join(filter(None, slot))} without {axis}"
@@ -318,7 +318,7 @@ def _wrong_slots(slots: _Slots, kind: str, mapping: Mapping[str, Any]) -> Iterat
     ]
     if lacking:
         wanted = f"columns {', '.join(space)} for every keypoint"
-        yield Problem(wanted, some(lacking), f"--mapping, {kind}", fix)
+        yield Problem(wanted, some(lacking), f"`mapping=`, {kind}", fix)
 
 
 def _wrong_columns(
@@ -331,11 +331,11 @@ def _wrong_columns(
     if absent:
         found = ", ".join(f"no `{shortened(n)}`{_near(n, names)}" for n in absent[:5])
         fix = f"use names of columns of the table: {some(list(names), 12)}"
-        yield Problem("columns that the table has", found, "--mapping", fix)
+        yield Problem("columns that the table has", found, "`mapping=`", fix)
     doubled = [n for n in n_wanted if n_there[n] > 1 or n_wanted[n] > 1]
     if doubled:
         fix = "give every column a name of its own, and name each once"
-        yield Problem("one column for each name", f"{some(doubled)} twice", "--mapping", fix)
+        yield Problem("one column for each name", f"{some(doubled)} twice", "`mapping=`", fix)
 
 
 # ------------------------------------------------------------------ finding

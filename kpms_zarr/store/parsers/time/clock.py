@@ -18,12 +18,13 @@ from kpms_zarr.store.parsers.time.stamps import (
     is_plausible,
     likely_unit,
 )
+from kpms_zarr.store.wording import option
 
 AUTO, FRAMES, ROWS = "auto", "frames", "rows"
 TIME_UNITS = (AUTO, *UNIT_NAMES, FRAMES, ROWS)
 """What ``--time-unit`` may say."""
 
-_AS_ROWS = f"--time-unit {ROWS} takes the rows as consecutive frames, whatever {{}} say"
+_AS_ROWS = f"{option('time_unit', ROWS)} takes the rows as consecutive frames, whatever {{}} say"
 # Numbers that are looked at together at first, so that the usual step is known.
 _AT_FIRST = 4097
 # Whole time stamps so far apart are milliseconds rather than every so manieth frame.
@@ -222,8 +223,8 @@ class Clock:
             expected=f"{self._source} that number the frames: whole numbers, evenly apart",
             found=found,
             where=self._where,
-            fix=f"correct them, or split the file where they change; --time-unit ms (or s) if they "
-            f"are times; {_AS_ROWS.format(self._source)}",
+            fix=f"correct them, or split the file where they change; `time_unit='ms'` (or s) if "
+            f"they are times; {_AS_ROWS.format(self._source)}",
         )
 
     def _row(self, row: int) -> str:
@@ -249,7 +250,7 @@ class Clock:
         return (
             f"{self._source} count from {first:g} in steps of {step:.6g}, and the file does not "
             f"say of what (frames; or milliseconds, which would be {1000 / step:.4g} frames per "
-            "second): no frame rate taken from them, so say it with --time-unit frames or ms, or "
+            "second): no frame rate taken from them, so say it with `time_unit='frames'` or ms, or "
             "give the fps of these rows"
         )
 
@@ -271,7 +272,8 @@ class Clock:
         return unit, (
             f"{self._source} are {step:.6g} apart"
             + (f"{wrong}second" if unit != said else "")
-            + f": read as {UNIT_NAMES[unit]}, {fps:g} frames per second (--time-unit says another)",
+            + f": read as {UNIT_NAMES[unit]}, {fps:g} frames per second (`time_unit=` says "
+            "another)",
         )
 
     def _no_times(self) -> InputError:
@@ -280,7 +282,7 @@ class Clock:
             expected=f"{SLOWEST:g} to {FASTEST:,.0f} frames per second, as cameras take them",
             found=f"{self._source} that are {step:.6g} apart, which in no unit is such a rate",
             where=self._where,
-            fix=f"correct them, or say what they are: --time-unit {' or '.join(UNIT_NAMES)}; "
+            fix=f"correct them, or say what they are: `time_unit=` {' or '.join(UNIT_NAMES)}; "
             f"{_AS_ROWS.format(self._source)}",
         )
 

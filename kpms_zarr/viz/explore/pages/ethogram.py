@@ -11,7 +11,7 @@ import panel as pn
 import xarray as xr
 
 from kpms_zarr.store.core.access import Session
-from kpms_zarr.store.core.names import command
+from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.core.schema import KEYPOINTS
 from kpms_zarr.store.model.levels import open_levels
 from kpms_zarr.store.model.syllable_names import SyllableNames
@@ -122,7 +122,7 @@ class _Page:
             return parts.empty(
                 f"{state.session or 'No session'} has no labels of this model. To label all that "
                 "have none:",
-                command("apply", state.study.store, "--model", state.model),
+                command("apply", state.study.store, model=state.model),
             )
         start, stop = state.span
         image, view = strip(

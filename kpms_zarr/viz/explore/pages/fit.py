@@ -13,7 +13,7 @@ import holoviews as hv
 import numpy as np
 import panel as pn
 
-from kpms_zarr.store.core.names import command
+from kpms_zarr.store.core.commands import command
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.fit import views as fit_views
@@ -109,7 +109,7 @@ class _Page:
         return _status_html(
             f"{course.model}: interrupted",
             f"{done} Nothing of them is lost. To go on:",
-            command("fit", store, "--model", course.model, "--resume"),
+            command("fit", store, model=course.model, resume=True),
         )
 
     # -------------------------------------------------------------- views

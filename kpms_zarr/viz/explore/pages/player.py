@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import panel as pn
 
-from kpms_zarr.store.core.names import command
+from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.arena import Arena
@@ -392,7 +392,7 @@ def _model_note(state: State, opened: OpenSession) -> list[pn.viewable.Viewable]
         return [
             parts.empty(
                 f"The model {state.model} has not labelled this session. To have it labelled:",
-                command("apply", state.study.store, "--model", state.model),
+                command("apply", state.study.store, model=state.model),
             )
         ]
     return []

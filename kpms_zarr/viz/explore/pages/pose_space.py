@@ -6,7 +6,7 @@ from typing import Any
 
 import panel as pn
 
-from kpms_zarr.store.core.names import command
+from kpms_zarr.store.core.commands import command
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.pose import views
@@ -24,7 +24,7 @@ _HOW_TO_READ_SCREE = (
     "Poses are centred, turned so that the animal faces right, and described by principal "
     "components. Bars: the share of the variance of each component. Line: the share of all up to "
     "it. A fit of all keypoints takes the components left of the dashed line, unless told "
-    "otherwise with --latent-dim."
+    "otherwise by the setting latent_dim."
 )
 _HOW_TO_READ_COMPONENTS = (
     "What each component does to the mean pose (grey): two standard deviations less in blue, two "
@@ -79,7 +79,7 @@ def _components(state: State) -> Any:
     data = state.study.pca()
     if data is None:
         return parts.empty(
-            "No principal components yet:", command("pca", state.study.store, "--variance", "0.9")
+            "No principal components yet:", command("pca", state.study.store, variance=0.9)
         )
     scree = pn.pane.HoloViews(
         views.draw_scree(data), sizing_mode="stretch_width", linked_axes=False

@@ -9,7 +9,7 @@ import holoviews as hv
 import numpy as np
 import panel as pn
 
-from kpms_zarr.store.core.names import command
+from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.study.tracking import PROBLEMS
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State

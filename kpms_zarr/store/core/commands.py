@@ -1,0 +1,97 @@
+"""Messages and commands for who types them: arguments of Python as options of the command line.
+
+``--max-gap 10s`` is made of `` `max_gap='10s'` ``, and ``kpms-zarr pca study.zarr`` of
+`` `kpms_zarr.pca('study.zarr')` ``. The command line does so with all that it prints; nothing else
+has to know how an option is spelled.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from kpms_zarr.store.core.names import joined
+from kpms_zarr.store.wording import Stand, call
+
+_MARK = re.compile(r"`(?:(?P<name>[a-z][a-z_]*)=|(?P<help>help\()?kpms_zarr\.)(?P<rest>[^`\n]*)`")
+
+
+def command(verb: str, *arguments: object, **options: object) -> str:
+    """The same for a page with commands to copy into a shell: ``kpms-zarr fit study.zarr ...``."""
+    return for_shell(call(verb, *arguments, **options))
+
+
+def for_shell(text: str) -> str:
+    """A message with options and commands in place of arguments and calls."""
+    return _MARK.sub(_translated, text) if "`" in text else text
+
+
+def _translated(mark: re.Match[str]) -> str:
+    name, rest = mark["name"], mark["rest"]
+    try:
+        if mark["help"]:
+            return f"kpms-zarr {rest.rstrip(')')} --help"
+        if name is None:
+            return _command(ast.parse(rest, mode="eval").body)
+        return " ".join(_option(name, ast.literal_eval(rest))) if rest else _spelled(name)
+    except (SyntaxError, ValueError):  # somebody's own text that only looks like it
+        return mark[0]
+
+
+def _command(found: ast.expr) -> str:
+    if isinstance(found, ast.Name):
+        return f"kpms-zarr {found.id}"
+    if not isinstance(found, ast.Call) or not isinstance(found.func, ast.Name):
+        raise ValueError
+    verb = found.func.id
+    words = [word for argument in found.args for word in _words(argument)]
+    return " ".join(["kpms-zarr", verb, *words, *_options(found)])
+
+
+def _options(found: ast.Call) -> Iterator[str]:
+    for keyword in found.keywords:
+        if isinstance(keyword.value, ast.Call):  # settings: their own names are the options
+            yield from _options(keyword.value)
+        else:
+            yield from _option(str(keyword.arg), _value(keyword.value))
+
+
+def _words(argument: ast.expr) -> Iterator[str]:
+    """An argument by position; a name in capitals stands for what a person puts there."""
+    value = _value(argument)
+    for one in value if isinstance(value, list) else [value]:
+        yield shlex.quote(str(one)) if not isinstance(one, Stand) else one
+
+
+def _value(found: ast.expr) -> Any:
+    if isinstance(found, ast.Name):
+        return Stand(found.id)
+    if isinstance(found, ast.List):
+        values = [_value(one) for one in found.elts if not _is_more(one)]
+        if any(map(_is_more, found.elts)) and values:
+            values[-1] = Stand(f"{values[-1]}...")
+        return values
+    return ast.literal_eval(found)
+
+
+def _is_more(found: ast.expr) -> bool:
+    return isinstance(found, ast.Constant) and found.value is Ellipsis
+
+
+def _spelled(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _option(name: str, value: Any) -> list[str]:
+    """An option and its value as words, quoted for a shell."""
+    if isinstance(value, bool):
+        return [_spelled(name if value else f"no_{name}")]
+    if isinstance(value, Stand):
+        return [_spelled(name), value]
+    text = joined(value) if isinstance(value, list) else "none" if value is None else str(value)
+    if text.startswith("-"):
+        return [f"{_spelled(name)}={shlex.quote(text)}"]
+    return [_spelled(name), shlex.quote(text)]

@@ -1,0 +1,41 @@
+"""Names of arguments in messages, written as a Python caller knows them.
+
+A message says `` `max_gap='10s'` ``, `` `max_gap=` `` or `` `kpms_zarr.pca('study.zarr')` ``; who
+types commands is shown what :func:`kpms_zarr.store.core.commands.for_shell` makes of it.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class Stand(str):
+    """A name in capitals for what a person puts there: written without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+STORE = Stand("STORE")
+
+
+def option(name: str, value: object) -> str:
+    """An argument and its value, as they are written in Python: `` `keypoints=['a b', 'c']` ``."""
+    return f"`{name}={_literal(value)}`"
+
+
+def call(verb: str, *arguments: object, **options: object) -> str:
+    """A call of a public function: `` `kpms_zarr.fit('study.zarr', model='m')` ``."""
+    parts = [_literal(value) for value in arguments]
+    parts += [f"{name}={_literal(value)}" for name, value in options.items()]
+    return f"`kpms_zarr.{verb}({', '.join(parts)})`"
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, tuple):
+        value = list(value)
+    return repr(value).replace("`", r"\x60")
