@@ -39,8 +39,8 @@ from kpms_zarr.compute.sampler.full_tile import (
     sample_full_tile,
 )
 from kpms_zarr.compute.sampler.segments import Tile, TileShape
-from kpms_zarr.compute.sampler.stream import Flight, gather, gather_labels, in_flight, scatter_all
-from kpms_zarr.compute.sampler.sweep import Sampler
+from kpms_zarr.compute.sampler.stream import Pipeline, gather, gather_labels, in_flight, scatter_all
+from kpms_zarr.compute.sampler.sweep import Sweeper
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
@@ -285,12 +285,11 @@ def certainty(store: Path, plan: Plan) -> float:
             rows = slice(first, first + session.n_frames)
             chain.latent[rows] = one["latent"].values[: session.n_frames]
             chain.syllable[rows] = one["syllable"].values[: session.n_frames]
-        sampler = Sampler(
-            chain, n_states=N, segment_frames=plan.n_segment_frames, seed=0, precision="float32",
-            flight=Flight(plan.tiles_in_flight),
+        sweeper = Sweeper(
+            chain=chain, n_states=N, seed=0, pipeline=Pipeline(plan.tiles_in_flight),
             shape=TileShape(plan.n_segments, plan.n_segment_frames),
         )  # fmt: skip
-        return best_of(lambda: list(LabelCertainty(sampler, start.parameters)), 3)
+        return best_of(lambda: list(LabelCertainty(sweeper, start.parameters)), 3)
 
 
 def machine_limits() -> tuple[float, float]:

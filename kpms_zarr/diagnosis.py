@@ -573,7 +573,7 @@ def _round_seconds(tile: _Tile, threads: int, seconds: float) -> float:
 
 
 def _ar_tile() -> _Tile:
-    from kpms_zarr.compute.sampler.sweep import sample_tile
+    from kpms_zarr.compute.sampler.ar_model import sample_tile
 
     tables, tile = _made_up()
     right = np.full(_SEGMENTS, N_STATES, np.int32)

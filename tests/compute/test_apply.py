@@ -20,8 +20,10 @@ from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Noted, PlanMade, Published, SessionsSettled
 from kpms_zarr.compute.runs import apply as apply_module
 from kpms_zarr.compute.runs.apply import LEAST_SWEEPS, ApplySummary, has_settled
-from kpms_zarr.compute.sampler import full_sweep
+from kpms_zarr.compute.sampler import full_model
+from kpms_zarr.compute.sampler.full_model import FullModel
 from kpms_zarr.compute.sampler.segments import FRAMES_PER_TILE
+from kpms_zarr.compute.sampler.sweep import Sweeper
 from kpms_zarr.store.core import access, attributes
 from kpms_zarr.store.core.locking import Lock, model_lock
 from kpms_zarr.store.core.provenance import provenance_of
@@ -242,24 +244,25 @@ def test_apply__tile_computed_again_in_float64_changes_nothing_beside_it(store, 
     position[5] = glitch
     kept: list[float] = []
     n_again: list[int] = []
-    is_sound, again = full_sweep.FullSampler._is_sound, full_sweep.FullSampler._again
+    sample, recompute = full_model.sample_full_tile, FullModel._recompute_in_float64
 
-    def watched(self, found, dtype):
-        kept.append(float(np.asarray(found.kept).min()))
-        return is_sound(self, found, dtype)
+    def watched(*given, **options):
+        drawn = sample(*given, **options)
+        kept.append(float(np.asarray(drawn.relative_pivot).min()))
+        return drawn
 
     def counted(self, *given):
         n_again.append(1)
-        return again(self, *given)
+        return recompute(self, *given)
 
-    monkeypatch.setattr(full_sweep.FullSampler, "_is_sound", watched)
-    monkeypatch.setattr(full_sweep.FullSampler, "_again", counted)
+    monkeypatch.setattr(full_model, "sample_full_tile", watched)
+    monkeypatch.setattr(FullModel, "_recompute_in_float64", counted)
     alone = run(store, NAMES[3]).of(NAMES[3])
     lowest, kept[:] = min(kept), []
     glitchy = run(store, NAMES[5])
     assert min(kept) < lowest
     limit = (min(kept) + lowest) / 2
-    monkeypatch.setitem(full_sweep._SMALLEST_KEPT, np.dtype("float32"), limit)
+    monkeypatch.setitem(full_model.SMALLEST_PIVOT, np.dtype("float32"), limit)
     assert not n_again
     both = run(store, NAMES[3], NAMES[5])
     assert n_again
@@ -650,13 +653,14 @@ def test_apply__noise_is_that_of_the_model(store, monkeypatch):
     found = kpms_zarr.open_parameters(store, "noisy")["noise_variance"].values
     assert (found != 3).all()
     used: list[np.ndarray] = []
-    draw = full_sweep.FullSampler.draw
+    draw = Sweeper.draw
 
-    def watched(self, *given):
-        used.append(self.observation.noise_variance)
-        return draw(self, *given)
+    def watched(self, model, *given, **options):
+        if isinstance(model, FullModel):
+            used.append(model.observation.noise_variance)
+        return draw(self, model, *given, **options)
 
-    monkeypatch.setattr(full_sweep.FullSampler, "draw", watched)
+    monkeypatch.setattr(Sweeper, "draw", watched)
     result = run(store, NAMES[3], model="noisy")
     assert len(used) == 3
     np.testing.assert_array_equal(used, np.tile(found, (3, 1)))

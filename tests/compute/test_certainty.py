@@ -22,8 +22,9 @@ from kpms_zarr.compute.sampler import certainty as module
 from kpms_zarr.compute.sampler.certainty import LabelCertainty, groups, held_bytes
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.sampler.segments import TileShape
-from kpms_zarr.compute.sampler.stream import Flight
-from kpms_zarr.compute.sampler.sweep import Parameters, Sampler
+from kpms_zarr.compute.sampler.stream import Pipeline
+from kpms_zarr.compute.sampler.sweep import Sweeper
+from kpms_zarr.compute.sampler.tile_model import Parameters
 from kpms_zarr.store.core import access, attributes
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.core.provenance import provenance_of
@@ -61,15 +62,12 @@ def chain_of(lengths: dict[str, int], *, home: str = "host", dtype: str = "float
     return chain
 
 
-def sampler_of(chain: Chain, *, n_in_flight: int = 2, shape: TileShape = SHAPE) -> Sampler:
-    return Sampler(
-        chain, n_states=N, segment_frames=shape.n_frames, flight=Flight(n_in_flight), seed=0,
-        precision=chain.local.dtype.name, shape=shape,
-    )  # fmt: skip
+def sweeper_of(chain: Chain, *, n_in_flight: int = 2, shape: TileShape = SHAPE) -> Sweeper:
+    return Sweeper(chain=chain, n_states=N, pipeline=Pipeline(n_in_flight), seed=0, shape=shape)
 
 
 def found_of(chain: Chain, parameters: Parameters, **options: Any) -> dict[str, np.ndarray]:
-    found = list(LabelCertainty(sampler_of(chain, **options), parameters))
+    found = list(LabelCertainty(sweeper_of(chain, **options), parameters))
     return {s.name: part for s, part in zip(chain.index.sessions, found, strict=True)}
 
 
@@ -206,7 +204,7 @@ def test_certainty__where_nothing_is_forgotten_segments_run_one_by_one(monkeypat
 
 
 def test_mean__is_over_what_is_known():
-    found = LabelCertainty(sampler_of(chain_of({"a": 50})), parameters_of())
+    found = LabelCertainty(sweeper_of(chain_of({"a": 50})), parameters_of())
     syllable = np.array([0, 0, 2, 2, 2, -1], np.int16)
     certainty = np.array([0.5, 1, np.nan, 0.25, 0.75, 0.1], np.float16)
     found.add(syllable[:3], certainty[:3])
@@ -229,11 +227,11 @@ def test_held_bytes__grow_with_the_longest_session_and_not_with_the_study():
 def test_held_bytes__is_what_is_held():
     shape = TileShape(8, 256)
     chain = chain_of({"s": 400_000, "t": 100})
-    sampler = sampler_of(chain, shape=shape)
-    list(LabelCertainty(sampler, parameters_of()))  # what is compiled stays
+    sweeper = sweeper_of(chain, shape=shape)
+    list(LabelCertainty(sweeper, parameters_of()))  # what is compiled stays
     tracemalloc.start()
     try:
-        for _ in LabelCertainty(sampler, parameters_of()):
+        for _ in LabelCertainty(sweeper, parameters_of()):
             pass
         measured = tracemalloc.get_traced_memory()[1]
     finally:
@@ -247,7 +245,13 @@ def test_plan__counts_what_certainty_takes():
     sessions = [Session("s", 0, 20_000_000, 30.0)]
     config = FitConfig(stage="ar", n_states=100, tile_frames=2048)
     with_it, without = (
-        Needs(ChainIndex.of(sessions, 3), replace(config, certainty=choice), 4, 0, 2)
+        Needs(
+            index=ChainIndex.of(sessions, 3),
+            config=replace(config, certainty=choice),
+            n_latent=4,
+            n_keypoints=0,
+            n_space=2,
+        )
         for choice in (True, False)
     )
     assert without.certainty_bytes == 0

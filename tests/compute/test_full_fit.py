@@ -17,9 +17,10 @@ from kpms_zarr.compute.runs import fit as fit_module
 from kpms_zarr.compute.runs import preparation
 from kpms_zarr.compute.runs.plan import Needs, make_plan, settle_tiles
 from kpms_zarr.compute.runs.preparation import load, make_chain, prepare
-from kpms_zarr.compute.sampler import full_sweep
-from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
+from kpms_zarr.compute.sampler import full_model
+from kpms_zarr.compute.sampler.chain import Chain
 from kpms_zarr.compute.sampler.segments import FRAMES_PER_TILE
+from kpms_zarr.compute.sampler.sweep import Sweeper
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.core.provenance import provenance_of
@@ -204,10 +205,9 @@ def test_fit__same_bits_for_tiles_in_flight_and_order_of_sessions(store, tmp_pat
 def chain_of(store: Path, **settings: object) -> tuple[Chain, preparation.Preparation]:
     config = replace(QUICK, **settings)
     prepared = prepare(store, config, None, lambda event: None)
-    study = prepared.study
-    needs = Needs(
-        ChainIndex.of(prepared.sessions, config.lags), settle_tiles(config),
-        len(prepared.loading), len(study.keypoints), len(study.space),
+    needs = Needs.of(
+        settle_tiles(config), sessions=prepared.sessions, study=prepared.study,
+        n_latent=len(prepared.loading), fix_heading=False,
     )  # fmt: skip
     chain = make_chain(prepared, config, make_plan(needs, kpms_zarr.Budget()), None)
     load(chain, prepared, config, None, 2)
@@ -349,14 +349,14 @@ def test_scale__of_each_session(store, tmp_path, copy_store):
 @pytest.mark.slow
 def test_fix_heading__is_zero_in_every_sweep(store, monkeypatch):
     seen = []
-    original = full_sweep.FullSampler.sweep
+    original = Sweeper.sweep
 
-    def sweep(self, parameters, number):
-        result = original(self, parameters, number)
+    def sweep(self, *given):
+        result = original(self, *given)
         seen.append(np.array(self.chain.heading))
         return result
 
-    monkeypatch.setattr(full_sweep.FullSampler, "sweep", sweep)
+    monkeypatch.setattr(Sweeper, "sweep", sweep)
     labels, parameters = fitted(store, fix_heading=True)
     assert len(seen) == 3
     assert all((heading == 0).all() for heading in seen)
@@ -440,7 +440,7 @@ def test_noise_variance__is_fixed_shared_or_of_each_keypoint(store):
 @pytest.mark.slow
 def test_tile__is_repeated_in_float64_when_float32_fails(store, monkeypatch):
     """A threshold that no float32 tile passes: the result is that of float64, and is said."""
-    monkeypatch.setitem(full_sweep._SMALLEST_KEPT, np.dtype("float32"), 2.0)
+    monkeypatch.setitem(full_model.SMALLEST_PIVOT, np.dtype("float32"), 2.0)
     said: list[str] = []
     kpms_zarr.fit(
         store, model="m", config=QUICK,
@@ -452,7 +452,7 @@ def test_tile__is_repeated_in_float64_when_float32_fails(store, monkeypatch):
 
 def break_from(sweep: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From some sweep on no tile has a finite latent pose."""
-    original = full_sweep.sample_full_tile
+    original = full_model.sample_full_tile
 
     def broken(tables, tile, seed_words, number, is_last, **settings):
         found = original(tables, tile, seed_words, number, is_last, **settings)
@@ -461,7 +461,7 @@ def break_from(sweep: int, monkeypatch: pytest.MonkeyPatch) -> None:
             return found._replace(first_bad=bad)
         return found
 
-    monkeypatch.setattr(full_sweep, "sample_full_tile", broken)
+    monkeypatch.setattr(full_model, "sample_full_tile", broken)
 
 
 @pytest.mark.slow
@@ -486,22 +486,22 @@ def test_failure__in_the_midst_of_a_sweep_undoes_the_half_of_it(store, n_in_flig
     config = replace(QUICK, stage="full", tile_frames=256)
     budget = kpms_zarr.Budget(tiles_in_flight=n_in_flight, device_memory="1GB")
     expected, p = fitted(store, "short", budget=budget, stage="full", tile_frames=256, sweeps=3)
-    update, go_back = full_sweep.FullSampler._update_full, fit_module._Job.go_back
+    update, go_back = Sweeper._update, fit_module._Job.go_back
     numbers = []
 
-    def fail(self, task, *, number, **options):
-        found = update(self, task, number=number, **options)
-        if number == 3 and task.is_odd:
-            numbers.append(number)
+    def fail(self, task, *, address, **options):
+        found = update(self, task, address=address, **options)
+        if address.number == 3 and task.is_odd:
+            numbers.append(address.number)
             if len(numbers) == 2:
-                raise SamplingError("session_000", 2, 5, 3, 0, number)
+                raise SamplingError("session_000", 2, 5, 3, 0, address.number)
         return found
 
-    def stay(self, sampler, *others):
+    def stay(self, sweeper, *others):
         """Wrong twin: the chain is left as the failure left it."""
-        rows = (sampler.chain.local, sampler.chain.syllable)
+        rows = (sweeper.chain.local, sweeper.chain.syllable)
         halves = [np.array(values) for values in rows]
-        progress = go_back(self, sampler, *others)
+        progress = go_back(self, sweeper, *others)
         for values, half in zip(rows, halves, strict=True):
             is_new = np.asarray(values) != half
             assert is_new.mean() > 0.05
@@ -509,7 +509,7 @@ def test_failure__in_the_midst_of_a_sweep_undoes_the_half_of_it(store, n_in_flig
             values[:] = half
         return progress
 
-    monkeypatch.setattr(full_sweep.FullSampler, "_update_full", fail)
+    monkeypatch.setattr(Sweeper, "_update", fail)
     for model, way in (("m", go_back), ("twin", stay)):
         numbers.clear()
         monkeypatch.setattr(fit_module._Job, "go_back", way)

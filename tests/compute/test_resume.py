@@ -31,7 +31,8 @@ from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.compute.events import Committed, Noted, PlanMade, SweepEnded
 from kpms_zarr.compute.runs import fit as fit_module
 from kpms_zarr.compute.runs.interruption import FitInterrupted
-from kpms_zarr.compute.sampler import full_sweep
+from kpms_zarr.compute.sampler import sweep
+from kpms_zarr.compute.sampler.full_model import FullModel
 from kpms_zarr.store.core import access, locking, regions, retry
 from kpms_zarr.store.model import checkpoints, models
 from kpms_zarr.store.study import synthetic
@@ -297,14 +298,14 @@ def test_failure__publishes_the_last_complete_sweep(store, original, tmp_path, m
     plain = replace(CONFIG, target_duration=None)
     other = Path(shutil.copytree(original, tmp_path / "other.zarr"))
     kpms_zarr.fit(other, model="m", config=replace(plain, sweeps=2))
-    sample = full_sweep.FullSampler._sample
+    draw = FullModel.draw
 
-    def fail(self, shared, given, number, is_odd):
-        if number == 6 and is_odd:
-            raise SamplingError("session_000", 2, 5, 3, 0, number)
-        return sample(self, shared, given, number, is_odd)
+    def fail(self, chain, task, given, tables, device_tables, address):
+        if address.number == 6 and task.is_odd:
+            raise SamplingError("session_000", 2, 5, 3, 0, address.number)
+        return draw(self, chain, task, given, tables, device_tables, address)
 
-    monkeypatch.setattr(full_sweep.FullSampler, "_sample", fail)
+    monkeypatch.setattr(FullModel, "draw", fail)
     with pytest.raises(SamplingError):
         kpms_zarr.fit(store, model="m", config=plain, save_every=4)
     assert_same(result(store), result(other))
@@ -368,7 +369,7 @@ def test_resume__takes_no_notice_of_labels_that_somebody_applied(store, quiet, m
 
 def test_out_of_memory__while_a_tile_is_written_changes_nothing(store, quiet, monkeypatch):
     """The tile is drawn again, from what it was drawn from before."""
-    scatter, failed = full_sweep.scatter_all, []
+    scatter, failed = sweep.scatter_all, []
 
     def once(*args: object) -> None:
         if len(failed) < 2:
@@ -376,7 +377,7 @@ def test_out_of_memory__while_a_tile_is_written_changes_nothing(store, quiet, mo
             raise MemoryError
         scatter(*args)
 
-    monkeypatch.setattr(full_sweep, "scatter_all", once)
+    monkeypatch.setattr(sweep, "scatter_all", once)
     said = []
     kpms_zarr.fit(
         store, model="m", config=CONFIG, budget=kpms_zarr.Budget(tiles_in_flight=4),

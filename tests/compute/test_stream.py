@@ -19,7 +19,7 @@ from kpms_zarr.compute.sampler.chain import ChainIndex
 from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape, schedule
 from kpms_zarr.compute.sampler.stream import (
     BusyMeter,
-    Flight,
+    Pipeline,
     in_flight,
     is_out_of_memory,
     run_tasks,
@@ -70,12 +70,13 @@ class Machine:
 @given(st.integers(0, 30), st.integers(1, 8))
 def test_run_tasks__results_come_in_order_and_no_more_run_than_may(n_tasks, n):
     machine, ahead, told = Machine(seconds=1e-4), [], []
-    flight = Flight(n, on_tile=lambda *what: told.append(what))
+    pipeline = Pipeline(n)
     tasks = tasks_of(n_tasks)
     found = list(
         run_tasks(
-            machine, tasks, flight, is_double=False,
+            machine, tasks, pipeline, is_double=False,
             read_ahead=lambda task: ahead.append((number_of(task), len(machine.finished))),
+            on_tile=lambda *what: told.append(what),
         )
     )  # fmt: skip
     assert [result for _, result in found] == [i**2 for i in range(n_tasks)]
@@ -84,7 +85,7 @@ def test_run_tasks__results_come_in_order_and_no_more_run_than_may(n_tasks, n):
     assert told == [(i + 1, n_tasks) for i in range(n_tasks)]
     # Each is read ahead once, in order, and not so early that it needs much room.
     assert [number for number, _ in ahead] == list(range(n_tasks))
-    assert all(number < n_done + n + flight.n_ahead for number, n_done in ahead)
+    assert all(number < n_done + n + pipeline.n_ahead for number, n_done in ahead)
 
 
 def test_run_tasks__reads_ahead_of_the_turn():
@@ -94,12 +95,12 @@ def test_run_tasks__reads_ahead_of_the_turn():
         if number_of(task) not in ahead:
             late.append(task)
 
-    flight = Flight(2)
+    pipeline = Pipeline(2)
     for task, _ in run_tasks(
-        update, tasks_of(20), flight, is_double=False,
+        update, tasks_of(20), pipeline, is_double=False,
         read_ahead=lambda task: ahead.append(number_of(task)),
     ):  # fmt: skip
-        assert max(ahead) >= min(19, number_of(task) + flight.n_ahead - 1)
+        assert max(ahead) >= min(19, number_of(task) + pipeline.n_ahead - 1)
     assert not late
 
 
@@ -134,14 +135,14 @@ def test_run_tasks__odd_tiles_wait_for_the_even_ones_around_them(n, lag):
     tasks = schedule(index, shape, 0, 4, lag)
     assert sum(task.is_odd for task in tasks) > 10
     pause.update({id(task): 0.002 * rng.random() for task in tasks})
-    list(run_tasks(update, tasks, Flight(n), is_double=False))
+    list(run_tasks(update, tasks, Pipeline(n), is_double=False))
     assert not early
     assert is_done.sum() == index.n_modelled.sum()
     # Wrong twin: tiles that are said to need nothing.
     is_done[:] = False
     careless = [Task(task.is_odd, task.tile, 0) for task in tasks[::-1]]
     pause.update({id(task): 0.0 for task in careless})
-    list(run_tasks(update, careless, Flight(n), is_double=False))
+    list(run_tasks(update, careless, Pipeline(n), is_double=False))
     assert early
 
 
@@ -153,8 +154,8 @@ def test_run_tasks__odd_tiles_wait_for_the_even_ones_around_them(n, lag):
 def test_out_of_memory__halves_what_is_in_flight_until_it_fits(n_tasks, n, n_fit):
     """Also when many fail at once, and when what was found too much has failed before."""
     machine, told = Machine(n_fit, seconds=5e-4), []
-    flight = Flight(n, on_less=told.append)
-    found = list(run_tasks(machine, tasks_of(n_tasks), flight, is_double=False))
+    pipeline = Pipeline(n, on_less=told.append)
+    found = list(run_tasks(machine, tasks_of(n_tasks), pipeline, is_double=False))
     assert [result for _, result in found] == [i**2 for i in range(n_tasks)]
     assert sorted(map(number_of, machine.finished)) == list(range(n_tasks))
     halved = [n // 2**i for i in range(1, 6) if n // 2**i]
@@ -164,26 +165,26 @@ def test_out_of_memory__halves_what_is_in_flight_until_it_fits(n_tasks, n, n_fit
     if n <= n_fit:
         assert not told
         assert not machine.n_failed
-    assert flight.n == (told or [n])[-1]
+    assert pipeline.n == (told or [n])[-1]
 
 
 def test_out_of_memory__stays_halved_for_the_sweeps_that_follow():
     machine = Machine(2, seconds=2e-3)
-    flight = Flight(8)
-    list(run_tasks(machine, tasks_of(30), flight, is_double=False))
-    assert flight.n == 2
+    pipeline = Pipeline(8)
+    list(run_tasks(machine, tasks_of(30), pipeline, is_double=False))
+    assert pipeline.n == 2
     n_failed = machine.n_failed
-    list(run_tasks(machine, tasks_of(30), flight, is_double=False))
+    list(run_tasks(machine, tasks_of(30), pipeline, is_double=False))
     assert machine.n_failed == n_failed > 0
 
 
 @pytest.mark.parametrize("n", [1, 4, 5])
 def test_out_of_memory__of_a_single_tile_is_an_error(n):
     told: list[int] = []
-    flight = Flight(n, on_less=told.append)
+    pipeline = Pipeline(n, on_less=told.append)
     machine = Machine(0)
     with pytest.raises(OutOfMemoryError, match="RESOURCE_EXHAUSTED") as caught:
-        list(run_tasks(machine, tasks_of(9), flight, is_double=False))
+        list(run_tasks(machine, tasks_of(9), pipeline, is_double=False))
     assert told == [n // 2**i for i in range(1, 4) if n // 2**i]
     assert not machine.finished
     assert isinstance(caught.value.__cause__, RuntimeError)
@@ -198,10 +199,10 @@ def test_out_of_memory__that_passes_is_no_error():
         machine.n_fit = 0 if machine.n_failed < 3 else 10
         return machine(task)
 
-    flight = Flight(8)
-    found = list(run_tasks(update, tasks_of(12), flight, is_double=False))
+    pipeline = Pipeline(8)
+    found = list(run_tasks(update, tasks_of(12), pipeline, is_double=False))
     assert [result for _, result in found] == [i**2 for i in range(12)]
-    assert flight.n >= 1
+    assert pipeline.n >= 1
 
 
 def test_other_errors__end_the_sweep_after_what_runs():
@@ -215,7 +216,7 @@ def test_other_errors__end_the_sweep_after_what_runs():
     seen = []
 
     def sweep() -> None:
-        with closing(run_tasks(update, tasks_of(20), Flight(4), is_double=False)) as parts:
+        with closing(run_tasks(update, tasks_of(20), Pipeline(4), is_double=False)) as parts:
             seen.extend(result for _, result in parts)
 
     with pytest.raises(ValueError, match="no memory of that"):
@@ -249,7 +250,7 @@ def test_threads__have_the_precision_that_was_asked_for(is_double):
     expected = "float64" if is_double else "float32"
     if is_double:
         assert list(in_flight(dtype, range(5), 2, is_double=True)) == [expected] * 5
-    found = run_tasks(of_task, tasks_of(5), Flight(2), is_double=is_double)
+    found = run_tasks(of_task, tasks_of(5), Pipeline(2), is_double=is_double)
     assert [result for _, result in found] == [expected] * 5
     assert not jax.config.jax_enable_x64
 

@@ -20,9 +20,12 @@ from kpms_zarr.compute.kernels.transitions import (
     draw_transitions,
 )
 from kpms_zarr.compute.sampler import sweep as sweep_module
+from kpms_zarr.compute.sampler.ar_model import ArModel
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
-from kpms_zarr.compute.sampler.stream import Flight
-from kpms_zarr.compute.sampler.sweep import Parameters, Sampler
+from kpms_zarr.compute.sampler.segments import TileShape
+from kpms_zarr.compute.sampler.stream import Pipeline
+from kpms_zarr.compute.sampler.sweep import Sweeper
+from kpms_zarr.compute.sampler.tile_model import Parameters
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.model.models import open_labels
 from kpms_zarr.store.study import synthetic
@@ -84,17 +87,16 @@ def segment_error(n_sweeps: int) -> float:
         for first, n in zip(index.first, lengths, strict=True):
             x = np.asarray(chain.latent[first : first + n])
             exact[first + LAGS : first + n] = exact_marginals(x, parameters)
-        sampler = Sampler(
-            chain,
+        sweeper = Sweeper(
+            chain=chain,
             n_states=N_STATES,
-            segment_frames=6,
-            flight=Flight(1),
+            shape=TileShape.of(index, 6),
+            pipeline=Pipeline(1),
             seed=1,
-            precision="float64",
         )
         seen = np.empty((n_sweeps, index.n_frames), np.int8)
         for i in range(n_sweeps):
-            sampler.sweep(parameters, i)
+            sweeper.sweep(ArModel(), parameters, i)
             seen[i] = chain.syllable
     is_real = ~np.isnan(exact[:, 0])
     worst = 0.0
@@ -163,13 +165,12 @@ def geweke(n_iterations: int, seed: int) -> float:
         p = draw_parameters()
         forward.append(functions(p, draw_labels(p.transition)))
     with Chain(index, n_latent=n_latent, n_space=2, dtype="float64") as chain:
-        sampler = Sampler(
-            chain,
+        sweeper = Sweeper(
+            chain=chain,
             n_states=N_STATES,
-            segment_frames=4,
-            flight=Flight(1),
+            shape=TileShape.of(index, 4),
+            pipeline=Pipeline(1),
             seed=seed,
-            precision="float64",
         )
         p = draw_parameters()
         for first, n, z in zip(index.first, lengths, draw_labels(p.transition), strict=True):
@@ -177,8 +178,8 @@ def geweke(n_iterations: int, seed: int) -> float:
         successive = []
         for i in range(n_iterations):
             simulate_data(chain, p.dynamics)
-            result = sampler.sweep(p, i)
-            dynamics = draw_dynamics(rng, result.moments, p.dynamics.weight_bias, prior)
+            result = sweeper.sweep(ArModel(), p, i)
+            dynamics = draw_dynamics(rng, result.sums.moments, p.dynamics.weight_bias, prior)
             p = Parameters(
                 dynamics, *draw_transitions(rng, result.counts.transitions, p.usage, sticky)
             )

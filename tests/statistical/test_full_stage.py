@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial, partialmethod
 from typing import NamedTuple
 
@@ -23,14 +24,15 @@ from kpms_zarr.compute.kernels.dynamics import (
 from kpms_zarr.compute.kernels.noise import draw_noise_variance
 from kpms_zarr.compute.kernels.pose import PoseMap
 from kpms_zarr.compute.kernels.transitions import TransitionPrior, draw_transitions
-from kpms_zarr.compute.sampler import full_sweep, full_tile
+from kpms_zarr.compute.sampler import full_model, full_tile
 from kpms_zarr.compute.sampler import segments as segments_module
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
-from kpms_zarr.compute.sampler.full_sweep import FullSampler, Observation
+from kpms_zarr.compute.sampler.full_model import FullModel, Observation
 from kpms_zarr.compute.sampler.full_tile import FixedSettings, sample_full_tile
-from kpms_zarr.compute.sampler.segments import Tile
-from kpms_zarr.compute.sampler.stream import Flight
-from kpms_zarr.compute.sampler.sweep import Parameters, Sampler
+from kpms_zarr.compute.sampler.segments import Tile, TileShape
+from kpms_zarr.compute.sampler.stream import Pipeline
+from kpms_zarr.compute.sampler.sweep import Sweeper, SweepResult
+from kpms_zarr.compute.sampler.tile_model import Parameters
 from kpms_zarr.store.core.access import Session
 
 pytestmark = pytest.mark.slow
@@ -56,7 +58,7 @@ def traced_with(where, **what):
         for name, value in what.items():
             patch.setattr(where, name, value)
         anew = jax.jit(sample, static_argnames=("settings", "lags"))
-        patch.setattr(full_sweep, "sample_full_tile", anew)
+        patch.setattr(full_model, "sample_full_tile", anew)
         yield
 
 
@@ -336,12 +338,11 @@ class Toy:
             n_keypoints=len(g.mean),
         )  # fmt: skip
         self.chain.prior_scale[:] = g.prior_scale
-        sampler = Sampler(
-            self.chain, n_states=N_STATES, segment_frames=segment_frames,
-            flight=Flight(n_in_flight), seed=seed, precision="float64",
-            tile_frames=TILE_FRAMES,
+        self.sweeper = Sweeper(
+            chain=self.chain, n_states=N_STATES, seed=seed, pipeline=Pipeline(n_in_flight),
+            shape=TileShape.of(g.index, segment_frames, TILE_FRAMES),
         )  # fmt: skip
-        self.sampler = FullSampler(sampler, g.observation, settings)
+        self.model = FullModel(observation=g.observation, settings=settings)
 
     def __enter__(self) -> Toy:
         return self
@@ -363,7 +364,11 @@ class Toy:
         self.chain.position[:] = y.reshape(len(y), -1)
 
     def put_sigma(self, sigma: np.ndarray) -> None:
-        self.sampler.observation = self.sampler.observation._replace(noise_variance=sigma)
+        observation = self.model.observation._replace(noise_variance=sigma)
+        self.model = replace(self.model, observation=observation)
+
+    def sweep(self, parameters: Parameters, number: int) -> SweepResult:
+        return self.sweeper.sweep(self.model, parameters, number)
 
     @property
     def local(self) -> list[np.ndarray]:
@@ -390,12 +395,12 @@ def simulate_successively(g: Study, start: State, n_sweeps: int, seed: int) -> S
             else:
                 y = draw_positions(rng, g, *(np.asarray(values) for values in local), sigma)
                 toy.put_positions(y)
-            result = toy.sampler.sweep(p, i)
-            dynamics = draw_dynamics(rng, result.moments, p.dynamics.weight_bias, DYNAMICS)
+            result = toy.sweep(p, i)
+            dynamics = draw_dynamics(rng, result.sums.moments, p.dynamics.weight_bias, DYNAMICS)
             usage, pi = draw_transitions(rng, result.counts.transitions, p.usage, STICKY)
             p = Parameters(dynamics, usage, pi)
             sigma = draw_noise_variance(
-                rng, result.noise.square, result.noise.n_observed, scale=NOISE_SCALE,
+                rng, result.sums.noise_square, result.sums.noise_count, scale=NOISE_SCALE,
                 dof=SIGMA_DOF, n_space=g.n_space,
             )  # fmt: skip
             toy.put_sigma(sigma)
@@ -450,12 +455,12 @@ def three_dof(*args, n_space, right_one, **settings):
     return right_one(*args, n_space=3, **settings)
 
 
-def without_neighbours(sampler, tile, right_one):
+def without_neighbours(model, chain, tile, shape, n_states, right_one):
     """Wrong twin: every segment is a session of its own."""
-    given = right_one(sampler, tile)
+    given = right_one(model, chain, tile, shape, n_states)
     own = np.arange(given.z.shape[1]) < given.length[:, None]
-    z = np.where(own, given.z, sampler.n_states)
-    return given._replace(z=z, left=np.full_like(given.left, sampler.n_states))
+    z = np.where(own, given.z, n_states)
+    return given._replace(z=z, left=np.full_like(given.left, n_states))
 
 
 def without_right(table, z, *args, right_one):
@@ -476,9 +481,9 @@ def inner_moments(tables, x, z, tile, frames, is_last_pass, lags, right_one):
     return right_one(tables, x, z, tile, frames, jnp.zeros_like(is_last_pass), lags)
 
 
-def interpolated(sampler, tile, right_one):
+def interpolated(*given, right_one):
     """Wrong twin: a missing keypoint is taken for seen where it was last seen."""
-    given = right_one(sampler, tile)
+    given = right_one(*given)
     observed = given.observed.copy()
     for t in range(1, observed.shape[1]):
         missing = np.isnan(observed[:, t])
@@ -510,7 +515,7 @@ def means_of_chains(g: Study, state: State, n_sweeps: int, **options) -> np.ndar
     with Toy(copies, **options) as toy:
         p = toy.put(State(*local, *state[6:]))
         for i in range(50 + n_sweeps):
-            toy.sampler.sweep(p, i)
+            toy.sweep(p, i)
             if i >= 50:
                 x, v, h, s, z = toy.local
                 is_state = z[:, None] == np.arange(N_STATES)
@@ -583,10 +588,10 @@ def run_sweeps(toy: Toy, state: State, n_sweeps: int = 3) -> list[np.ndarray]:
     """x, v, h, s, z after some sweeps, and what the last one reports."""
     p = toy.put(state)
     for i in range(n_sweeps):
-        result = toy.sampler.sweep(p, i)
-    noise = result.noise
+        result = toy.sweep(p, i)
+    sums = result.sums
     terms = np.array(list(result.terms.values()))
-    return [*toy.local, result.moments, noise.square, noise.n_observed, terms]
+    return [*toy.local, sums.moments, sums.noise_square, sums.noise_count, terms]
 
 
 def test_missing__a_prior_of_what_is_not_seen_changes_no_bit():
@@ -623,7 +628,7 @@ def test_missing__means_are_those_of_a_dense_model_without_them(n_space, monkeyp
         traced_with(streams, normal=lambda bits, dtype: jnp.zeros(bits.shape, dtype)),
         Toy(g, segment_frames=15) as toy,
     ):
-        toy.sampler.sweep(toy.put(state), 0)
+        toy.sweep(toy.put(state), 0)
         x, v, h, _, z = toy.local
         y = np.array(toy.chain.position, np.float64).reshape(-1, *g.mean.shape)
     weight = 1 / (state.s[0] * state.sigma[0])
@@ -649,7 +654,7 @@ def test_fix_heading__stays_zero():
         with Toy(g, settings=SETTINGS._replace(fix_heading=is_fixed)) as toy:
             p = toy.put(state)
             for i in range(4):
-                toy.sampler.sweep(p, i)
+                toy.sweep(p, i)
                 x, v, h, s, _ = toy.local
                 assert (h == 0).all() == is_fixed
                 assert all(np.isfinite(values).all() for values in (x, v, s))
@@ -667,8 +672,8 @@ def test_sweep__same_bits_for_any_number_of_tiles_in_flight_and_order_of_session
     g = many_tiles
     state = some_state(g)
     with Toy(g) as toy:
-        even, odd = segments_module.cut(toy.chain.index, toy.sampler.shape, 1, 0)
-        assert min(len(even.start), len(odd.start)) > 2 * toy.sampler.shape.n_segments
+        even, odd = segments_module.cut(toy.chain.index, toy.sweeper.shape, 1, 0)
+        assert min(len(even.start), len(odd.start)) > 2 * toy.sweeper.shape.n_segments
         expected = run_sweeps(toy, state)
     for order, n in ((False, 2), (False, 5), (True, 3)):
         with Toy(g._replace(is_reversed=order), n_in_flight=n) as toy:
@@ -696,7 +701,7 @@ def test_sweep__that_fails_names_session_and_segment(many_tiles):
         p = toy.put(some_state(g))
         toy.chain.position[70] = np.inf
         with pytest.raises(SamplingError) as caught:
-            toy.sampler.sweep(p, 2)
+            toy.sweep(p, 2)
         assert (caught.value.session, caught.value.sweep) == ("g001", 2)
         assert caught.value.start <= 10 < caught.value.stop
 
@@ -710,8 +715,8 @@ def test_segments__have_the_posterior_of_the_uncut_sessions(full, monkeypatch, c
         patch.setattr(segments_module, "cut", uncut)
         whole = means_of_chains(g, state, n_sweeps, seed=1, segment_frames=28)
     right = difference(means_of_chains(g, state, n_sweeps, seed=2, segment_frames=8), whole)
-    twin = partial(without_neighbours, right_one=FullSampler.full_input)
-    monkeypatch.setattr(FullSampler, "full_input", partialmethod(twin))
+    twin = partial(without_neighbours, right_one=FullModel.gather)
+    monkeypatch.setattr(FullModel, "gather", partialmethod(twin))
     wrong = difference(means_of_chains(g, state, n_sweeps // 4, seed=3, segment_frames=8), whole)
     with capsys.disabled():
         print(f"\nsegments: {right:.1f}, unaware of each other: {wrong:.1f}")
@@ -732,8 +737,8 @@ def test_full_sweep__joint_distribution_test_rejects_wrong_twins(full, monkeypat
     found = {}
     for twin in (without_neighbours, interpolated):
         with monkeypatch.context() as patch:
-            changed = partial(twin, right_one=FullSampler.full_input)
-            patch.setattr(FullSampler, "full_input", partialmethod(changed))
+            changed = partial(twin, right_one=FullModel.gather)
+            patch.setattr(FullModel, "gather", partialmethod(changed))
             found[twin.__name__] = geweke(2, n_few)
     twins = {"draw_noise_scale": (three_dof, n_few), "eliminate_forward": (without_right, n_many)}
     if full:

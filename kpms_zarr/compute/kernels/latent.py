@@ -21,7 +21,7 @@ class Elimination(NamedTuple):
         1 / diagonal of the factor; 0 where the frame is known.
     solved : (frame, latent, segment)
         u = L11^-1 w1.
-    kept : (frame, segment)
+    relative_pivot : (frame, segment)
         Smallest share of a diagonal element that the subtractions left: below it, in units of
         the rounding error, an element is noise.
     """
@@ -29,7 +29,7 @@ class Elimination(NamedTuple):
     columns: tuple[jax.Array, ...]
     inverse_root: jax.Array
     solved: jax.Array
-    kept: jax.Array
+    relative_pivot: jax.Array
 
 
 def factor_table(tables: HmmTables) -> jax.Array:
@@ -128,9 +128,9 @@ def eliminate_forward(
         rows = jnp.arange(size)
         left = w[rows, rows]
         lost = sum(jnp.square(column[n_latent:]) for column in columns)
-        kept = jnp.min(jnp.concatenate([left / (left + lost), jnp.stack(shares)]), axis=0)
+        relative_pivot = jnp.min(jnp.concatenate([left / (left + lost), jnp.stack(shares)]), axis=0)
         below = [column[i + 1 :] for i, column in enumerate(columns)]
-        return (w, b[n_latent:]), (*below, jnp.stack(roots), jnp.stack(solved), kept)
+        return (w, b[n_latent:]), (*below, jnp.stack(roots), jnp.stack(solved), relative_pivot)
 
     padded_j = jnp.pad(precision[:, :, lags:], [(0, 0), (0, 0), (0, lags), (0, 0)])
     padded_g = jnp.pad(information[:, lags:], [(0, 0), (0, lags), (0, 0)])
@@ -142,8 +142,10 @@ def eliminate_forward(
         is_drawn,
         entering,
     )
-    _, (*columns, roots, solved, kept) = jax.lax.scan(step, (carried, carried_information), inputs)
-    return Elimination(tuple(columns), roots, solved, kept)
+    _, (*columns, roots, solved, relative_pivot) = jax.lax.scan(
+        step, (carried, carried_information), inputs
+    )
+    return Elimination(tuple(columns), roots, solved, relative_pivot)
 
 
 def substitute_backward(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -34,16 +34,15 @@ from kpms_zarr.compute.runs.preparation import (
     prepare,
 )
 from kpms_zarr.compute.runs.publish import Numbered, add_levels, label_names, write_labels
-from kpms_zarr.compute.runs.stages import full_sampler
+from kpms_zarr.compute.runs.stages import make_sweeper, model_of, noise_by_keypoint
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.runs.summaries import label_statistics
 from kpms_zarr.compute.sampler.certainty import LabelCertainty
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
-from kpms_zarr.compute.sampler.full_sweep import _SMALLEST_KEPT, FullSampler
-from kpms_zarr.compute.sampler.full_tile import FullTables, TileInput, TileOutput
-from kpms_zarr.compute.sampler.segments import Tile, TileShape
-from kpms_zarr.compute.sampler.stream import Flight
-from kpms_zarr.compute.sampler.sweep import Parameters, Sampler, on_device
+from kpms_zarr.compute.sampler.segments import TileShape
+from kpms_zarr.compute.sampler.stream import Pipeline
+from kpms_zarr.compute.sampler.sweep import Sweeper
+from kpms_zarr.compute.sampler.tile_model import Parameters
 from kpms_zarr.compute.sampler.warm import ANNEAL_SWEEPS, WARM_SWEEPS, annealed, warm_start
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
@@ -60,8 +59,6 @@ _STILL_FALLING = 0.97
 _MOST_NAMES = 5
 _LONG_ENOUGH = 2_000
 """Frames of a session that tell how far two samples of the labels differ."""
-
-Tell = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -168,8 +165,8 @@ def apply(
             fix="leave it out, or give one",
         )
     root = access.open_group(store, "r+")
-    said: list[str] = []
-    tell = partial(_tell, callbacks, said)
+    messages: list[str] = []
+    notify = partial(_notify, callbacks, messages)
     require_model(store, model)  # the lock would make a group for any name
     with model_lock(root, store, model) as lock:
         start = StartModel.of(store, model)
@@ -182,25 +179,30 @@ def apply(
         every = tuple(sorted(every, key=lambda session: session.index))
         config = _settings(start, every)
         with within(store, (budget or Budget()).host_memory, is_strict=False):
-            preparation = prepare(store, config, fitted, tell)
-        plan = make_plan(_needs(preparation, config), budget or Budget())
-        tell(PlanMade(plan))
+            preparation = prepare(store, config, fitted, notify)
+        needs = Needs.of(
+            config, sessions=preparation.sessions, study=preparation.study,
+            n_latent=len(preparation.loading), fix_heading=preparation.fix_heading,
+            fixed=fixed_shape(config),
+        )  # fmt: skip
+        plan = make_plan(needs, budget or Budget())
+        notify(PlanMade(plan))
         scratch = (budget or Budget()).scratch
         labelled = replace(preparation, sessions=chosen)
         with make_chain(labelled, config, plan, scratch) as chain:
-            check_length(chain.index, store, tell)
+            check_length(chain.index, store, notify)
             load(chain, labelled, config, fitted, plan.tiles_in_flight)
-            run = _Run(chain, labelled, config, fitted, plan, plan.tiles_in_flight, tell, lock)
+            run = _Run(chain, labelled, config, fitted, plan, plan.tiles_in_flight, notify, lock)
             n_sweeps = run.settle(sweeps)
             certainty = run.certainty() if config.certainty else None
             writer = _write(root, start, chain, preparation, config, chosen, certainty)
             # Only then published: what stops it here publishes nothing.
-            compare = _Comparison(preparation, config, fitted, plan, run.flight.n, lock, scratch)
+            compare = _Comparison(preparation, config, fitted, plan, run.pipeline.n, lock, scratch)
             like_fit = compare.again(run, again, sweeps)
             like_new = compare.as_new(as_new, sweeps)
             settings = {
                 **config.to_dict(), "sessions": [session.name for session in chosen],
-                "sweeps": sweeps, "notes": list(said),
+                "sweeps": sweeps, "notes": list(messages),
             }  # fmt: skip
             numbers = {"n_sweeps_in_all": max(run.next_number, start.n_sweeps)}
             statistics = {**_statistics(writer, config), **numbers}
@@ -208,8 +210,8 @@ def apply(
                 _count_kept(writer, certainty, chosen)
                 statistics["mean_certainty"] = certainty.mean
             version = writer.publish("apply", settings, statistics)
-            tell(Published(model, version))
-            add_levels(root, model, version, tell)
+            notify(Published(model, version))
+            add_levels(root, model, version, notify)
     return ApplySummary(
         os.fspath(store),
         model,
@@ -223,13 +225,13 @@ def apply(
         "" if as_new is None else as_new.name,
         *like_new,
         time.perf_counter() - began,
-        tuple(said),
+        tuple(messages),
     )
 
 
-def _tell(callbacks: Sequence[Callback], said: list[str], event: Event) -> None:
+def _notify(callbacks: Sequence[Callback], messages: list[str], event: Event) -> None:
     if isinstance(event, Noted):
-        said.append(event.text)
+        messages.append(event.text)
     for callback in callbacks:
         callback(event)
 
@@ -283,18 +285,6 @@ def _settings(start: StartModel, sessions: Sequence[Session]) -> FitConfig:
     return settle_tiles(config)
 
 
-def _needs(preparation: Preparation, config: FitConfig) -> Needs:
-    return Needs(
-        ChainIndex.of(preparation.sessions, config.lags),
-        config,
-        len(preparation.loading),
-        0 if config.stage == "ar" else len(preparation.study.keypoints),
-        len(preparation.study.space),
-        preparation.fix_heading,
-        fixed_shape(config),
-    )
-
-
 def fixed_shape(config: FitConfig) -> TileShape:
     """One shape of tiles for any sessions, so that none can change the result of another."""
     assert config.tile_frames is not None
@@ -303,25 +293,6 @@ def fixed_shape(config: FitConfig) -> TileShape:
 
 
 # ------------------------------------------------------------------ the chain
-
-
-class _Labeller(FullSampler):
-    """Draws every segment as it would without the segments beside it in the tile.
-
-    Of a tile that is computed again in float64, only the segments that float32 cannot draw are
-    taken. The moments are not those of what is left.
-    """
-
-    def _again(
-        self, tile: Tile, tables: FullTables, given: TileInput, number: int, is_last: bool
-    ) -> TileOutput:
-        double = super()._again(tile, tables, given, number, is_last)
-        single = self._sample(on_device(tables, self.dtype), given, number, is_last)
-        is_bad = np.asarray(single.first_bad) < single.local.shape[1]
-        is_bad |= ~(np.asarray(single.kept) > _SMALLEST_KEPT[self.dtype])
-        z = np.where(is_bad[:, None], double.z, single.z)
-        local = np.where(is_bad[:, None, None], double.local, single.local)
-        return double._replace(z=z, local=local)  # type: ignore[arg-type]
 
 
 class _Run:
@@ -335,13 +306,18 @@ class _Run:
         fitted: StartModel,
         plan: Plan,
         n_in_flight: int,
-        tell: Tell,
+        notify: Callback,
         lock: Lock,
     ) -> None:
         self.plan = plan
         self.chain, self.preparation, self.config, self.fitted = chain, preparation, config, fitted
-        self.tell, self.lock = tell, lock
-        self.flight = Flight(n_in_flight, on_less=self._say_less)
+        self.notify, self.lock = notify, lock
+        self.pipeline = Pipeline(n_in_flight, on_less=self._say_less)
+        # Every segment is drawn as it would be without the segments beside it in the tile.
+        self._model = model_of(
+            config.stage, preparation, config, noise_by_keypoint(config, fitted, chain),
+            keeps_sound_segments=True,
+        )  # fmt: skip
         self.has_settled = True
         self._number = fitted.n_sweeps
         self._is_new = np.array([s.name not in fitted.sessions for s in chain.index.sessions])
@@ -352,25 +328,10 @@ class _Run:
         return self._number
 
     def _say_less(self, n: int) -> None:
-        self.tell(Noted(f"out of memory: from now on {n} tile{'s' if n > 1 else ''} at a time"))
+        self.notify(Noted(f"out of memory: from now on {n} tile{'s' if n > 1 else ''} at a time"))
 
-    def _sampler(self, which: np.ndarray) -> Sampler:
-        config = self.config
-        sampler = self._ar_sampler(self.chain.only(which))
-        if config.stage == "ar":
-            return sampler
-        variance = first_noise_variance(config, self.fitted)
-        variance = np.broadcast_to(variance, self.chain.n_keypoints).astype(np.float64)
-        full = full_sampler(sampler, self.preparation, config, variance)
-        return _Labeller(sampler, full.observation, full.settings)
-
-    def _ar_sampler(self, chain: Chain) -> Sampler:
-        config = self.config
-        return Sampler(
-            chain, n_states=config.n_states, segment_frames=config.segment_frames,
-            flight=self.flight, seed=config.seed, precision=config.precision,
-            shape=fixed_shape(config),
-        )  # fmt: skip
+    def _sweeper(self, chain: Chain) -> Sweeper:
+        return make_sweeper(chain, self.config, self.pipeline, fixed_shape(self.config))
 
     def settle(self, most: int) -> dict[str, int]:
         """Sweep until the labels of every session have settled; returns sweeps by session."""
@@ -378,14 +339,13 @@ class _Run:
         names = [session.name for session in index.sessions]
         is_open = index.n_modelled > 0
         n_sweeps = dict.fromkeys(names, 0)
-        shape = fixed_shape(self.config)
         parameters = self.fitted.parameters
         n_annealed = min(ANNEAL_SWEEPS, most // 2) if self.config.stage != "ar" else 0
         path = annealed(parameters, n_annealed)
         is_new = is_open & self._is_new
         if is_new.any():
-            labeller = self._ar_sampler(self.chain)
-            warm_start(labeller, is_new, path[0] if path else parameters, self._number, shape)
+            sweeper = self._sweeper(self.chain.only(is_new))
+            warm_start(sweeper, path[0] if path else parameters, self._number)
         self._number += WARM_SWEEPS  # also without, as nothing may depend on other sessions
         changes: list[list[float]] = [[] for _ in names]
         for done in range(1, most + 1):
@@ -401,11 +361,11 @@ class _Run:
                         changes[row].append(share)
                         is_open[row] = not has_settled(changes[row])
             self._number += 1
-            self.tell(SessionsSettled(done, int((~is_open).sum()), len(names)))
+            self.notify(SessionsSettled(done, int((~is_open).sum()), len(names)))
         self.has_settled = not is_open.any()
         if not self.has_settled:
             rest = [names[row] for row in np.flatnonzero(is_open)]
-            self.tell(Noted(_still_open(rest, most, n_annealed + LEAST_SWEEPS)))
+            self.notify(Noted(_still_open(rest, most, n_annealed + LEAST_SWEEPS)))
         return n_sweeps
 
     def _sweep(self, which: np.ndarray, parameters: Parameters) -> dict[int, float]:
@@ -422,16 +382,15 @@ class _Run:
                 np.add.at(changed, tile.session, differs)
                 np.add.at(total, tile.session, tile.length)
 
-        sampler = self._sampler(which)
-        sampler.watch = watch
-        sampler.draw(parameters, self._number)
+        sweeper = self._sweeper(self.chain.only(which))
+        sweeper.draw(self._model, parameters, self._number, watch=watch)
         self.lock.renew()
         shares = changed / np.maximum(1, total)
         return dict(zip(rows.tolist(), shares.tolist(), strict=True))
 
     def certainty(self) -> LabelCertainty:
         """Of the labels as they are."""
-        return LabelCertainty(self._ar_sampler(self.chain), self.fitted.parameters)
+        return LabelCertainty(self._sweeper(self.chain), self.fitted.parameters)
 
     def labels_of(self, row: int) -> np.ndarray:
         index = self.chain.index

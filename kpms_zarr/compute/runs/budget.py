@@ -12,6 +12,7 @@ import numpy as np
 from kpms_zarr.compute.kernels.dynamics import Dynamics
 from kpms_zarr.compute.kernels.pose import PoseMap
 from kpms_zarr.compute.memory import parse_size
+from kpms_zarr.compute.sampler.ar_model import sample_tile
 from kpms_zarr.compute.sampler.certainty import certainty_of_tile, made_up_borders
 from kpms_zarr.compute.sampler.full_tile import (
     FixedSettings,
@@ -22,7 +23,7 @@ from kpms_zarr.compute.sampler.full_tile import (
 from kpms_zarr.compute.sampler.placement import HOMES
 from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.stream import in_flight
-from kpms_zarr.compute.sampler.sweep import Parameters, on_device, sample_tile, tables_of
+from kpms_zarr.compute.sampler.tile_model import Parameters, on_device, tables_of
 from kpms_zarr.store.errors import InputError, Problem
 
 

@@ -32,7 +32,7 @@ MINUTES = 5.0
 """A commit is made after so long at the latest."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Committer:
     """Commits every so often.
 
@@ -50,6 +50,8 @@ class Committer:
         What was said so far.
     from_version : str or None
         Model that the fit went on from.
+    committed : int or None
+        Sweeps that are committed; None when nothing is yet.
     """
 
     checkpoints: Checkpoints
@@ -59,13 +61,13 @@ class Committer:
     hashes: Mapping[str, str]
     every: int
     notes: list[str]
-    from_version: str | None = None
-    _last: int = -1
-    _when: float = field(default_factory=time.monotonic)
+    from_version: str | None
+    committed: int | None = None
+    _when: float = field(default_factory=time.monotonic, init=False)
 
     def is_due(self, progress: Progress) -> bool:
         """Whether enough sweeps or minutes have passed since the last commit."""
-        n_new = progress.done - self._last
+        n_new = progress.done - (-1 if self.committed is None else self.committed)
         return n_new >= self.every or (n_new > 0 and time.monotonic() - self._when > 60 * MINUTES)
 
     def commit(self, progress: Progress) -> int | None:
@@ -76,7 +78,7 @@ class Committer:
         int or None
             Bytes before compression; None when that sweep is committed already.
         """
-        if progress.done == self._last:
+        if progress.done == self.committed:
             return None
         chain, preparation = self.chain, self.preparation
         order = order_of(chain, self.config.n_states)
@@ -110,17 +112,8 @@ class Committer:
             traces=progress.trace.to_arrays(self.config.n_states),
             attrs={**attrs, **self._attrs()},
         )
-        self._last, self._when = progress.done, time.monotonic()
+        self.committed, self._when = progress.done, time.monotonic()
         return n_bytes
-
-    @property
-    def committed(self) -> int | None:
-        """Sweeps that are committed; None when nothing is yet."""
-        return None if self._last < 0 else self._last
-
-    def resumed(self, n_sweeps: int) -> None:
-        """Take note that a commit was read back."""
-        self._last = n_sweeps
 
     def _table(self, sessions: tuple[Session, ...]) -> dict[str, Any]:
         study = self.preparation.study

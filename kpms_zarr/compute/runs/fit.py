@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -28,19 +28,25 @@ from kpms_zarr.compute.runs.plan import Needs, make_plan, settle_tiles
 from kpms_zarr.compute.runs.preparation import (
     Preparation,
     check_length,
-    first_noise_variance,
     load,
     load_data,
     make_chain,
     prepare,
 )
 from kpms_zarr.compute.runs.publish import add_levels, publish
-from kpms_zarr.compute.runs.stages import begin, full_sampler, n_sweeps_of, run
+from kpms_zarr.compute.runs.stages import (
+    begin,
+    make_sweeper,
+    model_of,
+    n_sweeps_of,
+    noise_by_keypoint,
+    run,
+)
 from kpms_zarr.compute.runs.start_model import StartModel, with_start
 from kpms_zarr.compute.sampler.certainty import LabelCertainty
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
-from kpms_zarr.compute.sampler.stream import Flight
-from kpms_zarr.compute.sampler.sweep import Sampler
+from kpms_zarr.compute.sampler.stream import Pipeline
+from kpms_zarr.compute.sampler.sweep import Sweeper
 from kpms_zarr.compute.sampler.trace import Progress, Trace
 from kpms_zarr.compute.sampler.warm import ANNEAL_SWEEPS, annealed, warm_start
 from kpms_zarr.store.core import access, layout
@@ -53,7 +59,6 @@ from kpms_zarr.store.wording import Stand, call
 
 _TARGET_TOLERANCE = 0.15
 
-Tell = Callable[[Event], None]
 R = TypeVar("R")
 
 
@@ -160,13 +165,15 @@ def fit(
         )
     root = access.open_group(store, "r+")
     access.require_sessions(root, os.fspath(store))
-    said: list[str] = []
+    messages: list[str] = []
     _check_request(root, store, model, resume=resume, overwrite=overwrite)
     with model_lock(root, store, model) as lock, stoppable() as stop:
-        tell = partial(_tell, callbacks, said, stop)
+        notify = partial(_notify, callbacks, messages, stop)
         checkpoints = Checkpoints(root, store, model)
         checkpoints.tidy()
-        job = _Job(store, model, root, checkpoints, budget or Budget(), tell, said, lock, stop)
+        job = _Job(
+            store, model, root, checkpoints, budget or Budget(), notify, messages, lock, stop
+        )
         _check_name(root, store, model, resume=resume, overwrite=overwrite)
         found = checkpoints.current() if resume else None
         if found is not None:
@@ -186,55 +193,56 @@ class _Job:
     root: access.Group
     checkpoints: Checkpoints
     budget: Budget
-    tell: Tell
-    said: list[str]
+    notify: Callback
+    messages: list[str]
     lock: Lock
     stop: Stop
 
     def fit(self, config: FitConfig, save_every: int, began: float) -> FitSummary:
         start = StartModel.of(self.store, config.from_model) if config.from_model else None
         if start is not None:
-            config = _goes_on(with_start(config, start, self.tell), start, self.tell)
+            config = _goes_on(with_start(config, start, self.notify), start, self.notify)
         config = settle_tiles(config)
         with within(self.store, self.budget.host_memory, is_strict=False):
-            preparation = prepare(self.store, config, start, self.tell)
+            preparation = prepare(self.store, config, start, self.notify)
         self.stop.check()
         plan = self.plan(preparation, config)
         with make_chain(preparation, config, plan, self.budget.scratch) as chain:
-            check_length(chain.index, self.store, self.tell)
-            sampler = self.sampler(chain, config, plan)
+            check_length(chain.index, self.store, self.notify)
+            sweeper = self.sweeper(chain, config, plan)
             load(chain, preparation, config, start, plan.tiles_in_flight)
             self.stop.check()
             first = start.n_sweeps if start else 0
             if start is not None:
-                first = self.label_new(sampler, preparation, config, start)
-            progress = begin(sampler, config, start, first)
+                first = self.label_new(sweeper, preparation, config, start)
+            progress = begin(sweeper, config, start, first)
             self.checkpoints.begin()
-            committer = self.committer(chain, preparation, config, save_every)
-            if start is not None:
-                committer.from_version = f"{start.name}/{start.version}"
-            return self.sweep(sampler, preparation, committer, progress, began)
+            committer = self.committer(
+                chain, preparation, config, save_every,
+                from_version=f"{start.name}/{start.version}" if start else None,
+            )  # fmt: skip
+            return self.sweep(sweeper, preparation, committer, progress, began)
 
     def label_new(
-        self, sampler: Sampler, preparation: Preparation, config: FitConfig, start: StartModel
+        self, sweeper: Sweeper, preparation: Preparation, config: FitConfig, start: StartModel
     ) -> int:
         """Labels for sessions that the model lacks; returns the number of the first sweep."""
-        index = sampler.chain.index
+        index = sweeper.chain.index
         is_new = np.array([s.name not in start.sessions for s in index.sessions])
         is_new &= index.n_modelled > 0
         if not is_new.any():
             return start.n_sweeps
         text = f"{int(is_new.sum())} sessions that the model {start.name!r} lacks, labelled with it"
-        self.tell(Noted(text))
+        self.notify(Noted(text))
+        sweeper = make_sweeper(sweeper.chain.only(is_new), config, sweeper.pipeline)
         if start.stage == "ar":
-            return warm_start(sampler, is_new, start.parameters, start.n_sweeps)
+            return warm_start(sweeper, start.parameters, start.n_sweeps)
         path = annealed(start.parameters, ANNEAL_SWEEPS)
-        number = warm_start(sampler, is_new, path[0], start.n_sweeps)
-        only_new = make_sampler(sampler.chain.only(is_new), config, sampler.flight)
-        variance = np.broadcast_to(first_noise_variance(config, start), sampler.chain.n_keypoints)
-        full = full_sampler(only_new, preparation, config, variance.astype(np.float64))
+        number = warm_start(sweeper, path[0], start.n_sweeps)
+        variance = noise_by_keypoint(config, start, sweeper.chain)
+        model = model_of("full", preparation, config, variance)
         for parameters in path:
-            full.draw(parameters, number)
+            sweeper.draw(model, parameters, number)
             number += 1
         return number
 
@@ -243,21 +251,22 @@ class _Job:
     ) -> FitSummary:
         config, preparation = read_preparation(self.store, found)
         check_same(config, given)
-        self.said += [str(note) for note in found.attrs.get("notes", ())]
-        self.tell(Noted(f"going on after sweep {found.n_sweeps} of {n_sweeps_of(config)}"))
+        self.messages += [str(note) for note in found.attrs.get("notes", ())]
+        self.notify(Noted(f"going on after sweep {found.n_sweeps} of {n_sweeps_of(config)}"))
         plan = self.plan(preparation, config)
         with make_chain(preparation, config, plan, self.budget.scratch) as chain:
             load_data(chain, preparation, config)
-            sampler = self.sampler(chain, config, plan)
+            sweeper = self.sweeper(chain, config, plan)
             progress = restore(chain, found, config.n_states)
-            committer = self.committer(chain, preparation, config, save_every)
-            committer.from_version = found.attrs.get("from_version")
-            committer.resumed(found.n_sweeps)
-            return self.sweep(sampler, preparation, committer, progress, began)
+            committer = self.committer(
+                chain, preparation, config, save_every,
+                from_version=found.attrs.get("from_version"), committed=found.n_sweeps,
+            )  # fmt: skip
+            return self.sweep(sweeper, preparation, committer, progress, began)
 
     def sweep(
         self,
-        sampler: Sampler,
+        sweeper: Sweeper,
         preparation: Preparation,
         committer: Committer,
         progress: Progress,
@@ -265,7 +274,7 @@ class _Job:
     ) -> FitSummary:
         """Run what is left, commit on the way, publish; what stops it says how to go on."""
         try:
-            return self.sweep_on(sampler, preparation, committer, progress, began)
+            return self.sweep_on(sweeper, preparation, committer, progress, began)
         except OSError as error:
             raise self.refused(error, committer.committed) from error
         except FitInterrupted:
@@ -277,14 +286,14 @@ class _Job:
 
     def sweep_on(
         self,
-        sampler: Sampler,
+        sweeper: Sweeper,
         preparation: Preparation,
         committer: Committer,
         progress: Progress,
         began: float,
     ) -> FitSummary:
         """Run what is left, commit on the way, publish."""
-        chain, config = sampler.chain, committer.config
+        chain, config = sweeper.chain, committer.config
 
         def after_sweep() -> bool:
             self.lock.renew()
@@ -297,46 +306,46 @@ class _Job:
             raise self.interrupted(progress.done, "stopped")
         failure = None
         try:
-            run(sampler, preparation, config, progress, self.tell, after_sweep=after_sweep)
+            run(sweeper, preparation, config, progress, self.notify, after_sweep=after_sweep)
         except SamplingError as error:
             failure, until = error, progress.done
-            progress = self.go_back(sampler, preparation, config, until)
+            progress = self.go_back(sweeper, preparation, config, until)
         else:
             self.commit(committer, progress)
             if progress.done < n_sweeps_of(config):
                 raise self.interrupted(progress.done, "stopped")
-            _check_target(config, progress.trace, chain.index, self.tell)
+            _check_target(config, progress.trace, chain.index, self.notify)
         if failure is not None:
             if not progress.done:
                 self.checkpoints.discard()
                 raise failure
-            self.tell(Noted(f"stopped after {progress.done} sweeps: {failure}"))
+            self.notify(Noted(f"stopped after {progress.done} sweeps: {failure}"))
         self.lock.renew()
         version = publish(
             self.root, self.model, chain=chain, progress=progress, preparation=preparation,
-            config=config, start=None, from_version=committer.from_version,
-            fit_id=self.checkpoints.fit_id, notes=self.said,
-            certainty=LabelCertainty(sampler, progress.parameters) if config.certainty else None,
+            config=config, from_version=committer.from_version,
+            fit_id=self.checkpoints.fit_id, notes=self.messages,
+            certainty=LabelCertainty(sweeper, progress.parameters) if config.certainty else None,
         )  # fmt: skip
-        self.tell(Published(self.model, version))
-        add_levels(self.root, self.model, version, self.tell)
+        self.notify(Published(self.model, version))
+        add_levels(self.root, self.model, version, self.notify)
         try:
             self.checkpoints.discard()
         except OSError as error:  # what matters is published; the next fit of the name tidies up
-            self.tell(Noted(f"the progress of the fit could not be removed: {error}"))
+            self.notify(Noted(f"the progress of the fit could not be removed: {error}"))
         if failure is not None:
             raise failure
         return self.summary(chain, progress, version, began)
 
     def go_back(
-        self, sampler: Sampler, preparation: Preparation, config: FitConfig, until: int
+        self, sweeper: Sweeper, preparation: Preparation, config: FitConfig, until: int
     ) -> Progress:
         """Bring the chain to where it stood before a sweep that failed: the last commit, and the
         sweeps since then once more, which draw the same numbers."""
         found = self.checkpoints.current()
         assert found is not None
-        progress = restore(sampler.chain, found, config.n_states)
-        run(sampler, preparation, config, progress, lambda event: None, until=until)
+        progress = restore(sweeper.chain, found, config.n_states)
+        run(sweeper, preparation, config, progress, lambda event: None, until=until)
         return progress
 
     def commit(self, committer: Committer, progress: Progress) -> None:
@@ -344,7 +353,7 @@ class _Job:
         began = time.perf_counter()
         n_bytes = committer.commit(progress)
         if n_bytes is not None:
-            self.tell(Committed(progress.done, n_bytes, time.perf_counter() - began))
+            self.notify(Committed(progress.done, n_bytes, time.perf_counter() - began))
 
     def how_to_resume(self) -> str:
         return call("fit", self.store, model=self.model, resume=True)
@@ -367,31 +376,38 @@ class _Job:
         return OSError(error.errno, text) if error.errno else OSError(text)
 
     def plan(self, preparation: Preparation, config: FitConfig) -> Plan:
-        needs = Needs(
-            ChainIndex.of(preparation.sessions, config.lags),
+        needs = Needs.of(
             config,
-            len(preparation.loading),
-            0 if config.stage == "ar" else len(preparation.study.keypoints),
-            len(preparation.study.space),
-            preparation.fix_heading,
+            sessions=preparation.sessions,
+            study=preparation.study,
+            n_latent=len(preparation.loading),
+            fix_heading=preparation.fix_heading,
         )
         plan = make_plan(needs, self.budget)
-        self.tell(PlanMade(plan))
+        self.notify(PlanMade(plan))
         return plan
 
-    def sampler(self, chain: Chain, config: FitConfig, plan: Plan) -> Sampler:
+    def sweeper(self, chain: Chain, config: FitConfig, plan: Plan) -> Sweeper:
         def say(n: int) -> None:
             text = f"out of memory: from now on {n} tile{'s' if n > 1 else ''} at a time"
-            self.tell(Noted(text))
+            self.notify(Noted(text))
 
-        return make_sampler(chain, config, Flight(plan.tiles_in_flight, on_less=say))
+        return make_sweeper(chain, config, Pipeline(plan.tiles_in_flight, on_less=say))
 
     def committer(
-        self, chain: Chain, preparation: Preparation, config: FitConfig, save_every: int
+        self,
+        chain: Chain,
+        preparation: Preparation,
+        config: FitConfig,
+        save_every: int,
+        *,
+        from_version: str | None,
+        committed: int | None = None,
     ) -> Committer:
         return Committer(
-            self.checkpoints, chain, preparation, config, source_hashes(self.root), save_every,
-            self.said,
+            checkpoints=self.checkpoints, chain=chain, preparation=preparation, config=config,
+            hashes=source_hashes(self.root), every=save_every, notes=self.messages,
+            from_version=from_version, committed=committed,
         )  # fmt: skip
 
     def summary(self, chain: Chain, progress: Progress, version: str, began: float) -> FitSummary:
@@ -409,28 +425,14 @@ class _Job:
             trace.kappa[-1],
             trace.log_likelihood[-1],
             time.perf_counter() - began,
-            tuple(self.said),
+            tuple(self.messages),
         )
-
-
-def make_sampler(chain: Chain, config: FitConfig, flight: Flight) -> Sampler:
-    """The sampler of the AR stage, from which that of the full stage is made."""
-    assert config.tile_frames is not None
-    return Sampler(
-        chain,
-        n_states=config.n_states,
-        segment_frames=config.segment_frames,
-        flight=flight,
-        seed=config.seed,
-        precision=config.precision,
-        tile_frames=config.tile_frames,
-    )
 
 
 # ------------------------------------------------------------------ before the first sweep
 
 
-def _goes_on(config: FitConfig, start: StartModel, tell: Tell) -> FitConfig:
+def _goes_on(config: FitConfig, start: StartModel, notify: Callback) -> FitConfig:
     """Settings of a fit that goes on from a model: the same stage keeps its stickiness."""
     if config.stage == "ar" and start.stage != "ar":
         raise InputError(
@@ -441,18 +443,18 @@ def _goes_on(config: FitConfig, start: StartModel, tell: Tell) -> FitConfig:
         )
     if config.stage != start.stage or config.kappa is not None:
         return config
-    tell(Noted(f"kappa {start.kappa:.3g}, as the model {start.name!r} ended with"))
+    notify(Noted(f"kappa {start.kappa:.3g}, as the model {start.name!r} ended with"))
     return replace(config, kappa=start.kappa)
 
 
-def _tell(callbacks: Sequence[Callback], said: list[str], stop: Stop, event: Event) -> None:
+def _notify(callbacks: Sequence[Callback], messages: list[str], stop: Stop, event: Event) -> None:
     def pass_on(event: Event) -> None:
         for callback in callbacks:
             callback(event)
 
     stop.say(lambda text: pass_on(Noted(text)))
     if isinstance(event, Noted):
-        said.append(event.text)
+        messages.append(event.text)
     pass_on(event)
 
 
@@ -520,7 +522,7 @@ def _committed_sweeps(progress: access.Group | None) -> int | None:
     return int(current[1:]) if isinstance(current, str) else None
 
 
-def _check_target(config: FitConfig, trace: Trace, index: ChainIndex, tell: Tell) -> None:
+def _check_target(config: FitConfig, trace: Trace, index: ChainIndex, notify: Callback) -> None:
     if config.target_duration is None:
         return
     fps = max(session.fps for session in index.sessions)
@@ -530,4 +532,4 @@ def _check_target(config: FitConfig, trace: Trace, index: ChainIndex, tell: Tell
             f"the target duration of {config.target_duration:g} ms was not reached: the median is "
             f"{found:.0f} ms; give more sweeps, or a target that the sessions and frame rate allow"
         )
-        tell(Noted(text))
+        notify(Noted(text))

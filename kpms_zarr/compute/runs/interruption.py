@@ -34,12 +34,12 @@ class Stop:
     is_asked: bool = False
     is_said: bool = False
 
-    def say(self, tell: Callable[[str], None]) -> None:
+    def say(self, notify: Callable[[str], None]) -> None:
         """Tell once that the request has come; not from within the signal, which may come while
         somebody is writing."""
         if self.is_asked and not self.is_said:
             self.is_said = True
-            tell("stopping once this sweep is done and committed; again to stop at once")
+            notify("stopping once this sweep is done and committed; again to stop at once")
 
     def check(self) -> None:
         """End where there is nothing yet to finish or to commit.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import jax
@@ -28,9 +29,9 @@ from kpms_zarr.compute.sampler.certainty import held_bytes
 from kpms_zarr.compute.sampler.chain import ChainIndex
 from kpms_zarr.compute.sampler.full_tile import FixedSettings
 from kpms_zarr.compute.sampler.segments import FRAMES_PER_TILE, TileShape
-from kpms_zarr.compute.sampler.stream import Flight
+from kpms_zarr.compute.sampler.stream import Pipeline
 from kpms_zarr.store.core import access, layout
-from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.selection import select_sessions
@@ -57,7 +58,7 @@ _BETWEEN_RUNS = 1.1
 to 732 MB resident behind it): a budget that is named as enough must be so for the next one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Needs:
     """What a plan follows from.
 
@@ -81,13 +82,32 @@ class Needs:
     fix_heading: bool = False
     fixed: TileShape | None = None
 
+    @classmethod
+    def of(
+        cls,
+        config: FitConfig,
+        *,
+        sessions: Sequence[Session],
+        study: StudySettings,
+        n_latent: int,
+        fix_heading: bool,
+        fixed: TileShape | None = None,
+    ) -> Needs:
+        """Needs of the stages that a fit runs over some sessions of a study."""
+        return cls(
+            index=ChainIndex.of(sessions, config.lags),
+            config=config,
+            n_latent=n_latent,
+            n_keypoints=n_keypoints_of(config, study),
+            n_space=len(study.space),
+            fix_heading=fix_heading,
+            fixed=fixed,
+        )
+
     @property
     def shape(self) -> TileShape:
         """Shape of a tile."""
-        if self.fixed is not None:
-            return self.fixed
-        frames = self.config.tile_frames or FRAMES_PER_TILE
-        return TileShape.of(self.index, self.config.segment_frames, frames)
+        return self.fixed or tile_shape(self.index, self.config)
 
     @property
     def state_row(self) -> int:
@@ -128,6 +148,16 @@ class Needs:
         if not config.certainty:
             return 0
         return held_bytes(self.index, self.shape, config.n_states, config.precision)
+
+
+def n_keypoints_of(config: FitConfig, study: StudySettings) -> int:
+    """Keypoints whose noise is part of the state of a chain: none of the AR stage alone."""
+    return 0 if config.stage == "ar" else len(study.keypoints)
+
+
+def tile_shape(index: ChainIndex, config: FitConfig) -> TileShape:
+    """Shape of a tile for some sessions."""
+    return TileShape.of(index, config.segment_frames, config.tile_frames or FRAMES_PER_TILE)
 
 
 def fixed_settings(config: FitConfig, *, fix_heading: bool) -> FixedSettings:
@@ -181,14 +211,12 @@ def plan(
     study = read_settings(root)
     if config.use_keypoints:
         study = subset_keypoints(study, config.use_keypoints)
-    n_keypoints = 0 if config.stage == "ar" else len(study.keypoints)
-    needs = Needs(
-        ChainIndex.of(sessions, config.lags),
+    needs = Needs.of(
         config,
-        config.latent_dim or _likely_latent(root, study),
-        n_keypoints,
-        len(study.space),
-        _likely_fixed(root) if config.fix_heading is None else config.fix_heading,
+        sessions=sessions,
+        study=study,
+        n_latent=config.latent_dim or _likely_latent(root, study),
+        fix_heading=_likely_fixed(root) if config.fix_heading is None else config.fix_heading,
     )
     found = make_plan(needs, budget or Budget())
     if not time_tiles:
@@ -288,8 +316,8 @@ def _limits(budget: Budget, is_cpu: bool) -> tuple[int, int]:
 
 def _recent_bytes(needs: Needs, n_in_flight: int) -> int:
     """Room for the blocks of data around the tiles from the first read ahead to the last used."""
-    flight = Flight(n_in_flight)
-    n_tiles = flight.n_ahead + 3 * n_in_flight + 2
+    pipeline = Pipeline(n_in_flight)
+    n_tiles = pipeline.n_ahead + 3 * n_in_flight + 2
     frames = 2 * needs.shape.n_segments * needs.shape.n_frames + 2 * FRAMES_PER_CHUNK
     return n_tiles * frames * needs.data_row
 

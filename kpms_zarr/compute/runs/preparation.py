@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,11 +12,12 @@ import xarray as xr
 
 from kpms_zarr.compute.alignment.alignment import Aligner, AlignmentSettings, rotate
 from kpms_zarr.compute.config import FitConfig
-from kpms_zarr.compute.events import Event, Noted, Plan
+from kpms_zarr.compute.events import Callback, Noted, Plan
 from kpms_zarr.compute.mapreduce import BlockReader
 from kpms_zarr.compute.pose import pca as pca_module
 from kpms_zarr.compute.pose.pose_space import PoseSpace, refine, turn_of, wrap
 from kpms_zarr.compute.pose.scale import measure_lengths, scale_of
+from kpms_zarr.compute.runs.plan import n_keypoints_of
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.sampler.placement import make_rows
@@ -34,8 +34,6 @@ from kpms_zarr.store.study.settings import StudySettings, read_settings, subset_
 
 _SMALLEST_STEP_VARIANCE = 1e-4
 """Of bodies 100 long: a hundredth of a unit, below what any tracker resolves."""
-
-Tell = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class Preparation:
 
 
 def prepare(
-    store: StoreLike, config: FitConfig, start: StartModel | None, tell: Tell
+    store: StoreLike, config: FitConfig, start: StartModel | None, notify: Callback
 ) -> Preparation:
     """Settle keypoints, units and components, and say what a person should know.
 
@@ -90,7 +88,7 @@ def prepare(
     config : FitConfig
     start : StartModel, optional
         The model that the fit goes on from; its components and units are kept.
-    tell : callable
+    notify : callable
         Is given :class:`events.Noted`.
 
     Raises
@@ -101,13 +99,13 @@ def prepare(
     sessions = select_sessions(root, config.sessions, "`sessions=`")
     stored = read_settings(root)
     study = subset_keypoints(stored, config.use_keypoints) if config.use_keypoints else stored
-    _note_lost_heading(stored, study, tell)
-    found = _stored_components(store, study, config, tell)
+    _note_lost_heading(stored, study, notify)
+    found = _stored_components(store, study, config, notify)
     alignment = _alignment(found, config)
     typical = None if start is None else start.mean
     usual = None if start is None else start.mean * float(np.median(list(start.scale.values())))
     if start is None and found.attrs and not _has_scale(found, config):
-        tell(Noted(_other_scale(found, config)))
+        notify(Noted(_other_scale(found, config)))
     known = _outlier_model(found, study, config, start)
     screen = screen_of(
         store, study, alignment, config.outlier_scale, sessions=sessions, model=known
@@ -115,7 +113,7 @@ def prepare(
     look = partial(Aligner.of, store, alignment, study=study, sessions=sessions, screen=screen)
     plain = look(typical_pose=usual)
     for note in (*plain.notes, *(() if screen is None else screen.notes)):
-        tell(Noted(note))
+        notify(Noted(note))
     lengths = measure_lengths(plain)
     scale = scale_of(lengths, sessions, config.scale)
     if start is not None:
@@ -129,7 +127,7 @@ def prepare(
     else:
         loading, mean = _projection(found, plain, aligner, scale, config)
         if is_turned:
-            loading, mean = _refined(aligner, loading, mean, config, tell)
+            loading, mean = _refined(aligner, loading, mean, config, notify)
     steps = [lengths.step[session.index] / scale[session.index] for session in sessions]
     if start is not None and start.step_variance and not config.centroid_step_variance:
         steps = [start.step_variance**0.5]
@@ -140,30 +138,30 @@ def prepare(
     )  # fmt: skip
 
 
-def _note_lost_heading(stored: StudySettings, study: StudySettings, tell: Tell) -> None:
+def _note_lost_heading(stored: StudySettings, study: StudySettings, notify: Callback) -> None:
     for side in ("anterior", "posterior"):
         before, after = getattr(stored, side), getattr(study, side)
         if after and before != after:
             lost = ", ".join(name for name in before if name not in after)
-            tell(Noted(f"{lost} not in use: the {side} end is now {', '.join(after)}"))
+            notify(Noted(f"{lost} not in use: the {side} end is now {', '.join(after)}"))
 
 
 def _stored_components(
-    store: StoreLike, study: StudySettings, config: FitConfig, tell: Tell
+    store: StoreLike, study: StudySettings, config: FitConfig, notify: Callback
 ) -> xr.Dataset:
     """The PCA of the store, computed where there is none or keypoints or heading changed since."""
     root = access.open_group(store)
     if access.subgroup(root, layout.PCA) is None:
         if config.use_keypoints:
             return xr.Dataset()
-        tell(Noted("no PCA in the store yet: computed with the defaults of `kpms_zarr.pca`"))
+        notify(Noted("no PCA in the store yet: computed with the defaults of `kpms_zarr.pca`"))
         return pca_module.pca(
             store, fix_heading=bool(config.fix_heading), outlier_scale=config.outlier_scale
         )
     found = access.dataset(store, layout.PCA).load()
     if not _is_other(found, study) or config.use_keypoints:
         return found
-    tell(Noted("keypoints or heading changed since the PCA: computed again"))
+    notify(Noted("keypoints or heading changed since the PCA: computed again"))
     kept = ("variance", "confidence_threshold", "fix_heading")
     again = {k: found.attrs[k] for k in kept if k in found.attrs}
     return pca_module.pca(store, outlier_scale=config.outlier_scale, **again)
@@ -238,17 +236,17 @@ def _projection(
 
 
 def _refined(
-    aligner: Aligner, loading: np.ndarray, mean: np.ndarray, config: FitConfig, tell: Tell
+    aligner: Aligner, loading: np.ndarray, mean: np.ndarray, config: FitConfig, notify: Callback
 ) -> tuple[np.ndarray, np.ndarray]:
     n_latent = len(loading)
     most = n_latent if config.latent_dim else pca_module.MAX_COMPONENTS
     found = refine(aligner, n_latent, most=most)
     if found is None:
-        tell(Noted("too few frames with all keypoints: components kept as pca found them"))
+        notify(Noted("too few frames with all keypoints: components kept as pca found them"))
         return loading, mean
     n_found = len(found.space.loading)
     more = f" ({n_found - n_latent} more than pca suggests, behind which there is an edge)"
-    tell(
+    notify(
         Noted(
             f"components and headings fitted to each other: with {n_found} latent dimensions"
             f"{more if n_found > n_latent else ''}, {found.after:.1%} of the variance of the pose "
@@ -267,7 +265,7 @@ def make_chain(
     """Room for the sessions and the stages of a fit, and a way to their data."""
     study = preparation.study
     index = ChainIndex.of(preparation.sessions, config.lags)
-    n_keypoints = 0 if config.stage == "ar" else len(study.keypoints)
+    n_keypoints = n_keypoints_of(config, study)
     observed: Any = None
     n_columns = n_keypoints * (len(study.space) + 1)
     if n_keypoints and plan.home == "device":
@@ -289,7 +287,7 @@ def make_chain(
     )
 
 
-def check_length(index: ChainIndex, store: StoreLike, tell: Tell) -> None:
+def check_length(index: ChainIndex, store: StoreLike, notify: Callback) -> None:
     """Refuse a store without a session long enough for a label.
 
     Raises
@@ -305,7 +303,7 @@ def check_length(index: ChainIndex, store: StoreLike, tell: Tell) -> None:
             fix="add longer recordings, or lower `lags=`",
         )
     if short:
-        tell(Noted(f"too short for a label ({index.lags} frames or fewer): {', '.join(short)}"))
+        notify(Noted(f"too short for a label ({index.lags} frames or fewer): {', '.join(short)}"))
 
 
 def load(

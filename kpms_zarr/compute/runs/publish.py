@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from kpms_zarr.compute.config import FitConfig
-from kpms_zarr.compute.events import Event, Noted
+from kpms_zarr.compute.events import Callback, Noted
 from kpms_zarr.compute.runs.preparation import Preparation
-from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.runs.summaries import label_statistics
 from kpms_zarr.compute.sampler.bouts import count_labels
 from kpms_zarr.compute.sampler.certainty import LabelCertainty
@@ -79,7 +78,6 @@ def publish(
     progress: Progress,
     preparation: Preparation,
     config: FitConfig,
-    start: StartModel | None,
     from_version: str | None = None,
     fit_id: str = "",
     certainty: LabelCertainty | None = None,
@@ -113,8 +111,6 @@ def publish(
         "fit_id": fit_id,
         **to_attrs(None if preparation.screen is None else preparation.screen.model),
     }
-    if start is not None:
-        from_version = f"{start.name}/{start.version}"
     if from_version is not None:
         attrs["from_version"] = from_version
     write_parameters(root, model, writer.version, values, settings, attrs)
@@ -124,12 +120,12 @@ def publish(
     return writer.publish("fit", settings, statistics)
 
 
-def add_levels(root: access.Group, model: str, version: str, tell: Callable[[Event], None]) -> None:
+def add_levels(root: access.Group, model: str, version: str, notify: Callback) -> None:
     """Store the levels of detail of a published version; whatever goes wrong is only told."""
     try:
         write_levels(root, model, version)
     except Exception as error:  # views do without them, only slower
-        tell(
+        notify(
             Noted(
                 f"the levels of detail of {model} {version} could not be stored "
                 f"({type(error).__name__}: {error}); in Python: "

@@ -10,44 +10,34 @@ import numpy as np
 
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import (
-    Event,
+    Callback,
     Noted,
     SweepEnded,
     SweepStarted,
     TileDone,
     TimePredicted,
 )
-from kpms_zarr.compute.kernels import rng
-from kpms_zarr.compute.kernels.dynamics import (
-    DynamicsPrior,
-    draw_dynamics,
-    draw_prior_dynamics,
-    prior_mean,
-)
-from kpms_zarr.compute.kernels.dynamics import log_prior as log_prior_dynamics
-from kpms_zarr.compute.kernels.noise import draw_noise_variance
-from kpms_zarr.compute.kernels.noise import log_prior as log_prior_noise_variance
+from kpms_zarr.compute.kernels.dynamics import DynamicsPrior, prior_mean
 from kpms_zarr.compute.kernels.pose import PoseMap
-from kpms_zarr.compute.kernels.transitions import (
-    TransitionPrior,
-    draw_prior_transitions,
-    draw_transitions,
-)
-from kpms_zarr.compute.kernels.transitions import log_prior as log_prior_transitions
-from kpms_zarr.compute.runs.plan import fixed_settings
+from kpms_zarr.compute.kernels.transitions import TransitionPrior
+from kpms_zarr.compute.runs.plan import fixed_settings, tile_shape
 from kpms_zarr.compute.runs.preparation import Preparation, first_noise_variance
 from kpms_zarr.compute.runs.start_model import StartModel
-from kpms_zarr.compute.sampler.full_sweep import FullSampler, Observation
+from kpms_zarr.compute.sampler.ar_model import ArModel
+from kpms_zarr.compute.sampler.chain import Chain
+from kpms_zarr.compute.sampler.full_model import FullModel, Observation
 from kpms_zarr.compute.sampler.initialize import label_by_clusters
+from kpms_zarr.compute.sampler.prior import NoisePrior, ParameterPrior
+from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.stickiness import KappaSchedule
-from kpms_zarr.compute.sampler.sweep import Parameters, Sampler, SweepResult
+from kpms_zarr.compute.sampler.stream import Pipeline
+from kpms_zarr.compute.sampler.sweep import Sweeper, SweepResult
+from kpms_zarr.compute.sampler.tile_model import Parameters, SweepSums, TileModel
 from kpms_zarr.compute.sampler.trace import Progress, Trace
 from kpms_zarr.compute.sampler.windows import LabelWindows
 
-Tell = Callable[[Event], None]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stage of a fit.
 
@@ -55,35 +45,94 @@ class Stage:
     ----------
     name : str
         ``"ar"`` or ``"full"``.
-    sweeps : int
-    kappa : float
-        At the start.
+    n_sweeps : int
+    prior : ParameterPrior
+        With the stickiness at the start.
     """
 
     name: str
-    sweeps: int
-    kappa: float
+    n_sweeps: int
+    prior: ParameterPrior
 
 
-def stages_of(config: FitConfig) -> tuple[Stage, ...]:
+def stages_of(config: FitConfig, chain: Chain) -> tuple[Stage, ...]:
     """The stages of a fit, in order."""
-    last = Stage("ar" if config.stage == "ar" else "full", config.last_sweeps, config.last_kappa)
+
+    def stage(name: str, n_sweeps: int, kappa: float) -> Stage:
+        prior = ParameterPrior(
+            dynamics=_dynamics_prior(config, chain.n_latent),
+            transition=TransitionPrior(config.alpha, config.gamma, kappa),
+            noise=_noise_prior(config, chain.n_space) if name == "full" else None,
+        )
+        return Stage(name=name, n_sweeps=n_sweeps, prior=prior)
+
+    name = "ar" if config.stage == "ar" else "full"
+    last = stage(name, config.last_sweeps, config.last_kappa)
     if config.stage == "both":
-        return (Stage("ar", config.ar_sweeps, config.ar_kappa), last)
+        return (stage("ar", config.ar_sweeps, config.ar_kappa), last)
     return (last,)
+
+
+def _dynamics_prior(config: FitConfig, n_latent: int) -> DynamicsPrior:
+    return DynamicsPrior(
+        prior_mean(n_latent, config.lags),
+        config.weight_scale,
+        config.innovation_scale,
+        n_latent + config.innovation_dof,
+    )
+
+
+def _noise_prior(config: FitConfig, n_space: int) -> NoisePrior | None:
+    if config.sample_noise_variance == "none":
+        return None
+    is_shared = config.sample_noise_variance == "shared"
+    return NoisePrior(config.noise_variance, config.noise_variance_dof, is_shared, n_space)
 
 
 def n_sweeps_of(config: FitConfig) -> int:
     """Sweeps of all stages."""
-    return sum(stage.sweeps for stage in stages_of(config))
+    return config.last_sweeps + (config.ar_sweeps if config.stage == "both" else 0)
+
+
+def make_sweeper(
+    chain: Chain, config: FitConfig, pipeline: Pipeline, shape: TileShape | None = None
+) -> Sweeper:
+    """The mover of the tiles of a chain; ``shape``: in place of what follows from its sessions."""
+    return Sweeper(
+        chain=chain,
+        n_states=config.n_states,
+        seed=config.seed,
+        shape=shape or tile_shape(chain.index, config),
+        pipeline=pipeline,
+    )
+
+
+def model_of(
+    stage: str,
+    preparation: Preparation,
+    config: FitConfig,
+    noise_variance: np.ndarray | None,
+    *,
+    keeps_sound_segments: bool = False,
+) -> TileModel:
+    """What a stage samples of a tile; ``noise_variance``: (keypoint,), of the full stage."""
+    if stage == "ar":
+        return ArModel()
+    assert noise_variance is not None
+    pose = PoseMap(preparation.loading.transpose(1, 2, 0), preparation.mean)
+    return FullModel(
+        observation=Observation(pose, noise_variance, preparation.step_variance),
+        settings=fixed_settings(config, fix_heading=preparation.fix_heading),
+        keeps_sound_segments=keeps_sound_segments,
+    )
 
 
 def run(
-    sampler: Sampler,
+    sweeper: Sweeper,
     preparation: Preparation,
     config: FitConfig,
     progress: Progress,
-    tell: Tell,
+    notify: Callback,
     *,
     until: int | None = None,
     after_sweep: Callable[[], bool] = lambda: True,
@@ -92,101 +141,101 @@ def run(
 
     Parameters
     ----------
-    sampler : Sampler
-        Of the AR stage.
+    sweeper : Sweeper
     preparation : Preparation
     config : FitConfig
     progress : Progress
         Is brought forward sweep by sweep; between two of them it belongs to the chain.
-    tell : callable
+    notify : callable
     until : int, optional
         Sweeps to be done in all (default: those of the stages).
     after_sweep : callable
         Whether to go on.
     """
-    n_sweeps = n_sweeps_of(config)
-    active: Sampler | None = None
+    stages, n_sweeps = stages_of(config, sweeper.chain), n_sweeps_of(config)
+    timed: set[str] = set()
+    n_repeated = 0
     while progress.done < (n_sweeps if until is None else until):
-        stage, step = _place(config, progress.done)
-        if active is None or not step:
-            if active is not None:
-                _note_repeats(active, tell)
-            active = _sampler_of(stage, sampler, preparation, config, progress)
+        stage, step = _place(stages, progress.done)
+        if not step:
+            n_repeated = _report_repeats(n_repeated, notify)
         began = time.perf_counter()
         if not step or progress.kappa is None:
-            progress.kappa = KappaSchedule(stage.kappa, stage.sweeps, config.target_duration)
+            progress.kappa = KappaSchedule(
+                stage.prior.transition.kappa, stage.n_sweeps, config.target_duration
+            )
         elif progress.result is not None:
             # The schedule answers to sweeps of its own stage only.
             progress.kappa.update(progress.result.counts)
         kappa = progress.kappa.value
+        prior = stage.prior.with_kappa(kappa)
         number = progress.n_before + progress.done
-        _announce(active, stage, progress.done, n_sweeps, tell)
-        if progress.result is not None:
-            progress.parameters = _next_parameters(
-                config, progress.parameters, progress.result, kappa, number
-            )
-            _update_noise(active, config, progress, number)
-        result = active.sweep(progress.parameters, number)
+        notify(SweepStarted(progress.done + 1, n_sweeps, stage.name))
+        sweeper.pipeline.meter.restart()
+        _draw_parameters(prior, config.seed, progress, number)
+        model = model_of(stage.name, preparation, config, progress.noise_variance)
+        on_tile = _tile_reporter(stage.name, progress.done, sweeper.pipeline.n, timed, notify)
+        result = sweeper.sweep(model, progress.parameters, number, on_tile)
         result.terms["parameters"] = (
-            _log_prior(active, config, progress.parameters, kappa) / active.n_modelled
+            prior.log_density(progress.parameters, progress.noise_variance) / sweeper.n_modelled
         )
+        n_repeated += result.sums.n_repeated
         progress.result = result
         progress.done += 1
         progress.trace.append(stage.name, result, kappa, time.perf_counter() - began)
         if progress.windows is None:
-            progress.windows = LabelWindows.of(sampler.chain.index)
-        progress.windows.keep(sampler.chain, progress.done, n_sweeps)
-        waiting = sampler.flight.meter.restart()
-        tell(_ended(stage, progress.done, n_sweeps, progress.trace, result, waiting))
+            progress.windows = LabelWindows.of(sweeper.chain.index)
+        progress.windows.keep(sweeper.chain, progress.done, n_sweeps)
+        waiting = sweeper.pipeline.meter.restart()
+        notify(_ended(stage, progress.done, n_sweeps, progress.trace, result, waiting))
         if not after_sweep():
             break
-    if active is not None:
-        _note_repeats(active, tell)
+    _report_repeats(n_repeated, notify)
 
 
-def _place(config: FitConfig, done: int) -> tuple[Stage, int]:
+def _place(stages: tuple[Stage, ...], done: int) -> tuple[Stage, int]:
     """The stage of the next sweep, and how many sweeps of it are done."""
-    for stage in stages_of(config):
-        if done < stage.sweeps:
+    for stage in stages:
+        if done < stage.n_sweeps:
             return stage, done
-        done -= stage.sweeps
+        done -= stage.n_sweeps
     raise ValueError("all sweeps are done")
 
 
-def _announce(active: Sampler, stage: Stage, done: int, n_sweeps: int, tell: Tell) -> None:
-    """Say that a sweep begins, what becomes of its tiles, and how long it will take."""
-    flight = active.flight
-    tell(SweepStarted(done + 1, n_sweeps, stage.name))
-    n_first = flight.n  # these may still be compiling
+def _draw_parameters(prior: ParameterPrior, seed: int, progress: Progress, number: int) -> None:
+    """Draw what the sweep is conditioned on, given the state that the one before left."""
+    if progress.result is None:
+        return
+    sums, before = progress.result.sums, progress.parameters
+    progress.parameters = prior.draw(
+        seed, number, moments=sums.moments, transitions=progress.result.counts.transitions,
+        weight_bias=before.dynamics.weight_bias, usage=before.usage,
+    )  # fmt: skip
+    if progress.noise_variance is not None:
+        progress.noise_variance = prior.draw_noise_variance(
+            seed, number, sums, progress.noise_variance
+        )
+
+
+def _tile_reporter(
+    stage: str, done: int, n_first: int, timed: set[str], notify: Callback
+) -> Callable[[int, int], None]:
+    """What becomes of the tiles of a sweep, and once by stage how long a sweep will take.
+
+    ``n_first``: tiles that may still be compiling when they begin.
+    """
     times: list[float] = []
 
     def on_tile(n_done: int, n_tiles: int) -> None:
-        tell(TileDone(done + 1, n_done, n_tiles))
-        if active.is_timed:
+        notify(TileDone(done + 1, n_done, n_tiles))
+        if stage in timed:
             return
         times.append(time.perf_counter())
         if len(times) == n_first + 3:
-            active.is_timed = True
-            tell(TimePredicted(stage.name, (times[-1] - times[n_first - 1]) / 3 * n_tiles))
+            timed.add(stage)
+            notify(TimePredicted(stage, (times[-1] - times[n_first - 1]) / 3 * n_tiles))
 
-    flight.on_tile = on_tile
-    flight.meter.restart()
-
-
-def _log_prior(active: Sampler, config: FitConfig, parameters: Parameters, kappa: float) -> float:
-    """Log density of all parameters under their priors."""
-    sticky = TransitionPrior(config.alpha, config.gamma, kappa)
-    prior = _dynamics_prior(config, active.chain.n_latent)
-    total = log_prior_dynamics(parameters.dynamics, prior)
-    total += log_prior_transitions(parameters.usage, parameters.transition, sticky)
-    if isinstance(active, FullSampler) and config.sample_noise_variance != "none":
-        variance = active.observation.noise_variance
-        variance = variance[:1] if config.sample_noise_variance == "shared" else variance
-        of_noise = log_prior_noise_variance(
-            variance, scale=config.noise_variance, dof=config.noise_variance_dof
-        )
-        total += of_noise
-    return total
+    return on_tile
 
 
 def _ended(
@@ -210,129 +259,50 @@ def _ended(
     )
 
 
-def _note_repeats(active: Sampler, tell: Tell) -> None:
-    if isinstance(active, FullSampler) and active.n_repeated:
+def _report_repeats(n_repeated: int, notify: Callback) -> int:
+    """Say how many tiles float32 could not draw; returns 0, from where they are counted on."""
+    if n_repeated:
         text = (
-            f"{active.n_repeated} tiles were computed again in float64, because float32 had lost "
+            f"{n_repeated} tiles were computed again in float64, because float32 had lost "
             "too many digits; `precision='float64'` does so for all"
         )
-        tell(Noted(text))
-        active.n_repeated = 0
+        notify(Noted(text))
+    return 0
 
 
 # ------------------------------------------------------------------ where the chain begins
 
 
-def begin(sampler: Sampler, config: FitConfig, start: StartModel | None, n_before: int) -> Progress:
+def begin(sweeper: Sweeper, config: FitConfig, start: StartModel | None, n_before: int) -> Progress:
     """First parameters; with a model to go on from, also the statistics of its state.
 
     ``n_before``: sweeps before the first, so that no two share random numbers.
     """
-    stages = stages_of(config)
     noise_variance = None
-    if sampler.chain.n_keypoints:
-        first = first_noise_variance(config, start)
-        noise_variance = np.broadcast_to(first, sampler.chain.n_keypoints).astype(np.float64)
+    if sweeper.chain.n_keypoints:
+        noise_variance = noise_by_keypoint(config, start, sweeper.chain)
     if start is not None:
-        moments, counts = sampler.measure(start.parameters.dynamics.weight_bias)
-        result = SweepResult(moments, counts, {})
+        moments, counts = sweeper.measure(start.parameters.dynamics.weight_bias)
+        result = SweepResult(SweepSums(moments), counts, {})
         return Progress(0, n_before, start.parameters, noise_variance, result)
-    parameters = _first_parameters(sampler, config, stages[0].kappa)
-    return Progress(0, 0, parameters, noise_variance, None)
+    prior = stages_of(config, sweeper.chain)[0].prior
+    return Progress(0, 0, _first_parameters(sweeper, config, prior), noise_variance, None)
 
 
-def _dynamics_prior(config: FitConfig, n_latent: int) -> DynamicsPrior:
-    return DynamicsPrior(
-        prior_mean(n_latent, config.lags),
-        config.weight_scale,
-        config.innovation_scale,
-        n_latent + config.innovation_dof,
-    )
+def noise_by_keypoint(config: FitConfig, start: StartModel | None, chain: Chain) -> np.ndarray:
+    """Global noise variances before the first sweep: (keypoint,) float64."""
+    first = first_noise_variance(config, start)
+    return np.broadcast_to(first, chain.n_keypoints).astype(np.float64)
 
 
-def _first_parameters(sampler: Sampler, config: FitConfig, kappa: float) -> Parameters:
-    n_latent = sampler.chain.n_latent
-    prior = _dynamics_prior(config, n_latent)
-    sticky = TransitionPrior(config.alpha, config.gamma, kappa)
-    of_transitions = rng.host_generator(config.seed, 0, rng.TRANSITION)
-    of_dynamics = rng.host_generator(config.seed, 0, rng.DYNAMICS)
+def _first_parameters(sweeper: Sweeper, config: FitConfig, prior: ParameterPrior) -> Parameters:
+    n_states = config.n_states
     if config.init == "prior":
-        dynamics = draw_prior_dynamics(of_dynamics, config.n_states, prior)
-        usage, transition = draw_prior_transitions(of_transitions, config.n_states, sticky)
-        return Parameters(dynamics, usage, transition)
-    label_by_clusters(sampler.chain, config.n_states, config.seed)
-    mean = np.broadcast_to(prior.mean, (config.n_states, *prior.mean.shape))
-    moments, counts = sampler.measure(mean)
-    dynamics = draw_dynamics(of_dynamics, moments, mean, prior)
-    even = np.full(config.n_states, 1 / config.n_states)
-    usage, transition = draw_transitions(of_transitions, counts.transitions, even, sticky)
-    return Parameters(dynamics, usage, transition)
-
-
-def _sampler_of(
-    stage: Stage,
-    sampler: Sampler,
-    preparation: Preparation,
-    config: FitConfig,
-    progress: Progress,
-) -> Sampler:
-    if stage.name == "ar":
-        return sampler
-    assert progress.noise_variance is not None
-    return full_sampler(sampler, preparation, config, progress.noise_variance)
-
-
-def full_sampler(
-    sampler: Sampler, preparation: Preparation, config: FitConfig, noise_variance: np.ndarray
-) -> FullSampler:
-    """The sampler of the full stage over the chain of that of the AR stage."""
-    pose = PoseMap(preparation.loading.transpose(1, 2, 0), preparation.mean)
-    settings = fixed_settings(config, fix_heading=preparation.fix_heading)
-    observation = Observation(pose, noise_variance, preparation.step_variance)
-    return FullSampler(sampler, observation, settings)
-
-
-# ------------------------------------------------------------------ parameters given the labels
-
-
-def _next_parameters(
-    config: FitConfig, parameters: Parameters, result: SweepResult, kappa: float, number: int
-) -> Parameters:
-    """Draw the parameters of sweep ``number`` given the state that the one before left."""
-    weight_bias = parameters.dynamics.weight_bias
-    dynamics = draw_dynamics(
-        rng.host_generator(config.seed, number, rng.DYNAMICS),
-        result.moments,
-        weight_bias,
-        _dynamics_prior(config, weight_bias.shape[1]),
-    )
-    usage, transition = draw_transitions(
-        rng.host_generator(config.seed, number, rng.TRANSITION),
-        result.counts.transitions,
-        parameters.usage,
-        TransitionPrior(config.alpha, config.gamma, kappa),
-    )
-    return Parameters(dynamics, usage, transition)
-
-
-def _update_noise(active: Sampler, config: FitConfig, progress: Progress, number: int) -> None:
-    """Draw the global noise variances when they are sampled."""
-    result = progress.result
-    if not isinstance(active, FullSampler) or result is None or result.noise is None:
-        return
-    if config.sample_noise_variance == "none":
-        return
-    square, n_observed = result.noise
-    if config.sample_noise_variance == "shared":
-        square, n_observed = square.sum(keepdims=True), n_observed.sum(keepdims=True)
-    drawn = draw_noise_variance(
-        rng.host_generator(config.seed, number, rng.NOISE_VARIANCE),
-        square,
-        n_observed,
-        scale=config.noise_variance,
-        dof=config.noise_variance_dof,
-        n_space=active.chain.n_space,
-    )
-    variance = np.broadcast_to(drawn, active.observation.noise_variance.shape).copy()
-    active.observation = active.observation._replace(noise_variance=variance)
-    progress.noise_variance = variance
+        return prior.first(config.seed, n_states)
+    label_by_clusters(sweeper.chain, n_states, config.seed)
+    mean = np.broadcast_to(prior.dynamics.mean, (n_states, *prior.dynamics.mean.shape))
+    moments, counts = sweeper.measure(mean)
+    return prior.draw(
+        config.seed, 0, moments=moments, transitions=counts.transitions, weight_bias=mean,
+        usage=np.full(n_states, 1 / n_states),
+    )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,9 +11,9 @@ import numpy as np
 import xarray as xr
 
 from kpms_zarr.compute.config import FitConfig
-from kpms_zarr.compute.events import Event, Noted
+from kpms_zarr.compute.events import Callback, Noted
 from kpms_zarr.compute.kernels.dynamics import Dynamics
-from kpms_zarr.compute.sampler.sweep import Parameters
+from kpms_zarr.compute.sampler.tile_model import Parameters
 from kpms_zarr.compute.tracking.outliers import OutlierModel, from_store
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.provenance import provenance_of
@@ -21,8 +21,6 @@ from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.model.models import open_labels, open_parameters, require_model
 
 _SETTLED = ("n_states", "lags", "scale")
-
-Tell = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -204,7 +202,7 @@ def as_typed(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def with_start(config: FitConfig, start: StartModel, tell: Tell) -> FitConfig:
+def with_start(config: FitConfig, start: StartModel, notify: Callback) -> FitConfig:
     """Settings with what a start model has settled: keypoints, units, size of the model.
 
     Raises
@@ -225,5 +223,5 @@ def with_start(config: FitConfig, start: StartModel, tell: Tell) -> FitConfig:
         raise InputError.of(problems)
     if changes:
         listed = ", ".join(f"{name} {as_typed(value)}" for name, value in changes.items())
-        tell(Noted(f"as in the model {start.name!r}: {listed}"))
+        notify(Noted(f"as in the model {start.name!r}: {listed}"))
     return replace(config, **changes)

@@ -15,8 +15,9 @@ from kpms_zarr.compute.kernels.hmm import HmmTables, window
 from kpms_zarr.compute.kernels.marginals import label_marginals
 from kpms_zarr.compute.sampler.chain import ChainIndex
 from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape, tiles
-from kpms_zarr.compute.sampler.stream import Flight, gather_labels, gather_latent, pad, run_tasks
-from kpms_zarr.compute.sampler.sweep import Parameters, Sampler, on_device, tables_of
+from kpms_zarr.compute.sampler.stream import Pipeline, gather_labels, gather_latent, pad, run_tasks
+from kpms_zarr.compute.sampler.sweep import Sweeper
+from kpms_zarr.compute.sampler.tile_model import Parameters, on_device, tables_of
 
 STEPS = 256
 """Certainty is rounded to multiples of 1 / 256: exact in float16, and it compresses well."""
@@ -107,18 +108,18 @@ class LabelCertainty:
 
     Parameters
     ----------
-    sampler : Sampler
+    sweeper : Sweeper
         Of the chain; neither is changed.
     parameters : Parameters
         Those that the labels were drawn with.
     """
 
-    def __init__(self, sampler: Sampler, parameters: Parameters) -> None:
-        self._chain, self._shape, self._dtype = sampler.chain, sampler.shape, sampler.dtype
-        self._n_states = sampler.n_states
+    def __init__(self, sweeper: Sweeper, parameters: Parameters) -> None:
+        self._chain, self._shape, self._dtype = sweeper.chain, sweeper.shape, sweeper.dtype
+        self._n_states = sweeper.n_states
         self._is_double = self._dtype == np.float64
         self._tables = on_device(tables_of(parameters), self._dtype)
-        self._flight = Flight(sampler.flight.n, on_less=sampler.flight.on_less)
+        self._flight = Pipeline(sweeper.pipeline.n, on_less=sweeper.pipeline.on_less)
         self._total = np.zeros(self._n_states, np.int64)
         self._number = np.zeros(self._n_states, np.int64)
 

@@ -97,7 +97,7 @@ class TileOutput(NamedTuple):
         Log probabilities; ``latent`` of the first frames of a session only.
     square, n_observed : (keypoint,)
         Sum of |e|^2 / s and number of frames in which the keypoint is observed.
-    kept : (segment,)
+    relative_pivot : (segment,)
         See :class:`kernels.latent.Elimination`.
     first_bad : (segment,) int32
         First row of ``local`` that is not finite; its number of rows when all are.
@@ -112,7 +112,7 @@ class TileOutput(NamedTuple):
     latent: jax.Array
     square: jax.Array
     n_observed: jax.Array
-    kept: jax.Array
+    relative_pivot: jax.Array
     first_bad: jax.Array
 
 
@@ -172,7 +172,7 @@ def sample_full_tile(
     variance = tables.noise_variance[:, None, None]
     weight = jnp.where(is_missing, 0, 1 / jnp.where(is_missing, 1, s * variance))
     keys = _keys(seed_words, sweep, rng.LATENT, tile)
-    x, kept = _draw_latent(tables, x, z, (y, weight, v, h), frames, keys, settings)
+    x, relative_pivot = _draw_latent(tables, x, z, (y, weight, v, h), frames, keys, settings)
 
     x, seed_words = jax.lax.optimization_barrier((x, seed_words))
     pose = pose_of(tables.pose, x[:n_rows].transpose(1, 0, 2))
@@ -203,7 +203,7 @@ def sample_full_tile(
         *_log_probabilities(tables, x, v, s, square, prior, is_missing, frames, is_last_pass,
                             settings),
         *_noise_sums(square, s, is_missing),
-        jnp.min(jnp.where(frames.is_drawn, kept, 1), axis=0),
+        jnp.min(jnp.where(frames.is_drawn, relative_pivot, 1), axis=0),
         _first_bad(new, frames.is_drawn),
     )  # fmt: skip
 
@@ -272,7 +272,7 @@ def _draw_latent(
         factor_table(tables.hmm), z, j, g, x, frames.is_drawn, settings.latent_variance
     )
     drawn = substitute_backward(elimination, x, frames.is_drawn, noise)
-    return jnp.concatenate([drawn, x[n_rows:]]), elimination.kept
+    return jnp.concatenate([drawn, x[n_rows:]]), elimination.relative_pivot
 
 
 def _draw_centroid(

@@ -54,7 +54,7 @@ class TileShape:
         """Shape for some sessions: at most about ``tile_frames``, and an even number of tiles.
 
         Depends on the sessions and on settings of the fit, never on a memory budget or on tiles in
-        flight, so that these cannot change a result.
+        pipeline, so that these cannot change a result.
         """
         n_frames = int(min(segment_frames, max(1, index.n_modelled.max(initial=1))))
         most = (-(-index.n_modelled // n_frames) + 1 + 1) // 2

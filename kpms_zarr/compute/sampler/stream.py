@@ -89,8 +89,8 @@ class BusyMeter:
 
 
 @dataclass
-class Flight:
-    """How many tiles are under way at once, and who is told what happens to them.
+class Pipeline:
+    """How many tiles are under way at once, and how busy they keep the device.
 
     Attributes
     ----------
@@ -98,14 +98,11 @@ class Flight:
         Halved when the device runs out of memory.
     on_less : callable
         Is given the new number.
-    on_tile : callable
-        Is given (tiles done in this sweep, tiles of a sweep) after each.
     meter : BusyMeter
     """
 
     n: int
     on_less: Callable[[int], None] = field(default=lambda n: None)
-    on_tile: Callable[[int, int], None] = field(default=lambda done, of: None)
     meter: BusyMeter = field(default_factory=BusyMeter)
 
     @property
@@ -117,10 +114,11 @@ class Flight:
 def run_tasks(
     update: Callable[[Task], R],
     tasks: Sequence[Task],
-    flight: Flight,
+    pipeline: Pipeline,
     *,
     is_double: bool,
     read_ahead: Callable[[Task], None] = lambda task: None,
+    on_tile: Callable[[int, int], None] = lambda done, of: None,
 ) -> Generator[tuple[Task, R]]:
     """Update tiles in threads, results in the order of the tasks.
 
@@ -131,11 +129,13 @@ def run_tasks(
     ----------
     update : callable
     tasks : sequence of Task
-    flight : Flight
+    pipeline : Pipeline
     is_double : bool
         Whether 64-bit types are enabled.
     read_ahead : callable
         Is given each task some time before its turn.
+    on_tile : callable
+        Is given (tiles done, all tiles) after each.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def run_tasks(
     """
     pending: deque[tuple[Task, Future[R], int]] = deque()
     n_even = n_done = n_read = 0
-    with ThreadPoolExecutor(flight.n) as pool:
+    with ThreadPoolExecutor(pipeline.n) as pool:
 
         def submit(task: Task) -> Future[R]:
             return pool.submit(_with_precision, update, task, is_double)
@@ -158,23 +158,23 @@ def run_tasks(
                 # The others end first, one way or the other, and give their memory back.
                 wait([other for _, other, _ in pending])
                 # Of those that failed together the first has halved already.
-                if n_then <= flight.n:
-                    _halve(flight, error)
-                n_then = flight.n
+                if n_then <= pipeline.n:
+                    _halve(pipeline, error)
+                n_then = pipeline.n
                 future = submit(task)
                 wait([future])
             n_even += not task.is_odd
             n_done += 1
-            flight.on_tile(n_done, len(tasks))
+            on_tile(n_done, len(tasks))
             return task, future.result()
 
         for number, task in enumerate(tasks):
-            while n_read < min(number + flight.n_ahead, len(tasks)):
+            while n_read < min(number + pipeline.n_ahead, len(tasks)):
                 read_ahead(tasks[n_read])
                 n_read += 1
-            while pending and (len(pending) >= flight.n or n_even < task.needs):
+            while pending and (len(pending) >= pipeline.n or n_even < task.needs):
                 yield finish()
-            pending.append((task, submit(task), flight.n))
+            pending.append((task, submit(task), pipeline.n))
         while pending:
             yield finish()
 
@@ -186,11 +186,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
-def _halve(flight: Flight, error: BaseException) -> None:
-    if flight.n == 1:
+def _halve(pipeline: Pipeline, error: BaseException) -> None:
+    if pipeline.n == 1:
         raise OutOfMemoryError(str(error).splitlines()[0]) from error
-    flight.n //= 2
-    flight.on_less(flight.n)
+    pipeline.n //= 2
+    pipeline.on_less(pipeline.n)
 
 
 def spans(

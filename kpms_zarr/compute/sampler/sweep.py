@@ -1,4 +1,4 @@
-"""One Gibbs sweep of the AR stage: a map over tiles and a small reduction on the host."""
+"""One Gibbs sweep: a map over tiles and a small reduction on the host."""
 
 from __future__ import annotations
 
@@ -6,70 +6,36 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from kpms_zarr.compute.kernels import rng
-from kpms_zarr.compute.kernels.ar import feature_pairs, tile_moments
-from kpms_zarr.compute.kernels.dynamics import Dynamics, log_density
-from kpms_zarr.compute.kernels.hmm import (
-    TRANSITION_FLOOR,
-    HmmTables,
-    filter_forward,
-    hmm_tables,
-    sample_backward,
-    window,
-)
+from kpms_zarr.compute.kernels.dynamics import log_density
+from kpms_zarr.compute.kernels.hmm import TRANSITION_FLOOR
+from kpms_zarr.compute.sampler.ar_model import moments_of_tile, no_moments
 from kpms_zarr.compute.sampler.bouts import LabelCounts, count_labels
-from kpms_zarr.compute.sampler.chain import Chain
-from kpms_zarr.compute.sampler.segments import FRAMES_PER_TILE, Task, Tile, TileShape, schedule
+from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
+from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape, schedule
 from kpms_zarr.compute.sampler.stream import (
-    Flight,
+    Pipeline,
     gather_labels,
     gather_latent,
-    neighbours,
     pad,
     run_tasks,
+    scatter_all,
     scatter_labels,
 )
+from kpms_zarr.compute.sampler.tile_model import (
+    Parameters,
+    SweepAddress,
+    SweepSums,
+    TileModel,
+    on_device,
+)
 
-
-class Parameters(NamedTuple):
-    """Everything a sweep is conditioned on.
-
-    Attributes
-    ----------
-    dynamics : Dynamics
-    usage : (state,)
-        Global weights beta.
-    transition : (state, state)
-        pi.
-    """
-
-    dynamics: Dynamics
-    usage: np.ndarray
-    transition: np.ndarray
-
-
-class NoiseSums(NamedTuple):
-    """What the global noise variances need.
-
-    Attributes
-    ----------
-    square : (keypoint,)
-        Sum of |e|^2 / s over the frames in which the keypoint is observed.
-    n_observed : (keypoint,)
-        Number of these frames.
-    """
-
-    square: np.ndarray
-    n_observed: np.ndarray
-
-
+T = TypeVar("T")
 Watch = Callable[[Tile, np.ndarray, np.ndarray], None]
+OnTile = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -78,19 +44,15 @@ class SweepResult:
 
     Attributes
     ----------
-    moments : ndarray, (state, pair)
-        Of residuals under the parameters of the sweep.
+    sums : SweepSums
     counts : LabelCounts
     terms : dict of str to float
         Log probability of each part given what it depends on, nat per modelled frame.
-    noise : NoiseSums or None
-        Of the full stage.
     """
 
-    moments: np.ndarray
+    sums: SweepSums
     counts: LabelCounts
     terms: dict[str, float]
-    noise: NoiseSums | None = None
 
     @property
     def log_likelihood(self) -> float:
@@ -98,181 +60,145 @@ class SweepResult:
         return sum(value for name, value in self.terms.items() if name != "parameters")
 
 
-@partial(jax.jit, static_argnames=("lags", "n_frames"))
-def sample_tile(
-    tables: HmmTables,
-    weight_bias: jax.Array,
-    x: jax.Array,
-    left: jax.Array,
-    right: jax.Array,
-    length: jax.Array,
-    words: jax.Array,
-    first_frame: jax.Array,
-    seed_words: jax.Array,
-    sweep: jax.Array,
-    *,
-    lags: int,
-    n_frames: int,
-) -> tuple[jax.Array, jax.Array]:
-    """Draw the labels of a tile and add up its moments.
-
-    Parameters
-    ----------
-    x : (segment, lag + frame, latent)
-
-    Returns
-    -------
-    z : (segment, frame) int16
-    moments : (state, pair)
-    """
-    x = x.transpose(1, 2, 0)
-    keys = rng.stream_keys(seed_words, sweep, rng.SYLLABLE, words)
-    u = rng.frame_uniforms(keys, first_frame, n_frames, x.dtype)
-    filtered = filter_forward(tables, window(x, lags), left)
-    z = sample_backward(tables, filtered, right, length, u)
-    is_real = jnp.arange(n_frames)[:, None] < length
-    return z.astype(jnp.int16).T, tile_moments(x, z, is_real, weight_bias, lags)
-
-
-@partial(jax.jit, static_argnames=("lags",))
-def moments_of_tile(
-    weight_bias: jax.Array, x: jax.Array, z: jax.Array, length: jax.Array, *, lags: int
-) -> jax.Array:
-    """Moments of a tile with given labels: x (segment, lag + frame, latent), z (segment, frame)."""
-    is_real = jnp.arange(z.shape[1])[:, None] < length
-    return tile_moments(x.transpose(1, 2, 0), z.T, is_real, weight_bias, lags)
-
-
-class Sampler:
-    """Runs sweeps over a chain.
-
-    Parameters
-    ----------
-    chain : Chain
-    n_states : int
-    segment_frames : int
-    flight : Flight
-        Shared with the samplers of other stages.
-    seed : int
-    precision : str
-        ``"float32"`` or ``"float64"``.
-    tile_frames : int
-        Most frames of a tile, about.
-    shape : TileShape, optional
-        In place of what follows from the sessions.
+@dataclass(frozen=True, kw_only=True)
+class Sweeper:
+    """Moves the tiles of a chain through the model of a stage, sweep by sweep.
 
     Attributes
     ----------
+    chain : Chain
+    n_states : int
+    seed : int
     shape : TileShape
-    is_timed : bool
-        Whether somebody has been told how long a sweep takes.
-    watch : callable or None
-        Is given each tile with its labels before and after, (segment, frame); from several threads.
+    pipeline : Pipeline
+        Shared with what else runs over the chain.
     """
 
-    def __init__(
-        self,
-        chain: Chain,
-        *,
-        n_states: int,
-        segment_frames: int,
-        flight: Flight,
-        seed: int,
-        precision: str,
-        tile_frames: int = FRAMES_PER_TILE,
-        shape: TileShape | None = None,
-    ) -> None:
-        self.chain = chain
-        self.n_states = n_states
-        self.flight = flight
-        self.segment_frames, self.tile_frames = segment_frames, tile_frames
-        self.seed = seed
-        self.dtype = np.dtype(precision)
-        self.shape = shape or TileShape.of(chain.index, segment_frames, tile_frames)
-        self.watch: Watch | None = None
-        self.is_timed = False
+    chain: Chain
+    n_states: int
+    seed: int
+    shape: TileShape
+    pipeline: Pipeline
 
     @property
-    def _is_double(self) -> bool:
-        return self.dtype == np.float64
+    def dtype(self) -> np.dtype:
+        """Of what runs on the device."""
+        return np.dtype(self.chain.local.dtype)
 
-    def sweep(self, parameters: Parameters, number: int) -> SweepResult:
-        """Draw all labels once, even segments first, then odd ones given the even."""
-        return self._result(parameters, self.draw(parameters, number))
+    @property
+    def n_modelled(self) -> int:
+        """Frames with a label, at least 1."""
+        return max(1, int(self.chain.index.n_modelled.sum()))
 
-    def draw(self, parameters: Parameters, number: int) -> np.ndarray:
-        """Draw all labels once; returns the moments."""
-        shared = self._on_device((tables_of(parameters), parameters.dynamics.weight_bias))
-        return self._sum(partial(self._update, shared=shared, number=number), number)
+    def sweep(
+        self,
+        model: TileModel,
+        parameters: Parameters,
+        number: int,
+        on_tile: OnTile = lambda done, of: None,
+    ) -> SweepResult:
+        """Draw everything local once, even segments first, then odd ones given the even.
+
+        Parameters
+        ----------
+        model : TileModel
+        parameters : Parameters
+        number : int
+            Of the sweep, for random numbers.
+        on_tile : callable
+            Is given (tiles done, all tiles) after each.
+
+        Raises
+        ------
+        SamplingError
+            When a tile has no finite result even in float64; the chain is then half swept.
+        """
+        sums = self.draw(model, parameters, number, on_tile=on_tile)
+        counts = count_labels(self.chain, self.n_states)
+        terms = _log_probabilities(self.chain.index, parameters, sums.moments, counts)
+        for name, value in zip(model.terms, sums.log_probability, strict=True):
+            terms[name] = terms.get(name, 0.0) + float(value) / self.n_modelled
+        return SweepResult(sums, counts, terms)
+
+    def draw(
+        self,
+        model: TileModel,
+        parameters: Parameters,
+        number: int,
+        *,
+        watch: Watch | None = None,
+        on_tile: OnTile = lambda done, of: None,
+    ) -> SweepSums:
+        """Draw everything local once; see :meth:`sweep`.
+
+        Parameters
+        ----------
+        model, parameters, number, on_tile
+        watch : callable, optional
+            Is given each tile with its labels before and after, (segment, frame); from several
+            threads.
+        """
+        tables = model.tables(parameters)
+        update = partial(
+            self._update, model=model, tables=tables, shared=on_device(tables, self.dtype),
+            address=SweepAddress(self.seed, number), watch=watch,
+        )  # fmt: skip
+        return self._fold(
+            update, model.no_sums(self.chain, self.n_states), SweepSums.plus, number,
+            read_ahead=lambda task: model.read_ahead(self.chain, task.tile), on_tile=on_tile,
+        )  # fmt: skip
 
     def measure(self, weight_bias: np.ndarray) -> tuple[np.ndarray, LabelCounts]:
         """Moments (under ``weight_bias``) and counts of the labels as they are."""
-        shared = self._on_device(weight_bias)
-        moments = self._sum(partial(self._measure, weight_bias=shared), 0)
+        update = partial(self._measure, weight_bias=on_device(weight_bias, self.dtype))
+        moments = self._fold(update, no_moments(self.chain, self.n_states), np.add, 0)
         return moments, count_labels(self.chain, self.n_states)
 
-    def tasks(self, number: int) -> list[Task]:
-        """The tiles of a sweep in the order of their start."""
-        return schedule(self.chain.index, self.shape, self.seed, number, self.flight.n)
-
-    def _sum(self, update: Callable[[Task], np.ndarray], number: int) -> np.ndarray:
+    def _fold(
+        self,
+        update: Callable[[Task], T],
+        nothing: T,
+        add: Callable[[T, T], T],
+        number: int,
+        **options: Callable[..., None],
+    ) -> T:
         """Sum over the tiles of a sweep, the same to the bit whatever is under way with what."""
-        total = [self._no_moments(), self._no_moments()]
-        tasks = self.tasks(number)
-        with closing(run_tasks(update, tasks, self.flight, is_double=self._is_double)) as parts:
+        tasks = schedule(self.chain.index, self.shape, self.seed, number, self.pipeline.n)
+        total = dict.fromkeys((False, True), nothing)
+        parts = run_tasks(
+            update, tasks, self.pipeline, is_double=self.dtype == np.float64, **options
+        )
+        # Closed before an error goes on: no thread may still write.
+        with closing(parts):
             for task, part in parts:
-                total[task.is_odd] += part
-        return total[0] + total[1]
-
-    def _on_device(self, values: Any) -> Any:
-        return on_device(values, self.dtype)
-
-    @property
-    def seed_words(self) -> np.ndarray:
-        """The seed as two 32-bit words."""
-        return np.array([self.seed >> 32, self.seed & 0xFFFFFFFF], np.uint32)
-
-    def _no_moments(self) -> np.ndarray:
-        rows, _ = feature_pairs(self.chain.n_latent, self.chain.index.lags)
-        return np.zeros((self.n_states, len(rows)))
+                total[task.is_odd] = add(total[task.is_odd], part)
+        return add(total[False], total[True])
 
     def _update(
-        self, task: Task, *, shared: tuple[HmmTables, jax.Array], number: int
-    ) -> np.ndarray:
-        tile = task.tile
-        given = self.ar_input(tile)
-        before = gather_labels(self.chain, tile, self.shape) if self.watch else None
-        with self.flight.meter.busy():
-            z, moments = jax.block_until_ready(
-                sample_tile(
-                    *shared,
-                    *given,
-                    self.seed_words,
-                    np.int32(number),
-                    lags=self.chain.index.lags,
-                    n_frames=self.shape.n_frames,
-                )
-            )
-        sums = np.asarray(moments, np.float64)
-        if self.watch:
-            self.watch(tile, np.asarray(before), np.asarray(z))
-        scatter_labels(self.chain, tile, z)
-        return sums
+        self,
+        task: Task,
+        *,
+        model: TileModel,
+        tables: Any,
+        shared: Any,
+        address: SweepAddress,
+        watch: Watch | None,
+    ) -> SweepSums:
+        chain, tile = self.chain, task.tile
+        given = model.gather(chain, tile, self.shape, self.n_states)
+        before = gather_labels(chain, tile, self.shape) if watch else None
+        with self.pipeline.meter.busy():
+            drawn = model.draw(chain, task, given, tables, shared, address)
+        if watch:
+            watch(tile, np.asarray(before), np.asarray(drawn.z))
+        # Last: what is written must not be drawn again from what it has changed.
+        if drawn.local is None:
+            scatter_labels(chain, tile, drawn.z)
+        else:
+            scatter_all(chain, tile, drawn.z, drawn.local)
+        return drawn.sums
 
-    def ar_input(self, tile: Tile) -> tuple[Any, ...]:
-        """What :func:`sample_tile` is given of a tile."""
-        shape = self.shape
-        left, right = neighbours(self.chain, tile, self.n_states)
-        return (
-            gather_latent(self.chain, tile, shape),
-            pad(left, shape, self.n_states),
-            pad(right, shape, self.n_states),
-            pad(tile.length.astype(np.int32), shape, 0),
-            pad(self.chain.index.words[tile.session], shape, 0),
-            pad(tile.start.astype(np.int32), shape, 0),
-        )
-
-    def _measure(self, task: Task, *, weight_bias: jax.Array) -> np.ndarray:
+    def _measure(self, task: Task, *, weight_bias: Any) -> np.ndarray:
         chain, shape, tile = self.chain, self.shape, task.tile
         moments = moments_of_tile(
             weight_bias,
@@ -283,41 +209,17 @@ class Sampler:
         )
         return np.asarray(moments, np.float64)
 
-    def _result(self, parameters: Parameters, moments: np.ndarray) -> SweepResult:
-        counts = count_labels(self.chain, self.n_states)
-        return SweepResult(moments, counts, self._terms(parameters, moments, counts))
 
-    def _terms(
-        self, parameters: Parameters, moments: np.ndarray, counts: LabelCounts
-    ) -> dict[str, float]:
-        """Log probability of labels and latent pose, nat per modelled frame."""
-        of_latent = log_density(moments, parameters.dynamics)
-        floored = np.maximum(parameters.transition, TRANSITION_FLOOR)
-        of_labels = float((counts.transitions * np.log(floored)).sum())
-        n_chains = int((self.chain.index.n_modelled > 0).sum())
-        of_labels -= n_chains * np.log(self.n_states)
-        return {
-            "syllable": float(of_labels / self.n_modelled),
-            "latent": float(of_latent / self.n_modelled),
-        }
-
-    @property
-    def n_modelled(self) -> int:
-        """Frames with a label, at least 1."""
-        return max(1, int(self.chain.index.n_modelled.sum()))
-
-
-def tables_of(parameters: Parameters) -> HmmTables:
-    """Tables of the syllable kernel."""
-    return hmm_tables(
-        parameters.dynamics.weight_bias[..., :-1],
-        parameters.dynamics.weight_bias[..., -1],
-        parameters.dynamics.covariance,
-        parameters.transition,
-    )
-
-
-def on_device(values: Any, dtype: np.dtype) -> Any:
-    """Arrays in one precision on the device."""
-    with jax.enable_x64(dtype == np.float64):
-        return jax.device_put(jax.tree.map(lambda a: np.asarray(a, dtype), values))
+def _log_probabilities(
+    index: ChainIndex, parameters: Parameters, moments: np.ndarray, counts: LabelCounts
+) -> dict[str, float]:
+    """Log probability of labels and latent pose, nat per modelled frame."""
+    of_latent = log_density(moments, parameters.dynamics)
+    floored = np.maximum(parameters.transition, TRANSITION_FLOOR)
+    of_labels = float((counts.transitions * np.log(floored)).sum())
+    of_labels -= int((index.n_modelled > 0).sum()) * np.log(len(floored))
+    n_modelled = max(1, int(index.n_modelled.sum()))
+    return {
+        "syllable": float(of_labels / n_modelled),
+        "latent": float(of_latent / n_modelled),
+    }

@@ -11,7 +11,8 @@ import numpy as np
 from kpms_zarr.compute.kernels.dynamics import Dynamics
 from kpms_zarr.compute.sampler.bouts import LabelCounts
 from kpms_zarr.compute.sampler.stickiness import KappaSchedule
-from kpms_zarr.compute.sampler.sweep import NoiseSums, Parameters, SweepResult
+from kpms_zarr.compute.sampler.sweep import SweepResult
+from kpms_zarr.compute.sampler.tile_model import Parameters, SweepSums
 from kpms_zarr.compute.sampler.windows import LabelWindows
 
 TERMS = ("syllable", "latent", "centroid", "noise_scale", "position", "parameters")
@@ -139,10 +140,11 @@ class Progress:
         if self.noise_variance is not None:
             values["noise_variance"] = self.noise_variance
         if self.result is not None:
-            values["moment"] = self.result.moments
-            if self.result.noise is not None:
-                values["noise_square"] = self.result.noise.square
-                values["noise_count"] = self.result.noise.n_observed
+            sums = self.result.sums
+            values["moment"] = sums.moments
+            if sums.noise_count.size:
+                values["noise_square"] = sums.noise_square
+                values["noise_count"] = sums.noise_count
         if self.windows is not None:
             values |= self.windows.to_store()
         kappa = None if self.kappa is None else self.kappa.state
@@ -166,10 +168,12 @@ class Progress:
         )
         result = None
         if "moment" in values:
-            noise = None
+            sums = SweepSums(values["moment"])
             if "noise_square" in values:
-                noise = NoiseSums(values["noise_square"], values["noise_count"])
-            result = SweepResult(values["moment"], counts, {}, noise)
+                sums = sums._replace(
+                    noise_square=values["noise_square"], noise_count=values["noise_count"]
+                )
+            result = SweepResult(sums, counts, {})
         kappa = attrs.get("kappa")
         return cls(
             done,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from kpms_zarr.compute.kernels.dynamics import Dynamics
-from kpms_zarr.compute.sampler.segments import TileShape
-from kpms_zarr.compute.sampler.sweep import Parameters, Sampler
+from kpms_zarr.compute.sampler.ar_model import ArModel
+from kpms_zarr.compute.sampler.sweep import Sweeper
+from kpms_zarr.compute.sampler.tile_model import Parameters
 
 WARM_SWEEPS = 3
 """Of the AR stage, in which segments without labels around them are drawn first."""
@@ -36,42 +37,22 @@ def annealed(parameters: Parameters, n_sweeps: int) -> list[Parameters]:
     return [parameters._replace(dynamics=Dynamics(weight_bias, f * covariance)) for f in factors]
 
 
-def warm_start(
-    sampler: Sampler,
-    which: np.ndarray,
-    parameters: Parameters,
-    first_number: int,
-    shape: TileShape | None = None,
-) -> int:
-    """Draw labels of some sessions given the latent pose that they begin with.
+def warm_start(sweeper: Sweeper, parameters: Parameters, first_number: int) -> int:
+    """Draw labels given the latent pose that sessions begin with.
 
     Parameters
     ----------
-    sampler : Sampler
-        Of the AR stage.
-    which : ndarray, (session,) bool
+    sweeper : Sweeper
+        Of these sessions.
     parameters : Parameters
     first_number : int
         Of the first sweep, for random numbers.
-    shape : TileShape, optional
-        Default: that of these sessions.
 
     Returns
     -------
     int
         Number of the next sweep.
     """
-    view = sampler.chain.only(which)
-    labeller = Sampler(
-        view,
-        n_states=sampler.n_states,
-        segment_frames=sampler.segment_frames,
-        flight=sampler.flight,
-        seed=sampler.seed,
-        precision=sampler.dtype.name,
-        tile_frames=sampler.tile_frames,
-        shape=shape,
-    )
     for number in range(first_number, first_number + WARM_SWEEPS):
-        labeller.draw(parameters, number)
+        sweeper.draw(ArModel(), parameters, number)
     return first_number + WARM_SWEEPS

@@ -330,7 +330,7 @@ def test_latent__float32_draws_have_z_scores_of_one(innovation, seen, condition)
     scores = {}
     for dtype in (np.float64, np.float32):
         elimination = eliminate(p, dtype)
-        kept = np.asarray(elimination.kept).min()
+        kept = np.asarray(elimination.relative_pivot).min()
         assert kept > 2e-5
         found = draw(*repeat(elimination, p, 0, n), noise, dtype).reshape(-1, n)[index]
         assert np.isfinite(found).all()
@@ -374,9 +374,9 @@ def scalar(innovation: float, seen: float, n_frames: int = 6) -> Problem:
 @pytest.mark.parametrize(
     ("innovation", "seen"), [(1e-6, 1e-9), (1e-2, 1e-9), (1.0, 1.0), (1e-3, 30.0), (1e3, 30.0)]
 )
-def test_kept__is_the_share_that_the_elimination_leaves(innovation, seen):
+def test_relative_pivot__is_the_share_that_the_elimination_leaves(innovation, seen):
     p = scalar(innovation, seen)
-    kept = np.asarray(eliminate(p).kept)[:, 0]
+    kept = np.asarray(eliminate(p).relative_pivot)[:, 0]
     carried = 1 / INITIAL + seen
     for t in range(N_FRAMES):
         lost = innovation**-2 / (carried + 1 / innovation)
@@ -385,21 +385,21 @@ def test_kept__is_the_share_that_the_elimination_leaves(innovation, seen):
         carried = after - lost
 
 
-def test_kept__is_small_when_a_precision_cancels_and_near_1_otherwise():
-    small = np.asarray(eliminate(scalar(1e-6, 1e-9)).kept)[:N_FRAMES]
+def test_relative_pivot__is_small_when_a_precision_cancels_and_near_1_otherwise():
+    small = np.asarray(eliminate(scalar(1e-6, 1e-9)).relative_pivot)[:N_FRAMES]
     assert (small < 1e-6).all()
     # Most precision comes from the keypoints of the frame itself.
-    large = np.asarray(eliminate(scalar(1e3, 30.0)).kept)
+    large = np.asarray(eliminate(scalar(1e3, 30.0)).relative_pivot)
     assert (large > 0.999).all()
 
 
-def test_kept__flags_what_float32_cannot_do():
+def test_relative_pivot__flags_what_float32_cannot_do():
     """Where a draw in float32 has wrong variances or none, a share is below 1e-3."""
     p = smooth(1e-8, 0.1)
     index, precision, mean = dense(p, 0)
     assert np.linalg.cond(precision) > 1e9
     for dtype, smallest in ((np.float32, 1e-3), (np.float64, 1e-13)):
-        kept = np.asarray(eliminate(p, dtype).kept)
+        kept = np.asarray(eliminate(p, dtype).relative_pivot)
         assert bool((kept > smallest).all()) == (dtype is np.float64)
     noise = np.random.default_rng(2).normal(size=(4, len(p.is_drawn), 200))
     found = draw(*repeat(eliminate(p), p, 0, 200), noise).reshape(-1, 200)[index]
@@ -408,7 +408,7 @@ def test_kept__flags_what_float32_cannot_do():
 
 
 @pytest.mark.parametrize("seen", [1e4, 1e5])
-def test_kept__flags_latent_dims_of_a_frame_that_the_keypoints_do_not_tell_apart(seen):
+def test_relative_pivot__flags_latent_dims_of_a_frame_that_the_keypoints_do_not_tell_apart(seen):
     """The subtractions inside a frame cancel, too: J has rank 1, the dynamics are weak."""
     p = scalar(100.0, seen)
     eye = np.broadcast_to(np.eye(2), (N_STATES, 2, 2))
@@ -428,5 +428,5 @@ def test_kept__flags_latent_dims_of_a_frame_that_the_keypoints_do_not_tell_apart
         variance[dtype] = ((root[:, 0] - root[:, 1]) ** 2).sum(1) / 2
     np.testing.assert_allclose(variance[np.float64], [10.0] + [100.0] * N_FRAMES, rtol=1e-5)
     is_right = np.allclose(variance[np.float32], variance[np.float64], rtol=0.01)
-    kept = np.asarray(eliminate(p, np.float32).kept)
+    kept = np.asarray(eliminate(p, np.float32).relative_pivot)
     assert is_right or not (kept > 1e-3).all()

@@ -1,0 +1,171 @@
+"""What is sampled of a tile: the seam between a stage of a fit and the mover of its tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from kpms_zarr.compute.kernels.dynamics import Dynamics
+from kpms_zarr.compute.kernels.hmm import HmmTables, hmm_tables
+from kpms_zarr.compute.sampler.chain import Chain
+from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape
+
+
+class Parameters(NamedTuple):
+    """Everything a sweep is conditioned on.
+
+    Attributes
+    ----------
+    dynamics : Dynamics
+    usage : (state,)
+        Global weights beta.
+    transition : (state, state)
+        pi.
+    """
+
+    dynamics: Dynamics
+    usage: np.ndarray
+    transition: np.ndarray
+
+
+class SweepSums(NamedTuple):
+    """What tiles add to the statistics of a sweep, in float64; those of several tiles add up.
+
+    Nothing else has to come together for the next draw of the parameters but the counts of the
+    labels, so this is what a worker that sweeps a part of the sessions would send.
+
+    Attributes
+    ----------
+    moments : ndarray, (state, pair)
+        Of residuals under the parameters of the sweep.
+    log_probability : ndarray, (term,)
+        By ``TileModel.terms``, in nat.
+    noise_square, noise_count : ndarray, (keypoint,)
+        Sum of |e|^2 / s over the frames in which the keypoint is observed, and their number;
+        (0,) of the AR stage.
+    n_repeated : int
+        Tiles that were computed again in float64.
+    """
+
+    moments: np.ndarray
+    log_probability: np.ndarray = np.zeros(0)
+    noise_square: np.ndarray = np.zeros(0)
+    noise_count: np.ndarray = np.zeros(0)
+    n_repeated: int = 0
+
+    def plus(self, other: SweepSums) -> SweepSums:
+        """The sums of both."""
+        pairs: Iterable[tuple[Any, Any]] = zip(self, other, strict=True)
+        return SweepSums(*(a + b for a, b in pairs))
+
+
+class TileDraw(NamedTuple):
+    """What was drawn of a tile.
+
+    Attributes
+    ----------
+    z : array, (segment, frame) int16
+    local : array or None, (segment, lag + frame, feature)
+        None where the stage draws labels alone.
+    sums : SweepSums
+    """
+
+    z: Any
+    local: Any
+    sums: SweepSums
+
+
+class SweepAddress(NamedTuple):
+    """Where the random numbers of a tile come from, besides its sessions and frames.
+
+    Attributes
+    ----------
+    seed : int
+    number : int
+        Of the sweep.
+    """
+
+    seed: int
+    number: int
+
+    @property
+    def seed_words(self) -> np.ndarray:
+        """The seed as two 32-bit words."""
+        return np.array([self.seed >> 32, self.seed & 0xFFFFFFFF], np.uint32)
+
+
+class TileModel(Protocol):
+    """What a stage samples of a tile, given the parameters; holds nothing of any chain.
+
+    Attributes
+    ----------
+    terms : tuple of str
+        Parts of the log probability that the tiles add up.
+    """
+
+    @property
+    def terms(self) -> tuple[str, ...]: ...
+
+    def tables(self, parameters: Parameters) -> Any:
+        """What tiles need of the parameters, in float64 on the host."""
+        ...
+
+    def no_sums(self, chain: Chain, n_states: int) -> SweepSums:
+        """Sums over no tiles."""
+        ...
+
+    def read_ahead(self, chain: Chain, tile: Tile) -> None:
+        """Begin to read the data of a tile some time before its turn."""
+        ...
+
+    def gather(self, chain: Chain, tile: Tile, shape: TileShape, n_states: int) -> Any:
+        """Everything of the chain that a tile is drawn given."""
+        ...
+
+    def draw(
+        self,
+        chain: Chain,
+        task: Task,
+        given: Any,
+        tables: Any,
+        device_tables: Any,
+        address: SweepAddress,
+    ) -> TileDraw:
+        """Draw a tile.
+
+        Parameters
+        ----------
+        chain : Chain
+            Neither read nor written: its sizes, and its sessions for messages.
+        task : Task
+        given
+            What :meth:`gather` gave.
+        tables, device_tables
+            What :meth:`tables` gave, and the same on the device in the precision of the chain.
+        address : SweepAddress
+
+        Raises
+        ------
+        SamplingError
+            When there is no finite result even in float64.
+        """
+        ...
+
+
+def tables_of(parameters: Parameters) -> HmmTables:
+    """Tables of the syllable kernel."""
+    return hmm_tables(
+        parameters.dynamics.weight_bias[..., :-1],
+        parameters.dynamics.weight_bias[..., -1],
+        parameters.dynamics.covariance,
+        parameters.transition,
+    )
+
+
+def on_device(values: Any, dtype: np.dtype) -> Any:
+    """Arrays in one precision on the device."""
+    with jax.enable_x64(dtype == np.float64):
+        return jax.device_put(jax.tree.map(lambda a: np.asarray(a, dtype), values))
