@@ -21,6 +21,7 @@ from kpms_zarr.cli import console
 from kpms_zarr.compute import memory
 from kpms_zarr.store.core.provenance import package_version
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.rotation import rotate
 
 if TYPE_CHECKING:
     from kpms_zarr.compute.sampler.full_tile import FullTables, TileInput
@@ -626,9 +627,7 @@ def _made_up() -> tuple[FullTables, TileInput]:
     heading = 0.1 * g.normal(size=(_SEGMENTS, n_rows)).cumsum(1)
     scale = g.uniform(0.5, 2, (_SEGMENTS, n_rows, N_KEYPOINTS))
     pose = mean + np.einsum("stm,kdm->stkd", latent, loading)
-    cos, sin = np.cos(heading), np.sin(heading)
-    rotation = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
-    position = centroid[:, :, None] + np.einsum("stde,stke->stkd", rotation, pose)
+    position = centroid[:, :, None] + rotate(pose, heading)
     position += np.sqrt(scale)[..., None] * g.normal(size=position.shape)
     observed = np.concatenate([position.reshape(_SEGMENTS, n_rows, -1), scale], -1)
     tile = TileInput(

@@ -18,6 +18,7 @@ from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.missing import without_missing
+from kpms_zarr.store.run_lengths import run_starts
 from kpms_zarr.store.wording import option
 
 Item = TypeVar("Item")
@@ -277,5 +278,5 @@ class Histogram(NamedTuple):
         number = np.concatenate([self.number, other.number])
         order = np.argsort(key, kind="stable")
         key, number = key[order], number[order]
-        first = np.flatnonzero(np.diff(key, prepend=-1))
+        first = run_starts(key)
         return Histogram(key[first], np.add.reduceat(number, first) if first.size else number)

@@ -19,13 +19,13 @@ from kpms_zarr.compute.alignment.alignment import (
     align_block,
     interpolate,
     is_valid,
-    rotate,
 )
 from kpms_zarr.compute.alignment.heading_names import require_heading, suggest_heading
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.rotation import rotate
 from kpms_zarr.store.study.settings import StudySettings, read_settings, subset_keypoints
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 

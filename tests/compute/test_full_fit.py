@@ -9,7 +9,6 @@ import pytest
 
 import kpms_zarr
 from kpms_zarr.compute.agreement import adjusted_rand_index
-from kpms_zarr.compute.alignment.alignment import rotate
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.compute.events import Noted, SweepEnded
@@ -25,6 +24,7 @@ from kpms_zarr.store.core import access
 from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.model.models import open_labels, open_parameters
+from kpms_zarr.store.rotation import rotate
 from kpms_zarr.store.study import synthetic
 
 STUDY = synthetic.SyntheticStudy(

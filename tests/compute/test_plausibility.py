@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.amount import examples
-from kpms_zarr.compute.alignment.alignment import rotate
 from kpms_zarr.compute.tracking.plausibility import PoseModel, _free, _Predictor, judge, learn
+from kpms_zarr.store.rotation import rotate
 
 N_POINTS = 7
 

@@ -5,8 +5,9 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 import kpms_zarr
-from kpms_zarr.compute.alignment.alignment import Aligner, rotate
+from kpms_zarr.compute.alignment.alignment import Aligner
 from kpms_zarr.compute.pose.pose_space import PoseSpace, refine, turn_of, wrap
+from kpms_zarr.store.rotation import rotate
 from kpms_zarr.store.study import synthetic
 
 N_LATENT, N_KEYPOINTS = 3, 6

@@ -19,6 +19,7 @@ from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.missing import is_missing
+from kpms_zarr.store.rotation import rotate
 from kpms_zarr.store.study.settings import StudySettings, keypoint_columns, read_settings
 from kpms_zarr.store.wording import option
 
@@ -167,22 +168,6 @@ def _sighting(
         frame[here] = border_frame[point[here]]
         value[here] = border_value[point[here]]
     return frame, value
-
-
-def rotate(vectors: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Turn vectors about the vertical axis.
-
-    Parameters
-    ----------
-    vectors : ndarray, (frame, keypoint, space)
-    angle : ndarray, (frame,)
-        In rad.
-    """
-    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
-    turned = vectors.copy()
-    turned[..., 0] = cos * vectors[..., 0] - sin * vectors[..., 1]
-    turned[..., 1] = sin * vectors[..., 0] + cos * vectors[..., 1]
-    return turned
 
 
 def heading_of(position: np.ndarray, compass: Compass) -> np.ndarray:

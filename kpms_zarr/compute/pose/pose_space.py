@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kpms_zarr.compute.alignment.alignment import Aligner, Compass, heading_of, rotate
+from kpms_zarr.compute.alignment.alignment import Aligner, Compass, heading_of
 from kpms_zarr.compute.mapreduce import map_reduce
 from kpms_zarr.store.core.blocks import Block, iter_blocks
+from kpms_zarr.store.rotation import rotate
 
 _SAMPLE_FRAMES = 50_000
 _FRAMES_PER_COORDINATE = 10

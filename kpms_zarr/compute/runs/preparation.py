@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from kpms_zarr.compute.alignment.alignment import Aligner, AlignmentSettings, rotate
+from kpms_zarr.compute.alignment.alignment import Aligner, AlignmentSettings
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Callback, Noted, Plan
 from kpms_zarr.compute.mapreduce import BlockReader
@@ -29,6 +29,7 @@ from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.rotation import rotate
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.study.settings import StudySettings, read_settings, subset_keypoints
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from kpms_zarr.compute.sampler.chain import ChainIndex
 from kpms_zarr.store.core.schema import USED_FRACTION
+from kpms_zarr.store.run_lengths import run_starts
 
 _MAX_DURATION_BINS = 300
 
@@ -110,10 +111,8 @@ def iter_bouts(chain: Labelled, chunk_frames: int = _CHUNK_FRAMES) -> Iterator[B
     before = (-1, -1)
     for start in range(0, chain.index.n_frames, chunk_frames):
         z = np.asarray(chain.syllable[start : start + chunk_frames])
-        is_start = np.append(True, z[1:] != z[:-1])
         inside = first[np.searchsorted(first, start) : np.searchsorted(first, start + len(z))]
-        is_start[inside - start] = True
-        begin = np.flatnonzero(is_start)
+        begin = run_starts(z, inside - start)
         session = np.searchsorted(first, start + begin, side="right") - 1
         runs = np.stack([session, z[begin], np.diff(np.append(begin, len(z)))])
         if opened.size and (opened[:2, 0] == runs[:2, 0]).all():

@@ -18,6 +18,7 @@ from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape, tiles
 from kpms_zarr.compute.sampler.stream import Pipeline, gather_labels, gather_latent, pad, run_tasks
 from kpms_zarr.compute.sampler.sweep import Sweeper
 from kpms_zarr.compute.sampler.tile_model import Parameters, on_device, tables_of
+from kpms_zarr.store.run_lengths import run_starts
 
 STEPS = 256
 """Certainty is rounded to multiples of 1 / 256: exact in float16, and it compresses well."""
@@ -277,7 +278,7 @@ def _only_first(is_open: np.ndarray, is_start: np.ndarray) -> np.ndarray:
     which = np.flatnonzero(is_open)
     session = np.cumsum(is_start)[which]
     kept = np.zeros_like(is_open)
-    kept[which[np.append(True, session[1:] != session[:-1])[: len(which)]]] = True
+    kept[which[run_starts(session)]] = True
     return kept
 
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kpms_zarr.compute.alignment.alignment import Compass, heading_of, is_valid, rotate
+from kpms_zarr.compute.alignment.alignment import Compass, heading_of, is_valid
+from kpms_zarr.store.rotation import rotate
 
 N_STRETCHES = 5
 """Longest stretches of a session and pair that are kept."""

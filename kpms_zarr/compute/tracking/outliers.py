@@ -19,7 +19,6 @@ from kpms_zarr.compute.alignment.alignment import (
     compass_of,
     heading_of,
     is_valid,
-    rotate,
 )
 from kpms_zarr.compute.alignment.heading_names import require_heading
 from kpms_zarr.compute.mapreduce import BlockReader, map_reduce
@@ -29,6 +28,7 @@ from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.rotation import rotate
 from kpms_zarr.store.study.settings import StudySettings, keypoint_columns, read_settings
 from kpms_zarr.store.study.tracking import distance_from_middle, outlier_distance
 

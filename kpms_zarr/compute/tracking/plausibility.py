@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kpms_zarr.compute.alignment.alignment import rotate
+from kpms_zarr.store.rotation import rotate
 
 FEWEST_POINTS = 4
 """Keypoints that a frame must have so that one of them can be judged by the others."""

@@ -23,6 +23,7 @@ from kpms_zarr.store.core.locking import model_lock
 from kpms_zarr.store.core.provenance import provenance
 from kpms_zarr.store.core.schema import LEVEL_FRAMES
 from kpms_zarr.store.model.models import labels_path
+from kpms_zarr.store.run_lengths import run_starts
 
 _MOST_BINS = 1024
 """Bins of the longest session at the coarsest level, about."""
@@ -262,14 +263,10 @@ class _Counts(NamedTuple):
 
 def _counts(syllable: np.ndarray, frames: int) -> _Counts:
     """Runs of a label, cut at the edges of bins."""
-    n = len(syllable)
-    is_start = np.ones(n, dtype=bool)
-    np.not_equal(syllable[1:], syllable[:-1], out=is_start[1:])
-    is_start[::frames] = True
-    start = np.flatnonzero(is_start)
+    start = run_starts(syllable, slice(None, None, frames))
     width = int(syllable.max(initial=-1)) + 2
     rank = syllable[start].astype(np.int64) % width
-    return _Counts(start, rank, np.diff(start, append=n), width)
+    return _Counts(start, rank, np.diff(start, append=len(syllable)), width)
 
 
 def _coarser(counts: _Counts, frames: int) -> _Counts:
@@ -280,7 +277,7 @@ def _coarser(counts: _Counts, frames: int) -> _Counts:
     key = (place << bits) | counts.number
     key.sort()
     place, number = key >> bits, key & ((1 << bits) - 1)
-    first = np.flatnonzero(np.append(True, place[1:] != place[:-1])[: len(place)])
+    first = run_starts(place)
     bins = place[first] // counts.width
     rank = place[first] - bins * counts.width
     return _Counts(bins * frames, rank, np.add.reduceat(number, first), counts.width)
@@ -288,7 +285,7 @@ def _coarser(counts: _Counts, frames: int) -> _Counts:
 
 def _modes(counts: _Counts, frames: int, n_frames: int, sums: _Sums | None) -> Modes:
     """The commonest label of each bin, of counts in order."""
-    first = np.flatnonzero(np.append(True, counts.start[1:] != counts.start[:-1]))
+    first = run_starts(counts.start)
     width = counts.width
     top = np.maximum.reduceat(counts.number * width + (width - 1 - counts.rank), first)
     rank = width - 1 - top % width

@@ -13,6 +13,7 @@ from kpms_zarr.store.core.names import hint, match
 from kpms_zarr.store.core.schema import variable
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model import models
+from kpms_zarr.store.rotation import rotate
 
 _MOST_NAMES = 12
 
@@ -106,11 +107,7 @@ def place_pose(
     ndarray, (..., keypoint, space) float32
     """
     pose = mean + np.tensordot(latent.astype(np.float64), loading, axes=1)
-    angle = heading[..., None].astype(np.float64)
-    cos, sin = np.cos(angle), np.sin(angle)
-    turned = pose.copy()
-    turned[..., 0] = cos * pose[..., 0] - sin * pose[..., 1]
-    turned[..., 1] = sin * pose[..., 0] + cos * pose[..., 1]
+    turned = rotate(pose, heading.astype(np.float64))
     turned *= np.asarray(scale)[..., None, None]
     turned += centroid[..., None, :]
     return turned.astype(np.float32)

@@ -13,6 +13,7 @@ from kpms_zarr.store.core import access, regions
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
+from kpms_zarr.store.rotation import rotate
 from kpms_zarr.store.study.keypoints import create_keypoints, set_session_count, write_session_rows
 from kpms_zarr.store.study.settings import StudySettings, write_settings
 
@@ -159,7 +160,7 @@ def simulate_session(study: SyntheticStudy, index: int) -> SyntheticSession:
     centroid = np.zeros((n_frames, study.n_space))
     centroid[:, :2] = _fold(np.cumsum(step, 0) + rng.uniform(200, 400, 2), 50.0, 550.0)
     pose = truth.base + np.einsum("tm,mkd->tkd", latent, truth.loading)
-    position = _rotate(pose, heading) + centroid[:, None]
+    position = rotate(pose, heading) + centroid[:, None]
     position, confidence = _observe(rng, study, position)
     return SyntheticSession(
         position.astype(np.float32),
@@ -251,14 +252,6 @@ def _fold(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Reflect an unbounded path at the walls of the arena."""
     span = high - low
     return low + span - np.abs((values - low) % (2 * span) - span)
-
-
-def _rotate(pose: np.ndarray, heading: np.ndarray) -> np.ndarray:
-    turned = pose.copy()
-    cos, sin = np.cos(heading)[:, None], np.sin(heading)[:, None]
-    turned[..., 0] = cos * pose[..., 0] - sin * pose[..., 1]
-    turned[..., 1] = sin * pose[..., 0] + cos * pose[..., 1]
-    return turned
 
 
 def _observe(

@@ -19,6 +19,7 @@ from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model import models
 from kpms_zarr.store.model.checkpoints import open_progress
+from kpms_zarr.store.run_lengths import run_bounds
 from kpms_zarr.viz.fit.traces import draw_traces
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import palette
@@ -287,12 +288,11 @@ def sampled_durations(labels: xr.Dataset, *, max_blocks: int = _MOST_BLOCKS) -> 
 
 def _whole_bouts(syllable: np.ndarray, block: Block, session: Session) -> np.ndarray:
     """Durations in ms of the bouts that neither end of a block cuts: (bout,)."""
-    start = np.flatnonzero(np.diff(syllable, prepend=-2))
-    length = np.diff(start, append=len(syllable))
+    start, stop = run_bounds(syllable)
     is_whole = syllable[start] >= 0
     is_whole[0] &= block.start == 0
     is_whole[-1] &= block.stop == session.n_frames
-    return np.asarray(length[is_whole] * 1000 / session.fps)
+    return np.asarray((stop - start)[is_whole] * 1000 / session.fps)
 
 
 # ------------------------------------------------------------------ how far labels settle

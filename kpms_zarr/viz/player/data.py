@@ -19,6 +19,7 @@ from kpms_zarr.store.missing import is_missing, without_missing
 from kpms_zarr.store.model import models
 from kpms_zarr.store.model.reconstruction import place_pose
 from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
+from kpms_zarr.store.run_lengths import run_bounds
 from kpms_zarr.store.study.settings import StudySettings
 from kpms_zarr.store.wording import call
 from kpms_zarr.viz.shared import reading
@@ -157,8 +158,8 @@ class PlayerWindow:
         if self.syllable is None:
             nothing = np.zeros(0, dtype=np.int64)
             return reading.Bouts(nothing, nothing, nothing)
-        start = np.flatnonzero(np.diff(self.syllable, prepend=-2))
-        return reading.Bouts(start, np.append(start[1:], self.n_frames), self.syllable[start])
+        start, stop = run_bounds(self.syllable)
+        return reading.Bouts(start, stop, self.syllable[start])
 
 
 def player_window(

@@ -17,6 +17,7 @@ from kpms_zarr.store.core.names import hint, match
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK, LABEL_FRAMES_PER_CHUNK, USED_FRACTION
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model import models
+from kpms_zarr.store.run_lengths import run_bounds
 
 MAX_BLOCKS = 8
 """Blocks of frames that stand for a long recording, unless told otherwise."""
@@ -290,8 +291,7 @@ def first_bouts(labels: xr.Dataset, session: Session, *, seconds: float) -> Bout
     """
     n_frames = min(session.n_frames, int(np.ceil((seconds + _MARGIN_SECONDS) * session.fps)))
     syllable = labels["syllable"][session.index, :n_frames].values.astype(np.int64)
-    start = np.flatnonzero(np.diff(syllable, prepend=-2))
-    stop = np.append(start[1:], n_frames)
+    start, stop = run_bounds(syllable)
     keep = start < seconds * session.fps
     return Bouts(start[keep], stop[keep], syllable[start[keep]])
 

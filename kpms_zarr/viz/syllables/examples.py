@@ -17,6 +17,8 @@ from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK, LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.model import models
 from kpms_zarr.store.model.reconstruction import place_pose
+from kpms_zarr.store.rotation import rotate
+from kpms_zarr.store.run_lengths import run_bounds
 from kpms_zarr.viz.shared import reading
 
 _MOST_BLOCKS = 64
@@ -247,7 +249,7 @@ class PoseReader:
         middle, angle = centroid[onset - low], float(heading[onset - low])
         pose = place_pose(
             latent,
-            _turned(centroid - middle, -angle),
+            rotate(centroid - middle, -angle),
             heading - angle,
             scale,
             loading=self._loading,
@@ -319,15 +321,6 @@ class PoseReader:
         return values
 
 
-def _turned(values: np.ndarray, angle: float) -> np.ndarray:
-    """Vectors (..., space) turned in the first two axes by an angle in rad."""
-    cos, sin = np.cos(angle), np.sin(angle)
-    turned = np.array(values, dtype=np.float64)
-    turned[..., 0] = cos * values[..., 0] - sin * values[..., 1]
-    turned[..., 1] = sin * values[..., 0] + cos * values[..., 1]
-    return turned
-
-
 def _block_order(sessions: Sequence[Session], rng: np.random.Generator) -> list[Block]:
     """A block of every session in random order, then a second one of each, and so on."""
     shuffled = [sessions[i] for i in rng.permutation(len(sessions))]
@@ -351,8 +344,7 @@ def _bouts(
     min_duration: float,
 ) -> reading.Bouts:
     """Whole bouts of a block that may be examples, frames counted in the session."""
-    start = np.flatnonzero(np.diff(syllable.astype(np.int64), prepend=-2))
-    stop = np.append(start[1:], len(syllable))
+    start, stop = run_bounds(syllable)
     fps = session.fps
     keep = stop - start >= min_duration * fps - 1e-9
     # What begins or ends with the block may go on beyond it.
