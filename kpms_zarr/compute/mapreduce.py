@@ -128,7 +128,7 @@ class BlockReader:
 
 
 @contextmanager
-def within(
+def limit_workers(
     store: StoreLike, host_memory: str | int | None, *, is_strict: bool = True
 ) -> Iterator[None]:
     """Work on no more blocks at once than a budget of memory allows.

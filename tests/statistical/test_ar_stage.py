@@ -19,7 +19,7 @@ from kpms_zarr.compute.kernels.transitions import (
     draw_prior_transitions,
     draw_transitions,
 )
-from kpms_zarr.compute.sampler import sweep as sweep_module
+from kpms_zarr.compute.sampler import ar_model
 from kpms_zarr.compute.sampler.ar_model import ArModel
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
 from kpms_zarr.compute.sampler.segments import TileShape
@@ -112,7 +112,7 @@ def segment_error(n_sweeps: int) -> float:
 def test_segments__have_the_posterior_of_the_uncut_session(full, monkeypatch):
     n_sweeps = 8000 if full else 1600
     assert segment_error(n_sweeps) < 5.5
-    monkeypatch.setattr(sweep_module, "neighbours", independent)
+    monkeypatch.setattr(ar_model, "neighbours", independent)
     assert segment_error(n_sweeps) > 10
 
 
@@ -198,8 +198,8 @@ def geweke(n_iterations: int, seed: int) -> float:
 def test_ar_sweep__joint_distribution_test(full, monkeypatch):
     n_iterations = 12_000 if full else 2400
     assert geweke(n_iterations, 1) < 4.5
-    twin = partial(without_right, right_one=sweep_module.neighbours)
-    monkeypatch.setattr(sweep_module, "neighbours", twin)
+    twin = partial(without_right, right_one=ar_model.neighbours)
+    monkeypatch.setattr(ar_model, "neighbours", twin)
     assert geweke(n_iterations, 1) > 6
 
 

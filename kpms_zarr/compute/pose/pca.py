@@ -13,7 +13,7 @@ import xarray as xr
 
 from kpms_zarr.compute.alignment import thresholds
 from kpms_zarr.compute.alignment.alignment import Aligner, AlignmentSettings, is_valid
-from kpms_zarr.compute.mapreduce import BlockReader, map_reduce, within
+from kpms_zarr.compute.mapreduce import BlockReader, limit_workers, map_reduce
 from kpms_zarr.compute.pose.concentration import concentration_note
 from kpms_zarr.compute.tracking.outliers import (
     OUTLIER_SCALE,
@@ -200,7 +200,7 @@ def pca(
     before = read_settings(store)
     study = settings_from_names(before, anterior=anterior, posterior=posterior, skeleton=None)
     sessions = access.require_sessions(access.open_group(store), os.fspath(store))
-    with within(store, host_memory):
+    with limit_workers(store, host_memory):
         threshold = thresholds.resolve(confidence_threshold, BlockReader(store), sessions)
         alignment = AlignmentSettings(threshold.value, fix_heading)
         screen = screen_of(store, study, alignment, scale)

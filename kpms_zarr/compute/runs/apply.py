@@ -22,7 +22,7 @@ from kpms_zarr.compute.events import (
     Published,
     SessionsSettled,
 )
-from kpms_zarr.compute.mapreduce import within
+from kpms_zarr.compute.mapreduce import limit_workers
 from kpms_zarr.compute.runs.budget import Budget
 from kpms_zarr.compute.runs.plan import DEVICE_TILE_FRAMES, Needs, make_plan, settle_tiles
 from kpms_zarr.compute.runs.preparation import (
@@ -178,7 +178,7 @@ def apply(
         every = (*chosen, as_new) if as_new is not None and as_new not in chosen else chosen
         every = tuple(sorted(every, key=lambda session: session.index))
         config = _settings(start, every)
-        with within(store, (budget or Budget()).host_memory, is_strict=False):
+        with limit_workers(store, (budget or Budget()).host_memory, is_strict=False):
             preparation = prepare(store, config, fitted, notify)
         needs = Needs.of(
             config, sessions=preparation.sessions, study=preparation.study,

@@ -14,7 +14,7 @@ import numpy as np
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.compute.events import Callback, Committed, Event, Noted, Plan, PlanMade, Published
-from kpms_zarr.compute.mapreduce import within
+from kpms_zarr.compute.mapreduce import limit_workers
 from kpms_zarr.compute.runs.budget import Budget
 from kpms_zarr.compute.runs.commit import (
     Committer,
@@ -203,7 +203,7 @@ class _Job:
         if start is not None:
             config = _goes_on(with_start(config, start, self.notify), start, self.notify)
         config = settle_tiles(config)
-        with within(self.store, self.budget.host_memory, is_strict=False):
+        with limit_workers(self.store, self.budget.host_memory, is_strict=False):
             preparation = prepare(self.store, config, start, self.notify)
         self.stop.check()
         plan = self.plan(preparation, config)

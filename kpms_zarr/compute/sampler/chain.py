@@ -94,8 +94,8 @@ class Chain:
 
     Attributes
     ----------
-    syllable : Rows, (frame,) int16
-    local : Rows, (frame, latent + space + 1 + keypoint)
+    syllable : FrameArray, (frame,) int16
+    local : FrameArray, (frame, latent + space + 1 + keypoint)
         Everything else that is sampled; the next four are columns of it.
     latent : (frame, latent)
     centroid : (frame, space)

@@ -59,7 +59,7 @@ class Segments(Protocol):
         ...
 
 
-class Rows(Segments, Protocol):
+class FrameArray(Segments, Protocol):
     """A flat array (frame,) or (frame, column)."""
 
     shape: tuple[int, ...]
@@ -92,7 +92,7 @@ class Rows(Segments, Protocol):
 
 def make_rows(
     home: str, name: str, dtype: str, shape: tuple[int, ...], scratch: str | None = None
-) -> Rows:
+) -> FrameArray:
     """An array of zeros in one of the homes.
 
     Parameters
@@ -158,17 +158,17 @@ class HostRows:
         return found
 
     def put(self, first: np.ndarray, start: np.ndarray, stop: np.ndarray, values: Any) -> None:
-        """See :class:`Rows`."""
+        """See :class:`FrameArray`."""
         values = np.asarray(values)
         for segment, (row, a, b) in enumerate(zip(first, start, stop, strict=True)):
             self.values[row : row + b - a] = values[segment, a:b]
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """See :class:`Rows`."""
+        """See :class:`FrameArray`."""
         return self.values[rows]
 
     def close(self) -> None:
-        """See :class:`Rows`."""
+        """See :class:`FrameArray`."""
 
 
 class DiskRows:
@@ -286,20 +286,20 @@ class DiskRows:
         return found if columns is None else np.ascontiguousarray(found[..., columns])
 
     def put(self, first: np.ndarray, start: np.ndarray, stop: np.ndarray, values: Any) -> None:
-        """See :class:`Rows`."""
+        """See :class:`FrameArray`."""
         values = np.asarray(values)
         for segment, (row, a, b) in enumerate(zip(first, start, stop, strict=True)):
             self._write_from(int(row), values[segment, a:b])
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """See :class:`Rows`."""
+        """See :class:`FrameArray`."""
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for i, row in enumerate(rows):
             self._read_into(int(row), found[i : i + 1])
         return found
 
     def close(self) -> None:
-        """See :class:`Rows`."""
+        """See :class:`FrameArray`."""
         self._file.close()
 
 
@@ -381,7 +381,7 @@ class DeviceRows:
             )
 
     def put(self, first: np.ndarray, start: np.ndarray, stop: np.ndarray, values: Any) -> None:
-        """See :class:`Rows`."""
+        """See :class:`FrameArray`."""
         n_segments = values.shape[0]
         if values.dtype != self.dtype:
             values = np.asarray(values).astype(self.dtype)
@@ -394,12 +394,12 @@ class DeviceRows:
             raise OutOfMemoryError(str(error).splitlines()[0]) from error
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """See :class:`Rows`."""
+        """See :class:`FrameArray`."""
         with self._lock, self._precision():
             return np.asarray(self._values[rows])
 
     def close(self) -> None:
-        """See :class:`Rows`."""
+        """See :class:`FrameArray`."""
         self._values.delete()
 
 
@@ -455,12 +455,12 @@ class Columns:
 
     Parameters
     ----------
-    rows : Rows, (frame, column)
+    rows : FrameArray, (frame, column)
     which : slice or int
         One column drops the dimension.
     """
 
-    def __init__(self, rows: Rows, which: slice | int) -> None:
+    def __init__(self, rows: FrameArray, which: slice | int) -> None:
         self._rows, self.which = rows, which
 
     @property

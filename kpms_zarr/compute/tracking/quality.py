@@ -13,7 +13,7 @@ import xarray as xr
 
 from kpms_zarr.compute.alignment import thresholds
 from kpms_zarr.compute.alignment.alignment import Compass, is_valid
-from kpms_zarr.compute.mapreduce import BlockReader, Histogram, map_reduce, within
+from kpms_zarr.compute.mapreduce import BlockReader, Histogram, limit_workers, map_reduce
 from kpms_zarr.compute.tracking.exchanges import Exchanges, Search, Usual, pairs_of, search_of
 from kpms_zarr.compute.tracking.quality_counts import (
     Counts,
@@ -395,7 +395,7 @@ def quality(
     keypoints = np.asarray(root[f"{layout.KEYPOINTS}/keypoint"][:], dtype=object)  # type: ignore[index]
     reader = BlockReader(store)
     rows: list[dict[str, np.ndarray]] = []
-    with within(store, host_memory):
+    with limit_workers(store, host_memory):
         threshold = thresholds.resolve(confidence_threshold, reader, sessions)
         usual, compass = _usual(reader, study, sessions, threshold.value)
         pairs = pairs_of(study.keypoints, usual)
