@@ -358,7 +358,7 @@ def test_fix_heading__is_zero_in_every_sweep(store, monkeypatch):
 
     monkeypatch.setattr(Sweeper, "sweep", sweep)
     labels, parameters = fitted(store, fix_heading=True)
-    assert len(seen) == 3
+    assert len(seen) == 6  # of both stages
     assert all((heading == 0).all() for heading in seen)
     assert (real_values(labels, "heading") == 0).all()
     assert parameters.attrs["fix_heading"]
