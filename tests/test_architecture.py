@@ -113,6 +113,11 @@ def test_imports__point_one_way(path):
             assert other.split(".")[0] in MAY_IMPORT[part], f"{path} imports {name}"
 
 
+def test_internals_of_zarr__are_taken_in_one_file():
+    taken = {module_of(p) for p in FILES if any(n.startswith("zarr.core") for n in imports_of(p))}
+    assert taken == {"kpms_zarr.store.core.zarr_internals"}
+
+
 def test_rooms__are_those_that_there_are():
     folders = {
         f"{part}.{folder.name}"

@@ -15,13 +15,13 @@ import fsspec
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, ContainsGroupError, GroupNotFoundError
 from zarr.storage import StorePath
 
 from kpms_zarr.store.core import attributes, layout
 from kpms_zarr.store.core.provenance import package_version, provenance, provenance_of
 from kpms_zarr.store.core.schema import FORMAT_VERSION
+from kpms_zarr.store.core.zarr_internals import sync
 from kpms_zarr.store.errors import InputError, ReadOnlyError
 
 StoreLike = str | os.PathLike[str]

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import zarr
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
 from kpms_zarr.store.core.attributes import changed
+from kpms_zarr.store.core.zarr_internals import default_buffer_prototype, sync
 
 _FILE = "zarr.json"
 _PASSING = re.compile(r"lock|models/[^/]+/(chain|lock|progress|labels/lock)")

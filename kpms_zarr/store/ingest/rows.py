@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.core.sync import sync
 
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import StoreLike
@@ -21,6 +20,7 @@ from kpms_zarr.store.core.consolidation import consolidate, update_attributes
 from kpms_zarr.store.core.locking import Lock
 from kpms_zarr.store.core.provenance import provenance
 from kpms_zarr.store.core.schema import KEYPOINTS, Variable
+from kpms_zarr.store.core.zarr_internals import sync
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.keypoints import create_keypoints, set_session_count
 from kpms_zarr.store.study.settings import StudySettings, read_settings

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
 from kpms_zarr.store.core import access, attributes, layout, regions
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.core.provenance import provenance
 from kpms_zarr.store.core.schema import CHAIN, LABEL_FRAMES_PER_CHUNK, PROGRESS, WINDOWS, variable
+from kpms_zarr.store.core.zarr_internals import default_buffer_prototype, sync
 from kpms_zarr.store.errors import InputError
 
 _WRITERS = 4

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from kpms_zarr.store.core import access, attributes, layout, regions
+from kpms_zarr.store.core import access, attributes, layout, regions, schema
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.core.consolidation import consolidate
@@ -338,7 +338,7 @@ def _require_group(root: zarr.Group, path: str) -> zarr.Group:
     return group
 
 
-_PER_FRAME = ("syllable", "certainty", "latent", "centroid", "heading", "noise_scale")
+_PER_FRAME = {var.name for var in schema.LABELS if var.dims[:2] == ("session", "frame")}
 
 
 def write_parameters(
