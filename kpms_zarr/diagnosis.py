@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kpms_zarr.cli import console
 from kpms_zarr.compute import memory
 from kpms_zarr.store.core.provenance import package_version
 from kpms_zarr.store.errors import InputError
@@ -658,8 +657,7 @@ def as_text(report: DoctorReport) -> str:
     group = "no limit by a control group"
     if host.cgroup_memory is not None and host.cgroup_free is not None:
         group = (
-            f"control group {console.size(host.cgroup_memory)}, {console.size(host.cgroup_free)} "
-            "free"
+            f"control group {memory.size(host.cgroup_memory)}, {memory.size(host.cgroup_free)} free"
         )
     facts = [
         ("kpms_zarr", kpms_zarr),
@@ -671,7 +669,7 @@ def as_text(report: DoctorReport) -> str:
         ("GPU driver", report.gpu.driver or "none found"),
         (
             "memory",
-            f"{console.size(host.memory)}, {console.size(host.free_memory)} free for this "
+            f"{memory.size(host.memory)}, {memory.size(host.free_memory)} free for this "
             f"process; {group}",
         ),
         (
@@ -681,7 +679,7 @@ def as_text(report: DoctorReport) -> str:
         ),
         (
             "scratch",
-            f"{scratch.folder} ({scratch.file_system or '?'}), {console.size(scratch.free)} free",
+            f"{scratch.folder} ({scratch.file_system or '?'}), {memory.size(scratch.free)} free",
         ),
         ("precision", _precision_text(report)),
         *_speed_texts(report.speed),
@@ -694,9 +692,9 @@ def as_text(report: DoctorReport) -> str:
 def _device_text(device: memory.DeviceMemory) -> str:
     held = "memory of the host"
     if device.limit is not None:
-        held = f"{console.size(device.limit)} for JAX"
+        held = f"{memory.size(device.limit)} for JAX"
         if device.free is not None:
-            held += f", {console.size(device.free)} free"
+            held += f", {memory.size(device.free)} free"
     return f"{device.kind} ({device.platform}), {held}"
 
 

@@ -113,6 +113,12 @@ def test_imports__point_one_way(path):
             assert other.split(".")[0] in MAY_IMPORT[part], f"{path} imports {name}"
 
 
+def test_command_line__is_imported_by_nothing_else():
+    others = [p for p in FILES if not module_of(p).startswith("kpms_zarr.cli")]
+    knows = [p for p in others if any(n.startswith("kpms_zarr.cli") for n in imports_of(p))]
+    assert [module_of(path) for path in knows if path.name != "__main__.py"] == []
+
+
 def test_internals_of_zarr__are_taken_in_one_file():
     taken = {module_of(p) for p in FILES if any(n.startswith("zarr.core") for n in imports_of(p))}
     assert taken == {"kpms_zarr.store.core.zarr_internals"}

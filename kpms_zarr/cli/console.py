@@ -24,7 +24,12 @@ from kpms_zarr.compute.events import (
     TileDone,
     TimePredicted,
 )
-from kpms_zarr.compute.memory import device_memory, peak_resident_memory, resident_memory
+from kpms_zarr.compute.memory import (
+    device_memory,
+    peak_resident_memory,
+    resident_memory,
+    size,
+)
 from kpms_zarr.store.core import attributes
 from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.errors import InputError
@@ -59,16 +64,6 @@ def percent(share: float) -> str:
 def milliseconds(value: float) -> str:
     """Whole ms; NaN -> ``-``."""
     return "-" if math.isnan(value) else f"{value:.0f}"
-
-
-def size(n_bytes: int) -> str:
-    """Bytes for people."""
-    value = float(n_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
 
 
 def to_json(result: object) -> str:

@@ -60,6 +60,16 @@ def parse_size(text: str | int | float) -> int:
     return n_bytes
 
 
+def size(n_bytes: int) -> str:
+    """Bytes for people, in decimal units (``dask.utils.format_bytes`` has binary ones only)."""
+    value = float(n_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
 # ------------------------------------------------------------------ host
 
 
