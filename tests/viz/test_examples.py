@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from kpms_zarr.store.core import access
 from kpms_zarr.store.core.blocks import iter_blocks
 from kpms_zarr.store.model import models
 from kpms_zarr.store.model.reconstruction import reconstruct
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.reading import MissingData
 from kpms_zarr.viz.syllables import examples
 from kpms_zarr.viz.syllables.examples import PoseReader, aligned, find_examples
@@ -116,9 +119,8 @@ def test_aligned__outside_the_session_is_nan(two_stages):
     assert np.isfinite(pose[n_outside:]).all()
 
 
-def test_sampled__interpolates_between_frames_and_needs_no_more(two_stages, monkeypatch):
-    monkeypatch.setattr(examples, "FRAMES_PER_CHUNK", 64)  # windows across chunks
-    reader = PoseReader(two_stages, model="two")
+def test_sampled__interpolates_between_frames_and_needs_no_more(two_stages):
+    reader = PoseReader(OpenModel(two_stages, "two"), chunk_frames=64)  # windows across chunks
     bouts = find_examples(two_stages, model="two")[0][:5]
     fps = bouts[0].session.fps
     times = np.array([-0.2, 0.0, 1.25 / fps, 0.5])
@@ -135,10 +137,10 @@ def test_sampled__interpolates_between_frames_and_needs_no_more(two_stages, monk
 
 
 def test_sampled__animals_of_different_size_are_brought_to_one(two_stages):
-    reader = PoseReader(two_stages, model="two")
+    reader = PoseReader(OpenModel(two_stages, "two"))
     bouts = find_examples(two_stages, model="two")[0][:4]
     before = reader.sampled(bouts, np.array([0.0]))
-    reader.scale = reader.scale * np.array([1.0, 3.0])
+    reader.pose = replace(reader.pose, scale=reader.pose.scale * np.array([1.0, 3.0]))
     after = reader.sampled(bouts, np.array([0.0]))
     # At the onset the pose is scale times a shape; the median of scale 1 and 3 is 2.
     np.testing.assert_allclose(after, 2 * before, rtol=1e-4)
@@ -146,7 +148,7 @@ def test_sampled__animals_of_different_size_are_brought_to_one(two_stages):
 
 def test_poses__labels_without_say_so(store):
     with pytest.raises(MissingData, match="latent"):
-        PoseReader(store, model="m")
+        PoseReader(OpenModel(store, "m"))
 
 
 def test_block_order__goes_through_the_sessions_in_turn(store):

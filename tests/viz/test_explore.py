@@ -83,11 +83,11 @@ def test_state__notices_a_new_model(fresh, helpers):
 def test_study__keeps_versions_open_and_sees_a_new_one(fresh, helpers):
     helpers.publish(fresh, helpers.truth())
     study = Study(fresh)
-    before = study.labels("m")
-    assert study.labels("m") is before
+    before = study.opened("m").labels
+    assert study.opened("m").labels is before
     helpers.publish(fresh, helpers.truth())
     study.refresh()
-    assert study.labels("m") is not before
+    assert study.opened("m").labels is not before
     assert study.version("m") == "v2"
 
 

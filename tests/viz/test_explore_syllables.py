@@ -38,7 +38,7 @@ def failures(monkeypatch) -> list:
 
 def opened(store, **choices):
     state = State(Study(store), page="syllables", **choices)
-    return state, page_module._Page(state)
+    return state, page_module._SyllablesPage(state)
 
 
 # ------------------------------------------------------------------ without a browser
@@ -97,11 +97,11 @@ def test_page__finds_by_number_and_name_and_orders(copy):
 def test_save__is_seen_in_every_window_at_once(copy, failures):
     study = Study(copy)
     windows = [State(study, page="syllables", syllable=2) for _ in range(2)]
-    pages = [page_module._Page(state) for state in windows]
+    pages = [page_module._SyllablesPage(state) for state in windows]
     form = pages[0]._detail._form
     form._name.value, form._description.value = "rear <b>", "up"
     form._save.clicks += 1
-    assert "Saved as version 1" in form._said.object
+    assert "Saved as version 1" in form._message.object
     assert read_names(copy, "two").label(2) == "2 rear <b>"
     windows[1].refresh(wait=False)
     for page in pages:
@@ -109,14 +109,14 @@ def test_save__is_seen_in_every_window_at_once(copy, failures):
         assert "rear &lt;b&gt;" in page._detail._heading.object
         assert page._detail._form._name.value == "rear <b>"
     form._save.clicks += 1
-    assert "Nothing has changed" in form._said.object
+    assert "Nothing has changed" in form._message.object
     assert not failures
 
 
 def test_save__does_not_touch_what_another_window_is_writing(copy):
     study = Study(copy)
     windows = [State(study, page="syllables", syllable=2) for _ in range(2)]
-    pages = [page_module._Page(state) for state in windows]
+    pages = [page_module._SyllablesPage(state) for state in windows]
     pages[1]._detail._form._name.value = "half a na"
     name_syllable(copy, "two", 2, name="rear")  # by another process
     study.refresh()
@@ -132,11 +132,11 @@ def test_save__where_nothing_can_be_written_says_why(copy, monkeypatch):
     form = page._detail._form
     form._name.value = "rear"
     form._save.clicks += 1
-    assert "Not saved" in form._said.object
-    assert "read only" in form._said.object
+    assert "Not saved" in form._message.object
+    assert "read only" in form._message.object
     form._name.value = "a\tb"
     form._save.clicks += 1
-    assert "U+0009" in form._said.object
+    assert "U+0009" in form._message.object
     assert read_names(copy, "two").version == ""
 
 

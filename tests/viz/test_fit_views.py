@@ -210,13 +210,10 @@ def test_durations__of_a_fit_in_progress_are_those_of_its_labels(fresh, commit, 
     hv.render(fit_views.fit_durations(fresh, model="f"), backend="bokeh")
 
 
-def test_durations__of_some_blocks_leave_out_what_is_cut(
-    fresh, commit, labels, helpers, monkeypatch
-):
+def test_durations__of_some_blocks_leave_out_what_is_cut(fresh, commit, labels, helpers):
     commit(3)
-    monkeypatch.setattr(fit_views, "LABEL_FRAMES_PER_CHUNK", 400)
     data = fit_views.read_course(fresh, model="f").labels
-    counts = fit_views.sampled_durations(data, max_blocks=10**6)
+    counts = fit_views.sampled_durations(data, max_blocks=10**6, block_frames=400)
     wanted = np.zeros(300, int)
     for row in labels:
         for start in range(0, len(row), 400):
@@ -227,7 +224,9 @@ def test_durations__of_some_blocks_leave_out_what_is_cut(
                 if name >= 0 and not is_cut:
                     wanted[min(n, 300) - 1] += 1
     np.testing.assert_array_equal(counts["duration_count"].values[0], wanted)
-    few = fit_views.sampled_durations(data, max_blocks=3)["duration_count"].values[0]
+    few = fit_views.sampled_durations(data, max_blocks=3, block_frames=400)[
+        "duration_count"
+    ].values[0]
     assert 0 < few.sum() < wanted.sum()
     assert (few <= wanted).all()
 
@@ -297,14 +296,14 @@ def test_stability__of_a_fit_in_progress(fresh, commit):
 # ------------------------------------------------------------------ the page and the store
 
 
-def words(page: fit_page._Page) -> str:
+def words(page: fit_page._FitPage) -> str:
     return str(page._places["status"].select(lambda x: hasattr(x, "object"))[0].object)
 
 
 def test_page__goes_with_the_fit(fresh, commit, helpers):
     commit(10)
     state = State(Study(fresh), page="fit")
-    page = fit_page._Page(state)
+    page = fit_page._FitPage(state)
     assert "f: interrupted" in words(page)
     assert f"kpms-zarr fit {fresh} --model f --resume" in words(page)
     drawn = page._places["traces"][1]
@@ -327,7 +326,7 @@ def test_page__goes_with_the_fit(fresh, commit, helpers):
 
 def test_page__shows_frames_of_the_window_in_the_player(published):
     state = State(Study(published), page="fit")
-    page = fit_page._Page(state)
+    page = fit_page._FitPage(state)
     page.window.value = 1
     page._show("session_002", 5.0, 6.5)
     assert (state.session, state.start, state.stop) == ("session_002", 5.0, 6.5)
@@ -336,7 +335,7 @@ def test_page__shows_frames_of_the_window_in_the_player(published):
 
 def test_page__without_windows_says_so_and_draws_the_rest(store):
     state = State(Study(store), page="fit")
-    page = fit_page._Page(state)
+    page = fit_page._FitPage(state)
     assert "fit again with this release" in page._places["stability"][1].object
     assert len(page._places["traces"]) == 2
 

@@ -20,7 +20,8 @@ from kpms_zarr.viz.movies.grid import Clock
 from kpms_zarr.viz.movies.movies import movies
 from kpms_zarr.viz.movies.overlays import overlay_movie
 from kpms_zarr.viz.shared.colors import syllable_color
-from kpms_zarr.viz.shared.drawing import Skeleton, View, fitted, round_length
+from kpms_zarr.viz.shared.drawing import Camera, Skeleton, fitted, round_length
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.video import video
 from kpms_zarr.viz.video.encoding import write_movie
 from kpms_zarr.viz.video.video import VideoReader
@@ -568,13 +569,13 @@ def test_overlay_movie__refuses_what_it_cannot_show(fitted_store, camera, tmp_pa
 
 
 def test_clock__keeps_the_onset_and_the_real_time():
-    clock = Clock.around_onset(120, before=1, after=2, speed=1, most=60)
+    clock = Clock.around_onset(120, before=1, after=2, speed=1, max_rate=60)
     assert clock.fps == 60
     assert 0 in clock.seconds
     assert (clock.seconds[0], clock.seconds[-1]) == (-1, 2)
     assert clock.frames(1000, 120)[[0, 60, -1]].tolist() == [880, 1000, 1240]
     assert clock.frames(1000, 30)[[0, 60, -1]].tolist() == [970, 1000, 1060]
-    ntsc = Clock.around_onset(30000 / 1001, before=0.5, after=0.5, speed=1, most=60)
+    ntsc = Clock.around_onset(30000 / 1001, before=0.5, after=0.5, speed=1, max_rate=60)
     assert ntsc.fps == Fraction(30000, 1001)
     assert np.array_equal(ntsc.frames(50, 30000 / 1001), np.arange(36, 65))
 
@@ -582,7 +583,7 @@ def test_clock__keeps_the_onset_and_the_real_time():
 @pytest.mark.parametrize("scale", [0.2, 0.9, 3.0])
 def test_view__crop_agrees_with_the_places_of_positions(scale):
     rng = np.random.default_rng(0)
-    view = View(120, scale)
+    view = Camera(120, scale)
     for _ in range(5):
         heading = rng.uniform(-np.pi, np.pi)
         center = rng.uniform(300, 500, 2)
@@ -602,10 +603,10 @@ def test_view__crop_agrees_with_the_places_of_positions(scale):
 
 def test_view__crop_fills_what_lies_outside_the_picture():
     picture = np.full((100, 100, 3), 200, np.uint8)
-    cell = np.asarray(View(40, 1.0).crop(picture, np.array([0.0, 50.0]), 0.0))
+    cell = np.asarray(Camera(40, 1.0).crop(picture, np.array([0.0, 50.0]), 0.0))
     assert (cell[:, 21:] == 200).all()
     assert (cell[:, :19] < 80).all()
-    far = np.asarray(View(40, 1.0).crop(picture, np.array([-500.0, 50.0]), 0.0))
+    far = np.asarray(Camera(40, 1.0).crop(picture, np.array([-500.0, 50.0]), 0.0))
     assert (far < 80).all()
 
 
@@ -631,9 +632,9 @@ def test_text__is_cut_and_lengths_are_round():
 
 
 def test_reach__does_not_depend_on_the_syllables_that_are_shown(fitted_store):
-    study = movie_study.MovieStudy(fitted_store, "m")
-    look = movie_study.Look("mp4", 2, 3, 0.5, 1.0, 1.0, 96)
-    examples = [study.examples([state], look, n=3) for state in (0, 1)]
-    assert study.reach(look, examples[0]) == study.reach(look, examples[1])
+    study = movie_study.MovieStudy(OpenModel(fitted_store, "m"))
+    style = movie_study.GridStyle("mp4", 2, 3, 0.5, 1.0, 1.0, 96)
+    examples = [study.examples([state], style, n=3) for state in (0, 1)]
+    assert study.reach(style, examples[0]) == study.reach(style, examples[1])
     # The simulated body is 80 long.
-    assert 40 < study.reach(look, {}) < 200
+    assert 40 < study.reach(style, {}) < 200

@@ -208,13 +208,12 @@ def test_find_bout__finds_the_nearest_onset(two_stages, forward, syllable):
         assert find_bout(opened, syllable, frame, forward=forward) == wanted
 
 
-def test_find_bout__looks_beyond_a_block(two_stages, monkeypatch):
+@pytest.mark.parametrize("forward", [True, False])
+def test_find_bout__looks_beyond_a_block(two_stages, forward):
     opened = open_session(two_stages, model="two")
-    wanted = [find_bout(opened, 5, frame, forward=True) for frame in range(0, 1500, 50)]
-    back = [find_bout(opened, 5, frame, forward=False) for frame in range(0, 1500, 50)]
-    monkeypatch.setattr("kpms_zarr.viz.player.data.LABEL_FRAMES_PER_CHUNK", 64)
-    assert [find_bout(opened, 5, frame, forward=True) for frame in range(0, 1500, 50)] == wanted
-    assert [find_bout(opened, 5, frame, forward=False) for frame in range(0, 1500, 50)] == back
+    for frame in range(0, 1500, 50):
+        wanted = find_bout(opened, 5, frame, forward=forward)
+        assert find_bout(opened, 5, frame, forward=forward, block_frames=64) == wanted
 
 
 def test_bouts__cover_the_window_and_tell_which_are_cut(two_stages, helpers):

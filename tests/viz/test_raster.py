@@ -27,6 +27,7 @@ from kpms_zarr.viz.explore.pages import ethogram as page_module
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
 from kpms_zarr.viz.shared.colors import palette
+from kpms_zarr.viz.shared.opened import OpenModel
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_raster__a_zoom_reads_what_it_shows(levelled: Path, labels: list[np.ndar
 
 
 def test_raster__says_how_fine_it_is(levelled: Path) -> None:
-    made = Raster(Binned.open(levelled, model="m"))
+    made = Raster(Binned.of(OpenModel(levelled, "m")))
     figure = hv.renderer("bokeh").get_plot(made.plot).state
     assert figure.title.text == "3 sessions, 2 frames (67 ms) a column"
     assert (figure.x_range.start, figure.y_range.end) == (0, 0.5)
@@ -132,7 +133,7 @@ def test_raster__says_how_fine_it_is(levelled: Path) -> None:
 
 
 def test_raster__names_of_rows_that_are_seen(levelled: Path) -> None:
-    made = Raster(Binned.open(levelled, model="m"))
+    made = Raster(Binned.of(OpenModel(levelled, "m")))
     axis = hv.renderer("bokeh").get_plot(made.plot).state.yaxis[0]
     assert axis.ticker.ticks == [0, -1, -2]
     stream_of(made.plot, hv.streams.RangeXY).event(x_range=(2.0, 3.0), y_range=(-1.3, -0.2))
@@ -147,7 +148,7 @@ def test_raster__names_of_rows_that_are_seen(levelled: Path) -> None:
 def test_raster__a_place_is_a_session_a_time_and_a_syllable(
     levelled: Path, labels: list[np.ndarray]
 ) -> None:
-    made = Raster(Binned.open(levelled, model="m"))
+    made = Raster(Binned.of(OpenModel(levelled, "m")))
     session, time, syllable = made.at(50.5 / 30, -1.4)
     mode = bin_modes(labels[1][48:64], 16).syllable[0]
     assert (session.name, time, syllable) == ("session_001", 50.5 / 30, mode)
@@ -156,21 +157,21 @@ def test_raster__a_place_is_a_session_a_time_and_a_syllable(
 
 
 def test_raster__marks_and_colours_on_request(levelled: Path) -> None:
-    made = Raster(Binned.open(levelled, model="m"))
+    made = Raster(Binned.of(OpenModel(levelled, "m")))
     plot = hv.renderer("bokeh").get_plot(made.plot)
-    made.look.param.update(marked=("session_002", 1.0, 4.0), highlight=1)
+    made.style.param.update(marked=("session_002", 1.0, 4.0), highlight=1)
     renderers = {type(r.glyph).__name__: r for r in plot.state.renderers}
     box = renderers["Quad"].data_source.data
     assert [box[side] for side in ("left", "right", "bottom", "top")] == [[1], [4], [-2.5], [-1.5]]
     assert renderers["HSpan"].data_source.data["y"].tolist() == [-0.5, -1.5]
     image = renderers["Image"].glyph
     assert tuple(image.color_mapper.palette) == code_colors(made.binned.n_states, 1)
-    made.look.by_certainty = False
+    made.style.by_certainty = False
     assert tuple(image.color_mapper.palette) == code_colors(made.binned.n_states, 1, False)
 
 
 def test_raster__is_forgotten_with_its_page(levelled: Path) -> None:
-    drawn = Raster(Binned.open(levelled, model="m"))
+    drawn = Raster(Binned.of(OpenModel(levelled, "m")))
     plot = hv.renderer("bokeh").get_plot(drawn.plot)
     left = weakref.ref(drawn)
     del drawn
@@ -191,7 +192,7 @@ def test_raster__names_of_syllables_in_the_hover_box(fresh: Path, helpers: Simpl
 
 
 def test_strip__frame_by_frame(levelled: Path, labels: list[np.ndarray]) -> None:
-    image, view = strip(Binned.open(levelled, model="m"), "session_002", 1.0, 2.5)
+    image, view = strip(Binned.of(OpenModel(levelled, "m")), "session_002", 1.0, 2.5)
     assert view.frames_per_bin == 1
     assert (decoded(image) == labels[2][30:75]).all()
     assert hv.renderer("bokeh").get_plot(image).state.xaxis.axis_label == "time (s)"
@@ -217,9 +218,9 @@ def test_ethogram__of_long_sessions_is_made_from_levels(
 # ------------------------------------------------------------------ the page
 
 
-def page_of(store: Path, **choices: Any) -> tuple[State, page_module._Page]:
+def page_of(store: Path, **choices: Any) -> tuple[State, page_module._EthogramPage]:
     state = State(Study(store), page="ethogram", **choices)
-    page = page_module._Page(state)
+    page = page_module._EthogramPage(state)
     page.view.get_root()
     return state, page
 
@@ -230,7 +231,7 @@ def test_page__a_click_chooses_a_session_and_some_seconds(levelled: Path) -> Non
     session = page.raster.binned.sessions[1]
     page._tapped(session, 40.0, 3)
     assert (state.session, state.start, state.stop) == ("session_001", 25.0, 55.0)
-    assert page.raster.look.marked == ("session_001", 25.0, 55.0)
+    assert page.raster.style.marked == ("session_001", 25.0, 55.0)
     page._show(10.0, 4.0)
     page._tapped(session, 1.0, 3)
     assert state.span == (0.0, 4.0)

@@ -15,6 +15,7 @@ from kpms_zarr.store.core.blocks import iter_blocks
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.models import open_labels
 from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared.opened import OpenModel
 
 
 def _dataset(*rows: list[int], fps: float = 10.0) -> xr.Dataset:
@@ -166,4 +167,4 @@ def test_stages__releases_before_there_were_any() -> None:
 def test_parameters__labels_alone_are_said_to_be_so(fresh: Path, helpers: SimpleNamespace) -> None:
     helpers.publish(fresh, helpers.truth(), with_parameters=False)
     with pytest.raises(reading.MissingData, match="labels only"):
-        reading.parameters(fresh, "m")
+        OpenModel(fresh, "m").parameters_with()

@@ -22,6 +22,7 @@ from kpms_zarr.viz.report import report
 from kpms_zarr.viz.report.sections import lively_start, sections_of
 from kpms_zarr.viz.shared import facts, reading
 from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.opened import OpenModel
 
 
 class _Page(HTMLParser):
@@ -218,7 +219,7 @@ def test_report__settings_of_both_stages_whatever_they_are(
         "scale": "session",
     }
     helpers.publish_two_stages(path, study=study, settings=settings)
-    known = facts.facts(path, "two", "v1")
+    known = facts.facts(OpenModel(path, "two", "v1"))
     assert dict(known.settings) == {name: str(value) for name, value in settings.items()}
     assert (
         "The full stage took tracking noise with 5 degrees of freedom, a noise level that falls "
@@ -227,20 +228,20 @@ def test_report__settings_of_both_stages_whatever_they_are(
     ) in known.introduction
     root = access.open_group(path, "r+")
     root["models/two/parameters/v1"].attrs["centroid_step_variance"] = 0.32276
-    known = facts.facts(path, "two", "v1")
+    known = facts.facts(OpenModel(path, "two", "v1"))
     assert "a centroid step variance of 0.323 (from the data)" in known.introduction
     helpers.publish_two_stages(path, study=study, settings={"noise_dof": 7, "scale": {"odd": 1}})
-    known = facts.facts(path, "two", "v2")
+    known = facts.facts(OpenModel(path, "two", "v2"))
     assert "The full stage took tracking noise with 7 degrees of freedom. " in known.introduction
     helpers.publish_two_stages(path, study=study, settings={})
-    known = facts.facts(path, "two", "v3")
+    known = facts.facts(OpenModel(path, "two", "v3"))
     assert known.settings == ()
     assert "The full stage took" not in known.introduction
 
 
 def test_report__figures_zoom_together_where_they_show_the_same(two_stages: Path) -> None:
     def ranges(anchor: str) -> list[int]:
-        sections = sections_of(two_stages, "two", "v1", access.sessions(two_stages), 12)
+        sections = sections_of(OpenModel(two_stages, "two"), 12)
         (section,) = (section for section in sections if section.anchor == anchor)
         drawn = report._draw(section, two_stages)
         assert drawn.note == ""

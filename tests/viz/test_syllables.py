@@ -20,6 +20,7 @@ from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.facts import facts
 from kpms_zarr.viz.shared.grouping import group_coordinates
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.reading import MissingData
 from kpms_zarr.viz.syllables import data as syllable_data
 from kpms_zarr.viz.syllables import drawing as pose_drawings
@@ -50,9 +51,8 @@ def grouped(fresh, helpers, tmp_path) -> Path:
 # ------------------------------------------------------------------ data
 
 
-def test_session_frames__counts_every_frame_once(store, labels, helpers, monkeypatch):
-    monkeypatch.setattr(syllable_data, "LABEL_FRAMES_PER_CHUNK", 700)
-    found = syllable_data.session_frames(models.open_labels(store, "m"))
+def test_session_frames__counts_every_frame_once(store, labels, helpers):
+    found = syllable_data.session_frames(models.open_labels(store, "m"), block_frames=700)
     wanted = [[int((row == state).sum()) for state in range(helpers.n_states)] for row in labels]
     assert found.tolist() == wanted
 
@@ -96,7 +96,7 @@ def test_neighbours_of__are_counted_between_bouts(store, labels, helpers):
                 before[int(one)] = before.get(int(one), 0) + 1
     opened = models.open_labels(store, "m")
     for found, wanted in zip(
-        syllable_data.neighbours_of(opened, 2, most=4), (before, after), strict=True
+        syllable_data.neighbours_of(opened, 2, max_neighbours=4), (before, after), strict=True
     ):
         assert found.count.tolist() == sorted(wanted.values(), reverse=True)[:4]
         assert [wanted[int(one)] for one in found.syllable] == found.count.tolist()
@@ -107,7 +107,7 @@ def test_duration_bins__hold_the_bouts(store, labels, helpers):
     opened = models.open_labels(store, "m")
     fps = helpers.study.fps
     edges, count = reading.duration_bins(
-        opened["duration_count"].values[[0, 2]], opened["duration"].values, most=10, shown=0.99
+        opened["duration_count"].values[[0, 2]], opened["duration"].values, max_bins=10, shown=0.99
     )
     assert len(edges) <= 11
     for row, state in enumerate((0, 2)):
@@ -118,7 +118,7 @@ def test_duration_bins__hold_the_bouts(store, labels, helpers):
 
 
 def test_trajectory__is_the_median_of_bouts_that_last(two_stages):
-    gallery = Gallery(two_stages, model="two")
+    gallery = Gallery(OpenModel(two_stages, "two"))
     state = gallery.used[0]
     found = gallery.trajectory(state)
     length = float(gallery.labels["median_duration"][state]) / 1000
@@ -133,8 +133,8 @@ def test_trajectory__is_the_median_of_bouts_that_last(two_stages):
 
 
 def test_snapshots__last_as_long_as_the_bout(two_stages):
-    gallery = Gallery(two_stages, model="two")
-    found = gallery.snapshots(gallery.used[1], most=5)
+    gallery = Gallery(OpenModel(two_stages, "two"))
+    found = gallery.snapshots(gallery.used[1], max_examples=5)
     assert len(found) == 5
     for example, poses in found:
         assert poses.seconds[-1] == pytest.approx(min(example.seconds, 1.5))
@@ -143,7 +143,7 @@ def test_snapshots__last_as_long_as_the_bout(two_stages):
 
 
 def test_trajectory__of_a_syllable_without_bouts_is_nan(two_stages, helpers):
-    gallery = Gallery(two_stages, model="two")
+    gallery = Gallery(OpenModel(two_stages, "two"))
     found = gallery.trajectory(helpers.n_states - 1)
     assert found.n_examples == 0
     assert np.isnan(found.pose).all()
@@ -154,7 +154,7 @@ def test_trajectory__of_a_syllable_without_bouts_is_nan(two_stages, helpers):
 
 
 def test_trajectory__draws_every_bone_at_every_moment(two_stages):
-    gallery = Gallery(two_stages, model="two")
+    gallery = Gallery(OpenModel(two_stages, "two"))
     state = gallery.used[0]
     view = syllables.trajectory(two_stages, model="two", syllable=state, gallery=gallery)
     found = gallery.trajectory(state)
@@ -173,7 +173,7 @@ def test_trajectory__draws_every_bone_at_every_moment(two_stages):
 
 
 def test_views__in_three_dimensions_are_from_above_and_from_the_side(solid):
-    gallery = Gallery(solid, model="two")
+    gallery = Gallery(OpenModel(solid, "two"))
     state = gallery.used[0]
     view = syllables.trajectory(solid, model="two", syllable=state, gallery=gallery)
     above, side = list(view)
@@ -188,7 +188,7 @@ def test_views__in_three_dimensions_are_from_above_and_from_the_side(solid):
 
 
 def test_compare__has_common_axes(two_stages):
-    gallery = Gallery(two_stages, model="two")
+    gallery = Gallery(OpenModel(two_stages, "two"))
     a, b = gallery.used[:2]
     figures = [
         hv.render(view)
@@ -249,7 +249,7 @@ def test_views__of_labels_without_poses_say_so(store):
 
 def test_report__calls_syllables_by_their_names(grouped):
     name_syllable(grouped, "m", 1, name="<b>rear</b>")
-    table = facts(grouped, "m", "v1").table
+    table = facts(OpenModel(grouped, "m", "v1")).table
     assert table is not None
     assert "1 <b>rear</b>" in {entry.label for entry in table.used}
 
@@ -259,7 +259,7 @@ def test_report__calls_syllables_by_their_names(grouped):
 
 def test_picture__is_a_drawing_inside_its_box(two_stages, solid):
     for store, n_views in ((two_stages, 1), (solid, 2)):
-        gallery = Gallery(store, model="two")
+        gallery = Gallery(OpenModel(store, "two"))
         found = [gallery.trajectory(state) for state in gallery.used]
         box = pose_drawings.extent(found, 0.55)
         svg = ElementTree.fromstring(

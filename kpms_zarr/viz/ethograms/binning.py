@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK, LEVEL_FRAMES
 from kpms_zarr.store.model import levels as stored
-from kpms_zarr.store.model import models
 from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared.opened import OpenModel
 
 AFTER_END = -2
 """What a bin holds in place of a label when the session has ended before it."""
@@ -33,8 +32,8 @@ _MOST_FRAMES = 2**23
 
 
 @dataclass(frozen=True)
-class View:
-    """Some sessions over some time.
+class BinnedView:
+    """Labels and certainties of some sessions over some time.
 
     Attributes
     ----------
@@ -112,33 +111,15 @@ class Binned:
         self.seconds = max(session.n_frames / session.fps for session in self.sessions)
 
     @classmethod
-    def open(
-        cls,
-        store: StoreLike,
-        *,
-        model: str,
-        version: str | None = None,
-        sessions: Sequence[str] | None = None,
-    ) -> Binned:
-        """Labels of a store, in its levels of detail where it has them.
-
-        Parameters
-        ----------
-        store : path or URL
-        model : str
-        version : str, optional
-            Of the labels (default: the current one).
-        sessions : sequence of str, optional
-            See :class:`Binned`.
+    def of(cls, opened: OpenModel, sessions: Sequence[str] | None = None) -> Binned:
+        """Labels of a model, in its levels of detail where it has them.
 
         Raises
         ------
         InputError
-            For a model, version or sessions that do not exist.
+            For sessions that do not exist.
         """
-        labels = models.open_labels(store, model, version)
-        levels = stored.open_levels(store, model, version)
-        return cls(labels, levels, model=model, sessions=sessions)
+        return cls(opened.labels, opened.levels, model=opened.model, sessions=sessions)
 
     @property
     def has_levels(self) -> bool:
@@ -152,11 +133,11 @@ class Binned:
 
     @property
     def certainty_name(self) -> str:
-        """What :attr:`View.certainty` is."""
+        """Name of what :attr:`BinnedView.certainty` holds."""
         return "certainty" if "certainty" in self.labels else "share of the column"
 
     def only(self, session: str) -> Binned:
-        """The same for one of the sessions.
+        """Copy with one of the sessions alone.
 
         Raises
         ------
@@ -177,8 +158,8 @@ class Binned:
         *,
         n_columns: int = MOST_COLUMNS,
         n_rows: int = 500,
-    ) -> View:
-        """What a viewport shows.
+    ) -> BinnedView:
+        """Read what a viewport shows.
 
         Parameters
         ----------
@@ -191,7 +172,7 @@ class Binned:
 
         Returns
         -------
-        View
+        BinnedView
         """
         fastest = max(session.fps for session in self.sessions)
         stop = self.seconds if stop is None else min(stop, self.seconds)
@@ -218,7 +199,7 @@ class Binned:
         middle = (np.asarray(columns) + 0.5) * seconds
         may_count = frames < LEVEL_FRAMES[0]
         syllable, certainty = self._read(shown, middle, seconds, may_count=may_count)
-        return View(
+        return BinnedView(
             syllable, certainty, shown, first, step, columns[0] * seconds, seconds, frames, note
         )
 

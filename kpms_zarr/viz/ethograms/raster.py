@@ -23,9 +23,10 @@ from bokeh.models import (
 )
 
 from kpms_zarr.store.core.access import Session, StoreLike
-from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
-from kpms_zarr.viz.ethograms.binning import AFTER_END, Binned, View
+from kpms_zarr.store.model.syllable_names import SyllableNames
+from kpms_zarr.viz.ethograms.binning import AFTER_END, Binned, BinnedView
 from kpms_zarr.viz.ethograms.shading import code_image, code_text
+from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
 from kpms_zarr.viz.shared.style import INK, hover_tool, load, polish_figure, short, weakly
 
 _ROW_HEIGHT = 30
@@ -40,7 +41,7 @@ _MOST_EDGES = 60
 def raster(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     sessions: Sequence[str] | None = None,
     highlight: int = -1,
@@ -55,7 +56,7 @@ def raster(
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
         Of the labels (default: the current one).
     sessions : sequence of str, optional
@@ -78,13 +79,15 @@ def raster(
     InputError
         For a model or sessions that do not exist.
     """
-    binned = Binned.open(store, model=model, version=version, sessions=sessions)
-    names = read_names(store, model, version)
-    return Raster(binned, names, highlight=highlight, by_certainty=by_certainty, height=height).plot
+    opened = OpenModel.of(store, model, version)
+    binned = Binned.of(opened, sessions)
+    return Raster(
+        binned, opened.names, highlight=highlight, by_certainty=by_certainty, height=height
+    ).plot
 
 
-class Look(param.Parameterized):
-    """What a raster shows that can be changed while one looks at it."""
+class RasterStyle(param.Parameterized):
+    """Style of a raster that can be changed while one looks at it."""
 
     highlight = param.Integer(-1, doc="Syllable that alone is coloured; -1 = all")
     by_certainty = param.Boolean(True, doc="Whether uncertain labels are pale")
@@ -108,9 +111,9 @@ class Raster:
     Attributes
     ----------
     plot : holoviews.DynamicMap
-    look : Look
+    style : RasterStyle
         Set its parameters to change what is shown.
-    view : View
+    view : BinnedView
         What is shown now.
     """
 
@@ -127,7 +130,7 @@ class Raster:
     ) -> None:
         load()
         self.binned = binned
-        self.look = Look(highlight=highlight, by_certainty=by_certainty)
+        self.style = RasterStyle(highlight=highlight, by_certainty=by_certainty)
         self._n = len(binned.sessions)
         self._rows = list(rows or (session.name for session in binned.sessions))
         self._names = names
@@ -137,15 +140,15 @@ class Raster:
         self.view = self._read(None, None)
         # Lines are added to the figure in a hook: elements of HoloViews make it half as fast.
         self._marks: WeakSet[ColumnDataSource] = WeakSet()
-        self.look.param.watch(self._move_marks, "marked")
-        look = hv.streams.Params(self.look, ["highlight", "by_certainty"])
-        self.plot = hv.DynamicMap(self._image, streams=[hv.streams.RangeXY(), look])
+        self.style.param.watch(self._move_marks, "marked")
+        changes = hv.streams.Params(self.style, ["highlight", "by_certainty"])
+        self.plot = hv.DynamicMap(self._image, streams=[hv.streams.RangeXY(), changes])
         self._tap = hv.streams.Tap(source=self.plot)
         self._tap.add_subscriber(self._tapped)
 
     @property
     def _extent(self) -> tuple[float, float]:
-        """Of the y axis: the session at place p is from -p - 0.5 to -p + 0.5."""
+        """Limits of the y axis: the session at place p is from -p - 0.5 to -p + 0.5."""
         return 0.5 - self._n, 0.5
 
     def at(self, x: float, y: float) -> tuple[Session, float, int]:
@@ -166,7 +169,7 @@ class Raster:
 
     # ------------------------------------------------------------------ drawing
 
-    def _read(self, x_range: Any, y_range: Any) -> View:
+    def _read(self, x_range: Any, y_range: Any) -> BinnedView:
         x0, x1 = sorted(x_range) if _is_range(x_range) else (0.0, self.binned.seconds)
         y0, y1 = sorted(y_range) if _is_range(y_range) else self._extent
         x0, x1 = max(0.0, x0), min(x1, self.binned.seconds)
@@ -218,7 +221,7 @@ class Raster:
         polish_figure(figure, xgrid=False, ygrid=False)
 
     def _begin(self, plot: Any) -> None:
-        """What a figure has from the beginning."""
+        """Give a figure what it has from the beginning."""
         figure = plot.state
         rows = plot.handles["rows"] = ColumnDataSource({"step": [1]})
         hover = self._hover(rows)
@@ -237,7 +240,7 @@ class Raster:
         self._marks.add(mark)
 
     def _ticks(self) -> list[float]:
-        """Where names of rows stand: all, each amid what is seen of it, or every second, ..."""
+        """Place names of rows: all, each amid what is seen of it, or every second ..."""
         _, _, low, high = self._asked
         first, last = _places(low, high)
         wanted = (last - first + 1) * _NAME_HEIGHT / (self._height - _AROUND_PLOT)
@@ -248,8 +251,8 @@ class Raster:
         return [(max(low, -place - 0.5) + min(high, -place + 0.5)) / 2 for place in places]
 
     def _mark(self) -> dict[str, list[float]]:
-        """A box around the chosen time, and among many rows a line across, to be found by."""
-        name, start, stop = self.look.marked
+        """Draw a box around the chosen time, and among many rows a line across, to be found by."""
+        name, start, stop = self.style.marked
         place = next((i for i, one in enumerate(self.binned.sessions) if one.name == name), None)
         boxes = []
         if place is not None:
@@ -311,12 +314,12 @@ def strip(
     highlight: int = -1,
     by_certainty: bool = True,
     height: int = 160,
-) -> tuple[hv.Image, View]:
+) -> tuple[hv.Image, BinnedView]:
     """Some time of one session, a column for each frame (of 131,072 and more: finest bins).
 
     Returns
     -------
-    (holoviews.Image, View)
+    (holoviews.Image, BinnedView)
         The plot and the data in it.
     """
     load()
@@ -348,8 +351,8 @@ def strip(
     ), view
 
 
-def described(view: View, n_sessions: int) -> str:
-    """How many sessions a view shows, and how fine."""
+def described(view: BinnedView, n_sessions: int) -> str:
+    """Describe how many sessions a view shows, and how fine."""
     n_visible = min(view.step * len(view.shown), n_sessions - view.first)
     what = f"{len(view.shown):,} of {n_visible:,} sessions" if view.step > 1 else ""
     what = what or f"{n_visible:,} session{'s' * (n_visible != 1)}"
@@ -359,7 +362,7 @@ def described(view: View, n_sessions: int) -> str:
 
 
 def _set_range(axis: Any, start: float, stop: float, first: float, last: float) -> None:
-    """What is shown at first, and what there is to show."""
+    """Set what is shown at first, and what there is to show."""
     axis.update(start=start, end=stop, reset_start=first, reset_end=last, bounds=(first, last))
 
 

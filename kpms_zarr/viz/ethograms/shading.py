@@ -9,7 +9,7 @@ import numpy as np
 from bokeh.models import CustomJSHover
 
 from kpms_zarr.store.model.syllable_names import SyllableNames
-from kpms_zarr.viz.ethograms.binning import AFTER_END, View
+from kpms_zarr.viz.ethograms.binning import AFTER_END, BinnedView
 from kpms_zarr.viz.shared.colors import palette
 
 SHADES = 8
@@ -20,7 +20,7 @@ _OTHERS = "#e4e7eb"
 
 
 def code_image(
-    view: View,
+    view: BinnedView,
     n_states: int,
     bounds: tuple[float, float, float, float],
     highlight: int = -1,
@@ -37,7 +37,7 @@ def code_image(
     )
 
 
-def codes(view: View) -> np.ndarray:
+def codes(view: BinnedView) -> np.ndarray:
     """Syllable and certainty as one number, (row, column) uint16.
 
     0 = after the end of the session; else ``1 + (syllable + 1) * SHADES + shade``, shade

@@ -11,11 +11,10 @@ import xarray as xr
 from bokeh.models import CustomJSHover, HoverTool
 
 from kpms_zarr.store.core.access import Session, StoreLike
-from kpms_zarr.store.model import models
-from kpms_zarr.store.model.levels import open_levels
 from kpms_zarr.viz.ethograms.binning import AFTER_END, Binned
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import palette
+from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
 from kpms_zarr.viz.shared.style import frame, hover_tool, load, short, syllable_name
 
 _MOST_FRAMES = 2**22
@@ -27,7 +26,7 @@ _MIN_HEIGHT = 230  # Less hides tools of the toolbar.
 def ethogram(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     sessions: Sequence[str] | None = None,
     max_sessions: int = 12,
@@ -38,7 +37,7 @@ def ethogram(
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
         Of the labels (default: the current one).
     sessions : sequence of str, optional
@@ -60,16 +59,13 @@ def ethogram(
         For a model or sessions that do not exist.
     """
     load()
-    labels = models.open_labels(store, model, version)
-    rows = reading.label_sessions(labels, names=sessions, limit=max_sessions)
-    levels = None
-    if sum(row.n_frames for row in rows) > _MOST_FRAMES:
-        levels = open_levels(store, model, version)
-    if levels is None:
-        values, seconds = _binned(labels, rows, n_bins)
+    opened = OpenModel.of(store, model, version)
+    rows = reading.label_sessions(opened.labels, names=sessions, limit=max_sessions)
+    is_long = sum(row.n_frames for row in rows) > _MOST_FRAMES
+    if not is_long or opened.levels is None:
+        values, seconds = _binned(opened.labels, rows, n_bins)
     else:
-        names = [row.name for row in rows]
-        binned = Binned(labels, levels, model=model, sessions=names)
+        binned = Binned.of(opened, [row.name for row in rows])
         view = binned.view(n_columns=n_bins, n_rows=len(rows))
         values = np.where(view.syllable == AFTER_END, np.nan, view.syllable).astype(np.float32)
         seconds = view.stop
@@ -91,7 +87,7 @@ def ethogram(
 def bouts(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     sessions: Sequence[str] | None = None,
     max_sessions: int = 12,
@@ -102,7 +98,7 @@ def bouts(
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
     sessions : sequence of str, optional
         Names (default: the first ones).
@@ -120,7 +116,7 @@ def bouts(
         For a model or sessions that do not exist.
     """
     load()
-    labels = models.open_labels(store, model, version)
+    labels = OpenModel.of(store, model, version).labels
     rows = reading.label_sessions(labels, names=sessions, limit=max_sessions)
     columns: list[tuple[np.ndarray, ...]] = []
     for row, session in enumerate(rows):

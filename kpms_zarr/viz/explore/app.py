@@ -29,7 +29,7 @@ def page_module(name: str) -> Any:
 
 
 def window(study: Study) -> pn.Template:
-    """A new browser window on a study."""
+    """Build a browser window on a study."""
     load()
     state = State(study)
     if pn.state.location is not None:
@@ -49,12 +49,12 @@ def window(study: Study) -> pn.Template:
 
 
 def _pages(state: State) -> pn.Column:
-    """The pages, each built when it is looked at first."""
+    """Build the pages, each when it is looked at first."""
     built: dict[str, Any] = {}
     names = PageNames(names=[page_module(name).TITLE for name in PAGES])
     place = pn.Column(sizing_mode="stretch_width")
 
-    def draw(*_: Any) -> None:
+    def draw() -> None:
         name = state.page if state.page in PAGES else PAGES[0]
         if name not in built:
             built[name] = parts.guarded(page_module(name).page)(state)
@@ -65,14 +65,13 @@ def _pages(state: State) -> pn.Column:
     def chosen(event: Any) -> None:
         state.page = PAGES[event.new]
 
-    state.param.watch(draw, "page")
     names.param.watch(chosen, "active")
-    draw()
+    parts.redraw(state, ["page"], draw)
     return pn.Column(names, place, sizing_mode="stretch_width")
 
 
 def _choices(state: State) -> pn.viewable.Viewable:
-    """Widgets for the choices that all pages share."""
+    """Build the widgets for the choices that all pages share."""
     model = pn.widgets.Select(name="Model", sizing_mode="stretch_width")
     session = pn.widgets.Select(name="Session", sizing_mode="stretch_width")
     start = pn.widgets.FloatInput(name="From (s)", start=0.0, sizing_mode="stretch_width")
@@ -82,14 +81,13 @@ def _choices(state: State) -> pn.viewable.Viewable:
     )
     whole = pn.widgets.Button(name="Whole session", sizing_mode="stretch_width")
 
-    def fill(*_: Any) -> None:
+    def fill() -> None:
         study = state.study
         names = [*study.models, *(name for name in study.unfinished if name not in study.models)]
         model.param.update(options=names or {"none yet": ""}, value=state.model)
         session.param.update(options=list(study.sessions) or {"none": ""}, value=state.session)
 
-    fill()
-    state.param.watch(fill, "news")
+    parts.redraw(state, ["news"], fill)
     for widget, name in (
         (model, "model"),
         (session, "session"),

@@ -66,11 +66,10 @@ class Arena:
             visible=False,
         )
         self._make = parts.guarded(self._new)
-        state.param.watch(self.draw, ["start", "stop", "syllable"])
-        for box in (self._in_time, self._of_syllable):
-            box.param.watch(self.draw, "value")
+        choices = ["start", "stop", "syllable", self._in_time, self._of_syllable]
+        parts.redraw(state, choices, self.draw)
 
-    def draw(self, *_: Any) -> None:
+    def draw(self) -> None:
         """Show what is chosen, unless it is shown already: what was zoomed in stays."""
         opened = self._opened()
         self.view.visible = opened is not None
@@ -79,11 +78,11 @@ class Arena:
             self._place.clear()
         elif opened.session.name == self._state.session:  # else the player is told soon
             made = self._make(opened)
-            if made is not None:
+            if made is not parts.SAME:
                 self._place[:] = [made]
 
-    def _new(self, opened: OpenSession) -> pn.viewable.Viewable | None:
-        """A new picture, or None when the one that is there is still right."""
+    def _new(self, opened: OpenSession) -> pn.viewable.Viewable:
+        """Draw a new picture, unless the one that is there is still right."""
         if not is_installed("datashader"):
             return parts.empty("This is drawn by Datashader. To have it:", INSTALL)
         fps, n_frames = opened.session.fps, opened.session.n_frames
@@ -105,7 +104,7 @@ class Arena:
             syllable,
         )
         if wanted == self._shown:
-            return None
+            return parts.SAME
         self._shown, self.picture, self._last = (), None, -1
         places = read_places(opened, first, last, syllable=syllable)
         self.picture = Occupancy(

@@ -5,15 +5,21 @@ from __future__ import annotations
 import html
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import panel as pn
+import param
+from panel.param import set_values
 
 from kpms_zarr.store.core.commands import command, for_shell
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz.explore.state import State
 
 _LOG = logging.getLogger(__name__)
+
+SAME: Any = object()
+"""What a view returns where what is there is still right."""
 
 
 def text(words: str) -> pn.viewable.Viewable:
@@ -29,7 +35,7 @@ def heading(words: str, level: int = 2) -> pn.viewable.Viewable:
 
 
 def empty(what: str, command: str = "") -> pn.viewable.Viewable:
-    """What a page says where there is nothing to show yet, and what to run next."""
+    """Notice that there is nothing to show yet, with the command to run next."""
     code = f"<pre>{html.escape(command)}</pre>" if command else ""
     return pn.pane.HTML(
         f'<div role="status" class="empty"><p>{html.escape(for_shell(what))}</p>{code}</div>',
@@ -39,7 +45,7 @@ def empty(what: str, command: str = "") -> pn.viewable.Viewable:
 
 
 def no_model(state: State) -> pn.viewable.Viewable:
-    """What a page about a model says where there is none."""
+    """Notice that there is no model yet."""
     store = state.study.store
     if state.model in state.study.unfinished:
         return empty(
@@ -51,7 +57,7 @@ def no_model(state: State) -> pn.viewable.Viewable:
 
 
 def guarded(build: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that returns a view, made to return its errors in plain words instead."""
+    """Wrap a function that builds a view, so that it returns its errors in plain words."""
 
     def view(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -72,27 +78,81 @@ def guarded(build: Callable[..., Any]) -> Callable[..., Any]:
     return view
 
 
-def follow(
-    state: State, names: Sequence[Any], build: Callable[[], Any], *, news: bool = True
-) -> pn.viewable.Viewable:
-    """A view that is built again whenever one of some choices changes.
+def redraw(
+    state: State,
+    choices: Sequence[Any],
+    draw: Callable[[], object],
+    *,
+    page: str = "",
+    later: bool = False,
+) -> None:
+    """Draw now, and again whenever one of some choices changes: the one rule for all pages.
 
     Parameters
     ----------
     state : State
-    names : sequence of str or param.Parameter
-        Parameters of ``state``, and of widgets of the page, that ``build`` reads.
-    build : callable
-        Returns what is shown.
-    news : bool
-        Whether it is built again, too, when the store has something new.
+    choices : sequence of str, Widget or param.Parameter
+        What ``draw`` reads: parameters of ``state``, values of widgets, or other parameters.
+    draw : callable
+        Where what is there may still be right, it finds that out by itself.
+    page : str
+        Name of the page: while another one is shown nothing is drawn, and what has changed
+        meanwhile when a person comes back. Default: drawn whether it is seen or not.
+    later : bool
+        Whether it is drawn first when the browser has what stands above it.
     """
-    all_names = (*names, *(["news"] if news else []))
-    watched = [state.param[name] if isinstance(name, str) else name for name in all_names]
+    is_begun = not later
+
+    def begin() -> None:
+        nonlocal is_begun
+        is_begun = True
+        draw()
+
+    def changed(*_: Any) -> None:
+        if is_begun and (not page or state.page == page):
+            draw()
+
+    by_owner: dict[int, tuple[Any, list[str]]] = {}
+    for choice in (*choices, *(["page"] if page else [])):
+        one = state.param[choice] if isinstance(choice, str) else choice
+        one = one if isinstance(one, param.Parameter) else one.param.value
+        by_owner.setdefault(id(one.owner), (one.owner, []))[1].append(str(one.name))
+    for owner, names in by_owner.values():
+        owner.param.watch(changed, names)
+    if later:
+        pn.state.onload(begin)
+    else:
+        draw()
+
+
+def follow(
+    state: State,
+    choices: Sequence[Any],
+    build: Callable[[], Any],
+    *,
+    page: str = "",
+    later: bool = False,
+) -> pn.Column:
+    """A view that is built by :func:`redraw`, its errors in plain words.
+
+    Parameters
+    ----------
+    state, choices, page, later
+        See :func:`redraw`.
+    build : callable
+        Returns what is shown; None = nothing, :data:`SAME` = what is there already.
+    """
+    place = pn.Column(sizing_mode="stretch_width")
     make = guarded(build)
-    return pn.param.ParamFunction(
-        pn.bind(lambda *_: make(), *watched), sizing_mode="stretch_width", loading_indicator=True
-    )
+
+    def draw() -> None:
+        with set_values(place, loading=True) if len(place) else nullcontext():
+            made = make()
+        if made is not SAME:
+            place[:] = [] if made is None else [made]
+
+    redraw(state, choices, draw, page=page, later=later)
+    return place
 
 
 _EMPTY = """

@@ -20,6 +20,7 @@ from kpms_zarr.store.model.checkpoints import open_progress, pulse, unfinished
 from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
 from kpms_zarr.store.study.settings import StudySettings
 from kpms_zarr.viz.shared.guessing import drawn_settings
+from kpms_zarr.viz.shared.opened import OpenModel
 
 _LOG = logging.getLogger(__name__)
 _GLANCE_SECONDS = (1.5, 4.0)
@@ -63,7 +64,7 @@ class Study:
         self.running: frozenset[str] = frozenset()
         self.settings = StudySettings()
         self._made: dict[str, str] = {}
-        self._names: dict[tuple[str, str], SyllableNames] = {}
+        self._models_open: dict[tuple[str, str], OpenModel] = {}
         self._kept: dict[tuple[Any, ...], Any] = {}
         self._making: dict[tuple[Any, ...], threading.Lock] = {}
         self.revision = 0
@@ -71,7 +72,7 @@ class Study:
         self.refresh()
 
     def refresh(self) -> bool:
-        """Look at the store again; whether anything is new."""
+        """Look at the store again; return whether anything is new."""
         root = access.open_group(self.store)
         sessions = {session.name: session for session in access.sessions(root)}
         found = {info.name: info for info in models.list_models(root)}
@@ -86,13 +87,14 @@ class Study:
                 self._made,
             )
             now = (sessions, found, begun, running, settings, made)
-            if sessions != self.sessions:
+            if (sessions, settings) != (self.sessions, self.settings):
                 self._opened = {k: v for k, v in self._opened.items() if k[0] != "keypoints"}
+                self._models_open = {}
             self.sessions, self.models, self.unfinished, self.running, self.settings = now[:-1]
             self._made = made
             self._root, self._refreshed = root, time.monotonic()
             is_new = before != now or bool(renamed)
-            self._names |= renamed
+            self._models_open |= renamed
             self.revision += is_new
             return is_new
 
@@ -132,7 +134,7 @@ class Study:
         """Number of syllables that a model can have; 0 without labels."""
         if model not in self.models:
             return 0
-        labels = self.labels(model)
+        labels = self.opened(model).labels
         return int(labels.sizes.get("state", 0)) or 1 + np.iinfo(np.int16).max
 
     def keypoints(self) -> xr.Dataset:
@@ -153,48 +155,38 @@ class Study:
             return None
         return self._open((group, made), lambda: access.dataset(self.store, group).load())
 
-    def labels(self, model: str) -> xr.Dataset:
-        """Labels of the current version of a model, lazily."""
-        version = self.version(model)
-        return self._open(
-            ("labels", model, version), lambda: models.open_labels(self.store, model, version)
-        )
-
-    def parameters(self, model: str) -> xr.Dataset:
-        """Parameters and traces behind those labels."""
-        version = self.version(model)
-        return self._open(
-            ("parameters", model, version),
-            lambda: models.open_parameters(self.store, model, version),
-        )
-
-    def names(self, model: str) -> SyllableNames:
-        """What people call the syllables of the current labels of a model."""
+    def opened(self, model: str) -> OpenModel:
+        """The current version of a model, open."""
         key = (model, self.version(model))
         with self._lock:
-            if key not in self._names:
-                self._names[key] = read_names(self.store, *key)
-            return self._names[key]
+            if key not in self._models_open:
+                self._models_open[key] = OpenModel(self.store, *key)
+            return self._models_open[key]
 
     def take_names(self, names: SyllableNames) -> None:
         """Show names that were saved just now, in all windows."""
         with self._lock:
-            self._names[names.model, self.version(names.model)] = names
+            key = (names.model, self.version(names.model))
+            self._models_open[key] = self.opened(names.model).renamed(names)
             self.revision += 1
 
-    def _renamed(self, found: dict[str, models.ModelInfo]) -> dict[tuple[str, str], SyllableNames]:
-        """Names that others gave to the syllables of models that are looked at."""
+    def _renamed(self, found: dict[str, models.ModelInfo]) -> dict[tuple[str, str], OpenModel]:
+        """Models that are looked at, with the names that others gave to their syllables."""
         with self._lock:
-            shown = dict(self._names)
+            shown = dict(self._models_open)
         now = {
-            (model, version): read_names(self.store, model, version)
-            for model, version in shown
+            (model, version): (opened, read_names(self.store, model, version))
+            for (model, version), opened in shown.items()
             if model in found and version in found[model].versions
         }
-        return {key: names for key, names in now.items() if names != shown[key]}
+        return {
+            key: opened.renamed(names)
+            for key, (opened, names) in now.items()
+            if names != opened.names
+        }
 
     def remember(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-        """What takes long to make, made once for all windows; its version is part of ``key``."""
+        """Make what takes long once for all windows; its version is part of ``key``."""
         with self._lock:
             turn = self._making.setdefault(key, threading.Lock())
         with turn:

@@ -17,12 +17,9 @@ from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.grouping import group_coordinates
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.syllables import views as syllables
-from kpms_zarr.viz.syllables.data import (
-    Gallery,
-    check_syllable,
-    session_frames,
-)
+from kpms_zarr.viz.syllables.data import Gallery, session_frames
 from kpms_zarr.viz.syllables.drawing import extent, picture
 
 _MARGIN_SECONDS = 1.0
@@ -34,7 +31,7 @@ _NONE = -1
 
 
 class Detail:
-    """What is shown below the cards.
+    """Part of the page below the cards: all about one syllable.
 
     Parameters
     ----------
@@ -47,8 +44,7 @@ class Detail:
     def __init__(self, state: State, gallery: Gallery, syllable: int) -> None:
         self.state, self.gallery, self.syllable = state, gallery, syllable
         self.model, self.version = state.model, state.study.version(state.model)
-        self._of: dict[str, Any] = {"model": self.model, "version": self.version}
-        check_syllable(gallery.labels, state.study.store, syllable)
+        self.opened.check_syllable(syllable)
         self._heading = pn.pane.HTML(sizing_mode="stretch_width", margin=(10, 5, 0, 5))
         self._neighbours = pn.Row(sizing_mode="stretch_width")
         self._form = _Form(self)
@@ -89,9 +85,14 @@ class Detail:
         return [parts.heading("Compare two syllables", 3), self._other, self._compared]
 
     @property
+    def opened(self) -> OpenModel:
+        """The model, with the names of its syllables as they are now."""
+        return self.state.study.opened(self.model)
+
+    @property
     def names(self) -> SyllableNames:
         """Names as they are now."""
-        return self.state.study.names(self.model)
+        return self.opened.names
 
     def rename(self) -> None:
         """Show the names as they are now; what a person is writing is left alone."""
@@ -131,7 +132,7 @@ class Detail:
             width = 300 if found.is_3d else 420
             drawn = syllables.trajectory(
                 self.state.study.store,
-                **self._of,
+                model=self.opened,
                 syllable=self.syllable,
                 gallery=self.gallery,
                 width=width,
@@ -151,11 +152,7 @@ class Detail:
         def build() -> Any:
             return self._pane(
                 syllables.durations(
-                    self.state.study.store,
-                    **self._of,
-                    syllable=self.syllable,
-                    labels=self.gallery.labels,
-                    names=self.names,
+                    self.state.study.store, model=self.opened, syllable=self.syllable
                 )
             )
 
@@ -187,22 +184,16 @@ class Detail:
         return self._pane(
             syllables.frequency(
                 study.store,
-                **self._of,
+                model=self.opened,
                 syllable=self.syllable,
                 coordinate=coordinate,
                 frames=frames,
-                labels=labels,
-                sessions=study.keypoints(),
             )
         )
 
     def _beside(self) -> Any:
         views = syllables.neighbours(
-            self.state.study.store,
-            **self._of,
-            syllable=self.syllable,
-            labels=self.gallery.labels,
-            names=self.names,
+            self.state.study.store, model=self.opened, syllable=self.syllable
         )
         return pn.Row(*map(self._pane, views), sizing_mode="stretch_width")
 
@@ -253,20 +244,13 @@ class Detail:
         store, both = self.state.study.store, (self.syllable, other)
         drawn = syllables.compare(
             store,
-            **self._of,
+            model=self.opened,
             syllables=both,
             gallery=self.gallery,
             width=380,
-            names=self.names,
         )
         views = [self._pane(view, sizing_mode=None) for view in drawn]
-        lengths = syllables.durations(
-            store,
-            **self._of,
-            syllable=both,
-            labels=self.gallery.labels,
-            names=self.names,
-        )
+        lengths = syllables.durations(store, model=self.opened, syllable=both)
         rows = [pn.Row(*views[i : i + 2]) for i in range(0, len(views), 2)]
         called = self.names.label
         words = f"Syllable {called(both[0])} and syllable {called(other)}, on the same axes."
@@ -291,13 +275,13 @@ class _Form:
         )
         self._save = pn.widgets.Button(name="Save", width=120)
         self._save.on_click(parts.guarded(self._saved))
-        self._said = pn.pane.HTML(
+        self._message = pn.pane.HTML(
             "<p style='margin:0'>Names are kept in the store, for all who use it.</p>",
             width=380,
             min_height=40,
         )
         self.view = pn.Column(
-            self._name, self._description, self._save, self._said, margin=(20, 0, 0, 0)
+            self._name, self._description, self._save, self._message, margin=(20, 0, 0, 0)
         )
 
     def fill(self) -> None:
@@ -325,20 +309,22 @@ class _Form:
                 f"expected {p.expected}, found {p.found}. What to do: {p.fix}"
                 for p in error.problems
             )
-            self._say(f"Not saved: {problems}.")
+            self._notify(f"Not saved: {problems}.")
             return
         except OSError as error:
-            self._say(f"Not saved: the store could not be written to ({error}).")
+            self._notify(f"Not saved: the store could not be written to ({error}).")
             return
         if after.version == before.version:
-            self._say("Nothing has changed.")
+            self._notify("Nothing has changed.")
             return
         one = detail.syllable
         self._shown = (after.given(one), after.description(one))
         self._name.value, self._description.value = self._shown
-        self._say(f"Saved as version {after.version[1:]} of the names of the model {after.model}.")
+        self._notify(
+            f"Saved as version {after.version[1:]} of the names of the model {after.model}."
+        )
         study.take_names(after)
         detail.state.refresh(wait=False)
 
-    def _say(self, words: str) -> None:
-        self._said.object = f'<p role="status" style="margin:0">{html.escape(words)}</p>'
+    def _notify(self, words: str) -> None:
+        self._message.object = f'<p role="status" style="margin:0">{html.escape(words)}</p>'

@@ -9,10 +9,10 @@ import numpy as np
 
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import Session, StoreLike
-from kpms_zarr.store.model import models
 from kpms_zarr.store.model.reconstruction import reconstruct
 from kpms_zarr.store.study.tracking import read_tracked
 from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
 from kpms_zarr.viz.shared.style import LINE, MUTED, frame, hover_tool, load
 
 CONFIDENCE_THRESHOLD = 0.5
@@ -25,7 +25,7 @@ _MISSING = "#d5dbe1"
 
 
 @dataclass(frozen=True)
-class Stretch:
+class DenoisedStretch:
     """Some frames of a session with the first coordinate of some keypoints, worst first.
 
     Attributes
@@ -54,7 +54,7 @@ class Stretch:
 def denoised(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     session: str | None = None,
     seconds: float = 10.0,
@@ -65,7 +65,7 @@ def denoised(
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
     session : str, optional
         Name (default: the first).
@@ -104,27 +104,25 @@ def denoised(
 def find_stretch(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     session: str | None = None,
     seconds: float = 10.0,
     max_keypoints: int = 3,
-) -> Stretch:
-    """The stretch of frames and the keypoints that :func:`denoised` shows; see there.
+) -> DenoisedStretch:
+    """Find the stretch of frames and the keypoints that :func:`denoised` shows.
 
     What helps a person is bad tracking beside good, not frames without an animal: runs of bad
     frames longer than a quarter of the stretch count only when there are no others, and a keypoint
     that is bad in a share ``p`` of the frames counts ``min(p, 1 - p)``. Where nothing is missing
     or of low confidence, positions far from the denoised ones count as bad.
     """
-    labels = models.open_labels(store, model, version)
-    reading.require(labels, ("latent", "centroid", "heading"), store, "labels")
-    data = reading.parameters(store, model, version)
-    reading.require(data, ("pose_loading", "pose_mean", "keypoint"), store, "parameters")
-    chosen = reading.label_sessions(labels, names=None if session is None else [session])[0]
-    names = tuple(str(name) for name in data["keypoint"].values)
+    opened = OpenModel.of(store, model, version)
+    names = opened.pose.keypoints
+    which = None if session is None else [session]
+    chosen = reading.label_sessions(opened.labels, names=which)[0]
     n_frames = min(chosen.n_frames, _SCANNED_FRAMES)
-    position = reconstruct(store, model, chosen.name, version=version)
+    position = reconstruct(store, opened.model, chosen.name, version=opened.version)
     smooth = position[:n_frames, :, 0].values
     raw, confidence = _tracked(store, chosen.name, names, n_frames)
     is_poor = np.isnan(raw) | (confidence < CONFIDENCE_THRESHOLD)
@@ -132,7 +130,7 @@ def find_stretch(
     width = min(n_frames, _MAX_SHOWN_FRAMES, max(2, round(seconds * chosen.fps)))
     start, worst = _worst(is_poor, distance, width, max_keypoints)
     rows = slice(start, start + width)
-    return Stretch(
+    return DenoisedStretch(
         chosen,
         start,
         tuple(names[column] for column in worst),
@@ -178,7 +176,7 @@ def _worst(
 
 
 def _short_runs(which: np.ndarray, longest: int) -> np.ndarray:
-    """Only the runs along axis 0 of at most ``longest`` frames."""
+    """Keep the runs along axis 0 of at most ``longest`` frames."""
     kept = np.zeros_like(which)
     for column, values in enumerate(which.T):
         edge = np.diff(np.concatenate([[0], values.astype(np.int8), [0]]))
@@ -187,8 +185,8 @@ def _short_runs(which: np.ndarray, longest: int) -> np.ndarray:
     return kept
 
 
-def _panel(stretch: Stretch, column: int) -> hv.Overlay:
-    """One keypoint; the axis shows the denoised positions and as much again on either side."""
+def _panel(stretch: DenoisedStretch, column: int) -> hv.Overlay:
+    """Panel of one keypoint; the axis shows as much again on either side of the denoised ones."""
     name, fps = stretch.keypoints[column], stretch.session.fps
     time = (stretch.start + np.arange(len(stretch.tracked))) / fps
     raw, smooth = stretch.tracked[:, column], stretch.denoised[:, column]
@@ -231,7 +229,7 @@ def _dots(
 
 
 def _gaps(is_missing: np.ndarray, time: np.ndarray, step: float) -> hv.VSpans:
-    """Grey where there is no position."""
+    """Grey spans where there is no position."""
     edge = np.diff(np.concatenate([[0], is_missing.astype(int), [0]]))
     first, last = np.flatnonzero(edge == 1), np.flatnonzero(edge == -1) - 1
     spans = (time[first] - step / 2, time[last] + step / 2)

@@ -11,9 +11,9 @@ import xarray as xr
 
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.provenance import provenance_of
-from kpms_zarr.store.model import models
 from kpms_zarr.viz.shared import reading
-from kpms_zarr.viz.shared.reading import Stage
+from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
+from kpms_zarr.viz.shared.reading import FitStage
 from kpms_zarr.viz.shared.style import INK, LINE, MUTED, frame, hover_tool, load, second_axis
 
 _MAX_SWEEPS = 4000
@@ -36,7 +36,7 @@ _TERMS = {
 }
 
 
-def traces(store: StoreLike, *, model: str, version: str | None = None) -> hv.Layout:
+def traces(store: StoreLike, *, model: ModelLike, version: str | None = None) -> hv.Layout:
     """Course of the fit: log likelihood, median duration, stickiness, syllables in use.
 
     A fit in progress is drawn by ``fit_views.fit_traces``.
@@ -44,7 +44,7 @@ def traces(store: StoreLike, *, model: str, version: str | None = None) -> hv.La
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
 
     Returns
@@ -64,16 +64,14 @@ def traces(store: StoreLike, *, model: str, version: str | None = None) -> hv.La
     MissingData
         When the version has no traces.
     """
-    data = reading.parameters(store, model, version)
-    labels = models.open_labels(store, model, version)
-    reading.require(data, [] if _names(data) else ["trace_log_likelihood"], store, "parameters")
-    rates = [session.fps for session in reading.label_sessions(labels)]
+    opened = OpenModel.of(store, model, version)
+    data = opened.parameters_with(*([] if _names(opened.parameters) else ["trace_log_likelihood"]))
     settings = provenance_of(data.attrs).get("settings", {})
-    return draw_traces(data, rates, settings.get("target_duration"))
+    return draw_traces(data, opened.rates, settings.get("target_duration"))
 
 
 def draw_traces(data: xr.Dataset, rates: Sequence[float], target: float | None = None) -> hv.Layout:
-    """What :func:`traces` returns, of traces that are open already.
+    """Draw what :func:`traces` returns, of traces that are open already.
 
     Parameters
     ----------
@@ -110,7 +108,7 @@ def _names(data: xr.Dataset) -> list[str]:
 def _panel(
     name: str,
     values: np.ndarray,
-    stages: Sequence[Stage],
+    stages: Sequence[FitStage],
     frame_ms: float | None,
     target: float | None = None,
 ) -> hv.core.Dimensioned:
@@ -154,7 +152,7 @@ def _panel(
     return drawn.opts(**({**whole, "show_legend": False} if more else whole))
 
 
-def _stage_curve(name: str, values: np.ndarray, stage: Stage) -> hv.Curve:
+def _stage_curve(name: str, values: np.ndarray, stage: FitStage) -> hv.Curve:
     """The log likelihood of one stage; its first sweeps may lie below the axis."""
     tooltips = [("sweep", "@sweep"), (f"log likelihood, {stage.label}", f"@{name}{{0.[000]}}")]
     # Axes with the labels of the stage: HoloViews links those of a layout that look alike.
@@ -170,7 +168,7 @@ def _stage_curve(name: str, values: np.ndarray, stage: Stage) -> hv.Curve:
     )
 
 
-def _curve(name: str, values: np.ndarray, stage: Stage, frame_ms: float | None) -> hv.Curve:
+def _curve(name: str, values: np.ndarray, stage: FitStage, frame_ms: float | None) -> hv.Curve:
     """A quantity over the sweeps of one stage, in ms (and frames) with ``frame_ms``."""
     sweep = np.arange(stage.start, stage.stop, _step(len(values)))
     columns: tuple[np.ndarray, ...] = (sweep, values[sweep])
@@ -184,7 +182,7 @@ def _curve(name: str, values: np.ndarray, stage: Stage, frame_ms: float | None) 
     )
 
 
-def _borders(stages: Sequence[Stage], ylim: tuple[float, float]) -> list[hv.Element]:
+def _borders(stages: Sequence[FitStage], ylim: tuple[float, float]) -> list[hv.Element]:
     """A dashed line between two stages, and their names at the top where there is room."""
     n_sweeps = stages[-1].stop
     lines = hv.VLines([stage.start - 0.5 for stage in stages[1:]]).opts(
@@ -199,8 +197,8 @@ def _borders(stages: Sequence[Stage], ylim: tuple[float, float]) -> list[hv.Elem
     return [lines, *names]
 
 
-def _parts(data: xr.Dataset, stage: Stage) -> hv.Overlay | None:
-    """What each part of the model adds to the log probability, against the last sweep."""
+def _parts(data: xr.Dataset, stage: FitStage) -> hv.Overlay | None:
+    """Parts of the log probability, each against its value at the last sweep."""
     if not {"trace_log_probability", "term"} <= set(data.variables):
         return None
     sweep = np.arange(stage.start, stage.stop, _step(data.sizes["sweep"]))
@@ -253,7 +251,7 @@ _LEGEND: dict[str, Any] = {
 }
 
 
-def _sweep_of(stage: Stage) -> hv.Dimension:
+def _sweep_of(stage: FitStage) -> hv.Dimension:
     return hv.Dimension("sweep", label=f"sweep of the {stage.label}")
 
 
@@ -261,18 +259,18 @@ def _step(n_sweeps: int) -> int:
     return max(1, -(-n_sweeps // _MAX_SWEEPS))
 
 
-def _color(stage: Stage) -> str:
+def _color(stage: FitStage) -> str:
     """One colour a stage; a model of one stage has the colour of all lines."""
     return _COLORS.get(stage.name, LINE)
 
 
-def _stage_limits(stage: Stage) -> tuple[float, float]:
+def _stage_limits(stage: FitStage) -> tuple[float, float]:
     margin = max(0.5, 0.02 * stage.n_sweeps)
     return stage.start - margin, stage.stop - 1 + margin
 
 
 def _is_log(name: str, values: np.ndarray) -> bool:
-    """Kappa spans powers of ten; others only when they do so by chance."""
+    """Whether the axis is logarithmic: kappa alone spans powers of ten by design."""
     finite = values[np.isfinite(values)]
     if not finite.size or finite.min() <= 0:
         return False

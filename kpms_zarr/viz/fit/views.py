@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,13 +18,13 @@ from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.model import models
 from kpms_zarr.store.model.checkpoints import open_progress
 from kpms_zarr.store.run_lengths import run_bounds
 from kpms_zarr.viz.fit.traces import draw_traces
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import palette
 from kpms_zarr.viz.shared.histograms import draw_durations
+from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
 from kpms_zarr.viz.shared.reading import MissingData
 from kpms_zarr.viz.shared.style import LINE, frame, hover_tool, load, syllable_name
 
@@ -74,7 +75,7 @@ class Course:
 
     @property
     def seconds_left(self) -> float:
-        """That the remaining sweeps take if they take as long as the last ones; NaN = not known."""
+        """Seconds that the remaining sweeps take at the pace of the last ones; NaN = not known."""
         if not self.n_sweeps:
             return np.nan
         last = self.data["trace_seconds"].values[-_LAST_SWEEPS:]
@@ -110,17 +111,17 @@ class Stability:
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """Where the window lies in its session, in s."""
+        """Begin and end of the window in its session, in s."""
         return self.start / self.fps, (self.start + self.syllable.shape[1]) / self.fps
 
 
-def read_course(store: StoreLike, *, model: str, version: str | None = None) -> Course:
-    """A fit in progress, if there is one of that name; else what it has published.
+def read_course(store: StoreLike, *, model: ModelLike, version: str | None = None) -> Course:
+    """Read a fit in progress, if there is one of that name; else what it has published.
 
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
         Of published labels; a fit in progress is then left out of account.
 
@@ -129,42 +130,41 @@ def read_course(store: StoreLike, *, model: str, version: str | None = None) -> 
     InputError
         When there is no such model.
     """
-    if version is None:
-        try:
+    if version is None and isinstance(model, str):
+        with suppress(InputError):
             return course_in_progress(open_progress(store, model))
-        except InputError:
-            version = models.require_model(store, model)
-    data = reading.parameters(store, model, version)
-    return published_course(data, models.open_labels(store, model, version), model, version)
+    return published_course(OpenModel.of(store, model, version))
 
 
 def course_in_progress(data: xr.Dataset) -> Course:
-    """Of what ``open_progress`` gives."""
+    """Describe a fit in progress, of what ``open_progress`` gives."""
     facts = attributes.read(data.attrs)
     target = facts["settings"].get("target_duration")
     n_sweeps, n_planned = int(facts["n_sweeps"]), int(facts["n_sweeps_in_all"])
     return Course(facts["model"], "", data, data, n_sweeps, n_planned, target, facts["created"])
 
 
-def published_course(data: xr.Dataset, labels: xr.Dataset, model: str, version: str) -> Course:
-    """Of the parameters and the labels of a version."""
+def published_course(opened: OpenModel) -> Course:
+    """Describe the fit behind a version of the labels."""
+    data = opened.parameters
     origin = provenance_of(data.attrs)
     target = origin.get("settings", {}).get("target_duration")
     n_sweeps = int(data.sizes.get("sweep", 0))
     created = origin.get("created", "")
-    return Course(model, version, data, labels, n_sweeps, n_sweeps, target, created)
+    shown = (data, opened.labels, n_sweeps, n_sweeps)
+    return Course(opened.model, opened.version, *shown, target, created)
 
 
 # ------------------------------------------------------------------ traces and durations
 
 
-def fit_traces(store: StoreLike, *, model: str, version: str | None = None) -> hv.Layout:
+def fit_traces(store: StoreLike, *, model: ModelLike, version: str | None = None) -> hv.Layout:
     """Course of a fit over its sweeps, also of one in progress (see ``viz.traces``).
 
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
         Of published labels (default: the fit in progress, else the current version).
 
@@ -183,7 +183,7 @@ def fit_traces(store: StoreLike, *, model: str, version: str | None = None) -> h
 
 
 def draw_course(course: Course) -> hv.Layout:
-    """The traces of a fit; see :func:`fit_traces`."""
+    """Draw the traces of a fit; see :func:`fit_traces`."""
     if not course.n_sweeps:
         raise MissingData(
             expected="a committed sweep",
@@ -194,7 +194,7 @@ def draw_course(course: Course) -> hv.Layout:
     return draw_traces(course.data, course.rates, course.target)
 
 
-def fit_durations(store: StoreLike, *, model: str, version: str | None = None) -> hv.Overlay:
+def fit_durations(store: StoreLike, *, model: ModelLike, version: str | None = None) -> hv.Overlay:
     """Durations of all bouts, the median and the target of the fit marked.
 
     Of a fit in progress, of the labels of its last committed sweep; of a large study, of 2 million
@@ -203,7 +203,7 @@ def fit_durations(store: StoreLike, *, model: str, version: str | None = None) -
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
         Of published labels (default: the fit in progress, else the current version).
 
@@ -222,7 +222,7 @@ def fit_durations(store: StoreLike, *, model: str, version: str | None = None) -
 
 
 def draw_course_durations(course: Course, store: StoreLike) -> hv.Overlay:
-    """Durations of the bouts of a fit; see :func:`fit_durations`."""
+    """Draw the durations of the bouts of a fit; see :func:`fit_durations`."""
     if course.version:
         reading.require(course.labels, ("duration_count", "duration"), store, "labels")
         counts = course.labels
@@ -246,7 +246,12 @@ def draw_course_durations(course: Course, store: StoreLike) -> hv.Overlay:
     return drawn * line * text.opts(color=TARGET_COLOR, text_font_size="13px", default_tools=[])
 
 
-def sampled_durations(labels: xr.Dataset, *, max_blocks: int = _MOST_BLOCKS) -> xr.Dataset:
+def sampled_durations(
+    labels: xr.Dataset,
+    *,
+    max_blocks: int = _MOST_BLOCKS,
+    block_frames: int = LABEL_FRAMES_PER_CHUNK,
+) -> xr.Dataset:
     """Durations of the bouts in some blocks of labels, spread over all of them.
 
     Parameters
@@ -254,8 +259,9 @@ def sampled_durations(labels: xr.Dataset, *, max_blocks: int = _MOST_BLOCKS) -> 
     labels : Dataset
         With ``syllable`` (session, frame), ``n_frames`` and ``fps``.
     max_blocks : int
-        Of 65,536 frames each. Bouts that are cut by the edge of a block
-        do not count.
+        That are read. Bouts that are cut by the edge of a block do not count.
+    block_frames : int
+        Frames of a block.
 
     Returns
     -------
@@ -265,7 +271,7 @@ def sampled_durations(labels: xr.Dataset, *, max_blocks: int = _MOST_BLOCKS) -> 
         ``median_duration_overall`` in ms.
     """
     sessions = {session.index: session for session in reading.label_sessions(labels)}
-    blocks = list(iter_blocks(sessions.values(), LABEL_FRAMES_PER_CHUNK))
+    blocks = list(iter_blocks(sessions.values(), block_frames))
     if len(blocks) > max_blocks:
         chosen = np.linspace(0, len(blocks) - 1, max_blocks).round().astype(int)
         blocks = [blocks[i] for i in chosen]
@@ -360,14 +366,14 @@ def window_names(course: Course) -> list[str]:
 
 
 def label_stability(
-    store: StoreLike, *, model: str, window: int = 0, version: str | None = None
+    store: StoreLike, *, model: ModelLike, window: int = 0, version: str | None = None
 ) -> hv.Layout:
     """Labels of some frames after the last sweeps of a fit, and how often they were the last ones.
 
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     window : int
         A fit keeps up to eight windows of 600 frames, spread over the sessions.
     version : str, optional
@@ -392,7 +398,7 @@ def label_stability(
 
 
 def draw_stability(found: Stability) -> tuple[hv.Image, hv.Curve]:
-    """Both views of :func:`label_stability`."""
+    """Draw both views of :func:`label_stability`."""
     load()
     begin, end = found.seconds
     n_rows = len(found.sweep)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz.movies.grid import Cell, Clock, pose_cell, side_height
-from kpms_zarr.viz.shared.drawing import Skeleton, View
+from kpms_zarr.viz.shared.drawing import Camera, Skeleton
 from kpms_zarr.viz.syllables.examples import Example, PoseReader
 from kpms_zarr.viz.video.sources import SessionVideos
 
@@ -25,7 +25,7 @@ _ROOM = (1.3, 3.0)
 """A cell reaches from its middle at least and at most so many radii of the body."""
 
 
-class Cells(Protocol):
+class CellSource(Protocol):
     """A source of cells.
 
     Attributes
@@ -36,13 +36,13 @@ class Cells(Protocol):
 
     size: tuple[int, int]
 
-    def make(self, examples: Sequence[Example], most: int) -> list[tuple[Example, Cell]]:
-        """Cells of the first examples that can be shown; those made before are lost."""
+    def make(self, examples: Sequence[Example], max_cells: int) -> list[tuple[Example, Cell]]:
+        """CellSource of the first examples that can be shown; those made before are lost."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What all cells of a set of movies have in common.
+class CellSetup:
+    """Settings that all cells of a set of movies have in common.
 
     Attributes
     ----------
@@ -71,11 +71,11 @@ class Stage:
         """px per unit of position of a session of median ``scale``."""
         return self.width / 2 / self.reach
 
-    def view(self, example: Example) -> View:
+    def view(self, example: Example) -> Camera:
         """The camera over a session."""
-        common = float(np.median(self.poses.scale))
-        factor = common / float(self.poses.scale[example.session.index])
-        return View(self.width, self.scale * factor)
+        common = float(np.median(self.poses.pose.scale))
+        factor = common / float(self.poses.pose.scale[example.session.index])
+        return Camera(self.width, self.scale * factor)
 
     def frames(self, example: Example) -> np.ndarray:
         """Frames of the session by frame of the movie."""
@@ -100,30 +100,30 @@ class Stage:
 
 
 class KeypointCells:
-    """Cells with the denoised keypoints alone."""
+    """CellSource with the denoised keypoints alone."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        side = side_height(stage.width) if stage.poses.n_space == 3 else 0
-        self.size = (stage.width, stage.width + side)
+    def __init__(self, setup: CellSetup) -> None:
+        self._setup = setup
+        side = side_height(setup.width) if setup.poses.pose.n_space == 3 else 0
+        self.size = (setup.width, setup.width + side)
 
-    def make(self, examples: Sequence[Example], most: int) -> list[tuple[Example, Cell]]:
-        """Cells of the first examples."""
-        stage, chosen = self._stage, examples[:most]
+    def make(self, examples: Sequence[Example], max_cells: int) -> list[tuple[Example, Cell]]:
+        """CellSource of the first examples."""
+        setup, chosen = self._setup, examples[:max_cells]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            poses = list(pool.map(stage.aligned, chosen))
+            poses = list(pool.map(setup.aligned, chosen))
         return [
-            (one, Cell(pose_cell(pose, stage.view(one), stage.skeleton), stage.is_inside(one)))
+            (one, Cell(pose_cell(pose, setup.view(one), setup.skeleton), setup.is_inside(one)))
             for one, pose in zip(chosen, poses, strict=True)
         ]
 
 
 class VideoCells:
-    """Cells cut out of the videos; they wait in a temporary file, not in memory.
+    """CellSource cut out of the videos; they wait in a temporary file, not in memory.
 
     Parameters
     ----------
-    stage : Stage
+    setup : CellSetup
     videos : SessionVideos
         What is wrong with a video is kept in its ``errors``.
     folder : path
@@ -132,11 +132,13 @@ class VideoCells:
         Whether the denoised keypoints are drawn as well.
     """
 
-    def __init__(self, stage: Stage, videos: SessionVideos, folder: Path, *, overlay: bool) -> None:
-        self._stage, self._videos, self._overlay = stage, videos, overlay
+    def __init__(
+        self, setup: CellSetup, videos: SessionVideos, folder: Path, *, overlay: bool
+    ) -> None:
+        self._setup, self._videos, self._overlay = setup, videos, overlay
         self._folder = folder
         self._file: IO[bytes] | None = None
-        self.size = (stage.width, stage.width)
+        self.size = (setup.width, setup.width)
 
     def __enter__(self) -> VideoCells:
         return self
@@ -145,15 +147,15 @@ class VideoCells:
         if self._file is not None:
             self._file.close()
 
-    def make(self, examples: Sequence[Example], most: int) -> list[tuple[Example, Cell]]:
-        """Cells of the first examples whose videos can be used."""
+    def make(self, examples: Sequence[Example], max_cells: int) -> list[tuple[Example, Cell]]:
+        """CellSource of the first examples whose videos can be used."""
         if self._file is not None:
             self._file.close()
         self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
         made: dict[Example, Cell] = {}
         waiting = list(examples)
-        while waiting and len(made) < most:
-            turn, waiting = waiting[: most - len(made)], waiting[most - len(made) :]
+        while waiting and len(made) < max_cells:
+            turn, waiting = waiting[: max_cells - len(made)], waiting[max_cells - len(made) :]
             # Those of one video after the other, from its beginning to its end.
             for example in sorted(turn, key=lambda one: (one.session.name, one.onset)):
                 cell = self._cell(example, self._file, len(made))
@@ -163,12 +165,12 @@ class VideoCells:
 
     def _cell(self, example: Example, file: IO[bytes], place: int) -> Cell | None:
         """One cell, written to a place of the file; None where the video cannot be used."""
-        name, stage = example.session.name, self._stage
+        name, setup = example.session.name, self._setup
         if name in self._videos.errors:
             return None
         width = self.size[0]
         n_bytes = 3 * width * width
-        start = place * len(stage.clock.seconds) * n_bytes
+        start = place * len(setup.clock.seconds) * n_bytes
         try:
             file.seek(start)
             self._film(example, file)
@@ -180,7 +182,7 @@ class VideoCells:
             file.seek(start + number * n_bytes)
             return Image.frombytes("RGB", (width, width), file.read(n_bytes))
 
-        return Cell(picture, stage.is_inside(example))
+        return Cell(picture, setup.is_inside(example))
 
     def _film(self, example: Example, file: IO[bytes]) -> None:
         """Write the pictures of a cell, one after the other.
@@ -190,22 +192,22 @@ class VideoCells:
         InputError
             When the video cannot be used.
         """
-        stage, session = self._stage, example.session
-        view, frames = stage.view(example), stage.frames(example)
-        center, heading = stage.onset_of(example)
+        setup, session = self._setup, example.session
+        view, frames = setup.view(example), setup.frames(example)
+        center, heading = setup.onset_of(example)
         reader = self._videos.reader(session.name)
         _require_inside(center, reader.width, reader.height, reader.path)
-        places = view.place(stage.aligned(example)) if self._overlay else None
+        places = view.place(setup.aligned(example)) if self._overlay else None
         shown = self._videos.frames(session.name, frames)
         for number, (_, picture) in enumerate(reader.read(shown)):
             image = view.crop(picture, center, heading)
             if places is not None:
-                stage.skeleton.draw(image, places[number])
+                setup.skeleton.draw(image, places[number])
             file.write(image.tobytes())
 
 
 def _require_inside(center: np.ndarray, width: int, height: int, path: str) -> None:
-    """The animal must be in the picture.
+    """Refuse a video in whose picture the animal is not.
 
     Raises
     ------
@@ -222,7 +224,7 @@ def _require_inside(center: np.ndarray, width: int, height: int, path: str) -> N
 
 
 def reach_of(poses: PoseReader, examples: Sequence[Example], *, after: float) -> float:
-    """How far a cell must reach from its middle to show most bouts, in units of position.
+    """Distance from the middle of a cell to its edge that shows most bouts, in units of position.
 
     Far enough for four fifths of the bouts to stay inside while they last, but neither closer
     than the body needs nor so far that it looks small.
@@ -234,13 +236,13 @@ def reach_of(poses: PoseReader, examples: Sequence[Example], *, after: float) ->
     after : float
         Seconds after the onset that are shown.
     """
-    common = float(np.median(poses.scale))
+    common = float(np.median(poses.pose.scale))
 
     def distances(example: Example) -> tuple[float, float]:
         seconds = min(after, example.seconds)
         pose = poses.aligned(example, 0.0, seconds)
         distance = np.sqrt((pose[..., :2] ** 2).sum(-1)) * (
-            common / poses.scale[example.session.index]
+            common / poses.pose.scale[example.session.index]
         )
         return float(np.nanmax(distance[0])), float(np.nanmax(distance))
 

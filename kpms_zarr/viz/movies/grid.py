@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kpms_zarr.viz.shared.drawing import PAPER, Skeleton, View, dot, fitted, round_length, write
+from kpms_zarr.viz.shared.drawing import PAPER, Camera, Skeleton, dot, fitted, round_length, write
 from kpms_zarr.viz.shared.style import INK, MUTED
 
 _GAP, _HEAD, _FOOT = 4, 40, 28
@@ -18,7 +18,7 @@ _EDGE = "#d5dbe1"
 
 @dataclass(frozen=True)
 class Clock:
-    """When the frames of a movie are.
+    """Times of the frames of a movie.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class Clock:
 
     @classmethod
     def around_onset(
-        cls, rate: float, *, before: float, after: float, speed: float, most: float
+        cls, rate: float, *, before: float, after: float, speed: float, max_rate: float
     ) -> Clock:
         """All frames from ``before`` to ``after`` the onset, in s, or every second, third, ...
 
@@ -43,10 +43,10 @@ class Clock:
             Frames of the sessions per second.
         speed : float
             1 = as fast as it was, 0.5 = half as fast.
-        most : float
+        max_rate : float
             Most frames per second that the movie may have.
         """
-        step = max(1, int(np.ceil(rate * speed / most - 1e-9)))
+        step = max(1, int(np.ceil(rate * speed / max_rate - 1e-9)))
         first = -int(before * rate / step + 1e-9)
         last = int(after * rate / step + 1e-9)
         seconds = np.arange(first, last + 1) * step / rate
@@ -75,7 +75,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Caption:
-    """What a grid movie says in words.
+    """Words of a grid movie.
 
     Attributes
     ----------
@@ -148,7 +148,7 @@ class GridMovie:
         return np.asarray(image)
 
     def _empty(self, width: int, height: int, scale: float) -> Image.Image:
-        """What is the same in all frames."""
+        """Draw what is the same in all frames."""
         foot = _foot(self._caption, width, scale)
         image = Image.new("RGB", _even(width, height + (foot.height if foot else 0)), PAPER)
         middle = _HEAD / 2
@@ -167,7 +167,7 @@ class GridMovie:
 
 
 def _even(width: int, height: int) -> tuple[int, int]:
-    """Encoders halve colours, and take no odd sizes."""
+    """Round up to an even size: encoders take no odd ones."""
     return width + width % 2, height + height % 2
 
 
@@ -193,7 +193,9 @@ def _foot(caption: Caption, width: int, scale: float) -> Image.Image | None:
     return None if is_empty else image
 
 
-def pose_cell(aligned: np.ndarray, view: View, skeleton: Skeleton) -> Callable[[int], Image.Image]:
+def pose_cell(
+    aligned: np.ndarray, view: Camera, skeleton: Skeleton
+) -> Callable[[int], Image.Image]:
     """Pictures of the keypoints alone, from above and, in 3-D, from the side.
 
     Parameters
@@ -201,7 +203,7 @@ def pose_cell(aligned: np.ndarray, view: View, skeleton: Skeleton) -> Callable[[
     aligned : ndarray, (frame, keypoint, space)
         Centred, the heading at the onset along the first axis. In 2-D the second axis points down,
         as it does in videos; in 3-D the third one points up.
-    view : View
+    view : Camera
     skeleton : Skeleton
     """
     is_flat = aligned.shape[2] == 2

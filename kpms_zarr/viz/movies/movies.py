@@ -14,11 +14,18 @@ import numpy as np
 
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.viz.movies.cells import Cells, KeypointCells, Stage, VideoCells
+from kpms_zarr.viz.movies.cells import CellSetup, CellSource, KeypointCells, VideoCells
 from kpms_zarr.viz.movies.folder import MovieFolder
 from kpms_zarr.viz.movies.grid import Caption, Cell, Clock, GridMovie
-from kpms_zarr.viz.movies.study import Look, MoviesProgress, MoviesSummary, MovieStudy, Telling
+from kpms_zarr.viz.movies.study import (
+    GridStyle,
+    MoviesProgress,
+    MoviesSummary,
+    MovieStudy,
+    ProgressReporter,
+)
 from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.syllables.examples import Example
 from kpms_zarr.viz.video.encoding import FORMATS, write_movie
 from kpms_zarr.viz.video.sources import SessionVideos, Videos
@@ -100,43 +107,43 @@ def movies(
     """
     require_av()
     began = time.monotonic()
-    look = Look(format, int(rows), int(columns), before, after, speed, int(cell) // 2 * 2)
-    study = MovieStudy(store, model, version)
+    style = GridStyle(format, int(rows), int(columns), before, after, speed, int(cell) // 2 * 2)
+    study = MovieStudy(OpenModel(store, model, version))
     states = study.states(syllables)
-    settings = {**study.origin, "grid": asdict(look), "videos": _kind(videos), "overlay": overlay}
+    settings = {**study.origin, "grid": asdict(style), "videos": _kind(videos), "overlay": overlay}
     folder = MovieFolder(out, {**settings, "seed": seed})
     notes = study.notes + folder.replacing([_file_name(state, format) for state in states])
-    most = look.rows * look.columns
+    most = style.rows * style.columns
     n = most if videos is False else _SPARE * most
-    examples = study.examples(states, look, n=n, seed=seed)
+    examples = study.examples(states, style, n=n, seed=seed)
     done: list[tuple[str, int, int]] = []
     errors: Mapping[str, InputError] = {}
     bad: Mapping[str, str] = {}
-    with _source(study, look, examples, videos, overlay, folder) as (cells, stage, source):
-        n_frames = len(stage.clock.seconds)
+    with _source(study, style, examples, videos, overlay, folder) as (cells, setup, source):
+        n_frames = len(setup.clock.seconds)
         for state in states:
             made = cells.make(examples[state], most)
             if not made:
-                notes.append(_nothing(study.names.label(state), look, examples[state]))
+                notes.append(_nothing(study.opened.names.label(state), style, examples[state]))
                 continue
             name = _file_name(state, format)
-            movie = _grid(study, state, made, stage, cells.size, look, source is not None)
-            telling = Telling(on_progress, name, len(done), len(states))
+            movie = _grid(study, state, made, setup, cells.size, style, source is not None)
+            progress = ProgressReporter(on_progress, name, len(done), len(states))
             n_bytes = write_movie(
                 folder.prepare(name, {"syllable": state, "bouts": _bouts(made)}),
-                telling.watching(movie.frame, n_frames),
+                progress.reporting(movie.frame, n_frames),
                 n_frames=n_frames,
-                fps=stage.clock.fps,
+                fps=setup.clock.fps,
                 format=format,
                 is_photo=source is not None,
-                title=f"syllable {study.names.label(state)} of model {model}",
+                title=f"syllable {study.opened.names.label(state)} of model {model}",
             )
             done.append((name, len(made), n_bytes))
         if source is not None:
             errors, bad, notes = source.errors, source.bad, [*notes, *source.notes]
     if not done:
         raise _nothing_at_all(study, notes, errors)
-    Telling(on_progress, "", len(done), len(done)).tell()
+    ProgressReporter(on_progress, "", len(done), len(done)).report()
     return MoviesSummary(
         os.fspath(out),
         tuple(name for name, *_ in done),
@@ -154,26 +161,26 @@ def _file_name(state: int, format: str) -> str:
 
 
 def _kind(videos: Videos) -> Any:
-    """What is remembered of where videos are from: no paths."""
+    """Kind of source of the videos, as it is kept: no paths."""
     return videos if isinstance(videos, bool) else "given"
 
 
 @contextmanager
 def _source(
     study: MovieStudy,
-    look: Look,
+    style: GridStyle,
     examples: Mapping[int, Sequence[Example]],
     videos: Videos,
     overlay: bool,
     folder: MovieFolder,
-) -> Iterator[tuple[Cells, Stage, SessionVideos | None]]:
-    """Where cells come from, what they have in common, and the videos behind them."""
+) -> Iterator[tuple[CellSource, CellSetup, SessionVideos | None]]:
+    """Open where cells come from, their common settings, and the videos behind them."""
     is_video = videos is not False
     if is_video and not study.is_flat:
         raise InputError(
             expected="positions in the picture of a camera, for movies from videos",
             found="3-D positions",
-            where=str(study.store),
+            where=str(study.opened.store),
             fix="leave `videos=` out: the keypoints are shown from above and from the side",
         )
     if overlay and not is_video:
@@ -183,46 +190,48 @@ def _source(
             where="overlay",
             fix="add `videos=`, or `session=` for a whole video with its keypoints",
         )
-    reach = study.reach(look, examples)
-    rates, counts = np.unique(study.labels["fps"].values, return_counts=True)
+    reach = study.reach(style, examples)
+    rates, counts = np.unique(study.opened.labels["fps"].values, return_counts=True)
     clock = Clock.around_onset(
         float(rates[counts.argmax()]),
-        before=look.before,
-        after=look.after,
-        speed=look.speed,
-        most=FORMATS[look.format],
+        before=style.before,
+        after=style.after,
+        speed=style.speed,
+        max_rate=FORMATS[style.format],
     )
-    skeleton = study.skeleton(is_video=is_video, radius=max(1.6, look.cell / 60))
-    stage = Stage(study.labels, study.poses, clock, look.cell, reach, skeleton)
+    skeleton = study.skeleton(is_video=is_video, radius=max(1.6, style.cell / 60))
+    setup = CellSetup(study.opened.labels, study.poses, clock, style.cell, reach, skeleton)
     if not is_video:
-        yield KeypointCells(stage), stage, None
+        yield KeypointCells(setup), setup, None
         return
     with ExitStack() as stack:
-        source = stack.enter_context(SessionVideos(study.store, study.data, videos))
+        source = stack.enter_context(
+            SessionVideos(study.opened.store, study.opened.tracked, videos)
+        )
         folder.path.mkdir(parents=True, exist_ok=True)
-        cells = VideoCells(stage, source, Path(folder.path), overlay=overlay)
-        yield stack.enter_context(cells), stage, source
+        cells = VideoCells(setup, source, Path(folder.path), overlay=overlay)
+        yield stack.enter_context(cells), setup, source
 
 
 def _grid(
     study: MovieStudy,
     state: int,
     made: Sequence[tuple[Example, Cell]],
-    stage: Stage,
+    setup: CellSetup,
     size: tuple[int, int],
-    look: Look,
+    style: GridStyle,
     is_video: bool,
 ) -> GridMovie:
     """The movie of a syllable, from its cells."""
     n_sessions = len({example.session.name for example, _ in made})
     detail = f"{_count(len(made), 'bout')} of {_count(n_sessions, 'session')}"
-    if look.speed != 1:
-        detail += f", {look.speed:g} x speed"
+    if style.speed != 1:
+        detail += f", {style.speed:g} x speed"
     if not study.is_flat:
         detail += ", from above and from the side"
-    colors = zip(study.poses.keypoints, stage.skeleton.colors, strict=True)
+    colors = zip(study.poses.pose.keypoints, setup.skeleton.colors, strict=True)
     caption = Caption(
-        f"Syllable {study.names.label(state)}",
+        f"Syllable {study.opened.names.label(state)}",
         detail,
         syllable_color(state),
         study.units(is_video=is_video),
@@ -232,10 +241,10 @@ def _grid(
     return GridMovie(
         cells,
         size=size,
-        columns=look.columns,
-        clock=stage.clock,
+        columns=style.columns,
+        clock=setup.clock,
         caption=caption,
-        scale=stage.scale,
+        scale=setup.scale,
     )
 
 
@@ -252,12 +261,12 @@ def _bouts(made: Sequence[tuple[Example, Cell]]) -> list[dict[str, Any]]:
     ]
 
 
-def _nothing(label: str, look: Look, examples: Sequence[Example]) -> str:
+def _nothing(label: str, style: GridStyle, examples: Sequence[Example]) -> str:
     if examples:
         return f"syllable {label}: no bout with a video that can be used, no movie"
     return (
-        f"syllable {label}: no bout found with {look.before:g} s before and {look.after:g} s after "
-        "its onset in the session, no movie"
+        f"syllable {label}: no bout found with {style.before:g} s before and {style.after:g} s "
+        "after its onset in the session, no movie"
     )
 
 
@@ -268,7 +277,7 @@ def _nothing_at_all(
         return InputError(
             expected="a syllable with bouts to show",
             found="; ".join(notes[:3]) or "none",
-            where=f"{study.store}, model {study.model!r}",
+            where=f"{study.opened.store}, model {study.opened.model!r}",
             fix="show less before and after the onset, or other syllables",
         )
     more = f"; {len(errors) - 1} more sessions cannot be shown" if len(errors) > 1 else ""

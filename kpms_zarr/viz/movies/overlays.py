@@ -20,12 +20,13 @@ from kpms_zarr.viz.movies.study import (
     MoviesProgress,
     MoviesSummary,
     MovieStudy,
-    Telling,
+    ProgressReporter,
     check_format,
 )
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.drawing import PAPER, fitted, write
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.style import INK
 from kpms_zarr.viz.video.encoding import FORMATS, write_movie
 from kpms_zarr.viz.video.sources import SessionVideos, Videos
@@ -99,8 +100,8 @@ def overlay_movie(
     began = time.monotonic()
     checks = {"width": (64 <= width <= 7680, "a width of 64 to 7680 px", width)}
     check_format(format, speed, checks)
-    study = MovieStudy(store, model, version)
-    chosen = reading.label_sessions(study.labels, names=[session])[0]
+    study = MovieStudy(OpenModel(store, model, version))
+    chosen = reading.label_sessions(study.opened.labels, names=[session])[0]
     session = chosen.name
     frames, fps = _frames(chosen, start, stop, speed, FORMATS[format])
     part = "" if start <= 0 and stop is None else f"_{frames[0]}-{frames[-1]}"
@@ -109,12 +110,12 @@ def overlay_movie(
     shown = {"speed": speed, "width": width, "format": format}
     folder = MovieFolder(out, {**study.origin, **settings, **shown})
     notes = study.notes + folder.replacing([name])
-    with SessionVideos(store, study.data, videos) as source:
+    with SessionVideos(store, study.opened.tracked, videos) as source:
         reader = source.reader(session)
         movie = _Overlay(study, chosen, reader, source.frames(session, frames), frames, width)
         n_bytes = write_movie(
             folder.prepare(name, settings),
-            Telling(on_progress, name, 0, 1).watching(movie.frame, len(frames)),
+            ProgressReporter(on_progress, name, 0, 1).reporting(movie.frame, len(frames)),
             n_frames=len(frames),
             fps=fps,
             format=format,
@@ -122,7 +123,7 @@ def overlay_movie(
             title=f"{session}, model {model}",
         )
         notes += source.notes
-    Telling(on_progress, "", 1, 1).tell()
+    ProgressReporter(on_progress, "", 1, 1).report()
     seconds = time.monotonic() - began
     return MoviesSummary(
         os.fspath(Path(out)), (name,), 0, len(frames), n_bytes, {}, tuple(notes), seconds
@@ -164,7 +165,7 @@ class _Overlay:
         self._first = max(0, int(frames[0]) - around)
         stop = min(session.n_frames, int(frames[-1]) + around + 1)
         window = (session.index, slice(self._first, stop))
-        self._syllable = study.labels["syllable"][window].values
+        self._syllable = study.opened.labels["syllable"][window].values
         self._poses, self._block = np.empty(0), -1
         self._require_inside(self._pose(int(frames[0])))
 
@@ -196,7 +197,7 @@ class _Overlay:
         middle = _HEAD / 2
         box = (8, middle - 9, 26, middle + 9)
         ImageDraw.Draw(image).rectangle(box, fill=syllable_color(state))
-        text = fitted(f"Syllable {self._study.names.label(state)}", 18, image.width - 150)
+        text = fitted(f"Syllable {self._study.opened.names.label(state)}", 18, image.width - 150)
         write(image, (36, middle), text, size=18, color=INK)
         seconds = f"{frame / self._session.fps:.2f} s"
         write(image, (image.width - 8, middle), seconds, size=15, color=INK, anchor="rm")
@@ -223,7 +224,7 @@ class _Overlay:
         return strip
 
     def _require_inside(self, pose: np.ndarray) -> None:
-        """Some of the animal must be in the picture.
+        """Refuse a video in whose picture nothing of the animal is.
 
         Raises
         ------
@@ -245,18 +246,18 @@ def _require_flat(study: MovieStudy) -> None:
         raise InputError(
             expected="positions in the picture of a camera",
             found="3-D positions",
-            where=str(study.store),
+            where=str(study.opened.store),
             fix="make movies of the keypoints instead, without `session=` and `videos=`",
         )
 
 
 def _frames(
-    session: Session, start: float, stop: float | None, speed: float, most: float
+    session: Session, start: float, stop: float | None, speed: float, max_rate: float
 ) -> tuple[np.ndarray, Fraction]:
     """Frames of the session that are shown, and frames of the movie per second."""
     first = int(np.ceil(max(0.0, start) * session.fps - 1e-9))
     end = session.n_frames if stop is None else int(stop * session.fps + 1e-9) + 1
-    step = max(1, int(np.ceil(session.fps * speed / most - 1e-9)))
+    step = max(1, int(np.ceil(session.fps * speed / max_rate - 1e-9)))
     frames = np.arange(first, min(end, session.n_frames), step)
     if not len(frames):
         raise InputError(

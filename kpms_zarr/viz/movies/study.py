@@ -6,20 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import xarray as xr
 
-from kpms_zarr.store.core import access, layout
-from kpms_zarr.store.core.access import StoreLike
-from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.core.schema import variable
 from kpms_zarr.store.errors import InputError, Problem
-from kpms_zarr.store.model import models
-from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
 from kpms_zarr.store.wording import call
 from kpms_zarr.viz.movies.cells import reach_of
-from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.drawing import PAPER, Skeleton
-from kpms_zarr.viz.shared.guessing import drawn_settings, note_on
+from kpms_zarr.viz.shared.guessing import note_on
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.reading import store_name
 from kpms_zarr.viz.shared.skeletons import bones, keypoint_colors
 from kpms_zarr.viz.syllables.examples import Example, PoseReader, examples_in
@@ -63,7 +57,7 @@ class MoviesSummary:
 
 @dataclass(frozen=True)
 class MoviesProgress:
-    """How far it is.
+    """Progress of movies that are being written.
 
     Attributes
     ----------
@@ -82,8 +76,8 @@ class MoviesProgress:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What grid movies look like; see :func:`movies`.
+class GridStyle:
+    """Look of grid movies; see :func:`movies`.
 
     Raises
     ------
@@ -146,64 +140,54 @@ def check_format(
 
 
 class MovieStudy:
-    """What movies need of a model, opened once.
+    """Bouts, skeleton and words of movies about a model.
 
     Parameters
     ----------
-    store : path or URL
-    model : str
-    version : str, optional
-        Of the labels (default: the current one).
+    opened : OpenModel
 
     Attributes
     ----------
-    data, labels : Dataset
-        The groups ``keypoints`` and of the labels, lazy.
+    opened : OpenModel
     poses : PoseReader
-    names : SyllableNames
-    origin : dict
-        What identifies the labels, as JSON can hold it.
     """
 
-    def __init__(self, store: StoreLike, model: str, version: str | None = None) -> None:
-        version = version or models.require_model(store, model)
-        self.store, self.model = store, model
-        self.labels = models.open_labels(store, model, version)
-        self.poses = PoseReader(store, model=model, version=version, labels=self.labels)
-        self.data: xr.Dataset = access.dataset(store, layout.KEYPOINTS)
-        self.names: SyllableNames = read_names(store, model, version)
-        self._settings = drawn_settings(store)
-        created = provenance_of(self.labels.attrs).get("created", "")
-        self.origin = {
-            "store": store_name(store),
-            "model": model,
-            "labels": version,
-            "created": str(created),
+    def __init__(self, opened: OpenModel) -> None:
+        self.opened, self.poses = opened, PoseReader(opened)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What identifies the labels, as JSON can hold it."""
+        return {
+            "store": store_name(self.opened.store),
+            "model": self.opened.model,
+            "labels": self.opened.version,
+            "created": str(self.opened.provenance.get("created", "")),
         }
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know of how poses are drawn."""
-        said = note_on(self._settings)
-        return [said] if said else []
+        """Notes on how poses are drawn."""
+        note = note_on(self.opened.settings)
+        return [note] if note else []
 
     @property
     def is_flat(self) -> bool:
         """Whether positions are 2-D."""
-        return self.poses.n_space == 2
+        return self.poses.pose.n_space == 2
 
     def units(self, *, is_video: bool) -> str:
         """Units of positions; "" where nobody said."""
-        known = str(self.data["position"].attrs.get("units", ""))
+        known = str(self.opened.tracked["position"].attrs.get("units", ""))
         is_known = known and known != variable("keypoints", "position").units
         return "px" if is_video else known if is_known else ""
 
     def skeleton(self, *, is_video: bool, radius: float) -> Skeleton:
-        """How poses are drawn: on paper, or with white rims on pictures."""
-        names = self.poses.keypoints
-        colors = keypoint_colors(len(self._settings.keypoints))
-        mine = tuple(colors[self._settings.keypoints.index(name)] for name in names)
-        joined = tuple(bones(self._settings.skeleton, names))
+        """Style of the poses: on paper, or with white rims on pictures."""
+        names, settings = self.poses.pose.keypoints, self.opened.settings
+        colors = keypoint_colors(len(settings.keypoints))
+        mine = tuple(colors[settings.keypoints.index(name)] for name in names)
+        joined = tuple(bones(settings.skeleton, names))
         if is_video:
             return Skeleton(joined, mine, line=PAPER, halo=PAPER, radius=radius)
         return Skeleton(joined, mine, radius=radius)
@@ -217,74 +201,79 @@ class MovieStudy:
             For numbers that are no syllables.
         """
         if syllables is None:
-            reading.require(self.labels, ("frequency",), self.store, "labels")
-            return [int(state) for state in reading.used_states(self.labels)]
-        n_states = int(self.labels.sizes.get("state", 1 + np.iinfo(np.int16).max))
+            return list(self.opened.used)
+        n_states = int(self.opened.labels.sizes.get("state", 1 + np.iinfo(np.int16).max))
         wrong = [state for state in syllables if not 0 <= state < n_states]
         if wrong or not len(syllables):
             raise InputError(
                 expected=f"syllables from 0 to {n_states - 1}",
                 found=", ".join(map(str, wrong)) or "none",
                 where="syllables",
-                fix="list them with: " + call("summary", self.store, model=self.model),
+                fix="list them with: "
+                + call("summary", self.opened.store, model=self.opened.model),
             )
         return [int(state) for state in dict.fromkeys(syllables)]
 
     def examples(
-        self, states: Sequence[int], look: Look, *, n: int, seed: int = 0
+        self, states: Sequence[int], style: GridStyle, *, n: int, seed: int = 0
     ) -> dict[int, tuple[Example, ...]]:
         """At most ``n`` bouts of each syllable whose surroundings lie inside the session."""
         return examples_in(
-            self.labels,
+            self.opened.labels,
             syllables=states,
             per_syllable=n,
-            before=look.before,
-            after=look.after,
+            before=style.before,
+            after=style.after,
             seed=seed,
         )
 
-    def reach(self, look: Look, others: Mapping[int, Sequence[Example]]) -> float:
-        """How far cells reach: the same, whichever syllables in use are chosen.
+    def reach(self, style: GridStyle, others: Mapping[int, Sequence[Example]]) -> float:
+        """Reach of the cells: the same, whichever syllables in use are chosen.
 
         Parameters
         ----------
-        look : Look
+        style : GridStyle
         others : mapping of int to sequence of Example
             What is measured where no syllable is in use.
         """
         found: Mapping[int, Sequence[Example]] = {}
-        if "frequency" in self.labels.variables:
+        if "frequency" in self.opened.labels.variables:
             states = self.states(None)[:_MEASURED]
-            found = self.examples(states, look, n=max(1, _MEASURED // max(1, len(states))))
+            found = self.examples(states, style, n=max(1, _MEASURED // max(1, len(states))))
         measured = [one for some in found.values() for one in some]
         measured = measured or [one for some in others.values() for one in some][:_MEASURED]
-        return reach_of(self.poses, measured, after=look.after) if measured else 1.0
+        return reach_of(self.poses, measured, after=style.after) if measured else 1.0
 
 
-class Telling:
-    """Tells how far a movie is."""
+class ProgressReporter:
+    """Reporter of how far a movie is."""
 
     def __init__(
         self,
-        tell: Callable[[MoviesProgress], None] | None,
+        on_progress: Callable[[MoviesProgress], None] | None,
         name: str,
         n_done: int,
         n_movies: int,
     ) -> None:
-        self._tell, self._name, self._n_done, self._n_movies = tell, name, n_done, n_movies
+        self._on_progress, self._name, self._n_done, self._n_movies = (
+            on_progress,
+            name,
+            n_done,
+            n_movies,
+        )
 
-    def tell(self, share: float = 0.0) -> None:
-        """Tell which share of the movie is written."""
-        if self._tell is not None:
-            self._tell(MoviesProgress(self._name, self._n_done, self._n_movies, share))
+    def report(self, share: float = 0.0) -> None:
+        """Report which share of the movie is written."""
+        if self._on_progress is not None:
+            self._on_progress(MoviesProgress(self._name, self._n_done, self._n_movies, share))
 
-    def watching(
+    def reporting(
         self, frame: Callable[[int], np.ndarray], n_frames: int
     ) -> Callable[[int], np.ndarray]:
-        """A function that gives frames and tells so."""
+        """Wrap a function that gives frames, so that each is reported."""
 
-        def told(number: int) -> np.ndarray:
-            self.tell(number / n_frames)
+        def reported(number: int) -> np.ndarray:
+            self.report(number / n_frames)
             return frame(number)
 
-        return told
+        return reported

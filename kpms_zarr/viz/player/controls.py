@@ -89,7 +89,7 @@ def layout(figures: dict[str, Any], widgets: dict[str, Any]) -> Column:
 
 
 def _view(window: PlayerWindow) -> Select:
-    """Without a heading nothing can be turned to it."""
+    """Choice of the view; without a heading nothing can be turned to it."""
     views: list[Any] = list(VIEWS if window.heading is not None else VIEWS[1:])
     return Select(title="View", value=views[0], options=views, width=116)
 

@@ -16,40 +16,20 @@ from kpms_zarr.store.core.names import hint, match
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.missing import is_missing, without_missing
-from kpms_zarr.store.model import models
-from kpms_zarr.store.model.reconstruction import place_pose
-from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
+from kpms_zarr.store.model.syllable_names import SyllableNames
 from kpms_zarr.store.run_lengths import run_bounds
 from kpms_zarr.store.study.settings import StudySettings
 from kpms_zarr.store.wording import call
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.guessing import drawn_settings
+from kpms_zarr.viz.shared.opened import POSE_BY_FRAME, ModelLike, OpenModel, PoseModel
 from kpms_zarr.viz.video.video import video_frames, video_of
 
 MAX_FRAMES = 20_000
 """Longest window, so that neither the page nor the wire gets too much."""
 
-_POSE = ("latent", "centroid", "heading")
-_BY_FRAME = ("syllable", "certainty", *_POSE)
+_BY_FRAME = ("syllable", "certainty", *POSE_BY_FRAME)
 _ROUNDING = 1e-6  # Of a frame: seconds that were frames before are those frames again.
-
-
-@dataclass(frozen=True)
-class Denoising:
-    """What turns latent poses into positions; see ``store.reconstruction``.
-
-    Attributes
-    ----------
-    keypoints : tuple of str
-    loading : ndarray, (latent_dim, keypoint, space)
-    mean : ndarray, (keypoint, space)
-    scale : float
-    """
-
-    keypoints: tuple[str, ...]
-    loading: np.ndarray
-    mean: np.ndarray
-    scale: float
 
 
 @dataclass(frozen=True)
@@ -63,26 +43,44 @@ class OpenSession:
     settings : StudySettings
     data : Dataset
         The group ``keypoints``, lazily.
+    video : str
+        Path of the video; "" where none is known.
+    model : OpenModel or None
     labels : Dataset or None
         The session's row of a version of labels, lazily; None without a model, or where the
         model has not labelled the session.
-    denoising : Denoising or None
-        None where the version has no poses.
-    syllables : tuple of int
-        Those in use by the model, most frequent first.
-    names : SyllableNames
-    video : str
-        Path of the video; "" where none is known.
+    row : int
+        Of the session in the labels of the model.
     """
 
     session: Session
     settings: StudySettings
     data: xr.Dataset
-    labels: xr.Dataset | None
-    denoising: Denoising | None
-    syllables: tuple[int, ...]
-    names: SyllableNames
     video: str
+    model: OpenModel | None = None
+    labels: xr.Dataset | None = None
+    row: int = -1
+
+    @property
+    def syllables(self) -> tuple[int, ...]:
+        """Syllables in use by the model, most frequent first."""
+        has_any = self.model is not None and "frequency" in self.model.labels.variables
+        return self.model.used if self.model is not None and has_any else ()
+
+    @property
+    def names(self) -> SyllableNames:
+        """What people call the syllables."""
+        return SyllableNames("") if self.model is None else self.model.names
+
+    @property
+    def pose(self) -> PoseModel | None:
+        """What turns latent poses into positions; None where the version has no poses."""
+        if self.model is None or self.labels is None:
+            return None
+        try:
+            return self.model.pose
+        except reading.MissingData:
+            return None
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ class PlayerWindow:
 
     @property
     def n_space(self) -> int:
-        """2 or 3."""
+        """Number of axes, 2 or 3."""
         return int(self.observed.shape[2])
 
     @property
@@ -203,24 +201,22 @@ def player_window(
 def open_session(
     store: StoreLike,
     *,
-    model: str | None = None,
+    model: ModelLike | None = None,
     version: str | None = None,
     session: str | None = None,
     data: xr.Dataset | None = None,
-    labels: xr.Dataset | None = None,
-    parameters: xr.Dataset | None = None,
 ) -> OpenSession:
     """Open what the windows of a session are read from.
 
     Parameters
     ----------
     store : path or URL
-    model : str, optional
+    model : str or OpenModel, optional
     version : str, optional
     session : str, optional
         Name (default: the first).
-    data, labels, parameters : Dataset, optional
-        The groups of the store, where they are open already.
+    data : Dataset, optional
+        The group ``keypoints``, where it is open already.
 
     Raises
     ------
@@ -237,16 +233,13 @@ def open_session(
     )
     settings, video = drawn_settings(store), video_of(data, row)
     if not model:
-        return OpenSession(chosen, settings, data, None, None, (), SyllableNames(""), video)
-    labels = models.open_labels(store, model, version) if labels is None else labels
-    used = reading.used_states(labels) if "frequency" in labels.variables else ()
-    syllables, names = tuple(int(state) for state in used), read_names(store, model, version)
-    own, pose = None, None
-    labelled = [str(name) for name in labels["session"].values]
-    if chosen.name in labelled:
-        own = labels.isel(session=labelled.index(chosen.name))
-        pose = _denoising(store, model, version, own, parameters)
-    return OpenSession(chosen, settings, data, own, pose, syllables, names, video)
+        return OpenSession(chosen, settings, data, video)
+    opened = OpenModel.of(store, model, version)
+    labelled = [str(name) for name in opened.labels["session"].values]
+    if chosen.name not in labelled:
+        return OpenSession(chosen, settings, data, video, opened)
+    row = labelled.index(chosen.name)
+    return OpenSession(chosen, settings, data, video, opened, opened.labels.isel(session=row), row)
 
 
 def read_window(opened: OpenSession, start: float, stop: float) -> PlayerWindow:
@@ -263,16 +256,10 @@ def read_window(opened: OpenSession, start: float, stop: float) -> PlayerWindow:
     found = _read(opened, first, last)
     position, confidence = found["position"], found.get("confidence")
     position = without_missing(position, confidence)
-    pose, denoised = opened.denoising, None
+    pose, denoised = opened.pose, None
     if pose is not None:
-        denoised = place_pose(
-            found["latent"],
-            found["centroid"],
-            found["heading"],
-            np.float64(pose.scale),
-            loading=pose.loading,
-            mean=pose.mean,
-        )
+        by_frame = (found["latent"], found["centroid"], found["heading"])
+        denoised = pose.place(*by_frame, opened.row)
     centroid, heading = found.get("centroid"), found.get("heading")
     if centroid is None:
         centroid = _tracked_centroid(position)
@@ -296,7 +283,14 @@ def read_window(opened: OpenSession, start: float, stop: float) -> PlayerWindow:
     )
 
 
-def find_bout(opened: OpenSession, syllable: int, frame: int, *, forward: bool) -> int | None:
+def find_bout(
+    opened: OpenSession,
+    syllable: int,
+    frame: int,
+    *,
+    forward: bool,
+    block_frames: int = LABEL_FRAMES_PER_CHUNK,
+) -> int | None:
     """The nearest onset of a syllable after or before a frame, block by block outwards.
 
     Parameters
@@ -308,6 +302,8 @@ def find_bout(opened: OpenSession, syllable: int, frame: int, *, forward: bool) 
         Of the session.
     forward : bool
         Whether the onset must lie after the frame, or before it.
+    block_frames : int
+        Frames read at once; the result does not depend on it.
 
     Returns
     -------
@@ -316,7 +312,7 @@ def find_bout(opened: OpenSession, syllable: int, frame: int, *, forward: bool) 
     """
     if opened.labels is None:
         return None
-    width, n_frames = LABEL_FRAMES_PER_CHUNK, opened.session.n_frames
+    width, n_frames = block_frames, opened.session.n_frames
     here, end = frame // width, -(-n_frames // width)
     for block in range(here, end) if forward else range(here, -1, -1):
         first, last = block * width, min((block + 1) * width, n_frames)
@@ -349,32 +345,6 @@ def _row(data: xr.Dataset, session: str | None, where: str) -> int:
     )
 
 
-def _denoising(
-    store: StoreLike,
-    model: str,
-    version: str | None,
-    labels: xr.Dataset,
-    parameters: xr.Dataset | None,
-) -> Denoising | None:
-    """None for versions of labels without poses, or whose parameters are not there."""
-    if not set(_POSE) <= set(labels.variables):
-        return None
-    if parameters is None:
-        try:
-            parameters = reading.parameters(store, model, version)
-        except reading.MissingData:
-            return None
-    if not {"pose_loading", "pose_mean", "keypoint"} <= set(parameters.variables):
-        return None
-    loading = parameters["pose_loading"].transpose("latent_dim", "keypoint", "space")
-    return Denoising(
-        tuple(str(name) for name in parameters["keypoint"].values),
-        loading.values,
-        parameters["pose_mean"].transpose("keypoint", "space").values,
-        float(labels["scale"]) if "scale" in labels.variables else 1.0,
-    )
-
-
 def _bounds(session: Session, start: float, stop: float) -> tuple[int, int]:
     """Frames of a window, the second one the first after it."""
     first = max(0, int(np.floor(start * session.fps + _ROUNDING)))
@@ -399,7 +369,7 @@ def _bounds(session: Session, start: float, stop: float) -> tuple[int, int]:
 
 
 def _read(opened: OpenSession, first: int, last: int) -> Mapping[str, np.ndarray]:
-    """All variables at once, so that a remote store is waited for once and not seven times."""
+    """Read all variables at once, so that a remote store is waited for once and not seven times."""
     lazy = {
         name: opened.data[name][opened.session.index, first:last]
         for name in ("position", "confidence")

@@ -79,7 +79,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Cells:
+class OccupancyCells:
     """Seconds that an animal spent in square cells.
 
     Attributes
@@ -98,7 +98,7 @@ class Cells:
 
     @property
     def side(self) -> float:
-        """Of a cell, in units of position."""
+        """Width of a cell, in units of position."""
         return (self.right - self.left) / self.seconds.shape[1]
 
 
@@ -124,7 +124,7 @@ def occupancy(
     syllable: int = -1,
     is_y_down: bool | None = None,
 ) -> hv.DynamicMap:
-    """How long an animal was where, gathered anew into finer cells where one zooms in.
+    """Map of how long an animal was where, in finer cells where one zooms in.
 
     Cells are square, and the smaller the more frames there are; the title says how large.
     Zooming needs a running Python (a notebook, a server).
@@ -280,7 +280,7 @@ def gather(
     places: Places,
     x_range: tuple[float, float],
     y_range: tuple[float, float],
-) -> Cells:
+) -> OccupancyCells:
     """Count the frames of a part of the arena by cell, in seconds.
 
     Parameters
@@ -304,7 +304,7 @@ def gather(
     )
     count = canvas.points(places.position, "x", "y").values  # rows upwards
     seconds = np.where(count > 0, count * places.seconds_each, np.nan)
-    return Cells(seconds, x_range[0], y_range[0], right, top)
+    return OccupancyCells(seconds, x_range[0], y_range[0], right, top)
 
 
 def next_visit(places: Places, x: float, y: float, *, radius: float, after: int = -1) -> int | None:
@@ -337,7 +337,7 @@ def next_visit(places: Places, x: float, y: float, *, radius: float, after: int 
 
 
 class Occupancy:
-    """The picture, and what it needs to be linked with other views.
+    """Picture of where an animal was, and what links it with other views.
 
     Parameters
     ----------
@@ -417,7 +417,7 @@ class Occupancy:
             fontsize={"title": "13px"},
         )
 
-    def _title(self, cells: Cells) -> str:
+    def _title(self, cells: OccupancyCells) -> str:
         places = self._places
         whose = _time(places.seconds)
         if places.syllable >= 0:

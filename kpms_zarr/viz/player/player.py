@@ -30,7 +30,11 @@ from kpms_zarr.viz.video.video import VideoReader
 PICTURE_WIDTH = 400
 """Of the pictures of the video, in px."""
 
-_CODE = ("player.js", "player_drawing.js")
+_ON_EVENT = """
+data.meta.kpms_player ??= mount(cb_context?.index ?? Bokeh.index, data);
+data.meta.kpms_player.handle(cb_obj);
+"""
+"""What Bokeh calls for every event; cb_obj says which."""
 
 Sizes = dict[str, list[float]]
 
@@ -176,7 +180,7 @@ def build_player(
     is_served: bool = False,
     is_y_down: bool | None = None,
 ) -> Player:
-    """A player that shows a window; see :func:`player`.
+    """Build a player that shows a window; see :func:`player`.
 
     Parameters
     ----------
@@ -305,9 +309,10 @@ def _connect(
         "is_served": is_served,
         "root": root,
     }
-    here = resources.files("kpms_zarr.viz.player")
-    code = "".join(here.joinpath(name).read_text("utf-8") for name in _CODE)
-    callback = CustomJS(args=arguments, code=code)
+    module = resources.files("kpms_zarr.viz.player").joinpath("player.js").read_text("utf-8")
+    # Not as a module: Bokeh would load it from a blob:, which the policy of a report forbids.
+    code = module.replace("export function", "function") + _ON_EVENT
+    callback = CustomJS(args={"data": arguments}, code=code)
     # The first event of all: the browser knows how wide the figure is.
     for figure in built.figures.values():
         figure.js_on_change("inner_width", callback)

@@ -125,7 +125,7 @@ def trace_columns(window: PlayerWindow) -> Columns:
 
 
 def extent(window: PlayerWindow) -> dict[str, list[float]]:
-    """What the views must show, in units of position.
+    """Extent that the views must show, in units of position.
 
     Returns
     -------

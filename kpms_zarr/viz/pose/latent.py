@@ -1,4 +1,4 @@
-"""What each latent dimension does to the pose."""
+"""Effect of each latent dimension on the pose."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import holoviews as hv
 import numpy as np
 
 from kpms_zarr.store.core.access import StoreLike
-from kpms_zarr.viz.shared import reading
-from kpms_zarr.viz.shared.guessing import drawn_settings
+from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
 from kpms_zarr.viz.shared.skeletons import bones as bones_of
 from kpms_zarr.viz.shared.skeletons import moved_poses
 from kpms_zarr.viz.shared.style import fixed_frame, load
@@ -16,14 +15,14 @@ _POSE_SIZE = 250
 
 
 def poses(
-    store: StoreLike, *, model: str, version: str | None = None, max_latent: int = 8
+    store: StoreLike, *, model: ModelLike, version: str | None = None, max_latent: int = 8
 ) -> hv.Layout:
-    """What each latent dimension does to the aligned pose, seen in the first two axes.
+    """Skeletons of what each latent dimension does to the aligned pose, in the first two axes.
 
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
     max_latent : int
 
@@ -40,12 +39,12 @@ def poses(
         When the version has no pose components.
     """
     load()
-    data = reading.parameters(store, model, version)
-    reading.require(data, ("pose_loading", "pose_mean", "keypoint"), store, "parameters")
+    opened = OpenModel.of(store, model, version)
+    data = opened.parameters_with("pose_loading", "pose_mean", "keypoint")
     names = [str(name) for name in data["keypoint"].values]
     mean = data["pose_mean"].values[:, :2]
     loading = data["pose_loading"].values[:max_latent, :, :2]
-    joined = bones_of(drawn_settings(store).skeleton, names)
+    joined = bones_of(opened.settings.skeleton, names)
     points = mean + 2 * np.concatenate([loading, -loading])
     middle = (points.max((0, 1)) + points.min((0, 1))) / 2
     half = 0.55 * np.maximum(np.ptp(points, axis=(0, 1)), 1e-9)

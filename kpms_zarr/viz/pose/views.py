@@ -16,8 +16,9 @@ from kpms_zarr.store.model import models
 from kpms_zarr.store.study.settings import StudySettings
 from kpms_zarr.store.wording import call
 from kpms_zarr.viz.pose.data import Scores, groups, sample_scores
-from kpms_zarr.viz.shared import reading, skeletons
+from kpms_zarr.viz.shared import skeletons
 from kpms_zarr.viz.shared.guessing import drawn_settings
+from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
 from kpms_zarr.viz.shared.style import INK, LINE, fixed_frame, frame, hover_tool, load, short
 
 _MAX_SCREE = 40
@@ -46,7 +47,7 @@ def open_pca(store: StoreLike) -> xr.Dataset:
 
 
 def scree(store: StoreLike) -> hv.Overlay:
-    """How much of the variance of the pose each principal component holds.
+    """Scree plot: share of the variance of the pose in each principal component.
 
     Parameters
     ----------
@@ -109,18 +110,18 @@ def components(
 def scores(
     store: StoreLike,
     *,
-    model: str | None = None,
+    model: ModelLike | None = None,
     version: str | None = None,
     by: str | None = "group",
     dims: tuple[int, int] = (0, 1),
     seed: int = 0,
 ) -> hv.Layout:
-    """Where in the space of poses the groups of a study are.
+    """Densities of the groups of a study in the space of poses.
 
     Parameters
     ----------
     store : path or URL
-    model : str, optional
+    model : str or OpenModel, optional
         (Default: the first by name.)
     version : str, optional
         Of its labels.
@@ -149,10 +150,9 @@ def scores(
     if model is None:
         names = [info.name for info in models.list_models(store)]
         model = names[0] if names else "first"
-    labels = models.open_labels(store, model, version)
-    reading.require(labels, ("latent",), store, "labels")
-    table = access.dataset(store, layout.KEYPOINTS)
-    of_group = groups(reading.label_sessions(labels), table, by)
+    opened = OpenModel.of(store, model, version)
+    labels = opened.labels_with("latent")
+    of_group = groups(opened.sessions, opened.tracked, by)
     return draw_scores(sample_scores(labels, of_group, by=by or "", dims=dims, seed=seed))
 
 
@@ -160,7 +160,7 @@ def scores(
 
 
 def draw_scree(data: xr.Dataset) -> hv.Overlay:
-    """The scree plot of a group ``pca``."""
+    """Draw the scree plot of a group ``pca``."""
     ratio = 100 * data["explained_variance_ratio"].values
     shown = ratio[:_MAX_SCREE]
     number = np.arange(1, len(shown) + 1)
@@ -271,7 +271,7 @@ def pose_frame(data: xr.Dataset, max_components: int) -> tuple[np.ndarray, np.nd
 
 
 def draw_scores(found: Scores) -> hv.Layout:
-    """Densities, three in a row."""
+    """Draw the densities of the groups, three in a row."""
     top = 100 * max((share.max() for share in found.share.values()), default=0.0)
     hover = hover_tool(
         [

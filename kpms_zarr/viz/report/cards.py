@@ -9,12 +9,10 @@ import numpy as np
 import xarray as xr
 from markupsafe import Markup
 
-from kpms_zarr.store.core import access, layout
-from kpms_zarr.store.core.access import StoreLike
-from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
-from kpms_zarr.viz.shared import reading
+from kpms_zarr.store.model.syllable_names import SyllableNames
 from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.grouping import group_coordinates, groups_of
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.style import short
 from kpms_zarr.viz.syllables.data import Gallery, neighbours_of, session_frames
 from kpms_zarr.viz.syllables.drawing import extent, picture
@@ -30,7 +28,7 @@ _EXAMPLE_BUDGET = 3_000_000
 
 
 @dataclass(frozen=True)
-class Example:
+class ExamplePicture:
     """One bout of a syllable: where it is in words, and its picture (SVG)."""
 
     caption: str
@@ -39,7 +37,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Card:
-    """What a report says about one syllable.
+    """Facts and pictures of a report about one syllable.
 
     Attributes
     ----------
@@ -59,33 +57,30 @@ class Card:
     color: str
     picture: Markup
     lines: tuple[tuple[str, str], ...]
-    examples: tuple[Example, ...]
+    examples: tuple[ExamplePicture, ...]
 
 
-def cards(store: StoreLike, *, model: str, version: str) -> list[Card]:
+def cards(opened: OpenModel) -> list[Card]:
     """A card for each syllable in use, the most frequent first.
 
     Parameters
     ----------
-    store : path or URL
-    model, version : str
+    opened : OpenModel
 
     Raises
     ------
     MissingData
         When the version has no poses or no statistics.
     """
-    gallery = Gallery(store, model=model, version=version)
-    labels = gallery.labels
-    reading.require(labels, ("transition_count",), store, "labels")
-    called = read_names(store, model, version)
-    of_group = _group_shares(store, labels)
+    gallery = Gallery(opened)
+    labels, called = opened.labels_with("transition_count"), opened.names
+    of_group = _group_shares(opened)
     typical = [gallery.trajectory(state) for state in gallery.used]
     half = extent(typical, _ASPECT)
     found, n_characters = [], 0
     for one in typical:
         state = one.syllable
-        examples: tuple[Example, ...] = ()
+        examples: tuple[ExamplePicture, ...] = ()
         if n_characters < _EXAMPLE_BUDGET:
             examples = _examples(gallery, state)
             n_characters += sum(len(example.picture) for example in examples)
@@ -104,7 +99,7 @@ def cards(store: StoreLike, *, model: str, version: str) -> list[Card]:
     return found
 
 
-def _examples(gallery: Gallery, state: int) -> tuple[Example, ...]:
+def _examples(gallery: Gallery, state: int) -> tuple[ExamplePicture, ...]:
     found = gallery.snapshots(state, _N_EXAMPLES)
     if not found:
         return ()
@@ -115,7 +110,7 @@ def _examples(gallery: Gallery, state: int) -> tuple[Example, ...]:
         for example, _ in found
     ]
     return tuple(
-        Example(caption, Markup(picture(poses, half=half, label=f"Bout of {caption}")))
+        ExamplePicture(caption, Markup(picture(poses, half=half, label=f"Bout of {caption}")))
         for caption, (_, poses) in zip(captions, found, strict=True)
     )
 
@@ -123,7 +118,7 @@ def _examples(gallery: Gallery, state: int) -> tuple[Example, ...]:
 def _lines(labels: xr.Dataset, called: SyllableNames, state: int) -> list[tuple[str, str]]:
     share = 100 * float(labels["frequency"][state])
     median, n_bouts = float(labels["median_duration"][state]), int(labels["n_bouts"][state])
-    before, after = neighbours_of(labels, state, most=_N_NEIGHBOURS)
+    before, after = neighbours_of(labels, state, max_neighbours=_N_NEIGHBOURS)
     lines = [
         ("frames", f"{share:.1f} %"),
         ("bouts", f"{n_bouts:,}"),
@@ -138,9 +133,9 @@ def _lines(labels: xr.Dataset, called: SyllableNames, state: int) -> list[tuple[
     return lines
 
 
-def _group_shares(store: StoreLike, labels: xr.Dataset) -> dict[int, list[tuple[str, str]]]:
+def _group_shares(opened: OpenModel) -> dict[int, list[tuple[str, str]]]:
     """Of each syllable the mean share in each group of sessions, where the study has groups."""
-    table = access.dataset(store, layout.KEYPOINTS)
+    labels, table = opened.labels, opened.tracked
     coordinates = group_coordinates(table)
     if not coordinates:
         return {}

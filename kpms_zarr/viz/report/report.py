@@ -18,11 +18,11 @@ from markupsafe import Markup
 
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.model import models
 from kpms_zarr.viz.report.cards import Card
-from kpms_zarr.viz.report.sections import Bokeh, Cards, Section, sections_of
+from kpms_zarr.viz.report.sections import BokehModels, Section, SyllableCards, sections_of
 from kpms_zarr.viz.shared import facts, reading
 from kpms_zarr.viz.shared.embedding import bokeh_script, labels_script
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.style import load
 
 MAX_SESSIONS = 200
@@ -82,12 +82,10 @@ def report(
     path = Path(out)
     _check_place(path)
     _check_count(max_sessions)
-    version = models.require_model(store, model)
-    labels = models.open_labels(store, model, version)
-    sessions = reading.label_sessions(labels)
-    found = sections_of(store, model, version, sessions, max_sessions)
-    page = _page(store, facts.facts(store, model, version), found)
-    return ReportSummary(str(path), _write(path, page), model, version, len(sessions))
+    opened = OpenModel(store, model)
+    page = _page(store, facts.facts(opened), sections_of(opened, max_sessions))
+    n_bytes = _write(path, page)
+    return ReportSummary(str(path), n_bytes, model, opened.version, len(opened.sessions))
 
 
 def _check_place(path: Path) -> None:
@@ -136,7 +134,7 @@ def _write(path: Path, page: str) -> int:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a section shows: Bokeh models, or cards, or a line that says why there is neither."""
+    """Content of a section: Bokeh models, or cards, or a line that says why there is neither."""
 
     roots: Sequence[Any] = ()
     cards: Sequence[Card] = ()
@@ -179,7 +177,7 @@ def _page(store: StoreLike, known: facts.Facts, sections: list[Section]) -> str:
 
 
 def _draw(section: Section, store: StoreLike) -> Drawn:
-    """What a section shows, or one line that says why there is nothing."""
+    """Draw a section, or say in one line why there is nothing."""
     load()
     try:
         found = section.draw()
@@ -187,9 +185,9 @@ def _draw(section: Section, store: StoreLike) -> Drawn:
         return Drawn(note=facts.why_not(error))
     except InputError as error:
         return Drawn(note=facts.what_first(error, store))
-    if isinstance(found, Cards):
+    if isinstance(found, SyllableCards):
         return Drawn(cards=found.cards)
-    if isinstance(found, Bokeh):
+    if isinstance(found, BokehModels):
         return Drawn(found.models)
     parts = list(found) if isinstance(found, hv.Layout) else [found]
     figures = [hv.render(part, backend="bokeh") for part in parts]

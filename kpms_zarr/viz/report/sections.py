@@ -12,9 +12,7 @@ import numpy as np
 import xarray as xr
 from bokeh.layouts import row
 
-from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import Session, StoreLike
-from kpms_zarr.store.model import models
 from kpms_zarr.viz.ethograms import views as ethograms
 from kpms_zarr.viz.fit import denoised as fit_denoised
 from kpms_zarr.viz.fit import traces as fit_traces
@@ -27,7 +25,8 @@ from kpms_zarr.viz.pose import views as pose_space
 from kpms_zarr.viz.report.cards import Card, cards
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.grouping import group_coordinates
-from kpms_zarr.viz.shared.guessing import drawn_settings, note_on
+from kpms_zarr.viz.shared.guessing import note_on
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.syllables import transition_views, usage
 from kpms_zarr.viz.tracking import views as quality_views
 
@@ -41,14 +40,14 @@ _ZOOM = "Drag across the plot to zoom in; the circular arrow of its toolbar goes
 
 
 @dataclass(frozen=True)
-class Bokeh:
+class BokehModels:
     """Drawings that are Bokeh models already."""
 
     models: Sequence[Any]
 
 
 @dataclass(frozen=True)
-class Cards:
+class SyllableCards:
     """Cards of syllables."""
 
     cards: Sequence[Card]
@@ -73,64 +72,53 @@ class Section:
     anchor: str
     sentence: str
     alt: str
-    draw: Callable[[], hv.core.Dimensioned | Bokeh | Cards]
+    draw: Callable[[], hv.core.Dimensioned | BokehModels | SyllableCards]
     layout: str = ""
 
 
-def sections_of(
-    store: StoreLike,
-    model: str,
-    version: str,
-    sessions: tuple[Session, ...],
-    max_sessions: int,
-) -> list[Section]:
+def sections_of(opened: OpenModel, max_sessions: int) -> list[Section]:
     """The sections of the report of a version of a model, in the order of the page.
 
     Parameters
     ----------
-    store : path or URL
-    model, version : str
-    sessions : tuple of Session
-        With labels.
+    opened : OpenModel
     max_sessions : int
         In the ethograms.
     """
-    of: dict[str, Any] = {"model": model, "version": version}
-    stages = _stages(store, model, version)
+    stages = _stages(opened)
     has_poses = any(stage.name == "full" for stage in stages)
     return [
-        _looks(store, of),
-        *_in_time(store, of, sessions, max_sessions),
-        _player(store, of, sessions[0]),
-        *_statistics(store, of),
-        *_following(store, of),
-        *_fit(store, of, stages),
-        *_tracking(store),
-        *([_denoised(store, of, sessions[0])] if has_poses else []),
-        *_pose_space(store, of),
+        _looks(opened),
+        *_in_time(opened, max_sessions),
+        _player(opened),
+        *_statistics(opened),
+        *_following(opened),
+        *_fit(opened, stages),
+        *_tracking(opened.store),
+        *([_denoised(opened)] if has_poses else []),
+        *_pose_space(opened),
     ]
 
 
 # ------------------------------------------------------------------ syllables
 
 
-def _looks(store: StoreLike, of: dict[str, Any]) -> Section:
+def _looks(opened: OpenModel) -> Section:
     return Section(
         "What they look like",
         "cards",
         "The typical pose of each syllable at six moments from its onset to its median duration, "
         "lighter ones earlier, seen from above (in three dimensions from the side too), the animal "
         "facing right at the onset. Open the example bouts to see how far single ones differ "
-        "from it." + _about_lines(store),
+        "from it." + _about_lines(opened),
         "A card for each syllable with drawings of its poses.",
-        lambda: Cards(cards(store, **of)),
+        lambda: SyllableCards(cards(opened)),
         "cards",
     )
 
 
-def _in_time(
-    store: StoreLike, of: dict[str, Any], sessions: tuple[Session, ...], max_sessions: int
-) -> list[Section]:
+def _in_time(opened: OpenModel, max_sessions: int) -> list[Section]:
+    sessions = opened.sessions
     shown = sessions[:max_sessions]
     n_shown, n_sessions = len(shown), len(sessions)
     which = f"The first {n_shown} of {n_sessions} sessions. " if n_shown < n_sessions else ""
@@ -143,7 +131,7 @@ def _in_time(
             "syllable that holds most of the frames of a short stretch of time; grey means no "
             f"syllable. {_ZOOM}",
             "Ethogram: a row of coloured stretches for each session over time in seconds.",
-            partial(ethograms.ethogram, store, **of, max_sessions=n_shown),
+            partial(ethograms.ethogram, opened.store, model=opened, max_sessions=n_shown),
         ),
         Section(
             f"First {seconds} seconds",
@@ -151,31 +139,34 @@ def _in_time(
             f"{which}The same colours frame by frame: each block is one bout, and pointing at it "
             f"tells when it starts and how long it lasts. {_ZOOM}",
             "Ethogram of the first seconds of each session, one block for each bout.",
-            partial(ethograms.bouts, store, **of, max_sessions=n_shown, seconds=seconds),
+            partial(
+                ethograms.bouts, opened.store, model=opened, max_sessions=n_shown, seconds=seconds
+            ),
         ),
     ]
 
 
-def _player(store: StoreLike, of: dict[str, Any], session: Session) -> Section:
+def _player(opened: OpenModel) -> Section:
+    session = opened.sessions[0]
     return Section(
         "Watch",
         "player",
         f"A lively part of {session.name}, as tracked (orange; pale points are of low confidence) "
         "and as the model sees it (blue). Press Play, or click into the labels or a trace below; "
-        "other sessions and their videos: kpms-zarr explore." + _about_lines(store),
+        "other sessions and their videos: kpms-zarr explore." + _about_lines(opened),
         "A player: moving skeleton, place in the arena, labels and traces over time.",
-        partial(_played, store, of, session),
+        partial(_played, opened, session),
     )
 
 
-def _played(store: StoreLike, of: dict[str, Any], session: Session) -> Bokeh:
-    opened = open_session(store, **of, session=session.name)
-    n_keypoints, n_space = len(opened.settings.keypoints), len(opened.settings.space)
+def _played(opened: OpenModel, session: Session) -> BokehModels:
+    played = open_session(opened.store, model=opened, session=session.name)
+    n_keypoints, n_space = len(played.settings.keypoints), len(played.settings.space)
     per_second = session.fps * (n_keypoints * (2 * n_space + 1) * 16 / 3 + 100)
     seconds = float(np.clip(_PLAYED_BYTES / per_second, 1.0, _PLAYED_SECONDS))
-    start = lively_start(models.open_labels(store, of["model"], of["version"]), session, seconds)
-    window = read_window(opened, start, start + seconds)
-    return Bokeh([build_player(opened, window).layout])
+    start = lively_start(opened.labels, session, seconds)
+    window = read_window(played, start, start + seconds)
+    return BokehModels([build_player(played, window).layout])
 
 
 def lively_start(labels: xr.Dataset, session: Session, seconds: float) -> float:
@@ -202,7 +193,7 @@ def lively_start(labels: xr.Dataset, session: Session, seconds: float) -> float:
     return float(n_different.argmax() * length / session.fps)
 
 
-def _statistics(store: StoreLike, of: dict[str, Any]) -> list[Section]:
+def _statistics(opened: OpenModel) -> list[Section]:
     return [
         Section(
             "How often",
@@ -210,7 +201,7 @@ def _statistics(store: StoreLike, of: dict[str, Any]) -> list[Section]:
             "A tall bar is a syllable that takes up much of the video; a flat tail of many small "
             "bars is usual, one bar far above all others often means that the tracking was lost.",
             "Bar chart: share of the frames of each syllable, the most frequent first.",
-            partial(usage.frequencies, store, **of),
+            partial(usage.frequencies, opened.store, model=opened),
         ),
         Section(
             "How long",
@@ -219,12 +210,12 @@ def _statistics(store: StoreLike, of: dict[str, Any]) -> list[Section]:
             "dashed line. A peak at one or two frames means that labels flicker: raise kappa or "
             "look at the tracking. The axis ends where 99 % of the bouts are shown.",
             "Histogram of bout durations in milliseconds with the median marked.",
-            partial(usage.durations, store, **of),
+            partial(usage.durations, opened.store, model=opened),
         ),
     ]
 
 
-def _following(store: StoreLike, of: dict[str, Any]) -> list[Section]:
+def _following(opened: OpenModel) -> list[Section]:
     return [
         Section(
             "What follows what",
@@ -233,7 +224,7 @@ def _following(store: StoreLike, of: dict[str, Any]) -> list[Section]:
             "share of the changes from the row to the column; an evenly coloured row means that "
             "anything may follow.",
             "Matrix of the shares of changes from each syllable to each other.",
-            partial(transition_views.transitions, store, **of),
+            partial(transition_views.transitions, opened.store, model=opened),
             "square",
         ),
         Section(
@@ -244,7 +235,7 @@ def _following(store: StoreLike, of: dict[str, Any]) -> list[Section]:
             "Syllables that often follow each other lie beside each other. Point at an arrow head "
             "to read its share.",
             "Graph: syllables around a circle, joined by arrows for the commonest changes.",
-            partial(transition_views.transition_graph, store, **of),
+            partial(transition_views.transition_graph, opened.store, model=opened),
         ),
     ]
 
@@ -252,15 +243,15 @@ def _following(store: StoreLike, of: dict[str, Any]) -> list[Section]:
 # ------------------------------------------------------------------ the fit
 
 
-def _stages(store: StoreLike, model: str, version: str) -> tuple[reading.Stage, ...]:
+def _stages(opened: OpenModel) -> tuple[reading.FitStage, ...]:
     """Stages of the fit; none where the version has labels only."""
     try:
-        return reading.stages(reading.parameters(store, model, version))
+        return reading.stages(opened.parameters)
     except reading.MissingData:
         return ()
 
 
-def _fit(store: StoreLike, of: dict[str, Any], stages: tuple[reading.Stage, ...]) -> list[Section]:
+def _fit(opened: OpenModel, stages: tuple[reading.FitStage, ...]) -> list[Section]:
     return [
         Section(
             "Course of the fit",
@@ -269,7 +260,7 @@ def _fit(store: StoreLike, of: dict[str, Any], stages: tuple[reading.Stage, ...]
             "sweeps would change little; curves that still climb or fall at the right mean that "
             f"the fit should go on.{_how_to_read(stages)}",
             "Line charts over sweeps: log likelihood, median bout, kappa, syllables in use.",
-            partial(fit_traces.traces, store, **of),
+            partial(fit_traces.traces, opened.store, model=opened),
             "grid",
         ),
         Section(
@@ -280,19 +271,18 @@ def _fit(store: StoreLike, of: dict[str, Any], stages: tuple[reading.Stage, ...]
             "share of these sweeps in which a frame has its last label; frames that change from "
             "sweep to sweep are ones that the model is not sure of.",
             "Heat map of the labels of a window over sweeps, and a line of their agreement.",
-            partial(_stability, store, of),
+            partial(_stability, opened),
         ),
     ]
 
 
-def _stability(store: StoreLike, of: dict[str, Any]) -> hv.Layout:
-    parameters = reading.parameters(store, of["model"], of["version"])
-    reading.require(parameters, ("window_syllable",), store, "parameters")
-    return fit_views.label_stability(store, **of)
+def _stability(opened: OpenModel) -> hv.Layout:
+    opened.parameters_with("window_syllable")
+    return fit_views.label_stability(opened.store, model=opened)
 
 
-def _how_to_read(stages: tuple[reading.Stage, ...]) -> str:
-    """What the curves of a fit in several stages need said besides."""
+def _how_to_read(stages: tuple[reading.FitStage, ...]) -> str:
+    """Explain the curves of a fit in several stages."""
     if len(stages) < 2:
         return ""
     return (
@@ -339,20 +329,21 @@ def _quality(store: StoreLike) -> hv.Layout:
     )
 
 
-def _denoised(store: StoreLike, of: dict[str, Any], session: Session) -> Section:
+def _denoised(opened: OpenModel) -> Section:
     return Section(
         "Tracked and denoised",
         "denoised",
-        f"The x coordinate of the worst tracked keypoints of {session.name} around a bad stretch. "
+        f"The x coordinate of the worst tracked keypoints of {opened.sessions[0].name} around a "
+        "bad stretch. "
         "Dots are what was tracked, hollow orange ones with a confidence below "
         f"{CONFIDENCE_THRESHOLD:g}, grey is missing; the blue line is what the model makes of it: "
         "it should follow the dots and pass the tracking errors by.",
         "Scatter charts over time: tracked and denoised x coordinate of a few keypoints.",
-        partial(fit_denoised.denoised, store, **of),
+        partial(fit_denoised.denoised, opened.store, model=opened),
     )
 
 
-def _pose_space(store: StoreLike, of: dict[str, Any]) -> list[Section]:
+def _pose_space(opened: OpenModel) -> list[Section]:
     return [
         Section(
             "Variance of the pose",
@@ -360,16 +351,16 @@ def _pose_space(store: StoreLike, of: dict[str, Any]) -> list[Section]:
             "Poses are centred, turned so that the animal faces right, and described by principal "
             "components. Bars: the share of the variance of each component; line: of all up to it.",
             "Scree plot: share of the variance by component, and the cumulative share.",
-            partial(pose_space.scree, store),
+            partial(pose_space.scree, opened.store),
         ),
         Section(
             "Principal components",
             "components",
             "What each component does to the mean pose (grey): two standard deviations less in "
             "blue, two more in orange. In three dimensions the sliders turn all of them."
-            + _about_lines(store),
+            + _about_lines(opened),
             "Skeletons of the mean pose and of two standard deviations to either side.",
-            partial(_components, store),
+            partial(_components, opened),
             "small",
         ),
         Section(
@@ -379,7 +370,7 @@ def _pose_space(store: StoreLike, of: dict[str, Any]) -> list[Section]:
             "does, from above, the animal facing right: the mean pose in grey, two standard "
             "deviations less in blue, two more in orange.",
             "Skeletons of the mean pose and of two standard deviations to either side.",
-            partial(latent.poses, store, **of),
+            partial(latent.poses, opened.store, model=opened),
             "small",
         ),
         Section(
@@ -389,28 +380,26 @@ def _pose_space(store: StoreLike, of: dict[str, Any]) -> list[Section]:
             "the darker a cell, the larger its share of the frames of the group. Groups whose "
             "frames lie elsewhere differ in posture, or in size or tracking.",
             "Heat maps of two latent dimensions, one for each group of sessions.",
-            partial(_scores, store, of),
+            partial(_scores, opened),
             "grid",
         ),
     ]
 
 
-def _about_lines(store: StoreLike) -> str:
-    said = note_on(drawn_settings(store))
-    return f" {said}" if said else ""
+def _about_lines(opened: OpenModel) -> str:
+    note = note_on(opened.settings)
+    return f" {note}" if note else ""
 
 
-def _components(store: StoreLike) -> Bokeh:
+def _components(opened: OpenModel) -> BokehModels:
     sliders, figures = rotating.draw_rotating(
-        pose_space.open_pca(store), drawn_settings(store), max_components=8
+        pose_space.open_pca(opened.store), opened.settings, max_components=8
     )
-    return Bokeh([*([row(*sliders)] if sliders else []), *figures])
+    return BokehModels([*([row(*sliders)] if sliders else []), *figures])
 
 
-def _scores(store: StoreLike, of: dict[str, Any]) -> hv.Layout:
-    labels = models.open_labels(store, of["model"], of["version"])
-    reading.require(labels, ("latent",), store, "labels")
-    coordinates = group_coordinates(access.dataset(store, layout.KEYPOINTS))
-    n_latent = int(labels.sizes["latent_dim"])
+def _scores(opened: OpenModel) -> hv.Layout:
+    n_latent = int(opened.labels_with("latent").sizes["latent_dim"])
+    coordinates = group_coordinates(opened.tracked)
     by = coordinates[0] if coordinates else None
-    return pose_space.scores(store, **of, by=by, dims=(0, min(1, n_latent - 1)))
+    return pose_space.scores(opened.store, model=opened, by=by, dims=(0, min(1, n_latent - 1)))

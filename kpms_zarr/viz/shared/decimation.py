@@ -6,7 +6,7 @@ import numpy as np
 
 
 def extremes(value: np.ndarray, max_points: int) -> np.ndarray:
-    """Which samples of a line to draw: the lowest and the highest of equal stretches.
+    """Choose samples of a line to draw: the lowest and the highest of equal stretches.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def extremes(value: np.ndarray, max_points: int) -> np.ndarray:
 
 
 def thinned(at: np.ndarray, value: np.ndarray, stop: int, max_marks: int) -> np.ndarray:
-    """Which marks to draw: of each of many equal stretches of time the lowest and the highest.
+    """Choose marks to draw: of each of many equal stretches of time the lowest and the highest.
 
     A mark that is alone in its stretch is always among them.
 
@@ -66,7 +66,7 @@ def thinned(at: np.ndarray, value: np.ndarray, stop: int, max_marks: int) -> np.
 
 
 def runs(is_true: np.ndarray) -> np.ndarray:
-    """Where runs begin and end.
+    """Find where runs begin and end.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def runs(is_true: np.ndarray) -> np.ndarray:
 
 
 def joined_runs(is_true: np.ndarray, max_runs: int) -> np.ndarray:
-    """Like :func:`runs`, those joined that lie closest when there would be too many.
+    """Find runs, those joined that lie closest when there would be too many.
 
     Parameters
     ----------

@@ -17,8 +17,8 @@ PAPER, OUTSIDE = "#ffffff", "#2b3138"
 
 
 @dataclass(frozen=True)
-class View:
-    """How positions become places in a square cell: a camera above the animal at an onset.
+class Camera:
+    """Camera above an animal at an onset: how positions become places in a square cell.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class View:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """How poses are drawn.
+    """Bones, colours and line widths of poses as pixels.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a page that opens without a network carries."""
+"""Scripts of a page that opens without a network."""
 
 from __future__ import annotations
 

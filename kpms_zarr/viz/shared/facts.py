@@ -15,14 +15,14 @@ import xarray as xr
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.commands import for_shell
-from kpms_zarr.store.core.provenance import package_version, provenance_of
+from kpms_zarr.store.core.provenance import package_version
 from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.model import models
-from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
+from kpms_zarr.store.model.syllable_names import SyllableNames
 from kpms_zarr.store.study.settings import read_settings
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.reading import store_name
 
 _SCALES = {
@@ -46,7 +46,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Table:
+class SyllableTable:
     """Syllables in use and the rare ones, by falling frequency."""
 
     sentence: str
@@ -57,7 +57,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything the page says in words; nothing in it is HTML.
+    """Words and numbers of the page; nothing in it is HTML.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Facts:
     facts : tuple of (str, str)
         Name and value.
     settings : tuple of (str, str)
-    table : Table or None
+    table : SyllableTable or None
     table_note : str
         Why there is no table.
     """
@@ -77,46 +77,41 @@ class Facts:
     introduction: str
     facts: tuple[tuple[str, str], ...]
     settings: tuple[tuple[str, str], ...]
-    table: Table | None
+    table: SyllableTable | None
     table_note: str
     snippet: str
     footer: str
 
 
-def facts(store: StoreLike, model: str, version: str) -> Facts:
+def facts(opened: OpenModel) -> Facts:
     """Collect what a report says about one version of a model.
 
     Parameters
     ----------
-    store : path or URL
-    model : str
-    version : str
-        Of the labels.
+    opened : OpenModel
     """
-    labels = models.open_labels(store, model, version)
-    name = store_name(store)
-    made = provenance_of(labels.attrs)
+    labels, name = opened.labels, store_name(opened.store)
     try:
-        reading.require(labels, _STATISTICS, store, "labels")
-        table, note = _table(labels, read_names(store, model, version)), ""
+        opened.labels_with(*_STATISTICS)
+        table, note = _table(labels, opened.names), ""
     except reading.MissingData as error:
         table, note = None, why_not(error)
     try:
-        parameters = reading.parameters(store, model, version)
+        parameters = opened.parameters
     except reading.MissingData:
         parameters = xr.Dataset()
-    numbers = _numbers(labels, table, parameters)
+    numbers = _numbers(opened, table, parameters)
     return Facts(
         name,
-        model,
-        _introduction(store, name, model, version, labels, parameters, numbers, made),
+        opened.model,
+        _introduction(opened, parameters, numbers),
         tuple(numbers.items()),
-        tuple(_flat(made.get("settings", {}))),
+        tuple(_flat(opened.provenance.get("settings", {}))),
         table,
         note,
-        _snippet(name, model, version, labels),
-        f"Written by kpms_zarr {package_version()} from the store {name}, model {model}, "
-        f"labels {version}.",
+        _snippet(opened),
+        f"Written by kpms_zarr {package_version()} from the store {name}, model {opened.model}, "
+        f"labels {opened.version}.",
     )
 
 
@@ -134,8 +129,10 @@ def what_first(error: InputError, store: StoreLike) -> str:
     return for_shell(words.replace(os.fspath(store), store_name(store)))
 
 
-def _numbers(labels: xr.Dataset, table: Table | None, parameters: xr.Dataset) -> dict[str, str]:
-    sessions = reading.label_sessions(labels)
+def _numbers(
+    opened: OpenModel, table: SyllableTable | None, parameters: xr.Dataset
+) -> dict[str, str]:
+    labels, sessions = opened.labels, opened.sessions
     hours = sum(session.n_frames / session.fps for session in sessions) / 3600
     numbers = {
         "sessions": f"{len(sessions):,}",
@@ -153,23 +150,15 @@ def _numbers(labels: xr.Dataset, table: Table | None, parameters: xr.Dataset) ->
     return numbers
 
 
-def _introduction(
-    store: StoreLike,
-    name: str,
-    model: str,
-    version: str,
-    labels: xr.Dataset,
-    parameters: xr.Dataset,
-    numbers: Mapping[str, str],
-    made: Mapping[str, Any],
-) -> str:
-    rates = sorted({session.fps for session in reading.label_sessions(labels)})
+def _introduction(opened: OpenModel, parameters: xr.Dataset, numbers: Mapping[str, str]) -> str:
+    store, made = opened.store, opened.provenance
+    rates = sorted(set(opened.rates))
     rate = f"{rates[0]:g}" + (f" to {rates[-1]:g}" if len(rates) > 1 else "")
-    n_labelled, n_stored = labels.sizes["session"], len(access.sessions(store))
+    n_labelled, n_stored = opened.labels.sizes["session"], len(access.sessions(store))
     later = f" of {n_stored}, the others came later" if n_stored > n_labelled else ""
     text = (
-        f"Model {model} (labels {version}) gives a syllable to every frame of its sessions in "
-        f"{name}: {_count(numbers['sessions'], 'session')}{later}, "
+        f"Model {opened.model} (labels {opened.version}) gives a syllable to every frame of its "
+        f"sessions in {store_name(store)}: {_count(numbers['sessions'], 'session')}{later}, "
         f"{numbers['hours of video']} hours of video "
         f"({numbers['frames']} frames at {rate} frames per second)"
         f"{_keypoints(store, parameters)}. "
@@ -243,7 +232,7 @@ def _full_stage(settings: Mapping[str, Any], found_in_data: Mapping[str, Any]) -
     return f"The full stage took {', '.join(found)}. " if found else ""
 
 
-def _table(labels: xr.Dataset, called: SyllableNames) -> Table:
+def _table(labels: xr.Dataset, called: SyllableNames) -> SyllableTable:
     frequency = np.nan_to_num(labels["frequency"].values)
     used = reading.used_states(labels)
     order = np.argsort(-frequency, kind="stable")
@@ -261,7 +250,7 @@ def _table(labels: xr.Dataset, called: SyllableNames) -> Table:
         for state in (*used, *rare)
     }
     held = 100 * float(frequency[rare].sum())
-    return Table(
+    return SyllableTable(
         "The syllables in use, the most frequent first; a bout is an unbroken run of frames with "
         "one syllable, and each syllable has the same colour everywhere on this page.",
         tuple(entries[int(state)] for state in used),
@@ -270,9 +259,9 @@ def _table(labels: xr.Dataset, called: SyllableNames) -> Table:
     )
 
 
-def _snippet(name: str, model: str, version: str, labels: xr.Dataset) -> str:
-    session = reading.label_sessions(labels)[0].name
-    group = f"models/{model}/labels/{version}"
+def _snippet(opened: OpenModel) -> str:
+    session, name = opened.sessions[0].name, store_name(opened.store)
+    group = f"models/{opened.model}/labels/{opened.version}"
     return (
         "import xarray as xr\n"
         f"labels = xr.open_zarr({name!r}, group={group!r}, consolidated=False)\n"

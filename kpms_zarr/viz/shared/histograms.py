@@ -13,7 +13,7 @@ _SHOWN_SHARE = 0.99
 
 
 def draw_durations(labels: xr.Dataset) -> hv.Overlay:
-    """What :func:`durations` returns, of counts that are there already.
+    """Draw what :func:`durations` returns, of counts that are there already.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def draw_durations(labels: xr.Dataset) -> hv.Overlay:
     load()
     of_all = labels["duration_count"].sum("state").values
     edges, (count,) = reading.duration_bins(
-        of_all[None], labels["duration"].values, most=_MAX_BARS, shown=_SHOWN_SHARE
+        of_all[None], labels["duration"].values, max_bins=_MAX_BARS, shown=_SHOWN_SHARE
     )
     share = 100 * count / max(int(of_all.sum()), 1)
     median = reading.overall_median(labels)

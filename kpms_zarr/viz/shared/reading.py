@@ -1,4 +1,4 @@
-"""What the views need of a model, read from the store block by block."""
+"""Readers of what views need of a model, block by block."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.core.names import hint, match
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK, LABEL_FRAMES_PER_CHUNK, USED_FRACTION
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.model import models
 from kpms_zarr.store.run_lengths import run_bounds
 
 MAX_BLOCKS = 8
@@ -48,7 +47,7 @@ class Bouts:
 
 
 @dataclass(frozen=True)
-class Stage:
+class FitStage:
     """Consecutive sweeps of one stage of a fit.
 
     Attributes
@@ -92,27 +91,7 @@ def require(data: xr.Dataset, names: Iterable[str], store: StoreLike, what: str)
         )
 
 
-def parameters(store: StoreLike, model: str, version: str | None = None) -> xr.Dataset:
-    """Parameters and traces of a model.
-
-    Raises
-    ------
-    MissingData
-        When the version has labels only.
-    """
-    models.require_model(store, model)
-    try:
-        return models.open_parameters(store, model, version)
-    except (KeyError, FileNotFoundError) as error:
-        raise MissingData(
-            expected="parameters and traces",
-            found="a version that has labels only",
-            where=str(store),
-            fix="fit the model again with this release, which stores them",
-        ) from error
-
-
-def stages(data: xr.Dataset) -> tuple[Stage, ...]:
+def stages(data: xr.Dataset) -> tuple[FitStage, ...]:
     """Stages of a fit, in the order in which they ran.
 
     Parameters
@@ -123,13 +102,13 @@ def stages(data: xr.Dataset) -> tuple[Stage, ...]:
     """
     n_sweeps = data.sizes.get("sweep", 0)
     if "trace_stage" not in data.variables:
-        return (Stage("", 0, n_sweeps),) if n_sweeps else ()
+        return (FitStage("", 0, n_sweeps),) if n_sweeps else ()
     if not n_sweeps:
         return ()
     names = [str(name) for name in data["trace_stage"].values]
     start = [i for i, name in enumerate(names) if i == 0 or name != names[i - 1]]
     return tuple(
-        Stage(names[i], i, stop) for i, stop in zip(start, [*start[1:], n_sweeps], strict=True)
+        FitStage(names[i], i, stop) for i, stop in zip(start, [*start[1:], n_sweeps], strict=True)
     )
 
 
@@ -182,22 +161,6 @@ def label_sessions(
             fix="name sessions, or let max_sessions be 1 or more",
         )
     return chosen[:limit]
-
-
-def require_bouts(labels: xr.Dataset, store: StoreLike) -> None:
-    """Check that at least one frame has a syllable.
-
-    Raises
-    ------
-    MissingData
-    """
-    if not np.nansum(labels["frequency"].values) > 0:
-        raise MissingData(
-            expected="any syllable",
-            found="a version of the labels without",
-            where=str(store),
-            fix="look at the tracking with `kpms_zarr.quality` and fit again",
-        )
 
 
 def used_states(labels: xr.Dataset) -> np.ndarray:
@@ -331,7 +294,7 @@ def label_blocks(
 
 
 def duration_bins(
-    count: np.ndarray, center: np.ndarray, *, most: int, shown: float
+    count: np.ndarray, center: np.ndarray, *, max_bins: int, shown: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bouts by duration in at most some bins, whole frames wide, common to all rows.
 
@@ -340,8 +303,7 @@ def duration_bins(
     count : ndarray, (row, duration) int
     center : ndarray, (duration,)
         Durations in ms, a frame apart.
-    most : int
-        Bins at most.
+    max_bins : int
     shown : float
         Share of the bouts of each row that the bins hold at least, unless they are longer than
         the last of ``center``.
@@ -355,7 +317,7 @@ def duration_bins(
     width = float(center[1] - center[0]) if len(center) > 1 else float(center[0])
     reached = np.cumsum(count, axis=1) >= shown * count.sum(1, keepdims=True)
     n_shown = min(max(5, int(reached.argmax(1).max(initial=0)) + 1), len(center))
-    step = -(-n_shown // most)
+    step = -(-n_shown // max_bins)
     n_bins = -(-n_shown // step)
     padded = np.zeros((len(count), n_bins * step), dtype=np.int64)
     padded[:, : min(len(center), n_bins * step)] = count[:, : n_bins * step]

@@ -1,4 +1,4 @@
-"""What the views of single syllables show: typical poses, example bouts, groups, neighbours."""
+"""Data behind the views of single syllables: typical poses, example bouts, groups, neighbours."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ from functools import cached_property
 import numpy as np
 import xarray as xr
 
-from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.blocks import iter_blocks
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
-from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.model import models
-from kpms_zarr.store.study.settings import StudySettings
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.grouping import groups_of
-from kpms_zarr.viz.shared.guessing import drawn_settings
+from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
 from kpms_zarr.viz.shared.skeletons import bones
 from kpms_zarr.viz.syllables.examples import Example, PoseReader, examples_in
 
@@ -91,57 +87,32 @@ class Gallery:
 
     Parameters
     ----------
-    store : path or URL
-    model : str
-    version : str, optional
-        Of the labels (default: the current one).
-    labels, parameters : Dataset, optional
-        Where they are open already.
-    settings : StudySettings, optional
-        Likewise.
+    opened : OpenModel
+
+    Attributes
+    ----------
+    labels : Dataset
+        With statistics.
+    used : tuple of int
+        Syllables in use, most frequent first.
 
     Raises
     ------
-    InputError
-        For a model that does not exist.
     MissingData
         When the version has no statistics.
     """
 
-    def __init__(
-        self,
-        store: StoreLike,
-        *,
-        model: str,
-        version: str | None = None,
-        labels: xr.Dataset | None = None,
-        parameters: xr.Dataset | None = None,
-        settings: StudySettings | None = None,
-    ) -> None:
-        self._store, self._model, self._version = store, model, version
-        self.labels = models.open_labels(store, model, version) if labels is None else labels
-        names = ("frequency", "n_bouts", "median_duration")
-        reading.require(self.labels, names, store, "labels")
-        self._parameters, self._settings = parameters, settings
-        self.used = tuple(int(state) for state in reading.used_states(self.labels))
+    def __init__(self, opened: OpenModel) -> None:
+        self._opened = opened
+        self.labels = opened.labels_with("frequency", "n_bouts", "median_duration")
+        self.used = opened.used
         self._rare: dict[int, tuple[Example, ...]] = {}
         self._trajectories: dict[int, Trajectory] = {}
 
     @cached_property
     def reader(self) -> PoseReader:
-        """Reads poses."""
-        return PoseReader(
-            self._store,
-            model=self._model,
-            version=self._version,
-            labels=self.labels,
-            parameters=self._parameters,
-        )
-
-    @cached_property
-    def settings(self) -> StudySettings:
-        """Of the study."""
-        return drawn_settings(self._store) if self._settings is None else self._settings
+        """Reader of the poses around bouts."""
+        return PoseReader(self._opened)
 
     @cached_property
     def _found(self) -> dict[int, tuple[Example, ...]]:
@@ -180,9 +151,9 @@ class Gallery:
             self._trajectories[syllable] = self._of(syllable, seconds, chosen)
         return self._trajectories[syllable]
 
-    def snapshots(self, syllable: int, most: int = 8) -> list[tuple[Example, Trajectory]]:
+    def snapshots(self, syllable: int, max_examples: int = 8) -> list[tuple[Example, Trajectory]]:
         """Example bouts with their poses from the onset to the end, at most 1.5 s after it."""
-        chosen = self.examples(syllable)[:most]
+        chosen = self.examples(syllable)[:max_examples]
         ends = np.array([min(example.seconds, AFTER) for example in chosen])
         seconds = np.linspace(0, ends, MOMENTS, axis=-1)
         poses = self.reader.sampled(chosen, seconds.reshape(len(chosen), MOMENTS))
@@ -193,26 +164,28 @@ class Gallery:
 
     def _of(self, syllable: int, seconds: np.ndarray, examples: Sequence[Example]) -> Trajectory:
         if not examples:
-            shape = (len(seconds), len(self.reader.keypoints), self.reader.n_space)
+            shape = (len(seconds), *self.reader.pose.mean.shape)
             return self._drawn(syllable, seconds, np.full(shape, np.nan), 0)
         # Windows lie inside their sessions, so that there is no NaN.
         pose = np.median(self.reader.sampled(examples, seconds), axis=0)
         return self._drawn(syllable, seconds, pose, len(examples))
 
     def _drawn(self, syllable: int, seconds: np.ndarray, pose: np.ndarray, n: int) -> Trajectory:
-        names = self.reader.keypoints
-        front = tuple(names.index(name) for name in self.settings.anterior if name in names)
-        joined = tuple(bones(self.settings.skeleton, names))
+        names, settings = self.reader.pose.keypoints, self._opened.settings
+        front = tuple(names.index(name) for name in settings.anterior if name in names)
+        joined = tuple(bones(settings.skeleton, names))
         return Trajectory(syllable, seconds, pose, n, names, joined, front)
 
 
-def session_frames(labels: xr.Dataset) -> np.ndarray:
+def session_frames(labels: xr.Dataset, *, block_frames: int = LABEL_FRAMES_PER_CHUNK) -> np.ndarray:
     """Frames of each syllable in each session, in one pass over the blocks that exist.
 
     Parameters
     ----------
     labels : Dataset
         With ``syllable`` (session, frame) and ``frequency`` (state).
+    block_frames : int
+        Frames read at once; the result does not depend on it.
 
     Returns
     -------
@@ -221,7 +194,7 @@ def session_frames(labels: xr.Dataset) -> np.ndarray:
     """
     n_states = labels.sizes["state"]
     frames = np.zeros((labels.sizes["session"], n_states), dtype=np.int64)
-    blocks = iter_blocks(reading.label_sessions(labels), LABEL_FRAMES_PER_CHUNK)
+    blocks = iter_blocks(reading.label_sessions(labels), block_frames)
     for block, syllable in reading.label_blocks(labels, blocks):
         of_label = np.bincount(syllable.astype(np.int64) + 1, minlength=n_states + 1)
         frames[block.session] += of_label[1:]
@@ -231,20 +204,18 @@ def session_frames(labels: xr.Dataset) -> np.ndarray:
 def frequency_by_group(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     syllable: int,
     coordinate: str = "",
     frames: np.ndarray | None = None,
-    labels: xr.Dataset | None = None,
-    sessions: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """Share of the labelled frames that a syllable has in each session, and the group of each.
 
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
         Of the labels (default: the current one).
     syllable : int
@@ -252,8 +223,6 @@ def frequency_by_group(
         Of the sessions, such as ``"group"``; "" = all are one group.
     frames : ndarray, optional
         Result of :func:`session_frames` where it is known.
-    labels, sessions : Dataset, optional
-        Labels and ``keypoints`` of the store, where they are open already.
 
     Returns
     -------
@@ -266,15 +235,13 @@ def frequency_by_group(
     InputError
         For a model or a coordinate that does not exist.
     """
-    labels = models.open_labels(store, model, version) if labels is None else labels
+    opened = OpenModel.of(store, model, version)
     if frames is None:
-        reading.require(labels, ("frequency",), store, "labels")
-        frames = session_frames(labels)
-    names = [str(name) for name in labels["session"].values]
+        frames = session_frames(opened.labels_with("frequency"))
+    names = [str(name) for name in opened.labels["session"].values]
     total = frames.sum(1)
     share = 100 * frames[:, syllable] / np.maximum(total, 1)
-    table = access.dataset(store, layout.KEYPOINTS) if sessions is None else sessions
-    groups = groups_of(names, table, coordinate)
+    groups = groups_of(names, opened.tracked, coordinate)
     found = xr.Dataset(
         {
             "share": ("session", share, {"units": "%", "long_name": "share of the frames"}),
@@ -287,48 +254,31 @@ def frequency_by_group(
 
 
 def neighbours_of(
-    labels: xr.Dataset, syllable: int, *, most: int = 6
+    labels: xr.Dataset, syllable: int, *, max_neighbours: int = 6
 ) -> tuple[Neighbours, Neighbours]:
-    """What comes before and what comes after a syllable.
+    """Find what comes before and what comes after a syllable.
 
     Parameters
     ----------
     labels : Dataset
         With ``transition_count`` (state, state_next).
     syllable : int
-    most : int
-        At most so many of each.
+    max_neighbours : int
+        Of each.
 
     Returns
     -------
     before, after : Neighbours
     """
     count = labels["transition_count"].values
-    return _most_frequent(count[:, syllable], syllable, most), _most_frequent(
-        count[syllable], syllable, most
+    return _most_frequent(count[:, syllable], syllable, max_neighbours), _most_frequent(
+        count[syllable], syllable, max_neighbours
     )
 
 
-def _most_frequent(count: np.ndarray, syllable: int, most: int) -> Neighbours:
+def _most_frequent(count: np.ndarray, syllable: int, max_neighbours: int) -> Neighbours:
     changes = np.array(count, dtype=np.int64)
     changes[syllable] = 0
-    order = np.argsort(-changes, kind="stable")[:most]
+    order = np.argsort(-changes, kind="stable")[:max_neighbours]
     order = order[changes[order] > 0]
     return Neighbours(order, 100 * changes[order] / max(1, changes.sum()), changes[order])
-
-
-def check_syllable(labels: xr.Dataset, store: StoreLike, syllable: int) -> None:
-    """Refuse a syllable that a model does not have.
-
-    Raises
-    ------
-    InputError
-    """
-    n_states = labels.sizes.get("state", 0)
-    if not 0 <= syllable < n_states:
-        raise InputError(
-            expected=f"a syllable from 0 to {n_states - 1}",
-            found=str(syllable),
-            where=str(store),
-            fix="kpms_zarr.summary(store, model=...) lists those that occur",
-        )

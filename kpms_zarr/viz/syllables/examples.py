@@ -15,11 +15,10 @@ import xarray as xr
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK, LABEL_FRAMES_PER_CHUNK
-from kpms_zarr.store.model import models
-from kpms_zarr.store.model.reconstruction import place_pose
 from kpms_zarr.store.rotation import rotate
 from kpms_zarr.store.run_lengths import run_bounds
 from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared.opened import POSE_BY_FRAME, ModelLike, OpenModel
 
 _MOST_BLOCKS = 64
 """Blocks of labels that are read at most: 8 MB."""
@@ -55,7 +54,7 @@ class Example:
 def find_examples(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     syllables: Sequence[int] | None = None,
     per_syllable: int = 20,
@@ -72,7 +71,7 @@ def find_examples(
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
         Of the labels (default: the current one).
     syllables : sequence of int, optional
@@ -98,12 +97,10 @@ def find_examples(
     MissingData
         When the version has no statistics and no syllables are given.
     """
-    labels = models.open_labels(store, model, version)
-    if syllables is None:
-        reading.require(labels, ("frequency",), store, "labels")
+    opened = OpenModel.of(store, model, version)
     return examples_in(
-        labels,
-        syllables=syllables,
+        opened.labels,
+        syllables=opened.used if syllables is None else syllables,
         per_syllable=per_syllable,
         before=before,
         after=after,
@@ -115,16 +112,14 @@ def find_examples(
 def examples_in(
     labels: xr.Dataset,
     *,
-    syllables: Sequence[int] | None = None,
+    syllables: Sequence[int],
     per_syllable: int = 20,
     before: float = 0.5,
     after: float = 1.5,
     min_duration: float = 0.1,
     seed: int = 0,
 ) -> dict[int, tuple[Example, ...]]:
-    """As :func:`find_examples`, in labels that are open."""
-    if syllables is None:
-        syllables = [int(state) for state in reading.used_states(labels)]
+    """Find what :func:`find_examples` does, in labels that are open."""
     sessions = reading.label_sessions(labels)
     rng = np.random.default_rng(seed)
     order = _block_order(sessions, rng)
@@ -144,7 +139,7 @@ def examples_in(
 def aligned(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     example: Example,
     before: float,
@@ -157,7 +152,7 @@ def aligned(
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
         Of the labels (default: the current one).
     example : Example
@@ -178,55 +173,31 @@ def aligned(
     MissingData
         When the version has no poses.
     """
-    return PoseReader(store, model=model, version=version).aligned(example, before, after)
+    return PoseReader(OpenModel.of(store, model, version)).aligned(example, before, after)
 
 
 class PoseReader:
-    """Denoised poses around bouts, from labels and parameters that are opened once.
+    """Denoised poses around bouts; the last chunks that were read are kept.
 
     Parameters
     ----------
-    store : path or URL
-    model : str
-    version : str, optional
-        Of the labels (default: the current one).
-    labels, parameters : Dataset, optional
-        Where they are open already.
+    opened : OpenModel
+    chunk_frames : int
+        Frames read at once; the result does not depend on it.
 
     Attributes
     ----------
-    keypoints : tuple of str
-        Of the model.
-    n_space : int
+    pose : PoseModel
 
     Raises
     ------
-    InputError
-        For a model that does not exist.
     MissingData
         When the version has no poses.
     """
 
-    def __init__(
-        self,
-        store: StoreLike,
-        *,
-        model: str,
-        version: str | None = None,
-        labels: xr.Dataset | None = None,
-        parameters: xr.Dataset | None = None,
-    ) -> None:
-        self._labels = models.open_labels(store, model, version) if labels is None else labels
-        reading.require(self._labels, ("latent", "centroid", "heading"), store, "labels")
-        found = reading.parameters(store, model, version) if parameters is None else parameters
-        reading.require(found, ("pose_loading", "pose_mean", "keypoint"), store, "parameters")
-        self._loading = found["pose_loading"].transpose("latent_dim", "keypoint", "space").values
-        self._mean = found["pose_mean"].transpose("keypoint", "space").values
-        n_sessions = self._labels.sizes["session"]
-        has_scale = "scale" in self._labels.variables
-        self.scale = self._labels["scale"].values if has_scale else np.ones(n_sessions)
-        self.keypoints = tuple(str(name) for name in found["keypoint"].values)
-        self.n_space = self._mean.shape[1]
+    def __init__(self, opened: OpenModel, *, chunk_frames: int = FRAMES_PER_CHUNK) -> None:
+        self._labels, self.pose = opened.labels, opened.pose
+        self._chunk_frames = chunk_frames
         self._kept: OrderedDict[tuple[int, int], tuple[np.ndarray, ...]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -238,23 +209,18 @@ class PoseReader:
         ndarray, (frame, keypoint, space) float32
             In units of position.
         """
-        return place_pose(*self._read(row, start, stop), loading=self._loading, mean=self._mean)
+        return self.pose.place(*self._read(row, start, stop), row)
 
     def aligned(self, example: Example, before: float, after: float) -> np.ndarray:
-        """See the function :func:`aligned`."""
+        """Denoised pose around the onset of a bout; see the function of this name."""
         fps, onset = example.session.fps, example.onset
         start, stop = onset - round(before * fps), onset + round(after * fps) + 1
         low, high = max(0, start), min(stop, example.session.n_frames)
-        latent, centroid, heading, scale = self._read(example.session.index, low, high)
+        row = example.session.index
+        latent, centroid, heading = self._read(row, low, high)
         middle, angle = centroid[onset - low], float(heading[onset - low])
-        pose = place_pose(
-            latent,
-            rotate(centroid - middle, -angle),
-            heading - angle,
-            scale,
-            loading=self._loading,
-            mean=self._mean,
-        )
+        turned = rotate(centroid - middle, -angle)
+        pose = self.pose.place(latent, turned, heading - angle, row)
         outside = ((low - start, stop - high), (0, 0), (0, 0))
         return np.pad(pose, outside, constant_values=np.nan)
 
@@ -277,7 +243,7 @@ class PoseReader:
         """
         each = np.asarray(seconds, dtype=np.float64)
         each = np.broadcast_to(each, (len(examples), each.shape[-1]))
-        common = float(np.median(self.scale))
+        common = float(np.median(self.pose.scale))
 
         def sample(example: Example, moments: np.ndarray) -> np.ndarray:
             before, after = max(0.0, -moments.min()), max(0.0, moments.max())
@@ -290,19 +256,24 @@ class PoseReader:
             # A weight of 0 does not make NaN a number.
             left = np.where(part < 1, pose[first] * (1 - part), 0)
             right = np.where(part > 0, pose[first + 1] * part, 0)
-            return np.asarray((left + right) * (common / self.scale[row]))
+            return np.asarray((left + right) * (common / self.pose.scale[row]))
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             found = list(pool.map(sample, examples, each))
-        return np.stack(found) if found else np.empty((*each.shape, *self._mean.shape))
+        return np.stack(found) if found else np.empty((*each.shape, *self.pose.mean.shape))
 
-    def _read(self, row: int, start: int, stop: int) -> tuple[np.ndarray, ...]:
-        numbers = range(start // FRAMES_PER_CHUNK, (stop - 1) // FRAMES_PER_CHUNK + 1)
+    def _read(self, row: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        width = self._chunk_frames
+        numbers = range(start // width, (stop - 1) // width + 1)
         chunks = [self._chunk(row, number) for number in numbers]
-        first = numbers[0] * FRAMES_PER_CHUNK
+        first = numbers[0] * width
         window = slice(start - first, stop - first)
-        values = [np.concatenate(parts)[window] for parts in zip(*chunks, strict=True)]
-        return (*values, np.asarray(self.scale[row]))
+        latent, centroid, heading = zip(*chunks, strict=True)
+        return (
+            np.concatenate(latent)[window],
+            np.concatenate(centroid)[window],
+            np.concatenate(heading)[window],
+        )
 
     def _chunk(self, row: int, number: int) -> tuple[np.ndarray, ...]:
         """A whole chunk, which any window of it takes to read; the last ones are kept."""
@@ -311,9 +282,8 @@ class PoseReader:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        frames = slice(number * FRAMES_PER_CHUNK, (number + 1) * FRAMES_PER_CHUNK)
-        names = ("latent", "centroid", "heading")
-        values = tuple(self._labels[name][row, frames].values for name in names)
+        frames = slice(number * self._chunk_frames, (number + 1) * self._chunk_frames)
+        values = tuple(self._labels[name][row, frames].values for name in POSE_BY_FRAME)
         with self._lock:
             self._kept[key] = values
             while len(self._kept) > _KEPT_CHUNKS:
@@ -359,13 +329,13 @@ def _choose(
     bouts: reading.Bouts,
     session: Session,
     found: dict[int, dict[int, list[Example]]],
-    most: int,
+    max_examples: int,
     rng: np.random.Generator,
 ) -> None:
     """Add some bouts of each syllable, drawn at random, to what was found."""
     order = rng.permutation(len(bouts.start))
     for state, by_session in found.items():
-        mine = order[bouts.syllable[order] == state][:most]
+        mine = order[bouts.syllable[order] == state][:max_examples]
         if len(mine):
             by_session.setdefault(session.index, []).extend(
                 Example(session, int(bouts.start[i]), int(bouts.stop[i])) for i in mine
@@ -377,9 +347,9 @@ def _is_enough(by_session: dict[int, list[Example]], n_examples: int, n_sessions
     return n_found >= n_examples and len(by_session) >= n_sessions
 
 
-def _in_turn(piles: Iterable[list[Example]], most: int) -> tuple[Example, ...]:
+def _in_turn(piles: Iterable[list[Example]], max_examples: int) -> tuple[Example, ...]:
     """The first of every pile, then the second of each, and so on."""
     piles = list(piles)
     longest = max(map(len, piles), default=0)
     chosen = [pile[turn] for turn in range(longest) for pile in piles if turn < len(pile)]
-    return tuple(chosen[:most])
+    return tuple(chosen[:max_examples])

@@ -11,12 +11,11 @@ import xarray as xr
 
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import iter_blocks
-from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK, USED_FRACTION
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.model import models
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
 from kpms_zarr.viz.shared.reading import MissingData
 
 MOST_SHOWN = 40
@@ -70,7 +69,7 @@ class TransitionCounts:
 def count_transitions(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     sessions: Sequence[str] | None = None,
 ) -> TransitionCounts:
@@ -79,7 +78,7 @@ def count_transitions(
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
     sessions : sequence of str, optional
         Selectors: names, patterns such as ``mouse_*``, ``coordinate=value`` (see
@@ -93,11 +92,10 @@ def count_transitions(
     MissingData
         When no frame has a syllable.
     """
-    version = version or models.require_model(store, model)
-    labels = models.open_labels(store, model, version)
-    names = None if sessions is None else _labelled(store, labels, sessions)
-    created = str(provenance_of(labels.attrs).get("created", ""))
-    found = _counted(str(store), model, version, created, names)
+    opened = OpenModel.of(store, model, version)
+    names = None if sessions is None else _labelled(opened, sessions)
+    created = str(opened.provenance.get("created", ""))
+    found = _counted(str(store), opened.model, opened.version, created, names)
     if not np.nansum(found.frequency) > 0:
         raise MissingData(
             expected="any syllable",
@@ -108,10 +106,10 @@ def count_transitions(
     return found
 
 
-def _labelled(store: StoreLike, labels: xr.Dataset, selectors: Sequence[str]) -> tuple[str, ...]:
+def _labelled(opened: OpenModel, selectors: Sequence[str]) -> tuple[str, ...]:
     """Names of the chosen sessions that have labels."""
-    chosen = select_sessions(store, selectors, "sessions")
-    known = {session.name for session in reading.label_sessions(labels)}
+    chosen = select_sessions(opened.store, selectors, "sessions")
+    known = {session.name for session in opened.sessions}
     names = tuple(session.name for session in chosen if session.name in known)
     if not names:
         raise InputError(
@@ -127,7 +125,7 @@ def _labelled(store: StoreLike, labels: xr.Dataset, selectors: Sequence[str]) ->
 def _counted(
     store: str, model: str, version: str, _created: str, names: tuple[str, ...] | None
 ) -> TransitionCounts:
-    labels = models.open_labels(store, model, version)
+    labels = OpenModel(store, model, version).labels
     sessions = reading.label_sessions(labels, names=names)
     if names is None and {"transition_count", "frequency"} <= set(labels.variables):
         changes, frequency = labels["transition_count"].values, labels["frequency"].values
@@ -182,7 +180,7 @@ def _grown(changes: np.ndarray, frames: np.ndarray, n: int) -> tuple[np.ndarray,
 def neighbours(
     counts: TransitionCounts, syllable: int, n: int = 3
 ) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    """What comes most often before a syllable, and after it.
+    """Find what comes most often before a syllable, and after it.
 
     Returns
     -------

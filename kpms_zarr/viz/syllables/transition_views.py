@@ -11,10 +11,8 @@ import numpy as np
 from bokeh.models import PrintfTickFormatter
 
 from kpms_zarr.store.core.access import StoreLike
-from kpms_zarr.store.model import models
-from kpms_zarr.store.model.syllable_names import read_names
-from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
 from kpms_zarr.viz.shared.style import (
     INK,
     frame,
@@ -42,17 +40,17 @@ _ARROW_AT = 15
 def transition_matrix(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     sessions: Sequence[str] | None = None,
     normalise: str = "row",
 ) -> hv.HeatMap:
-    """Which syllable follows which, for the syllables in use (at most 40), by frequency.
+    """Matrix of which syllable follows which, for those in use (at most 40), by frequency.
 
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
     sessions : sequence of str, optional
         Selectors (see :func:`count_transitions`).
@@ -72,14 +70,15 @@ def transition_matrix(
     MissingData
         When no frame has a syllable.
     """
-    counts = count_transitions(store, model=model, version=version, sessions=sessions)
-    return draw_matrix(counts, normalise, read_names(store, model, version).label)
+    opened = OpenModel.of(store, model, version)
+    counts = count_transitions(store, model=opened, sessions=sessions)
+    return draw_matrix(counts, normalise, opened.names.label)
 
 
 def draw_matrix(
     counts: TransitionCounts, normalise: str = "row", naming: Naming = str
 ) -> hv.HeatMap:
-    """What :func:`transition_matrix` returns, of counts that are there already."""
+    """Draw what :func:`transition_matrix` returns, of counts that are there already."""
     load()
     used = counts.used
     share = counts.share(normalise)
@@ -130,7 +129,7 @@ def state_of(label: Any) -> int:
 
 @dataclass(frozen=True)
 class TransitionGraph:
-    """Where nodes and edges lie.
+    """Places of nodes and edges.
 
     Attributes
     ----------
@@ -216,7 +215,7 @@ def _bent(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
 def transition_graph(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     sessions: Sequence[str] | None = None,
     normalise: str = "overall",
@@ -227,7 +226,7 @@ def transition_graph(
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
     sessions : sequence of str, optional
         Selectors (see :func:`count_transitions`).
@@ -250,9 +249,10 @@ def transition_graph(
     MissingData
         When no frame has a syllable.
     """
-    counts = count_transitions(store, model=model, version=version, sessions=sessions)
+    opened = OpenModel.of(store, model, version)
+    counts = count_transitions(store, model=opened, sessions=sessions)
     graph = lay_out(counts, normalise, max_edges)
-    return draw_graph(counts, graph, normalise, read_names(store, model, version).label)
+    return draw_graph(counts, graph, normalise, opened.names.label)
 
 
 def draw_graph(
@@ -262,7 +262,7 @@ def draw_graph(
     naming: Naming = str,
     chosen: int = -1,
 ) -> hv.Overlay:
-    """What :func:`transition_graph` returns, of a graph that is laid out; ``chosen``: syllable."""
+    """Draw a graph that is laid out; ``chosen``: syllable. See :func:`transition_graph`."""
     load()
     names = np.array([naming(int(state)) for state in graph.state], dtype=object)
     colors = np.array([syllable_color(int(state)) for state in graph.state], dtype=object)
@@ -369,13 +369,13 @@ def _node_names(graph: TransitionGraph, names: np.ndarray) -> hv.Labels:
     )
 
 
-def transitions(store: StoreLike, *, model: str, version: str | None = None) -> hv.HeatMap:
-    """Which syllable follows which, for the syllables in use (at most 40), by frequency.
+def transitions(store: StoreLike, *, model: ModelLike, version: str | None = None) -> hv.HeatMap:
+    """Matrix of which syllable follows which, for those in use (at most 40), by frequency.
 
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
 
     Returns
@@ -392,9 +392,9 @@ def transitions(store: StoreLike, *, model: str, version: str | None = None) -> 
         When the version has no statistics.
     """
     load()
-    labels = models.open_labels(store, model, version)
-    reading.require(labels, ("transition_count", "frequency"), store, "labels")
-    reading.require_bouts(labels, store)
+    opened = OpenModel.of(store, model, version)
+    labels = opened.labels_with("transition_count", "frequency")
+    opened.require_bouts()
     changes, frequency = labels["transition_count"].values, labels["frequency"].values
-    n_sessions = len(reading.label_sessions(labels))
+    n_sessions = len(opened.sessions)
     return draw_matrix(TransitionCounts(changes, np.nan_to_num(frequency), n_sessions))

@@ -6,20 +6,19 @@ import holoviews as hv
 import numpy as np
 
 from kpms_zarr.store.core.access import StoreLike
-from kpms_zarr.store.model import models
-from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.histograms import draw_durations
+from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
 from kpms_zarr.viz.shared.style import frame, hover_tool, load
 
 
-def frequencies(store: StoreLike, *, model: str, version: str | None = None) -> hv.Bars:
+def frequencies(store: StoreLike, *, model: ModelLike, version: str | None = None) -> hv.Bars:
     """Share of the frames of each syllable in use, most frequent first.
 
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
 
     Returns
@@ -35,11 +34,11 @@ def frequencies(store: StoreLike, *, model: str, version: str | None = None) -> 
         When the version has no statistics.
     """
     load()
-    labels = models.open_labels(store, model, version)
+    opened = OpenModel.of(store, model, version)
     names = ("frequency", "n_bouts", "median_duration", "mean_duration")
-    reading.require(labels, names, store, "labels")
-    reading.require_bouts(labels, store)
-    used = reading.used_states(labels)
+    labels = opened.labels_with(*names)
+    opened.require_bouts()
+    used = np.asarray(opened.used)
     columns = [labels[name].values[used] for name in names]
     table = (
         used.astype(str),
@@ -70,13 +69,13 @@ def frequencies(store: StoreLike, *, model: str, version: str | None = None) -> 
     )
 
 
-def durations(store: StoreLike, *, model: str, version: str | None = None) -> hv.Overlay:
+def durations(store: StoreLike, *, model: ModelLike, version: str | None = None) -> hv.Overlay:
     """Durations of the bouts of all syllables, the median marked.
 
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
 
     Returns
@@ -92,7 +91,7 @@ def durations(store: StoreLike, *, model: str, version: str | None = None) -> hv
     MissingData
         When the version has no statistics.
     """
-    labels = models.open_labels(store, model, version)
-    reading.require(labels, ("duration_count", "duration", "frequency"), store, "labels")
-    reading.require_bouts(labels, store)
+    opened = OpenModel.of(store, model, version)
+    labels = opened.labels_with("duration_count", "duration", "frequency")
+    opened.require_bouts()
     return draw_durations(labels)

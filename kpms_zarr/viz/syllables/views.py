@@ -7,13 +7,12 @@ from typing import Any
 
 import holoviews as hv
 import numpy as np
-import xarray as xr
 
 from kpms_zarr.store.core.access import StoreLike
-from kpms_zarr.store.model import models
-from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
+from kpms_zarr.store.model.syllable_names import SyllableNames
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
 from kpms_zarr.viz.shared.style import INK, frame, hover_tool, load, short
 from kpms_zarr.viz.syllables import data
 from kpms_zarr.viz.syllables.data import Trajectory
@@ -27,7 +26,7 @@ _SPREAD = 0.28
 def trajectory(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     syllable: int,
     width: int = 420,
@@ -40,7 +39,7 @@ def trajectory(
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
         Of the labels (default: the current one).
     syllable : int
@@ -62,8 +61,8 @@ def trajectory(
         When the version has no poses.
     """
     load()
-    known = _open(store, model, version, gallery)
-    data.check_syllable(known.labels, store, syllable)
+    opened, known = _open(store, model, version, gallery)
+    opened.check_syllable(syllable)
     found = known.trajectory(syllable)
     views = draw(found, width=width)
     return views[0] if len(views) == 1 else hv.Layout(views).cols(len(views))
@@ -72,7 +71,7 @@ def trajectory(
 def examples(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     syllable: int,
     most: int = 8,
@@ -84,7 +83,7 @@ def examples(
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
         Of the labels (default: the current one).
     syllable : int
@@ -109,8 +108,8 @@ def examples(
         When the version has no poses, or there are no bouts long enough.
     """
     load()
-    known = _open(store, model, version, gallery)
-    data.check_syllable(known.labels, store, syllable)
+    opened, known = _open(store, model, version, gallery)
+    opened.check_syllable(syllable)
     found = known.snapshots(syllable, most)
     if not found:
         raise reading.MissingData(
@@ -131,25 +130,19 @@ def examples(
 def durations(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     syllable: int | Sequence[int],
-    labels: xr.Dataset | None = None,
-    names: SyllableNames | None = None,
 ) -> hv.Overlay:
     """Durations of the bouts of a syllable, or of several on common axes.
 
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
         Of the labels (default: the current one).
     syllable : int or sequence of int
-    labels : Dataset, optional
-        Where they are open already.
-    names : SyllableNames, optional
-        Likewise.
 
     Returns
     -------
@@ -165,15 +158,15 @@ def durations(
         When the version has no statistics.
     """
     load()
-    labels = models.open_labels(store, model, version) if labels is None else labels
-    reading.require(labels, ("duration_count", "duration", "median_duration"), store, "labels")
+    opened = OpenModel.of(store, model, version)
+    labels = opened.labels_with("duration_count", "duration", "median_duration")
     chosen = [syllable] if isinstance(syllable, int | np.integer) else list(syllable)
     for one in chosen:
-        data.check_syllable(labels, store, one)
-    called = read_names(store, model, version) if names is None else names
+        opened.check_syllable(one)
+    called = opened.names
     of_chosen = labels["duration_count"].values[chosen]
     edges, count = reading.duration_bins(
-        of_chosen, labels["duration"].values, most=_MAX_BARS, shown=_SHOWN_SHARE
+        of_chosen, labels["duration"].values, max_bins=_MAX_BARS, shown=_SHOWN_SHARE
     )
     total = of_chosen.sum(1)
     share = 100 * count / np.maximum(total, 1)[:, None]
@@ -210,20 +203,18 @@ def durations(
 def frequency(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     syllable: int,
     coordinate: str = "",
     frames: np.ndarray | None = None,
-    labels: xr.Dataset | None = None,
-    sessions: xr.Dataset | None = None,
 ) -> hv.Overlay:
     """Share of the frames that a syllable has in each session, by group, and the mean of each.
 
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
         Of the labels (default: the current one).
     syllable : int
@@ -231,8 +222,6 @@ def frequency(
         Of the sessions, such as ``"group"``; "" = all are one group.
     frames : ndarray, optional
         Result of :func:`~kpms_zarr.viz.syllables.data.session_frames` where it is known.
-    labels, sessions : Dataset, optional
-        Labels and ``keypoints`` of the store, where they are open already.
 
     Returns
     -------
@@ -245,17 +234,10 @@ def frequency(
         For a model, a syllable or a coordinate that does not exist.
     """
     load()
-    labels = models.open_labels(store, model, version) if labels is None else labels
-    data.check_syllable(labels, store, syllable)
+    opened = OpenModel.of(store, model, version)
+    opened.check_syllable(syllable)
     table = data.frequency_by_group(
-        store,
-        model=model,
-        version=version,
-        syllable=syllable,
-        coordinate=coordinate,
-        frames=frames,
-        labels=labels,
-        sessions=sessions,
+        store, model=opened, syllable=syllable, coordinate=coordinate, frames=frames
     )
     share, group = table["share"].values, table["group"].values.astype(str)
     groups = sorted(set(group))
@@ -290,28 +272,22 @@ def frequency(
 def neighbours(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     syllable: int,
     most: int = 6,
-    labels: xr.Dataset | None = None,
-    names: SyllableNames | None = None,
 ) -> hv.Layout:
     """The syllables that most often come before and after a syllable.
 
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
         Of the labels (default: the current one).
     syllable : int
     most : int
         At most so many of each.
-    labels : Dataset, optional
-        Where they are open already.
-    names : SyllableNames, optional
-        Likewise.
 
     Returns
     -------
@@ -326,11 +302,10 @@ def neighbours(
         When the version has no statistics.
     """
     load()
-    labels = models.open_labels(store, model, version) if labels is None else labels
-    reading.require(labels, ("transition_count",), store, "labels")
-    data.check_syllable(labels, store, syllable)
-    called = read_names(store, model, version) if names is None else names
-    sides = data.neighbours_of(labels, syllable, most=most)
+    opened = OpenModel.of(store, model, version)
+    labels, called = opened.labels_with("transition_count"), opened.names
+    opened.check_syllable(syllable)
+    sides = data.neighbours_of(labels, syllable, max_neighbours=most)
     top = 1.1 * max([1.0, *(float(side.share.max(initial=0)) for side in sides)])
     titles = ("comes before", "comes after")
     views = [
@@ -342,12 +317,11 @@ def neighbours(
 def compare(
     store: StoreLike,
     *,
-    model: str,
+    model: ModelLike,
     version: str | None = None,
     syllables: tuple[int, int],
     width: int = 380,
     gallery: data.Gallery | None = None,
-    names: SyllableNames | None = None,
 ) -> hv.Layout:
     """Two syllables side by side: typical poses on the same axes.
 
@@ -356,7 +330,7 @@ def compare(
     Parameters
     ----------
     store : path or URL
-    model : str
+    model : str or OpenModel
     version : str, optional
         Of the labels (default: the current one).
     syllables : (int, int)
@@ -364,8 +338,6 @@ def compare(
         Of each drawing, in px.
     gallery : Gallery, optional
         Where it is open already.
-    names : SyllableNames, optional
-        Likewise.
 
     Returns
     -------
@@ -380,10 +352,10 @@ def compare(
         When the version has no poses.
     """
     load()
-    known = _open(store, model, version, gallery)
+    opened, known = _open(store, model, version, gallery)
     for one in syllables:
-        data.check_syllable(known.labels, store, one)
-    called = read_names(store, model, version) if names is None else names
+        opened.check_syllable(one)
+    called = opened.names
     found = [known.trajectory(one) for one in syllables]
     half = extent(found)
     columns = [
@@ -427,9 +399,10 @@ def _neighbour_bars(
 
 
 def _open(
-    store: StoreLike, model: str, version: str | None, gallery: data.Gallery | None
-) -> data.Gallery:
-    return data.Gallery(store, model=model, version=version) if gallery is None else gallery
+    store: StoreLike, model: ModelLike, version: str | None, gallery: data.Gallery | None
+) -> tuple[OpenModel, data.Gallery]:
+    opened = OpenModel.of(store, model, version)
+    return opened, data.Gallery(opened) if gallery is None else gallery
 
 
 __all__ = ["compare", "durations", "examples", "frequency", "neighbours", "trajectory"]

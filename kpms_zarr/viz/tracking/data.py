@@ -1,4 +1,4 @@
-"""How well a study is tracked: the numbers behind the views of all sessions."""
+"""Numbers behind the views of how well all sessions are tracked."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class QualityTable:
 
 
 def check_problem(what: str) -> str:
-    """A problem by its name.
+    """Check the name of a problem.
 
     Raises
     ------

@@ -35,7 +35,7 @@ _MAX_KEYPOINT_LABELS = 60
 def draw_map(
     found: QualityTable, *, what: str, chosen: tuple[str, str] | None = None
 ) -> hv.HeatMap | hv.Overlay:
-    """The heat map of a table; with ``chosen`` (session, keypoint) a mark on that cell."""
+    """Draw the heat map of a table; with ``chosen`` (session, keypoint) a mark on that cell."""
     rows, columns = labels(found.sessions), labels(found.keypoints, 18)
     row, column = (grid.ravel() for grid in np.indices((len(rows), len(columns))))
     data = (
@@ -155,7 +155,7 @@ def _map_hover(found: QualityTable, words: str) -> HoverTool:
 def draw_confidences(
     found: Sequence[Confidences], *, threshold: float, with_all: bool
 ) -> hv.Layout:
-    """Histograms, three in a row, with common axes; the one of shares is logarithmic."""
+    """Draw histograms, three in a row, with common axes; the one of shares is logarithmic."""
     panels = [_histogram(one, threshold, with_all) for one in found]
     return hv.Layout(panels).cols(3)
 
@@ -203,7 +203,7 @@ def _histogram(one: Confidences, threshold: float, with_all: bool) -> hv.Overlay
 
 
 def draw_traces(found: Traces) -> hv.Layout:
-    """Panels of the traces, one below the other, on one time axis."""
+    """Draw the traces, one panel below the other, on one time axis."""
     above = [None, *found.traces]
     panels = [
         _panel(

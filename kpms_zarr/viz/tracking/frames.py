@@ -205,7 +205,7 @@ def _marks(
 
 
 @dataclass(frozen=True)
-class Stretch:
+class WorstStretch:
     """The worst 10 s of a keypoint in a session.
 
     Attributes
@@ -223,8 +223,8 @@ class Stretch:
 
 def worst_stretch(
     data: xr.Dataset, quality: xr.Dataset, session: Session, *, keypoint: str, what: str
-) -> Stretch | None:
-    """Where a keypoint is worst: as stored, or searched for in at most eight blocks.
+) -> WorstStretch | None:
+    """Find where a keypoint is worst: as stored, or searched for in at most eight blocks.
 
     Stored because a search on every click would read hours of frames to be sure; a count by an
     earlier release did not store it.
@@ -240,7 +240,7 @@ def worst_stretch(
 
     Returns
     -------
-    Stretch or None
+    WorstStretch or None
         None where no frame has the problem.
 
     Raises
@@ -262,7 +262,7 @@ def worst_stretch(
         return None
     start = frame / session.fps
     end = session.n_frames / session.fps
-    return Stretch(start, min(end, start + STRETCH_SECONDS), is_sample)
+    return WorstStretch(start, min(end, start + STRETCH_SECONDS), is_sample)
 
 
 def _worst(

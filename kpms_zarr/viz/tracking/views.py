@@ -25,7 +25,7 @@ def quality_map(
     first: int = 0,
     max_sessions: int = 40,
 ) -> hv.HeatMap:
-    """How much of each keypoint of each session is badly tracked.
+    """Heat map of how much of each keypoint of each session is badly tracked.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def confidence_histograms(
     keypoint: str | None = None,
     max_keypoints: int = 12,
 ) -> hv.Layout:
-    """How confident the tracker was.
+    """Histograms of how confident the tracker was of each keypoint.
 
     Parameters
     ----------

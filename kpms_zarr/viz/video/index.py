@@ -1,4 +1,4 @@
-"""When the frames of a video are shown, and which of them can be decoded without others."""
+"""Times of the frames of a video, and which of them can be decoded without others."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Even:
 
 
 @dataclass(frozen=True)
-class Table:
+class FrameTimes:
     """Presentation time of every frame.
 
     Attributes
@@ -91,7 +91,7 @@ def _keys_before(keys: tuple[int, ...], number: int) -> Iterator[int]:
 
 
 def timing(container: Any, stream: Any, first: Any) -> Even | None:
-    """What the index of the file says; None where that is not enough."""
+    """Times as the index of the file gives them; None where that is not enough."""
     entries = getattr(stream, "index_entries", None)
     if entries is None or first.pts is None or not 1 < stream.frames == len(entries):
         return None
@@ -110,7 +110,7 @@ def timing(container: Any, stream: Any, first: Any) -> Even | None:
     return Even(int(first.pts), int(step[0]), len(time), keys)
 
 
-def timing_of_all(container: Any, stream: Any) -> tuple[Table, bool]:
+def timing_of_all(container: Any, stream: Any) -> tuple[FrameTimes, bool]:
     """Times of all packets of the file, which are read and not decoded; whether some have none."""
     found = [
         (packet.pts, packet.is_keyframe)
@@ -122,4 +122,4 @@ def timing_of_all(container: Any, stream: Any) -> tuple[Table, bool]:
     order = np.argsort(times, kind="stable")
     is_key = np.array([key for _, key in found], dtype=bool)[order]
     keys = tuple(int(number) for number in np.flatnonzero(is_key))
-    return Table(times[order], keys or (0,)), lacks or len(np.unique(times)) < len(times)
+    return FrameTimes(times[order], keys or (0,)), lacks or len(np.unique(times)) < len(times)

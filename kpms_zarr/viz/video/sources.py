@@ -1,4 +1,4 @@
-"""Which file is the video of a session, and whether it can be used."""
+"""Videos of sessions: which file, and whether it can be used."""
 
 from __future__ import annotations
 

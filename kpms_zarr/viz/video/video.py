@@ -16,7 +16,7 @@ import xarray as xr
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz.shared.extra import require
-from kpms_zarr.viz.video.index import Even, Table, Uneven, timing, timing_of_all
+from kpms_zarr.viz.video.index import Even, FrameTimes, Uneven, timing, timing_of_all
 
 _MAX_OPEN = 4
 _LOOK = 6
@@ -297,9 +297,9 @@ class VideoReader:
 
     # -------------------------------------------------------------- opening
 
-    def _timing_by(self, first: Any) -> Even | Table:
+    def _timing_by(self, first: Any) -> Even | FrameTimes:
         """When the frames are shown, by the index of the file or by all its packets."""
-        found: Even | Table | None = timing(self._container, self._stream, first)
+        found: Even | FrameTimes | None = timing(self._container, self._stream, first)
         if found is None:
             self._reopen()
             found, self._counts = timing_of_all(self._container, self._stream)
@@ -326,7 +326,7 @@ class VideoReader:
         self._stream.thread_type = "AUTO"
 
     def _reopen(self) -> None:
-        """Back to the first frame, by the only way that works for every file."""
+        """Go back to the first frame, by the only way that works for every file."""
         self.close()
         self._open()
         self._start(0)
@@ -433,7 +433,7 @@ def find_video(name: str, folders: Iterable[str | os.PathLike[str]] = ()) -> str
 
 
 def _words(error: BaseException) -> str:
-    """What a library says, without its numbers and paths."""
+    """Message of a library without its numbers and paths."""
     text = getattr(error, "strerror", None) or str(error)
     known = {
         "Invalid data found when processing input": "no video, or a damaged one",

@@ -8,18 +8,16 @@ from typing import Any
 import holoviews as hv
 import numpy as np
 import panel as pn
-import xarray as xr
+import param
 
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.core.schema import KEYPOINTS
-from kpms_zarr.store.model.levels import open_levels
 from kpms_zarr.store.model.syllable_names import SyllableNames
 from kpms_zarr.viz.ethograms.binning import Binned
 from kpms_zarr.viz.ethograms.raster import Raster, strip
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
-from kpms_zarr.viz.explore.study import Study
 
 TITLE = "Ethogram"
 
@@ -31,54 +29,47 @@ _OWN = {var.name for var in KEYPOINTS} - {"individual", "recording"}
 
 
 def page(state: State) -> pn.viewable.Viewable:
-    """The page, for one browser window."""
-    return _Page(state).view
+    """Build the page for one browser window."""
+    return _EthogramPage(state).view
 
 
-class _Page:
-    """The raster is made anew for other labels or another order only: what was zoomed in stays."""
+class _EthogramPage(param.Parameterized):
+    """Page whose raster is made anew for other labels or another order only: a zoom stays."""
+
+    raster = param.Parameter(None, doc="What is shown of all sessions; None without a model")
 
     def __init__(self, state: State) -> None:
+        super().__init__()
         self.state = state
-        self.raster: Raster | None = None
         self._made: tuple[Any, ...] = ()
         self._names: SyllableNames | None = None
         self._order = pn.widgets.Select(name="Order of the sessions", width=220)
         self._pale = pn.widgets.Checkbox(name="Pale where uncertain", value=True)
         self._alone = pn.widgets.Checkbox(name="Colour only the chosen syllable", value=True)
-        self._place = pn.Column(sizing_mode="stretch_width")
-        self.view = pn.Column(self._place, sizing_mode="stretch_width")
-        make = parts.guarded(self._make)
+        choices = ["session", "start", "stop", "syllable", self._pale, self._alone]
+        choices.append(self.param.raster)
+        parts.redraw(state, choices, self._restyle)
+        self._chosen = parts.follow(state, choices, self._strip, later=True)
+        self.view = parts.follow(state, ["model", "news", self._order], self._make)
 
-        def draw(*_: Any) -> None:
-            shown = make()
-            if shown is not None:
-                self._place[:] = [shown]
-
-        state.param.watch(draw, ["model", "news"])
-        self._order.param.watch(draw, "value")
-        state.param.watch(self._restyle, ["session", "start", "stop", "syllable"])
-        for widget in (self._pale, self._alone):
-            widget.param.watch(self._restyle, "value")
-        draw()
-
-    def _make(self) -> pn.viewable.Viewable | None:
-        """The page, or None when what is there is still right."""
+    def _make(self) -> pn.viewable.Viewable:
+        """Draw the page, unless what is there is still right."""
         state = self.state
         if not state.has_model:
             self.raster, self._made = None, ()
             return parts.no_model(state)
         self._order.options = orders(state)
         study, model, order = state.study, state.model, str(self._order.value or "")
-        self._names = study.names(model)
+        opened = study.opened(model)
+        self._names = opened.names
         wanted = (model, study.version(model), order, self._names)
         if wanted == self._made:
-            return None
+            return parts.SAME
         self._made = wanted
         sessions, rows = in_order(state, order)
-        binned = Binned(study.labels(model), levels(study, model), model=model, sessions=sessions)
-        self.raster = Raster(binned, self._names, rows=rows, on_tap=self._tapped)
-        self._restyle()
+        self.raster = Raster(
+            Binned.of(opened, sessions), self._names, rows=rows, on_tap=self._tapped
+        )
         controls = pn.Row(self._order, pn.Column(self._pale, self._alone))
         return pn.Column(
             controls,
@@ -103,20 +94,12 @@ class _Page:
         buttons = [
             pn.widgets.Button(name=name, width=90, on_click=act) for name, act in acts.items()
         ]
-        watched = ("session", "start", "stop", "syllable")
-        changes = [self.state.param[name] for name in watched]
-        changes += [self._pale.param.value, self._alone.param.value]
-        make = parts.guarded(self._strip)
-        shown = pn.param.ParamFunction(
-            pn.bind(lambda *_: make(), *changes),
-            sizing_mode="stretch_width",
-            defer_load=True,  # not before the raster is seen
-        )
-        return shown, pn.Row(*buttons)
+        return self._chosen, pn.Row(*buttons)
 
-    def _strip(self) -> pn.viewable.Viewable:
+    def _strip(self) -> pn.viewable.Viewable | None:
         state = self.state
-        assert self.raster is not None
+        if self.raster is None:
+            return None
         known = {session.name for session in self.raster.binned.sessions}
         if state.session not in known:
             return parts.empty(
@@ -159,9 +142,9 @@ class _Page:
     def _highlight(self) -> int:
         return self.state.syllable if self._alone.value else -1
 
-    def _restyle(self, *_: Any) -> None:
+    def _restyle(self) -> None:
         if self.raster is not None:
-            self.raster.look.param.update(
+            self.raster.style.param.update(
                 highlight=self._highlight,
                 by_certainty=self._pale.value,
                 marked=(self.state.session, *self.state.span),
@@ -203,16 +186,6 @@ def _pane(plot: Any) -> pn.viewable.Viewable:
     return pn.pane.HoloViews(plot, sizing_mode="stretch_width", linked_axes=False)
 
 
-def levels(study: Study, model: str) -> xr.Dataset | None:
-    """Levels of detail of the labels of a model, opened once there are any."""
-    version = study.version(model)
-    kept: list[xr.Dataset] = study.remember(("levels", model, version), list)
-    if not kept:
-        found = open_levels(study.store, model, version)
-        kept += [] if found is None else [found]
-    return kept[0] if kept else None
-
-
 def orders(state: State) -> dict[str, str]:
     """Orders that sessions can be shown in: what a person reads, and the coordinate."""
     found = {"as in the store": _AS_STORED, "name": _BY_NAME}
@@ -225,7 +198,7 @@ def orders(state: State) -> dict[str, str]:
 
 def in_order(state: State, order: str) -> tuple[list[str], list[str]]:
     """Names of the labelled sessions in an order, and what stands beside their rows."""
-    labels = state.study.labels(state.model)
+    labels = state.study.opened(state.model).labels
     is_real = labels["n_frames"].values > 0
     names = [str(name) for name in labels["session"].values[is_real]]
     if order == _AS_STORED:

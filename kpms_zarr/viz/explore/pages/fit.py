@@ -26,12 +26,12 @@ _RUNNING, _PUBLISHED = "in progress", "published"
 
 
 def page(state: State) -> pn.viewable.Viewable:
-    """The page, for one browser window."""
-    return _Page(state).view
+    """Build the page for one browser window."""
+    return _FitPage(state).view
 
 
-class _Page:
-    """Keeps what is chosen on the page while the views are drawn again at every commit."""
+class _FitPage:
+    """Page that keeps what is chosen while its views are drawn again at every commit."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -46,13 +46,11 @@ class _Page:
             for name in ("status", "traces", "stability", "durations")
         }
         self.view = pn.Column(*self._places.values(), sizing_mode="stretch_width")
-        state.param.watch(self._update, ["page", "model", "news"])
-        self.which.param.watch(self._update, "value")
+        parts.redraw(state, ["model", "news", self.which], self._update, page="fit")
         self.window.param.watch(lambda _: self._draw_stability(), "value")
-        self._update()
 
-    def _update(self, *_: Any) -> None:
-        """Draw again what has changed, if anybody looks at it."""
+    def _update(self) -> None:
+        """Draw again what has changed."""
         state, study = self.state, self.state.study
         key = (
             state.model,
@@ -61,7 +59,7 @@ class _Page:
             state.model in study.running,
             self.which.value,
         )
-        if key == self._drawn or (state.page != "fit" and self._drawn is not None):
+        if key == self._drawn:
             return
         self._drawn = key
         self._course = None
@@ -87,12 +85,11 @@ class _Page:
             self._course = fit_views.course_in_progress(progress)
             words = self._progress_words(self._course)
         elif state.has_model:
-            version = state.study.version(model)
-            data, labels = state.study.parameters(model), state.study.labels(model)
-            self._course = fit_views.published_course(data, labels, model, version)
+            course = fit_views.published_course(state.study.opened(model))
+            self._course = course
             words = _status_html(
                 f"{model}: finished",
-                f"{self._course.n_sweeps} sweeps; labels {version} of {_when(self._course)}.",
+                f"{course.n_sweeps} sweeps; labels {course.version} of {_when(course)}.",
             )
         else:
             return parts.no_model(state)
@@ -157,7 +154,7 @@ class _Page:
         )  # fmt: skip
 
     def _chooser(self, found: fit_views.Stability) -> pn.viewable.Viewable:
-        """The same as dragging, by keyboard."""
+        """Build what does the same as dragging, by keyboard."""
         begin, end = found.seconds
         ends = [
             pn.widgets.FloatInput(
@@ -209,7 +206,7 @@ def _when(course: Course) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """``"4 min"``."""
+    """Format a duration: ``"4 min"``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

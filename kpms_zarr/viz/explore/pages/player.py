@@ -44,7 +44,7 @@ _PICTURES_AT_ONCE = 24
 
 
 def page(state: State) -> pn.viewable.Viewable:
-    """The page, for one browser window."""
+    """Build the page for one browser window."""
     shown: list[_Session] = []
 
     def leave(*_: Any) -> None:
@@ -71,15 +71,15 @@ def page(state: State) -> pn.viewable.Viewable:
     )
 
     def build_both() -> pn.viewable.Viewable:
-        """The arena follows the player, whatever changed first: it shows the same session."""
+        """Build the player, then draw the arena: both show the same session."""
         try:
             return build()
         finally:
             below.draw()
 
-    player = parts.follow(state, ["model", "session"], build_both, news=False)
-    said = note_on(state.study.settings)
-    about = [parts.text(said)] if said else []
+    player = parts.follow(state, ["model", "session"], build_both)
+    note = note_on(state.study.settings)
+    about = [parts.text(note)] if note else []
     return pn.Column(player, *about, below.view, sizing_mode="stretch_width")
 
 
@@ -119,7 +119,7 @@ class _Session:
         self._listen()
 
     def close(self) -> None:
-        """Hear of nothing any more, and close the video."""
+        """Stop listening, and close the video."""
         for watcher in self._watchers:
             self._state.param.unwatch(watcher)
         if self._pictures is not None:
@@ -211,7 +211,7 @@ class _Session:
         widgets["detail"].on_change("value", self._keypoint_chosen)
 
     def _guarded(self, do: Callable[..., None]) -> Callable[..., None]:
-        """Errors are said in the player."""
+        """Wrap a callback so that the player shows its errors."""
 
         def run(*args: Any) -> None:
             # What Panel has not sent yet, perhaps this very player, goes before what is done here.
@@ -238,7 +238,7 @@ class _Session:
             self._show(self._read(start, stop))
 
     def _named(self, *_: Any) -> None:
-        """Something is new in the store, perhaps names, or labels of a new version."""
+        """Take new names, or labels of a new version."""
         if self._version != self._state.study.version(self._state.model):
             self._state.param.trigger("model")
             return
@@ -362,15 +362,9 @@ class _Pictures:
 
 
 def _open(state: State) -> OpenSession:
-    study, has_model = state.study, state.has_model
-    model = state.model if has_model else None
-    return open_session(
-        study.store,
-        model=model,
-        session=state.session,
-        data=study.keypoints(),
-        labels=study.labels(state.model) if has_model else None,
-    )
+    study = state.study
+    model = study.opened(state.model) if state.has_model else None
+    return open_session(study.store, model=model, session=state.session, data=study.keypoints())
 
 
 def _reader(opened: OpenSession) -> tuple[VideoReader | None, str]:
@@ -385,7 +379,7 @@ def _reader(opened: OpenSession) -> tuple[VideoReader | None, str]:
 
 
 def _model_note(state: State, opened: OpenSession) -> list[pn.viewable.Viewable]:
-    """What is missing, and how to have it."""
+    """Explain what is missing, and how to have it."""
     if not state.has_model:
         return [parts.no_model(state)]
     if opened.labels is None:

@@ -1,4 +1,4 @@
-"""Pose space."""
+"""Pose space: principal components, and where the groups of a study are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.pose import views
 from kpms_zarr.viz.pose.data import MAX_BLOCKS, groups, sample_scores
 from kpms_zarr.viz.pose.rotating import IN_A_ROW, draw_rotating
-from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.grouping import ALL, group_coordinates
 from kpms_zarr.viz.shared.guessing import note_on
 
@@ -39,13 +38,13 @@ _HOW_TO_READ_SCORES = (
 
 
 def page(state: State) -> pn.viewable.Viewable:
-    """The page, for one browser window."""
+    """Build the page for one browser window."""
     by = pn.widgets.Select(name="Groups by", width=180)
     across = pn.widgets.Select(name="Latent dimension across", width=180)
     upwards = pn.widgets.Select(name="Latent dimension upwards", width=180)
     choices = pn.Row(by, across, upwards)
 
-    def fill(*_: Any) -> None:
+    def fill() -> None:
         choices.visible = state.has_model
         if not state.has_model:
             return
@@ -53,7 +52,7 @@ def page(state: State) -> pn.viewable.Viewable:
         of = {**{name: name for name in names}, ALL: ""}
         usual = "group" if "group" in names else ""
         by.param.update(options=of, value=by.value if by.value in of.values() else usual)
-        n_latent = state.study.labels(state.model).sizes.get("latent_dim", 0)
+        n_latent = state.study.opened(state.model).labels.sizes.get("latent_dim", 0)
         for widget, first in ((across, 0), (upwards, min(1, max(0, n_latent - 1)))):
             old = widget.value
             widget.param.update(
@@ -61,15 +60,15 @@ def page(state: State) -> pn.viewable.Viewable:
                 value=old if old in range(n_latent) else first if n_latent else None,
             )
 
-    fill()
-    state.param.watch(fill, ["model", "news"])
-    watched = ["model", by.param.value, across.param.value, upwards.param.value]
+    parts.redraw(state, ["model", "news"], fill)
     return pn.Column(
-        parts.follow(state, [], lambda: _components(state)),
+        parts.follow(state, ["news"], lambda: _components(state)),
         parts.heading("Scores by group"),
         choices,
         parts.follow(
-            state, watched, lambda: _scores(state, by.value, (across.value, upwards.value))
+            state,
+            ["model", "news", by, across, upwards],
+            lambda: _scores(state, by.value, (across.value, upwards.value)),
         ),
         sizing_mode="stretch_width",
     )
@@ -104,16 +103,16 @@ def _components(state: State) -> Any:
 def _scores(state: State, by: str | None, dims: tuple[int | None, int | None]) -> Any:
     if not state.has_model:
         return parts.no_model(state)
-    labels = state.study.labels(state.model)
-    reading.require(labels, ("latent",), state.study.store, "labels")
+    opened = state.study.opened(state.model)
+    labels = opened.labels_with("latent")
     across, upwards = dims
     if across is None or upwards is None:
         return None
-    of_group = groups(reading.label_sessions(labels), state.study.keypoints(), by)
+    of_group = groups(opened.sessions, state.study.keypoints(), by)
     found = sample_scores(labels, of_group, by=by or "", dims=(across, upwards))
-    said = _HOW_TO_READ_SCORES.format(model=state.model, n_blocks=MAX_BLOCKS)
+    words = _HOW_TO_READ_SCORES.format(model=state.model, n_blocks=MAX_BLOCKS)
     if found.left_out:
-        said += f" {len(found.left_out)} smaller groups are left out."
+        words += f" {len(found.left_out)} smaller groups are left out."
     # Rows, not a Layout: that is not drawn inside of tabs before the window is resized.
     panes: list[Any] = [
         pn.pane.HoloViews(panel, sizing_mode="stretch_width", linked_axes=False)
@@ -124,4 +123,4 @@ def _scores(state: State, by: str | None, dims: tuple[int | None, int | None]) -
         pn.Row(*panes[i : i + _IN_A_ROW], sizing_mode="stretch_width")
         for i in range(0, len(panes), _IN_A_ROW)
     ]
-    return pn.Column(parts.text(said), *rows, sizing_mode="stretch_width")
+    return pn.Column(parts.text(words), *rows, sizing_mode="stretch_width")

@@ -1,4 +1,4 @@
-"""Quality."""
+"""Quality of the tracking: all sessions by keypoint, and one of them over time."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _HOW_TO_READ_HISTOGRAM = (
 
 
 def page(state: State) -> pn.viewable.Viewable:
-    """The page, for one browser window."""
+    """Build the page for one browser window."""
     what = pn.widgets.Select(
         name="Heat map of",
         options={words: problem for problem, words in drawing.WORDS.items()},
@@ -61,17 +61,19 @@ def page(state: State) -> pn.viewable.Viewable:
 
     heat = parts.follow(
         state,
-        ["session", "keypoint", what.param.value, first.param.value_throttled],
+        ["news", "session", "keypoint", what, first.param.value_throttled],
         lambda: _map(state, what.value, first),
     )
     return pn.Column(
-        parts.follow(state, [], explanation),
+        parts.follow(state, ["news"], explanation),
         choices,
         heat,
-        parts.follow(state, ["session", "keypoint"], lambda: _heading(state)),
+        parts.follow(state, ["news", "session", "keypoint"], lambda: _heading(state)),
         buttons,
-        parts.follow(state, ["session", "keypoint", "start", "stop"], lambda: _traces(state)),
-        parts.follow(state, ["session", "keypoint"], lambda: _histograms(state)),
+        parts.follow(
+            state, ["news", "session", "keypoint", "start", "stop"], lambda: _traces(state)
+        ),
+        parts.follow(state, ["news", "session", "keypoint"], lambda: _histograms(state)),
         sizing_mode="stretch_width",
     )
 
@@ -124,16 +126,16 @@ def _map(state: State, what: str, first: pn.widgets.IntSlider) -> Any:
     heat = next(iter(drawn)) if isinstance(drawn, hv.Overlay) else drawn
     tap = hv.streams.Tap(source=heat)
     tap.add_subscriber(_on_tap(state, found, what))
-    said = parts.text(_in_words(found, what))
+    words = parts.text(_in_words(found, what))
     return pn.Column(
-        said,
+        words,
         pn.pane.HoloViews(drawn, sizing_mode="stretch_width", linked_axes=False),
         sizing_mode="stretch_width",
     )
 
 
 def _in_words(found: QualityTable, what: str) -> str:
-    """What the map says of the whole study, for those who do not see it as well."""
+    """Describe the map of the whole study in words, for those who do not see it."""
     last = found.first + len(found.sessions)
     shown = f"Sessions {found.first + 1:,} to {last:,} of {found.n_sessions:,}, the worst first. "
     if np.isnan(found.overall).all():
@@ -180,10 +182,10 @@ def _heading(state: State) -> Any:
 
 
 def _buttons(state: State, what: Callable[[], str]) -> pn.viewable.Viewable:
-    """What the mouse does on the plots, for the keyboard."""
+    """Build the buttons that do by keyboard what the mouse does on the plots."""
     keypoint = pn.widgets.Select(name="Keypoint", width=180)
 
-    def fill(*_: Any) -> None:
+    def fill() -> None:
         names = list(state.study.settings.keypoints)
         keypoint.param.update(options={"the worst": "", **{n: n for n in names}})
         keypoint.value = state.keypoint
@@ -202,8 +204,7 @@ def _buttons(state: State, what: Callable[[], str]) -> pn.viewable.Viewable:
         start, stop = _span(state)
         state.param.update(start=start, stop=stop, page="player")
 
-    fill()
-    state.param.watch(fill, ["news", "keypoint"])
+    parts.redraw(state, ["news", "keypoint"], fill)
     keypoint.param.watch(lambda event: state.param.update(keypoint=event.new), "value")
     acts = {
         "Worst 10 s": worst,
@@ -270,8 +271,8 @@ def _traces(state: State) -> Any:
     hv.streams.RangeX(source=curve).add_subscriber(
         _on_zoom(state, (found.start / session.fps, found.stop / session.fps))
     )
-    said = parts.text(f"{_HOW_TO_READ_TRACES} {drawing.what_was_read(found)}")
-    return pn.Column(said, *_panes(panels, on_one_axis=True), sizing_mode="stretch_width")
+    words = parts.text(f"{_HOW_TO_READ_TRACES} {drawing.what_was_read(found)}")
+    return pn.Column(words, *_panes(panels, on_one_axis=True), sizing_mode="stretch_width")
 
 
 def _panes(panels: Sequence[hv.Overlay], *, on_one_axis: bool) -> list[pn.viewable.Viewable]:
@@ -293,7 +294,7 @@ def _hooks(panel: hv.Overlay) -> list[Any]:
 
 
 def _on_zoom(state: State, shown: tuple[float, float]) -> Callable[..., None]:
-    """Zooming in reads again, so that every frame of a short time is there.
+    """Make a callback that reads again where one zooms in, so that every frame is there.
 
     ``shown`` is the axis as it was drawn: HoloViews tells of it, too.
     """

@@ -33,12 +33,12 @@ _ORDERS = {
 
 
 def page(state: State) -> pn.viewable.Viewable:
-    """The page, for one browser window."""
-    return _Page(state).view
+    """Build the page for one browser window."""
+    return _SyllablesPage(state).view
 
 
-class _Page:
-    """Cards and detail are made when they are looked at, and anew for other labels only."""
+class _SyllablesPage:
+    """Page whose cards and detail are made when they are looked at, and anew for other labels."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -62,30 +62,20 @@ class _Page:
             self._below,
             sizing_mode="stretch_width",
         )
-        self.view = pn.Column(sizing_mode="stretch_width")
-        self._update()
         self._listen()
+        self.view = parts.follow(
+            state, ["model", "news", "syllable"], self._follow, page="syllables"
+        )
 
     def _listen(self) -> None:
-        state = self.state
-        state.param.watch(self._if_seen, ["model", "news", "syllable", "page"])
         self._cards.param.watch(self._clicked, "clicks")
         for widget in (self._order, self._find):
             widget.param.watch(lambda _: self._turn(to=0), "value")
         self._before.on_click(lambda _: self._turn(by=-_PER_PAGE))
         self._after.on_click(lambda _: self._turn(by=_PER_PAGE))
 
-    def _if_seen(self, *_: Any) -> None:
-        if self.state.page == "syllables":
-            self._update()
-
-    def _update(self) -> None:
-        shown = parts.guarded(self._follow)()
-        if shown is not None:
-            self.view[:] = [shown]
-
-    def _follow(self) -> pn.viewable.Viewable | None:
-        """What the page shows now; None when that is there already."""
+    def _follow(self) -> pn.viewable.Viewable:
+        """Draw what has changed."""
         state, study = self.state, self.state.study
         if not state.has_model:
             self._made = None
@@ -93,9 +83,11 @@ class _Page:
         now = (state.model, study.version(state.model))
         is_other = now != self._made
         if is_other:
-            self._gallery = study.remember(("gallery", *now), lambda: _gallery(state))
+            self._gallery = study.remember(
+                ("gallery", *now), lambda: Gallery(study.opened(state.model))
+            )
             self._made, self._detail, self._first, self._names = now, None, 0, None
-        names = study.names(state.model)
+        names = study.opened(state.model).names
         is_renamed = names != self._names
         self._names = names
         is_chosen = self._detail is None or self._detail.syllable != state.syllable
@@ -108,7 +100,7 @@ class _Page:
             self._open()
         elif is_renamed and self._detail is not None:
             self._detail.rename()
-        return self._whole if is_other or not len(self.view) else None
+        return self._whole if is_other else parts.SAME
 
     def _open(self) -> None:
         """Show the detail of the chosen syllable."""
@@ -187,22 +179,6 @@ class _Page:
             "hint": f"Syllable {self._names.label(one)}: {', '.join(facts)}",
             "picture": drawing,
         }
-
-
-def _gallery(state: State) -> Gallery:
-    study = state.study
-    try:
-        parameters = study.parameters(state.model)
-    except (KeyError, FileNotFoundError):  # says so itself where poses are wanted
-        parameters = None
-    return Gallery(
-        study.store,
-        model=state.model,
-        version=study.version(state.model),
-        labels=study.labels(state.model),
-        parameters=parameters,
-        settings=study.settings,
-    )
 
 
 def _pictures(gallery: Gallery, shown: list[int]) -> tuple[dict[int, str], str]:

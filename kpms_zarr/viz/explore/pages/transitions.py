@@ -30,7 +30,7 @@ _HELP = (
 
 
 def page(state: State) -> pn.viewable.Viewable:
-    """The page, for one browser window."""
+    """Build the page for one browser window."""
     # Columns beside each other, one for each set of sessions.
     return pn.FlexBox(_Column(state).view, sizing_mode="stretch_width", gap="24px")
 
@@ -56,20 +56,16 @@ class _Column:
         self._counts: TransitionCounts | None = None
         self._counted: Any = None
         self._place = pn.Column(sizing_mode="stretch_width")
-        choices = pn.FlexBox(self.sessions, self.share, self.edges, sizing_mode="stretch_width")
+        controls = pn.FlexBox(self.sessions, self.share, self.edges, sizing_mode="stretch_width")
         self.view = pn.Column(
-            choices, self._place, sizing_mode="stretch_width", styles={"flex": "1 1 480px"}
+            controls, self._place, sizing_mode="stretch_width", styles={"flex": "1 1 480px"}
         )
-        state.param.watch(self._update, ["page", "model", "news", "syllable"])
-        for widget in (self.sessions, self.share, self.edges):
-            widget.param.watch(self._update, "value")
-        self._update()
+        choices = ["model", "news", "syllable", self.sessions, self.share, self.edges]
+        parts.redraw(state, choices, self._update, page="transitions")
 
-    def _update(self, *_: Any) -> None:
-        """Count again if other sessions are chosen, and draw; only if anybody looks at it."""
+    def _update(self) -> None:
+        """Count again if other sessions are chosen, and draw."""
         state = self.state
-        if state.page != "transitions" and len(self._place):
-            return
         if not state.has_model:
             self._counts, self._counted = None, None
             self._place[:] = [parts.no_model(state)]
@@ -80,9 +76,8 @@ class _Column:
             return
         self._counted, self._counts = key, None
         selectors = parse_selectors(self.sessions.value or "") or None
-        count = partial(
-            count_transitions, state.study.store, model=key[0], version=key[1], sessions=selectors
-        )
+        opened = state.study.opened(state.model)
+        count = partial(count_transitions, state.study.store, model=opened, sessions=selectors)
         if selectors is not None:
             self._place[:] = [parts.text("Counting the changes in these sessions ...")]
         _beside(parts.guarded(count), partial(self._take, key), is_short=selectors is None)
@@ -103,7 +98,7 @@ class _Column:
 
     def _views(self, counts: TransitionCounts) -> pn.viewable.Viewable:
         state = self.state
-        naming = state.study.names(state.model).label
+        naming = state.study.opened(state.model).names.label
         matrix = transition_views.draw_matrix(counts, self.share.value, naming)
         tapped = hv.streams.Tap(source=matrix)
         tapped.add_subscriber(lambda x, y: self._choose(transition_views.state_of(y)))
@@ -136,7 +131,7 @@ class _Column:
             self.state.syllable = syllable
 
     def _in_words(self, counts: TransitionCounts, naming: Callable[[int], str]) -> str:
-        """What the chosen syllable comes after, and what follows it."""
+        """Describe what the chosen syllable comes after, and what follows it."""
         syllable = self.state.syllable
         before, after = neighbours(counts, syllable)
         if syllable < 0:
