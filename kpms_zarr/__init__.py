@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from kpms_zarr.store.core.provenance import package_version
 
 if TYPE_CHECKING:
-    from kpms_zarr.compute.config import FitConfig
+    from kpms_zarr.compute.config import Budget, FitConfig
     from kpms_zarr.compute.pose.pca import pca
     from kpms_zarr.compute.runs.apply import apply
-    from kpms_zarr.compute.runs.budget import Budget
     from kpms_zarr.compute.runs.fit import fit
     from kpms_zarr.compute.runs.plan import plan
     from kpms_zarr.compute.runs.summaries import summary
@@ -48,7 +47,7 @@ _HOME = {
     "pca": "kpms_zarr.compute.pose.pca",
     "fit": "kpms_zarr.compute.runs.fit",
     "FitConfig": "kpms_zarr.compute.config",
-    "Budget": "kpms_zarr.compute.runs.budget",
+    "Budget": "kpms_zarr.compute.config",
     "plan": "kpms_zarr.compute.runs.plan",
     "apply": "kpms_zarr.compute.runs.apply",
     "summary": "kpms_zarr.compute.runs.summaries",

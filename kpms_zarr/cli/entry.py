@@ -19,15 +19,14 @@ from kpms_zarr.cli import views as cli_explore
 from kpms_zarr.cli.options import (
     Parser,
     add_command,
-    duration,
     heading_option,
     model_option,
-    names,
     number_or_share,
     outlier_option,
     sessions_option,
     store_option,
 )
+from kpms_zarr.cli.settings import add_settings, given_settings
 from kpms_zarr.compute.errors import OutOfMemoryError, SamplingError
 from kpms_zarr.store.core.access import set_storage_options
 from kpms_zarr.store.core.commands import command, for_shell
@@ -243,112 +242,17 @@ def _fit(commands: Any) -> None:
     )
     _watching(command)
     _resources(command)
-    _optional(command)
 
 
 def _settings(command: argparse.ArgumentParser) -> None:
     """Settings of a fit."""
-    default = kpms_zarr.FitConfig()
-    sessions_option(command, "sessions to fit, all by default")
-    command.add_argument(
-        "--stage",
-        default=default.stage,
-        choices=("ar", "full", "both"),
-        help="ar: syllables from principal components; full: keypoint model, which also infers "
-        "pose, heading, centroid and noise; both: the first as the start of the second",
-    )
-    before = command.add_mutually_exclusive_group()
-    before.add_argument(
-        "--from-model", metavar="NAME", help="with --stage full: go on from this model"
-    )
+    before, how = (command.add_mutually_exclusive_group() for _ in range(2))
+    places = {"from_model": before, "kappa": how, "target_duration": how}
+    add_settings(command, kpms_zarr.FitConfig, places)
     before.add_argument(
         "--continue-from",
         metavar="NAME",
         help="give this model more sweeps or sessions, under the new name",
-    )
-    command.add_argument(
-        "--sweeps", type=int, help="Gibbs iterations of the last stage (none = 50 for ar, 200 else)"
-    )
-    command.add_argument(
-        "--ar-sweeps", type=int, default=default.ar_sweeps, help="of the AR stage of both"
-    )
-    how = command.add_mutually_exclusive_group()
-    how.add_argument(
-        "--kappa",
-        type=float,
-        help="stickiness of the last stage: larger, longer syllables (none = 1e6 for ar, 1e4 else)",
-    )
-    how.add_argument(
-        "--target-duration",
-        type=duration,
-        metavar="400ms",
-        help="adapt kappa until the median syllable lasts this long (ms or s)",
-    )
-    command.add_argument(
-        "--ar-kappa", type=float, default=default.ar_kappa, help="of the AR stage of both"
-    )
-    command.add_argument(
-        "--n-states", type=int, default=default.n_states, help="cap on the number of syllables"
-    )
-    command.add_argument(
-        "--latent-dim", type=int, metavar="M", help="components to use (none = those of pca)"
-    )
-    command.add_argument(
-        "--lags", type=int, default=default.lags, help="autoregressive order, frames"
-    )
-    command.add_argument(
-        "--use-keypoints",
-        type=names,
-        metavar="A,B,C",
-        help="keypoints of the store to use, in this order (none = all)",
-    )
-    command.add_argument(
-        "--scale",
-        default=default.scale,
-        choices=("none", "dataset", "session"),
-        help="make bodies 100 units long, for which the priors are stated: not at all (none), by "
-        "one factor (dataset), or by one for each session",
-    )
-    command.add_argument(
-        "--fix-heading",
-        action="store_true",
-        default=None,
-        help="heading 0 in every frame (none = as in pca)",
-    )
-    command.add_argument(
-        "--no-refine-pose",
-        dest="refine_pose",
-        action="store_false",
-        help="keep the components of pca instead of fitting them together with the headings",
-    )
-    outlier_option(command)
-    command.add_argument(
-        "--sample-noise-variance",
-        choices=("none", "shared", "keypoint"),
-        help="global noise level: fixed, one for all keypoints from the data, or one for each",
-    )
-    command.add_argument(
-        "--save-noise-scale",
-        action="store_true",
-        help="publish the noise of every keypoint in every frame",
-    )
-    command.add_argument(
-        "--no-certainty",
-        dest="certainty",
-        action="store_false",
-        help="leave out how certain every label is, which takes about as long as a sweep",
-    )
-    command.add_argument(
-        "--seed", type=int, default=default.seed, help="seed of all random numbers"
-    )
-    command.add_argument(
-        "--precision",
-        default=default.precision,
-        choices=("float32", "float64"),
-        help="on the device",
-    )
-    command.add_argument(
-        "--init", default=default.init, choices=("kmeans", "prior"), help="where the chain starts"
     )
     command.add_argument(
         "--config",
@@ -366,37 +270,11 @@ def _resources(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group(
         "resources", "what may be taken of the machine; nothing here changes a result"
     )
-    group.add_argument(
-        "--device-memory",
-        metavar="4GB",
-        help="of the GPU or, on a CPU, for computing (none = 60 %% of what is free; CPU: 20 %%)",
-    )
-    group.add_argument(
-        "--host-memory",
-        metavar="16GB",
-        help="of the process (none = 60 %% of what machine and cgroup have free; CPU: 40 %%)",
-    )
-    group.add_argument(
-        "--tiles-in-flight", type=int, metavar="N", help="computed at once (none = by the plan)"
-    )
-    group.add_argument(
-        "--home",
-        choices=("device", "host", "disk"),
-        help="where the state of the chain lies (none = the first that fits)",
-    )
-    group.add_argument(
-        "--scratch", metavar="DIR", help="for --home disk (none = environment variable TMPDIR)"
-    )
+    add_settings(group, kpms_zarr.Budget)
 
 
 def _budget(options: argparse.Namespace) -> kpms_zarr.Budget:
-    return kpms_zarr.Budget(
-        device_memory=options.device_memory,
-        host_memory=options.host_memory,
-        tiles_in_flight=options.tiles_in_flight,
-        home=options.home,
-        scratch=options.scratch,
-    )
+    return kpms_zarr.Budget(**given_settings(options, kpms_zarr.Budget))
 
 
 @contextmanager
@@ -421,7 +299,6 @@ def _plan(commands: Any) -> None:
     _settings(command)
     command.add_argument("--no-time", action="store_true", help="do not time any tiles")
     _resources(command)
-    _optional(command)
 
 
 def _run_plan(options: argparse.Namespace) -> tuple[object, str]:
@@ -492,29 +369,12 @@ def _sessions_text(names: Sequence[str]) -> str:
     return f"{len(names)} session{'' if len(names) == 1 else 's'}"
 
 
-def _optional(command: argparse.ArgumentParser) -> None:
-    """Settings of a fit are absent unless given, so that they can win over a file of settings."""
-    default = kpms_zarr.FitConfig()
-    for action in command._actions:
-        if action.dest in _FIT_SETTINGS:
-            value = getattr(default, action.dest)
-            if value is not None and not isinstance(value, bool):
-                action.help = f"{action.help} (default: {value})"
-            action.default = argparse.SUPPRESS
-
-
 def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
-    settings = _given_settings(options)
-    config = kpms_zarr.FitConfig.from_dict(settings)
-    if options.resume:
-        from kpms_zarr.compute.runs.commit import check_given
-
-        check_given(options.store, options.model, settings)
     with _callbacks(options) as callbacks:
         result = kpms_zarr.fit(
             options.store,
             model=options.model,
-            config=config,
+            config=_config(options),
             budget=_budget(options),
             callbacks=callbacks,
             resume=options.resume,
@@ -529,14 +389,6 @@ def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
     return result, text
 
 
-_FIT_SETTINGS = (
-    "stage", "from_model", "sweeps", "ar_sweeps", "kappa", "target_duration", "ar_kappa",
-    "n_states", "latent_dim", "lags", "use_keypoints", "scale", "fix_heading", "refine_pose",
-    "outlier_scale", "sample_noise_variance", "save_noise_scale", "certainty", "seed", "precision",
-    "init", "sessions",
-)  # fmt: skip
-
-
 def _config(options: argparse.Namespace) -> kpms_zarr.FitConfig:
     """Settings of a fit."""
     return kpms_zarr.FitConfig.from_dict(_given_settings(options))
@@ -544,7 +396,7 @@ def _config(options: argparse.Namespace) -> kpms_zarr.FitConfig:
 
 def _given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """What was given: in a file, then as options."""
-    given = {name: getattr(options, name) for name in _FIT_SETTINGS if name in options}
+    given = given_settings(options, kpms_zarr.FitConfig)
     settings = {**_settings_file(options.config), **given}
     if options.continue_from is not None:
         settings["from_model"] = options.continue_from

@@ -27,21 +27,7 @@ def name(commands: Any) -> None:
     command.add_argument(
         "--description", metavar="TEXT", help="what the animal does; '' takes it away"
     )
-    _let_options_stand_between(command)
-
-
-def _let_options_stand_between(command: argparse.ArgumentParser) -> None:
-    """``STORE --model NAME SYLLABLE`` as well: until Python 3.12 argparse reads none there."""
-    plain: Any = command.parse_known_args
-
-    def parse(arguments: Any = None, namespace: Any = None) -> Any:
-        command.__dict__["parse_known_args"] = plain  # which the next line calls itself
-        try:
-            return command.parse_known_intermixed_args(arguments, namespace)
-        finally:
-            command.__dict__["parse_known_args"] = parse
-
-    command.__dict__["parse_known_args"] = parse
+    command.is_mixed = True
 
 
 def _run_name(options: argparse.Namespace) -> tuple[object, str]:

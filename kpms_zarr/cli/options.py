@@ -12,7 +12,26 @@ from kpms_zarr.store.core.names import parse_names, parse_selectors
 
 
 class Parser(argparse.ArgumentParser):
-    """One that says how to give a value that begins with a dash."""
+    """One that says how to give a value that begins with a dash.
+
+    Attributes
+    ----------
+    is_mixed : bool
+        Whether options may stand between arguments, ``STORE --model NAME SYLLABLE``, of which some
+        can be left out: until Python 3.12 argparse reads none there.
+    """
+
+    is_mixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and where asked for in two passes, the first of which takes the options."""
+        if not self.is_mixed:
+            return super().parse_known_args(args, namespace)
+        self.is_mixed = False  # each pass comes here again
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.is_mixed = True
 
     def error(self, message: str) -> NoReturn:
         if message.endswith(("expected one argument", "expected at least one argument")):
@@ -24,9 +43,9 @@ class Parser(argparse.ArgumentParser):
 
 def add_command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], tuple[object, str]], about: str
-) -> argparse.ArgumentParser:
+) -> Parser:
     """A subcommand: what it is called, what runs it, and what it is about in one phrase."""
-    command: argparse.ArgumentParser = commands.add_parser(
+    command: Parser = commands.add_parser(
         name,
         help=about,
         description=about[0].upper() + about[1:] + ".",

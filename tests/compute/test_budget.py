@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import kpms_zarr
-from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.events import Plan, PlanMade
 from kpms_zarr.compute.runs import plan as plan_module
-from kpms_zarr.compute.runs.budget import Budget, TileSizes, tile_memory
+from kpms_zarr.compute.runs.budget import TileSizes, tile_memory
 from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.store.study import synthetic
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 import kpms_zarr
 from helpers.amount import examples
+from kpms_zarr.compute.config import HOMES
 from kpms_zarr.compute.errors import OutOfMemoryError
 from kpms_zarr.compute.sampler import placement as homes
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.sampler.placement import (
-    HOMES,
     Columns,
     DeviceRows,
     DiskRows,

@@ -6,13 +6,13 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.events import (
     Callback,
     Event,
@@ -23,8 +23,7 @@ from kpms_zarr.compute.events import (
     SessionsSettled,
 )
 from kpms_zarr.compute.mapreduce import limit_workers
-from kpms_zarr.compute.runs.budget import Budget
-from kpms_zarr.compute.runs.plan import DEVICE_TILE_FRAMES, Needs, make_plan, settle_tiles
+from kpms_zarr.compute.runs.plan import Needs, make_plan, settle_tiles
 from kpms_zarr.compute.runs.preparation import (
     Preparation,
     check_length,
@@ -44,6 +43,7 @@ from kpms_zarr.compute.sampler.stream import Pipeline
 from kpms_zarr.compute.sampler.sweep import Sweeper
 from kpms_zarr.compute.sampler.tile_model import Parameters
 from kpms_zarr.compute.sampler.warm import ANNEAL_SWEEPS, WARM_SWEEPS, annealed, warm_start
+from kpms_zarr.compute.settings import settings_of
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.locking import Lock, model_lock
@@ -265,12 +265,13 @@ def _one_to_compare(root: access.Group, fitted: StartModel) -> Session | None:
 def _settings(start: StartModel, sessions: Sequence[Session]) -> FitConfig:
     """Those of the fit, for these sessions."""
     # What a newer or older version has saved besides says nothing about the labels.
-    known = {field.name for field in fields(FitConfig)}
+    known = {one.name for one, _ in settings_of(FitConfig)}
     names = {name: value for name, value in start.settings.items() if name in known}
-    if names.get("tile_frames") in DEVICE_TILE_FRAMES:
-        names["tile_frames"] = None  # it was left open, and the device at hand may be another
-    config = replace(
-        FitConfig.from_dict(names),
+    fitted = FitConfig.from_store(names, start.settings.get("given"))
+    # What was left open is so again: the device at hand may be another.
+    is_open = "tile_frames" not in fitted.given
+    config = fitted.resolved(
+        tile_frames=None if is_open else fitted.tile_frames,
         stage=start.stage,
         from_model=None,
         use_keypoints=start.settled["use_keypoints"],
@@ -281,6 +282,7 @@ def _settings(start: StartModel, sessions: Sequence[Session]) -> FitConfig:
         save_noise_scale="noise_scale" in start.labels,
         # Only says where a fit begins; the model has its own.
         noise_variance=FitConfig().noise_variance,
+        given=frozenset(),
     )
     return settle_tiles(config)
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from kpms_zarr.compute.kernels.dynamics import Dynamics
 from kpms_zarr.compute.kernels.pose import PoseMap
-from kpms_zarr.compute.memory import parse_size
 from kpms_zarr.compute.sampler.ar_model import sample_tile
 from kpms_zarr.compute.sampler.certainty import certainty_of_tile, made_up_borders
 from kpms_zarr.compute.sampler.full_tile import (
@@ -20,56 +19,9 @@ from kpms_zarr.compute.sampler.full_tile import (
     TileInput,
     sample_full_tile,
 )
-from kpms_zarr.compute.sampler.placement import HOMES
 from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.stream import in_flight
 from kpms_zarr.compute.sampler.tile_model import Parameters, on_device, tables_of
-from kpms_zarr.store.errors import InputError, Problem
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a computation may take of the machine; nothing in it changes a result.
-
-    Attributes
-    ----------
-    device_memory : str, int or None
-        Such as ``"4GB"``, or bytes; None = 60 % of what the device has free. On a CPU, whose
-        memory is that of the host, a third of that.
-    host_memory : str, int or None
-        All that the process may take, without the device memory where the device is a CPU; None =
-        60 % of what machine and cgroup have free, of which the device gets its third on a CPU.
-    tiles_in_flight : int or None
-        None = as many as the device can use and the budget allows.
-    home : str or None
-        Where the state of the chain lies: ``"device"``, ``"host"`` or ``"disk"``; None = the first
-        of these that the budget allows (on a CPU never the first, which is the second there).
-    scratch : str or None
-        Folder for ``"disk"``; None = that of the environment variable TMPDIR.
-    """
-
-    device_memory: str | int | None = None
-    host_memory: str | int | None = None
-    tiles_in_flight: int | None = None
-    home: str | None = None
-    scratch: str | None = None
-
-    def __post_init__(self) -> None:
-        problems = []
-        for name in ("device_memory", "host_memory"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, parse_size(value))
-        n = self.tiles_in_flight
-        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= 256):
-            problems.append(
-                Problem("a whole number from 1 to 256", repr(n), "`tiles_in_flight=`", "give one")
-            )
-        if self.home is not None and self.home not in HOMES:
-            choices = f"one of {', '.join(HOMES)}"
-            problems.append(Problem(choices, repr(self.home), "`home=`", f"give {choices}"))
-        if problems:
-            raise InputError.of(problems)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import iter_blocks
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError, Problem
-from kpms_zarr.store.model.checkpoints import Checkpoint, Checkpoints, read_checkpoint
+from kpms_zarr.store.model.checkpoints import Checkpoint, Checkpoints
 from kpms_zarr.store.study.settings import keypoint_columns, read_settings, subset_keypoints
 
 MINUTES = 5.0
@@ -137,6 +137,7 @@ class Committer:
         preparation = self.preparation
         return {
             "config": self.config.to_dict(),
+            "given": sorted(self.config.given),
             "step_variance": preparation.step_variance,
             "fix_heading": preparation.fix_heading,
             "is_turned": preparation.is_turned,
@@ -148,7 +149,8 @@ class Committer:
 
 def config_of(found: Checkpoint) -> FitConfig:
     """Settings of an unfinished fit; one of before believed every confident keypoint."""
-    return FitConfig.from_dict({"outlier_scale": None, **found.attrs["config"]})
+    settings = {"outlier_scale": None, **found.attrs["config"]}
+    return FitConfig.from_store(settings, found.attrs.get("given"))
 
 
 def read_preparation(store: StoreLike, found: Checkpoint) -> tuple[FitConfig, Preparation]:
@@ -219,18 +221,6 @@ def _same_sessions(store: StoreLike, root: access.Group, found: Checkpoint) -> t
     return tuple(there[name] for name in found.sessions)
 
 
-def check_given(store: StoreLike, model: str, given: Mapping[str, Any]) -> None:
-    """Refuse settings, all that a person has typed, that an unfinished fit was not begun with.
-
-    Raises
-    ------
-    InputError
-    """
-    found = read_checkpoint(access.open_group(store), model)
-    if found is not None:
-        check_same(config_of(found), given)
-
-
 def restore(chain: Chain, found: Checkpoint, n_states: int) -> Progress:
     """Fill a chain with a commit, to the bit."""
     number = found.values["state_number"].astype(np.int64)
@@ -250,26 +240,14 @@ def restore(chain: Chain, found: Checkpoint, n_states: int) -> Progress:
     return Progress.from_store(found.n_sweeps, found.values, found.attrs, found.traces, counts)
 
 
-def check_same(config: FitConfig, given: FitConfig | Mapping[str, Any] | None) -> None:
-    """Refuse settings that differ from those that a fit was begun with.
-
-    Parameters
-    ----------
-    config : FitConfig
-    given : FitConfig or mapping, optional
-        Of a FitConfig the defaults count as not given; of a mapping everything counts.
+def check_same(config: FitConfig, given: FitConfig | None) -> None:
+    """Refuse settings that were given and differ from those that a fit was begun with.
 
     Raises
     ------
     InputError
     """
-    if given is None:
-        return
-    is_all = not isinstance(given, FitConfig)
-    whole = FitConfig.from_dict(given) if is_all else given  # type: ignore[arg-type]
-    before, now, default = config.to_dict(), whole.to_dict(), FitConfig().to_dict()  # type: ignore[union-attr]
-    if is_all:
-        now = {name: now[name] for name in given}  # type: ignore[union-attr]
+    before, now = config.to_dict(), (given or FitConfig()).to_dict()
     problems = [
         Problem(
             f"{json.dumps(before[name])}, as in the fit that is resumed",
@@ -278,7 +256,7 @@ def check_same(config: FitConfig, given: FitConfig | Mapping[str, Any] | None) -
             "leave it out, or begin again with `overwrite=True`",
         )
         for name in now
-        if now[name] != before[name] and (is_all or now[name] != default[name])
+        if given is not None and name in given.given and now[name] != before[name]
     ]
     if problems:
         raise InputError.of(problems)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
-from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.compute.events import Callback, Committed, Event, Noted, Plan, PlanMade, Published
 from kpms_zarr.compute.mapreduce import limit_workers
-from kpms_zarr.compute.runs.budget import Budget
 from kpms_zarr.compute.runs.commit import (
     Committer,
     check_same,
@@ -444,7 +443,7 @@ def _goes_on(config: FitConfig, start: StartModel, notify: Callback) -> FitConfi
     if config.stage != start.stage or config.kappa is not None:
         return config
     notify(Noted(f"kappa {start.kappa:.3g}, as the model {start.name!r} ended with"))
-    return replace(config, kappa=start.kappa)
+    return config.resolved(kappa=start.kappa)
 
 
 def _notify(callbacks: Sequence[Callback], messages: list[str], stop: Stop, event: Event) -> None:

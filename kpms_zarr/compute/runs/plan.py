@@ -8,7 +8,12 @@ from dataclasses import dataclass, replace
 
 import jax
 
-from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.config import (
+    FRAMES_PER_DEVICE_TILE,
+    FRAMES_PER_TILE,
+    Budget,
+    FitConfig,
+)
 from kpms_zarr.compute.events import Plan
 from kpms_zarr.compute.memory import (
     free_device_memory,
@@ -17,7 +22,6 @@ from kpms_zarr.compute.memory import (
     resident_memory,
 )
 from kpms_zarr.compute.runs.budget import (
-    Budget,
     TileMemory,
     TileSizes,
     certainty_memory,
@@ -28,7 +32,7 @@ from kpms_zarr.compute.runs.start_model import StartModel, with_start
 from kpms_zarr.compute.sampler.certainty import held_bytes
 from kpms_zarr.compute.sampler.chain import ChainIndex
 from kpms_zarr.compute.sampler.full_tile import FixedSettings
-from kpms_zarr.compute.sampler.segments import FRAMES_PER_TILE, TileShape
+from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.stream import Pipeline
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import Session, StoreLike
@@ -40,10 +44,7 @@ from kpms_zarr.store.wording import option
 
 _FREE_SHARE = 0.6
 _CPU_SHARE = 1 / 3
-_GPU_TILE_FRAMES = 524_288
 _GPU_TILES = 3
-DEVICE_TILE_FRAMES = (FRAMES_PER_TILE, _GPU_TILE_FRAMES)
-"""Frames of a tile where a person leaves them open, by kind of device."""
 _MARGIN = 1.05
 """Above what the compiler says: tables, what is rounded up, what is transferred."""
 _WORKING_BYTES = 180_000_000
@@ -171,8 +172,8 @@ def settle_tiles(config: FitConfig) -> FitConfig:
     """Settings with the size of tiles that suits the device, where it was left open."""
     if config.tile_frames is not None:
         return config
-    frames = FRAMES_PER_TILE if jax.default_backend() == "cpu" else _GPU_TILE_FRAMES
-    return replace(config, tile_frames=frames)
+    frames = FRAMES_PER_TILE if jax.default_backend() == "cpu" else FRAMES_PER_DEVICE_TILE
+    return config.resolved(tile_frames=frames)
 
 
 def plan(

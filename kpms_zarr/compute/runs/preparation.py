@@ -400,7 +400,7 @@ def load_data(chain: Chain, preparation: Preparation, config: FitConfig) -> None
 
 def first_noise_variance(config: FitConfig, start: StartModel | None) -> np.ndarray:
     """Global noise variances before the first sweep: (keypoint,) or ()."""
-    is_chosen = config.noise_variance != FitConfig().noise_variance
+    is_chosen = "noise_variance" in config.given
     if start is None or start.noise_variance is None or is_chosen:
         return np.asarray(config.noise_variance)
     return start.noise_variance

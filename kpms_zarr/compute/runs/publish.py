@@ -98,7 +98,7 @@ def publish(
         return version
     order = order_of(chain, config.n_states)
     numbered = Numbered(chain, order)
-    settings = {**config.to_dict(), "notes": list(notes)}
+    settings = {**config.to_dict(), "given": sorted(config.given), "notes": list(notes)}
     names = label_names(chain, config)
     writer = make_writer(root, model, chain, preparation, names)
     write_labels(writer, numbered, chain, names, progress.noise_variance, certainty=certainty)

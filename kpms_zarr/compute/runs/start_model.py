@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -210,12 +210,11 @@ def with_start(config: FitConfig, start: StartModel, notify: Callback) -> FitCon
     InputError
         For settings that were given and differ.
     """
-    default = FitConfig()
     problems = []
     changes = {}
     for name, value in start.settled.items():
         given = getattr(config, name)
-        if given != value and given != getattr(default, name):
+        if given != value and name in config.given:
             problems.append(start.conflict(name, given, value))
         if given != value:
             changes[name] = value
@@ -224,4 +223,4 @@ def with_start(config: FitConfig, start: StartModel, notify: Callback) -> FitCon
     if changes:
         listed = ", ".join(f"{name} {as_typed(value)}" for name, value in changes.items())
         notify(Noted(f"as in the model {start.name!r}: {listed}"))
-    return replace(config, **changes)
+    return config.resolved(**changes)

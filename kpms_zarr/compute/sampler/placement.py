@@ -23,8 +23,6 @@ from kpms_zarr.store.errors import InputError
 _PIECE_ROWS = 65_536
 """Of an array on the device that are handed over at once."""
 
-HOMES = ("device", "host", "disk")
-
 
 class Segments(Protocol):
     """What a tile can be gathered from."""

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kpms_zarr.compute.config import FRAMES_PER_TILE
 from kpms_zarr.compute.kernels.rng import SEGMENT_OFFSET
 from kpms_zarr.compute.sampler.chain import ChainIndex
 
-FRAMES_PER_TILE = 12_288
-"""What two tiles of the full stage take (1.2 kB a frame) still fits the shared cache of a usual
-processor: with 16,384 they did not fit 32 MB, and a sweep took half as long again. Small enough for
-float32 sums over a tile, too; sums over tiles are float64."""
 _LANES = 8
 
 

@@ -1,0 +1,82 @@
+"""Options that are made of declared settings: those of a fit, and those of its budget."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import Field
+from typing import Any
+
+from kpms_zarr.cli.options import duration, names, scale_or_none, selectors
+from kpms_zarr.compute.settings import (
+    FLAG,
+    FOLDER,
+    MODEL,
+    NUMBER,
+    POSITIVE,
+    SIZE,
+    Choice,
+    Names,
+    Setting,
+    settings_of,
+)
+
+_KINDS: dict[Any, dict[str, Any]] = {
+    FLAG: {"action": argparse.BooleanOptionalAction},
+    POSITIVE: {"type": float, "metavar": "X"},
+    NUMBER: {"type": float, "metavar": "X"},
+    MODEL: {"metavar": "NAME"},
+    FOLDER: {"metavar": "DIR"},
+    SIZE: {"metavar": "4GB"},
+}
+
+
+def add_settings(command: Any, cls: type, places: Mapping[str, Any] | None = None) -> None:
+    """Add an option for every setting; one that is not given is absent from what is parsed.
+
+    Parameters
+    ----------
+    command : parser or group
+    cls : type
+        With fields that are settings.
+    places : mapping of str to group, optional
+        Where some of them stand, by name: those that exclude each other.
+    """
+    for one, known in settings_of(cls):
+        place = (places or {}).get(one.name, command)
+        place.add_argument(
+            "--" + one.name.replace("_", "-"),
+            default=argparse.SUPPRESS,
+            help=_help(one, known),
+            **_kind(one, known),
+        )
+
+
+def given_settings(options: argparse.Namespace, cls: type) -> dict[str, Any]:
+    """Settings that were typed."""
+    return {
+        one.name: getattr(options, one.name) for one, _ in settings_of(cls) if one.name in options
+    }
+
+
+def _kind(one: Field[Any], known: Setting) -> dict[str, Any]:
+    check = known.check
+    if isinstance(check, Choice):
+        return {"choices": check.words}
+    if isinstance(check, Names) and one.name == "sessions":
+        return {"type": selectors, "metavar": "A,B*,group=C"}
+    if isinstance(check, Names):
+        return {"type": names, "metavar": "A,B,C"}
+    if known.unit == "ms":
+        return {"type": duration, "metavar": "400ms"}
+    if known.none:
+        return {"type": scale_or_none, "metavar": "X|none"}
+    return _KINDS.get(check, {"type": int, "metavar": "N"})
+
+
+def _help(one: Field[Any], known: Setting) -> str:
+    text = known.text if known.unit != "ms" else known.text.replace(", in ms", " (ms or s)")
+    if one.default is not None:
+        is_long = isinstance(one.default, float)
+        text += f" (default: {f'{one.default:g}' if is_long else one.default})"
+    return text.replace("%", "%%")
