@@ -42,12 +42,16 @@ def test_kernels__cite_the_section_that_they_implement(path):
     assert cited_in(path.read_text("utf-8"))
 
 
-@pytest.mark.parametrize("room", ["compute", "compute/kernels", "cli"])
+@pytest.mark.parametrize(
+    "room", ["store", "store/parsers", "compute", "compute/kernels", "viz", "cli"]
+)
 def test_rooms__say_what_they_hold(room):
     """And the files that a README of a room names are there."""
     folder = PACKAGE / room
     text = (folder / "README.md").read_text("utf-8")
     named = re.findall(r"`([\w./]+\.(?:py|js))`", text)
-    missing = [n for n in named if not any((at / n).exists() for at in (folder, PACKAGE.parent))]
+    missing = [
+        name for name in named if not (list(folder.rglob(name)) or (PACKAGE.parent / name).exists())
+    ]
     assert named
     assert not missing
