@@ -55,10 +55,10 @@ def test_confidences__of_usual_scales_are_not_doubted(store, highest):
 @pytest.mark.parametrize(
     ("factor", "words"),
     [
-        (100, ["percent", "--confidence-scale 100 "]),
-        (255, ["from 0 to 255", "--confidence-scale 255 "]),
-        (60_000, ["--confidence-scale 65535"]),
-        (1e9, ["no scale that is known", "--confidence-scale none"]),
+        (100, ["percent", "`confidence_scale=100`"]),
+        (255, ["from 0 to 255", "`confidence_scale=255`"]),
+        (60_000, ["`confidence_scale=65535`"]),
+        (1e9, ["no scale that is known", "`confidence_scale='none'`"]),
     ],
 )
 def test_confidences__of_another_scale_are_named_at_ingest_and_in_quality(store, factor, words):

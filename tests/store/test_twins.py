@@ -105,13 +105,15 @@ def test_raw_and_filtered__are_both_taken_with_a_warning_that_asks(store, tmp_pa
     result = ingest(store, tmp_path / "data")
     assert len(result.added) == 3
     assert len(result.warnings) == 1
-    for word in (str(raw), str(filtered), "--prefer filtered", "--prefer raw", "1 video has"):
+    for word in (str(raw), str(filtered), "prefer='filtered'", "prefer='raw'", "1 video has"):
         assert word in result.warnings[0]
     assert "m2" not in result.warnings[0]
     assert not ingest(store, tmp_path / "data").warnings
     line = ["ingest", str(tmp_path / "y.zarr"), str(tmp_path / "data")]
     assert cli.main([*line, "--dry-run"]) == 0
-    assert "warning: 1 video has" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "warning: 1 video has" in out
+    assert "--prefer filtered" in out
     assert cli.main([*line, "--prefer", "filtered"]) == 0
     out = capsys.readouterr().out
     assert "warning" not in out
