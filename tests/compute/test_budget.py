@@ -143,7 +143,7 @@ def test_plan__names_the_smallest_budget_that_would_do(store, what, home, tiles,
         config = replace(CONFIG, tile_frames=2048)
         return kpms_zarr.plan(store, config=config, budget=budget, time_tiles=False)
 
-    with pytest.raises(kpms_zarr.InputError, match=f"--{what}-memory of at least") as caught:
+    with pytest.raises(kpms_zarr.InputError, match=f"`{what}_memory=` of at least") as caught:
         plan(1)
     smallest = int(re.search(r"at least (\d+)MB", str(caught.value))[1])
     found = plan(smallest)
