@@ -11,11 +11,11 @@ from kpms_zarr.store.parsers.contents import Verdict, content_of
 from kpms_zarr.store.parsers.dlc import csv as dlc_csv
 from kpms_zarr.store.parsers.dlc import h5 as dlc_h5
 from kpms_zarr.store.parsers.movement import netcdf as movement_netcdf
-from kpms_zarr.store.parsers.nwb import pose as nwb
+from kpms_zarr.store.parsers.nwb import pose as nwb_pose
 from kpms_zarr.store.parsers.sleap import analysis as sleap_h5
 from kpms_zarr.store.parsers.sleap import anipose as sleap_anipose_h5
 from kpms_zarr.store.parsers.sleap import slp
-from kpms_zarr.store.parsers.table import parser as table
+from kpms_zarr.store.parsers.table import parser as table_parser
 from kpms_zarr.store.wording import option
 
 __all__ = [
@@ -37,12 +37,12 @@ PARSERS: tuple[Parser, ...] = (
     slp.PARSER,
     sleap_anipose_h5.PARSER,
     anipose_csv.PARSER,
-    nwb.PARSER,
+    nwb_pose.PARSER,
     movement_netcdf.PARSER,
     dannce_mat.PARSER,
     facemap_h5.PARSER,
     freipose_json.PARSER,
-    table.PARSER,
+    table_parser.PARSER,
 )
 
 

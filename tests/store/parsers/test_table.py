@@ -423,7 +423,7 @@ LONG = {"frame": "frame", "keypoint": "keypoint", "x": "x", "y": "y"}
         ({"keypoint": "keypoint", "x": "x"}, ["expected `y`", "expected `frame`"]),
         (LONG | {"indivdual": "a"}, ["`indivdual`, did you mean `individual`?"]),
         (LONG | {"x": ["x"]}, ["the name of a column"]),
-        ({"pattern": PATTERN, "zz": 1, "frame": 2}, ["`zz`", "--mapping, frame"]),
+        ({"pattern": PATTERN, "zz": 1, "frame": 2}, ["`zz`", "`mapping=`, frame"]),
     ],
 )
 def test_wrong_mapping__says_all_that_is_wrong(tmp_path, mapping, said):
