@@ -8,7 +8,7 @@ VENV ?= .venv
 DEMO ?= demo
 BIN := $(VENV)/bin
 # Two at a time on two cores; each module stays with one worker as long as both have work.
-PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
+PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal --durations=30
 
 .PHONY: demo test test-full test-fast lint format bench clean
 

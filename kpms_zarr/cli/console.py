@@ -33,6 +33,7 @@ from kpms_zarr.compute.memory import (
 from kpms_zarr.store.core import attributes
 from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.wording import counted
 
 if TYPE_CHECKING:
     from kpms_zarr.compute.events import Plan
@@ -105,7 +106,8 @@ _HOMES = {"device": "on the device", "host": "in host memory", "disk": "in scrat
 def plan_line(plan: Plan) -> str:
     """The plan of a computation in two lines."""
     return (
-        f"{plan.n_sessions} sessions, {plan.n_frames:,} frames, {plan.n_latent} latent dimensions; "
+        f"{counted(plan.n_sessions, 'session')}, {plan.n_frames:,} frames, "
+        f"{counted(plan.n_latent, 'latent dimension')}; "
         f"tiles of {plan.n_segments} x {plan.n_segment_frames} frames, {plan.tiles_in_flight} in "
         f"flight\n"
         f"plan: {size(plan.device_bytes)} on the device, {size(plan.host_bytes)} on the host; "
@@ -117,8 +119,8 @@ def plan_line(plan: Plan) -> str:
 def plan_table(plan: Plan) -> str:
     """The plan of a computation in full."""
     facts = {
-        "data": f"{plan.n_sessions} sessions, {plan.n_frames:,} frames",
-        "model": f"{plan.n_latent} latent dimensions, {plan.n_states} states",
+        "data": f"{counted(plan.n_sessions, 'session')}, {plan.n_frames:,} frames",
+        "model": f"{counted(plan.n_latent, 'latent dimension')}, {plan.n_states} states",
         "tiles": f"{plan.n_tiles} a sweep of {plan.n_segments} segments x "
         f"{plan.n_segment_frames} frames, {plan.tiles_in_flight} in flight",
         "device": f"{plan.device}: peak {size(plan.device_bytes)} of {size(plan.device_limit)}",

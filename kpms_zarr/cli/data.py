@@ -19,6 +19,7 @@ from kpms_zarr.store.ingest.timeline import DEFAULT_MAX_GAP
 from kpms_zarr.store.parsers import formats
 from kpms_zarr.store.parsers.time.clock import TIME_UNITS
 from kpms_zarr.store.study.tables import is_number
+from kpms_zarr.store.wording import counted
 
 _WIDTH = 12
 _MOST_NOTES = 5
@@ -215,16 +216,19 @@ def _ingested(result: IngestSummary, store: str) -> list[str]:
             for reason, paths in _by_reason(result).items()
         ]
     if result.added:
-        what = "sessions would be added" if result.is_dry else "sessions added"
-        lines.append(f"{len(result.added)} {what}, {result.n_frames:,} frames")
+        what = "would be added" if result.is_dry else "added"
+        frames = counted(result.n_frames, "frame")
+        lines.append(f"{counted(len(result.added), 'session')} {what}, {frames}")
         lines += [f"  {name}" for name in result.added]
     if result.known:
-        lines.append(f"{len(result.known)} sessions were there already and were left alone")
+        were = "was" if len(result.known) == 1 else "were"
+        known = counted(len(result.known), "session")
+        lines.append(f"{known} {were} there already and {were} left alone")
     if result.added and not result.is_dry:
         lines.append("next: " + command("quality", store))
     if result.bad:
-        left_out = "would be" if result.is_dry else "were"
-        lines.append(f"{len(result.bad)} files cannot be used and {left_out} left out:")
+        left_out = "would be" if result.is_dry else "was" if len(result.bad) == 1 else "were"
+        lines.append(f"{counted(len(result.bad), 'file')} cannot be used and {left_out} left out:")
         width = max(map(len, result.reasons))
         lines += [f"  {path:<{width}}  {why}" for path, why in result.reasons.items()]
     return lines
@@ -271,12 +275,12 @@ def _run_info(options: argparse.Namespace) -> tuple[object, str]:
     result = kpms_zarr.info(options.store)
     study = result.settings
     models = [
-        f"{model.name} (labels {model.current}, {model.n_sessions} sessions; versions "
+        f"{model.name} (labels {model.current}, {counted(model.n_sessions, 'session')}; versions "
         f"{', '.join(model.versions)})"
         for model in result.models
     ]
     models += [
-        f"{fit.name} (unfinished, {fit.n_sweeps} sweeps; "
+        f"{fit.name} (unfinished, {counted(fit.n_sweeps, 'sweep')}; "
         f"{command('fit', options.store, model=fit.name, resume=True)})"
         for fit in result.unfinished
     ]
@@ -326,7 +330,7 @@ def annotate(commands: Any) -> None:
 def _run_annotate(options: argparse.Namespace) -> tuple[object, str]:
     result = kpms_zarr.annotate(options.store, options.table)
     lines = [f"note: {note}" for note in result.notes]
-    lines.append(f"{', '.join(result.columns)} set for {result.n_sessions} sessions")
+    lines.append(f"{', '.join(result.columns)} set for {counted(result.n_sessions, 'session')}")
     example = next((name for name in result.columns if name not in ("fps", "video")), "")
     if example:
         lines.append(
@@ -350,7 +354,9 @@ def remove(commands: Any) -> None:
 def _run_remove(options: argparse.Namespace) -> tuple[object, str]:
     result = kpms_zarr.remove(options.store, options.sessions)
     lines = [f"note: {note}" for note in result.notes]
-    lines.append(f"{len(result.removed)} sessions removed, {result.n_frames:,} frames")
+    lines.append(
+        f"{counted(len(result.removed), 'session')} removed, {counted(result.n_frames, 'frame')}"
+    )
     lines += [f"  {name}" for name in result.removed]
     return result, "\n".join(lines)
 
@@ -370,8 +376,8 @@ def _run_verify(options: argparse.Namespace) -> tuple[object, str]:
     lines += [f"repaired: {what}" for what in result.repaired]
     lines += [f"DAMAGED: {d.where}: {d.what}\n  What to do: {d.fix}" for d in result.damages]
     lines.append(
-        f"{result.n_chunks:,} chunks read, {result.n_sessions} sessions, {result.n_checksums} of "
-        f"them against a checksum: "
+        f"{counted(result.n_chunks, 'chunk')} read, {counted(result.n_sessions, 'session')}, "
+        f"{result.n_checksums} of them against a checksum: "
         + ("all as written" if result.is_sound else f"{len(result.damages)} damaged")
     )
     return result, "\n".join(lines)

@@ -34,6 +34,7 @@ from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.ingest.workers import WorkerLost
 from kpms_zarr.store.model.models import stage_of
+from kpms_zarr.store.wording import counted
 
 _WIDTH = 12
 
@@ -218,7 +219,8 @@ def _run_pca(options: argparse.Namespace) -> tuple[object, str]:
     ]
     lines = [
         console.table(("component", "variance", "sum"), rows),
-        f"{used} components (*) hold {console.percent(total[used - 1])} of the variance; "
+        f"{counted(used, 'component')} (*) hold{'s' if used == 1 else ''} "
+        f"{console.percent(total[used - 1])} of the variance; "
         f"kpms-zarr fit uses them (--latent-dim changes that)",
         f"from {result.attrs['n_frames']:,} frames",
     ]
@@ -343,14 +345,14 @@ def _run_apply(options: argparse.Namespace) -> tuple[object, str]:
             callbacks=callbacks,
         )
     lines = [
-        f"{_sessions_text(result.labelled)} labelled, {result.n_frames:,} frames, up to "
+        f"{counted(len(result.labelled), 'session')} labelled, {result.n_frames:,} frames, up to "
         f"{max(result.sweeps.values())} sweeps in {result.seconds:.0f} s: version {result.version}"
     ]
     if not result.settled:
         lines.append("not settled everywhere: give more --sweeps, or look at them before use")
     if result.again:
         lines.append(
-            f"{_sessions_text(result.again)} of the fit, labelled again, "
+            f"{counted(len(result.again), 'session')} of the fit, labelled again, "
             f"{'has' if len(result.again) == 1 else 'have'} the label of the fit in "
             f"{console.percent(result.agreement)} of the frames; two such labellings of one "
             f"session agree in {console.percent(result.own_agreement)}"
@@ -363,10 +365,6 @@ def _run_apply(options: argparse.Namespace) -> tuple[object, str]:
         )
     lines.append("next: " + command("summary", options.store, model=options.model))
     return result, "\n".join(lines)
-
-
-def _sessions_text(names: Sequence[str]) -> str:
-    return f"{len(names)} session{'' if len(names) == 1 else 's'}"
 
 
 def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
@@ -382,8 +380,9 @@ def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
             save_every=options.save_every,
         )
     text = (
-        f"{result.n_used} syllables in use, median duration {result.median_duration:.0f} ms, "
-        f"{result.n_sweeps} sweeps in {result.seconds:.0f} s (kappa {result.kappa:.3g})\n"
+        f"{counted(result.n_used, 'syllable')} in use, median duration "
+        f"{result.median_duration:.0f} ms, {counted(result.n_sweeps, 'sweep')} in "
+        f"{result.seconds:.0f} s (kappa {result.kappa:.3g})\n"
         "next: " + command("report", options.store, model=options.model, out="report.html")
     )
     return result, text

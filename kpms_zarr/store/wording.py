@@ -1,4 +1,4 @@
-"""Names of arguments in messages, written as a Python caller knows them.
+"""Words of messages: arguments as a Python caller knows them, numbers of things.
 
 A message says `` `max_gap='10s'` ``, `` `max_gap=` `` or `` `kpms_zarr.pca('study.zarr')` ``; who
 types commands is shown what :func:`kpms_zarr.store.core.commands.for_shell` makes of it.
@@ -19,6 +19,12 @@ class Stand(str):
 
 
 STORE = Stand("STORE")
+
+
+def counted(number: int | str, noun: str) -> str:
+    """A number of things: ``1 session``, ``1,200 sessions``."""
+    text = number if isinstance(number, str) else f"{number:,}"
+    return f"{text} {noun}" + ("" if text == "1" else "s")
 
 
 def option(name: str, value: object) -> str:

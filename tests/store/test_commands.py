@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import kpms_zarr
 from kpms_zarr.cli.options import names as names_option
 from kpms_zarr.store.core.commands import command, for_shell
-from kpms_zarr.store.wording import STORE, Stand, call, option
+from kpms_zarr.store.wording import STORE, Stand, call, counted, option
 
 ROOT = Path(kpms_zarr.__file__).parent
 INNER = sorted(path for part in ("store", "compute", "viz") for path in (ROOT / part).rglob("*.py"))
@@ -100,3 +100,11 @@ def test_inner_rooms__know_no_option():
         if SPELLED.search(text)
     ]
     assert not found
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 sessions"), (1, "1 session"), (1200, "1,200 sessions"), ("1", "1 session")],
+)
+def test_counted__is_one_or_many(number, text):
+    assert counted(number, "session") == text

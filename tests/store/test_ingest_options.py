@@ -576,7 +576,7 @@ def test_verify__repairs_what_killed_processes_left(files, store):
     left.write_bytes(b"half")
     notes = kpms_zarr.verify(store).notes
     assert len(notes) == 1
-    assert "1 sessions" in notes[0]
+    assert "1 session " in notes[0]
     repaired = kpms_zarr.verify(store, repair=True)
     assert len(repaired.repaired) == 1
     assert not left.exists()

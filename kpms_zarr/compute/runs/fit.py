@@ -54,7 +54,7 @@ from kpms_zarr.store.core.locking import Lock, model_lock
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.checkpoints import Checkpoint, Checkpoints
 from kpms_zarr.store.model.models import current_version, open_labels, stage_of
-from kpms_zarr.store.wording import Stand, call
+from kpms_zarr.store.wording import Stand, call, counted
 
 _TARGET_TOLERANCE = 0.15
 
@@ -231,7 +231,8 @@ class _Job:
         is_new &= index.n_modelled > 0
         if not is_new.any():
             return start.n_sweeps
-        text = f"{int(is_new.sum())} sessions that the model {start.name!r} lacks, labelled with it"
+        new = counted(int(is_new.sum()), "session")
+        text = f"{new} that the model {start.name!r} lacks, labelled with it"
         self.notify(Noted(text))
         sweeper = make_sweeper(sweeper.chain.only(is_new), config, sweeper.pipeline)
         if start.stage == "ar":

@@ -40,7 +40,7 @@ from kpms_zarr.store.study.session_names import (
 )
 from kpms_zarr.store.study.settings import StudySettings, read_settings
 from kpms_zarr.store.study.tables import Table
-from kpms_zarr.store.wording import STORE, call, option
+from kpms_zarr.store.wording import STORE, call, counted, option
 
 DEFAULT_FPS = 30.0
 _MOST_KEYPOINTS = 1_000
@@ -476,7 +476,7 @@ class _Planner:
             )
         elif assumed:
             notes.append(
-                f"{len(assumed)} files do not say their frame rate: taken as {DEFAULT_FPS:g} "
+                f"{counted(len(assumed), 'file')} without a frame rate: taken as {DEFAULT_FPS:g} "
                 "frames per second (`fps=`)"
             )
         if isinstance(self._rates, Table):

@@ -24,6 +24,7 @@ from kpms_zarr.store.core.zarr_internals import sync
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.keypoints import create_keypoints, set_session_count
 from kpms_zarr.store.study.settings import StudySettings, read_settings
+from kpms_zarr.store.wording import counted
 
 COMMIT_SECONDS = 5.0
 """Sessions that are loaded become visible together, after at most this time."""
@@ -248,8 +249,8 @@ def lost_rows(root: zarr.Group, group: zarr.Group | None) -> str:
     lost = [i for i in range(n) if not lengths[i] and (hashes[i] or names[i])]
     nameless = [i for i in range(n) if lengths[i] and not names[i]]
     if lost:
-        return f"{len(lost)} sessions without a length, such as {str(names[lost[0]])!r}"
-    return f"{len(nameless)} sessions without a name" if nameless else ""
+        return f"{counted(len(lost), 'session')} without a length, such as {str(names[lost[0]])!r}"
+    return f"{counted(len(nameless), 'session')} without a name" if nameless else ""
 
 
 def clear_other_columns(group: zarr.Group, rows: list[int]) -> None:

@@ -20,7 +20,7 @@ from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK, GROUPS
 from kpms_zarr.store.ingest.loading import add_checksum
 from kpms_zarr.store.ingest.rows import UNFINISHED, Rows, leftover_rows, lost_rows
 from kpms_zarr.store.study.settings import read_settings
-from kpms_zarr.store.wording import call
+from kpms_zarr.store.wording import call, counted
 
 _COPY = "restore it from a copy of the store, or ingest the files into a new store"
 
@@ -181,7 +181,7 @@ class _Check:
             lacking["checksum"] = is_ours & (columns["checksum"][rows] < 0)
         for name, is_lacking in lacking.items():
             if is_lacking.any():
-                what = f"no {name} of {int(is_lacking.sum())} sessions"
+                what = f"no {name} of {counted(int(is_lacking.sum()), 'session')}"
                 self.damage(f"{layout.KEYPOINTS}/{name}", what, _COPY)
         for name in ("keypoint", "space"):
             if len(set(columns[name].tolist())) < len(columns[name]) or "" in columns[name]:
@@ -284,7 +284,7 @@ class _Check:
         if group is not None and not self.found.damages:
             rows = leftover_rows(group)
             if rows or group.attrs.get(UNFINISHED):
-                what = f"frames of {len(rows)} sessions that were never finished or are removed"
+                what = f"frames of {counted(len(rows), 'session')} never finished, or removed"
                 self._tidy(what, repair, lambda: _delete_rows(self.root, self.store))
         if not is_consolidated(self.root, "") or not is_current(self.root):
             what = "metadata in one object, older than the store"

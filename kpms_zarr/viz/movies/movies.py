@@ -14,6 +14,7 @@ import numpy as np
 
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.wording import counted
 from kpms_zarr.viz.movies.cells import CellSetup, CellSource, KeypointCells, VideoCells
 from kpms_zarr.viz.movies.folder import MovieFolder
 from kpms_zarr.viz.movies.grid import Caption, Cell, Clock, GridMovie
@@ -224,7 +225,7 @@ def _grid(
 ) -> GridMovie:
     """The movie of a syllable, from its cells."""
     n_sessions = len({example.session.name for example, _ in made})
-    detail = f"{_count(len(made), 'bout')} of {_count(n_sessions, 'session')}"
+    detail = f"{counted(len(made), 'bout')} of {counted(n_sessions, 'session')}"
     if style.speed != 1:
         detail += f", {style.speed:g} x speed"
     if not study.is_flat:
@@ -289,7 +290,3 @@ def _nothing_at_all(
         where=problem.where if session in problem.where else f"session {session}, {problem.where}",
         fix=f"{problem.fix}; without `videos=` the keypoints are shown",
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

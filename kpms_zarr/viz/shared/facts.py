@@ -20,6 +20,7 @@ from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.syllable_names import SyllableNames
 from kpms_zarr.store.study.settings import read_settings
+from kpms_zarr.store.wording import counted
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.opened import OpenModel
@@ -158,14 +159,14 @@ def _introduction(opened: OpenModel, parameters: xr.Dataset, numbers: Mapping[st
     later = f" of {n_stored}, the others came later" if n_stored > n_labelled else ""
     text = (
         f"Model {opened.model} (labels {opened.version}) gives a syllable to every frame of its "
-        f"sessions in {store_name(store)}: {_count(numbers['sessions'], 'session')}{later}, "
+        f"sessions in {store_name(store)}: {counted(numbers['sessions'], 'session')}{later}, "
         f"{numbers['hours of video']} hours of video "
         f"({numbers['frames']} frames at {rate} frames per second)"
         f"{_keypoints(store, parameters)}. "
     )
     if "syllables in use" in numbers:
         text += (
-            f"{_count(numbers['syllables in use'], 'syllable')} hold at least "
+            f"{counted(numbers['syllables in use'], 'syllable')} hold at least "
             f"{100 * USED_FRACTION:g} % of the frames each"
         )
         median = numbers.get("median duration")
@@ -190,7 +191,7 @@ def _fitted(parameters: xr.Dataset, settings: Mapping[str, Any]) -> str:
     stages = [stage for stage in reading.stages(parameters) if stage.label]
     parts = []
     for stage in stages:
-        text = f"{_count(f'{stage.n_sweeps:,}', 'sweep')} of the {stage.label}"
+        text = f"{counted(f'{stage.n_sweeps:,}', 'sweep')} of the {stage.label}"
         if "trace_kappa" in parameters:
             kappa = float(parameters["trace_kappa"][stage.stop - 1])
             text += f" (kappa {_rounded(kappa)} at its end)"
@@ -255,7 +256,7 @@ def _table(labels: xr.Dataset, called: SyllableNames) -> SyllableTable:
         "one syllable, and each syllable has the same colour everywhere on this page.",
         tuple(entries[int(state)] for state in used),
         tuple(entries[int(state)] for state in rare),
-        f"{_count(str(len(rare)), 'rarer syllable')}, {held:.2g} % of the frames together",
+        f"{counted(str(len(rare)), 'rarer syllable')}, {held:.2g} % of the frames together",
     )
 
 
@@ -294,10 +295,6 @@ def _number(value: float) -> str:
 def _rounded(value: float) -> str:
     """Three digits that count, without powers of ten."""
     return f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _count(number: str, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == "1" else "s")
 
 
 def _date(iso: str) -> str:
