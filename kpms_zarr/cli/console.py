@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 import xarray as xr
+from tqdm import tqdm
 
 from kpms_zarr.compute.events import (
     Committed,
@@ -21,6 +22,7 @@ from kpms_zarr.compute.events import (
     Published,
     SessionsSettled,
     SweepEnded,
+    SweepStarted,
     TileDone,
     TimePredicted,
 )
@@ -38,8 +40,8 @@ from kpms_zarr.store.wording import counted
 if TYPE_CHECKING:
     from kpms_zarr.compute.events import Plan
 
-_BAR = 24
-_PIPE_SECONDS = 5.0
+_SLOW_SECONDS = 5.0
+tqdm.monitor_interval = 0  # no thread that draws bars
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -213,98 +215,104 @@ class MemoryWatch:
             )
 
 
-class Progress:
-    """Shows a fit: one line that is rewritten on a terminal, a line every 5 s on a pipe.
+class _Lines(tqdm):
+    """A bar for what is no terminal: whole lines of its text."""
 
-    Parameters
-    ----------
-    stream : text stream
-    """
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Write a line."""
+        self.fp.write(f"{self}\n")
+        self.fp.flush()
+
+
+class Line:
+    """A line of progress: a bar on a terminal, a new line now and then on a pipe, or nothing."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._is_terminal = stream.isatty()
-        self._last = -math.inf
-        self._recent: list[float] = []
-        self._stage = ""
-        self._swept = time.monotonic()
-        self._is_slow = False
+        self._stream, self._is_terminal = stream, stream.isatty()
+        self._bar: Any = tqdm(disable=True)
+
+    def show(self, what: str, n: float, total: int, text: str, seconds: float = math.inf) -> None:
+        """Show that ``n`` of ``total`` are done, with a text that may hold ``{remaining}`` time.
+
+        Another ``what`` begins another bar, with a speed of its own. ``seconds`` lie between lines
+        on a pipe, where without them nothing is shown.
+        """
+        if not self._is_terminal and math.isinf(seconds):
+            return
+        text = f"[{{bar}}] {text}" if self._is_terminal else text
+        if self._bar.disable or self._bar.desc != what:
+            self._bar.close()
+            self._bar = (tqdm if self._is_terminal else _Lines)(
+                file=self._stream, desc=what, initial=n, total=total, bar_format=text, ascii=".#",
+                miniters=0, dynamic_ncols=True, gui=not self._is_terminal,
+            )  # fmt: skip
+            self._bar.last_print_t = -math.inf
+        self._bar.bar_format = text
+        self._bar.mininterval = 0 if n == total else 0.1 if self._is_terminal else seconds
+        self._bar.update(n - self._bar.n)
+        if n == total:
+            self.close()
+
+    def write(self, text: str) -> None:
+        """Write a line that stays, above the bar."""
+        if self._is_terminal:
+            tqdm.write(text, file=self._stream)
+        else:
+            self._stream.write(f"{text}\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """End the bar, which stays as it is."""
+        self._bar.close()
+
+
+class Progress(Line):
+    """Shows what a fit tells."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._sweep: SweepStarted | None = None
+        self._began, self._is_slow, self._facts = 0.0, False, ""
 
     def __call__(self, event: Event) -> None:
         """Take an event of a fit."""
-        if isinstance(event, PlanMade):
-            self._line(plan_line(event.plan))
-        elif isinstance(event, Noted):
-            self._line(f"note: {for_shell(event.text)}")
-        elif isinstance(event, SweepEnded):
-            self._sweep(event)
-        elif isinstance(event, TimePredicted):
-            seconds = event.seconds_per_sweep
-            text = f"{seconds:.2g} s" if seconds < 60 else _clock(seconds)
-            self._line(f"{event.stage}: about {text} a sweep")
-        elif isinstance(event, TileDone):
-            self._tile(event)
-        elif isinstance(event, SessionsSettled):
-            self._settled(event)
-        elif isinstance(event, Committed) and self._is_slow:
-            self._line(f"sweep {event.sweep} committed ({size(event.n_bytes)})")
-        elif isinstance(event, Published):
-            self._line(f"labels published: models/{event.model}/labels/{event.version}")
+        match event:
+            case PlanMade():
+                self.write(plan_line(event.plan))
+            case Noted():
+                self.write(f"note: {for_shell(event.text)}")
+            case TimePredicted():
+                seconds = event.seconds_per_sweep
+                text = f"{seconds:.2g} s" if seconds < 60 else tqdm.format_interval(seconds)
+                self.write(f"{event.stage}: about {text} a sweep")
+            case SweepStarted():
+                self._sweep, self._began = event, time.monotonic()
+            case TileDone() if self._sweep and time.monotonic() - self._began > _SLOW_SECONDS:
+                done = event.n_done / (event.n_tiles + 1)  # the parameters follow
+                tile = f", tile {event.n_done} of {event.n_tiles}"
+                self._show_sweep(self._sweep, done - 1, tile, 60)
+            case SweepEnded():
+                self._is_slow = event.seconds > _SLOW_SECONDS
+                self._facts = (
+                    f", median {event.median_duration:.0f} ms, {event.n_used} syllables in use, "
+                    f"kappa {event.kappa:.2g}, {event.log_likelihood:.3f} nat/frame"
+                )
+                self._show_sweep(event)
+            case SessionsSettled(sweep, n, total):
+                text = f"sweep {sweep}: {n} of {total} sessions settled"
+                self.show("settled", n, total, text, 5.0)
+            case Committed() if self._is_slow:
+                self.write(f"sweep {event.sweep} committed ({size(event.n_bytes)})")
+            case Published():
+                self.write(f"labels published: models/{event.model}/labels/{event.version}")
 
-    def _line(self, text: str) -> None:
-        clear = "\r\x1b[2K" if self._is_terminal else ""
-        self._stream.write(f"{clear}{text}\n")
-        self._stream.flush()
-
-    def _settled(self, event: SessionsSettled) -> None:
-        is_last = event.n_settled == event.n_sessions
-        text = f"sweep {event.sweep}: {event.n_settled} of {event.n_sessions} sessions settled"
-        if self._is_terminal:
-            self._stream.write(f"\r\x1b[2K{text}" + ("\n" if is_last else ""))
-            self._stream.flush()
-        elif is_last or time.monotonic() - self._last >= _PIPE_SECONDS:
-            self._last = time.monotonic()
-            self._line(text)
-
-    def _tile(self, event: TileDone) -> None:
-        """Within a sweep, when it is a long one."""
-        now = time.monotonic()
-        self._is_slow = now - self._swept > _PIPE_SECONDS
-        if not self._is_slow or now - self._last < (0.5 if self._is_terminal else 60):
-            return
-        self._last = now
-        text = f"sweep {event.sweep}: tile {event.n_done} of {event.n_tiles}"
-        if self._is_terminal:
-            self._stream.write(f"\r\x1b[2K{text}")
-            self._stream.flush()
-        else:
-            self._line(text)
-
-    def _sweep(self, event: SweepEnded) -> None:
-        self._swept = time.monotonic()
-        left = "?"  # the first sweep of a stage compiles and tells nothing about the others
-        if event.stage != self._stage:
-            self._stage, self._recent = event.stage, []
-        else:
-            self._recent = [*self._recent[-9:], event.seconds]
-            left = _clock((event.n_sweeps - event.sweep) * float(np.median(self._recent)))
-        done = round(_BAR * event.sweep / event.n_sweeps)
-        text = (
-            f"{event.stage} sweep {event.sweep}/{event.n_sweeps}  {left} left  median "
-            f"{event.median_duration:.0f} ms  {event.n_used} syllables in use  "
-            f"kappa {event.kappa:.2g}  {event.log_likelihood:.3f} nat/frame"
-        )
-        is_last = event.sweep == event.n_sweeps
-        if self._is_terminal:
-            bar = "#" * done + "." * (_BAR - done)
-            self._stream.write(f"\r\x1b[2K[{bar}] {text}" + ("\n" if is_last else ""))
-            self._stream.flush()
-        elif is_last or time.monotonic() - self._last >= _PIPE_SECONDS:
-            self._last = time.monotonic()
-            self._line(text)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    def _show_sweep(
+        self,
+        event: SweepStarted | SweepEnded,
+        more: float = 0,
+        tile: str = "",
+        seconds: float = 5.0,
+    ) -> None:
+        n, total = event.sweep, event.n_sweeps
+        text = f"{event.stage} sweep {n}/{total}{tile}, {{remaining}} left{self._facts}"
+        self.show(event.stage, n + more, total, text, seconds)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
-from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import kpms_zarr
@@ -156,55 +156,42 @@ def _rate(text: str) -> float | str:
 
 
 def _run_ingest(options: argparse.Namespace) -> tuple[object, str]:
-    result = kpms_zarr.ingest(
-        options.store,
-        options.files,
-        format=options.format,
-        fps=options.fps,
-        keypoints=options.keypoints,
-        individuals=options.individuals,
-        name_by=options.name_by,
-        prefer=options.prefer,
-        keypoint_names=options.keypoint_names,
-        ignore_case=options.ignore_case,
-        anterior=options.anterior,
-        posterior=options.posterior,
-        skeleton=options.skeleton,
-        mapping=options.mapping,
-        trim=options.trim,
-        downsample=options.downsample,
-        max_gap=options.max_gap,
-        time_unit=options.time_unit,
-        min_visible=options.min_visible,
-        confidence_scale=options.confidence_scale,
-        missing_value=options.missing_value,
-        metadata=options.metadata,
-        skip_bad=options.skip_bad,
-        dry_run=options.dry_run,
-        workers=options.workers,
-        on_progress=_progress(),
-    )
+    with closing(console.Line(sys.stderr)) as line:
+        result = kpms_zarr.ingest(
+            options.store,
+            options.files,
+            format=options.format,
+            fps=options.fps,
+            keypoints=options.keypoints,
+            individuals=options.individuals,
+            name_by=options.name_by,
+            prefer=options.prefer,
+            keypoint_names=options.keypoint_names,
+            ignore_case=options.ignore_case,
+            anterior=options.anterior,
+            posterior=options.posterior,
+            skeleton=options.skeleton,
+            mapping=options.mapping,
+            trim=options.trim,
+            downsample=options.downsample,
+            max_gap=options.max_gap,
+            time_unit=options.time_unit,
+            min_visible=options.min_visible,
+            confidence_scale=options.confidence_scale,
+            missing_value=options.missing_value,
+            metadata=options.metadata,
+            skip_bad=options.skip_bad,
+            dry_run=options.dry_run,
+            workers=options.workers,
+            on_progress=partial(_show, line),
+        )
     return result, "\n".join(_ingested(result, options.store))
 
 
-def _progress() -> Callable[[IngestProgress], None]:
-    """Shows a line that is written over, on a terminal only."""
-    is_terminal = sys.stderr.isatty()
-    shown = 0.0
-
-    def show(now: IngestProgress) -> None:
-        nonlocal shown
-        is_last = now.n_done == now.n_files
-        if not is_terminal or (time.monotonic() - shown < 0.1 and not is_last):
-            return
-        shown = time.monotonic()
-        what = "looked at" if now.stage == "look" else "loaded"
-        frames = f", {now.n_frames:,} frames" if now.n_frames else ""
-        line = f"{what} {now.n_done} of {now.n_files} files{frames}"
-        sys.stderr.write(f"\r{line:<60}" + ("\n" if is_last and now.stage == "load" else ""))
-        sys.stderr.flush()
-
-    return show
+def _show(line: console.Line, now: IngestProgress) -> None:
+    what = "looked at" if now.stage == "look" else "loaded"
+    frames = f", {now.n_frames:,} frames" if now.n_frames else ""
+    line.show(what, now.n_done, now.n_files, f"{what} {now.n_done} of {now.n_files} files{frames}")
 
 
 def _ingested(result: IngestSummary, store: str) -> list[str]:

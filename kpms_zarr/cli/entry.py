@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import kpms_zarr
@@ -282,17 +282,16 @@ def _budget(options: argparse.Namespace) -> kpms_zarr.Budget:
 @contextmanager
 def _callbacks(options: argparse.Namespace) -> Iterator[tuple[Callable[[Any], None], ...]]:
     """Progress, a watch over memory, and the log that was asked for."""
-    found: list[Callable[[Any], None]] = []
-    if not options.quiet:
-        found.append(console.Progress(sys.stderr))
-    found.append(
-        console.MemoryWatch(lambda text: print(f"note: {text}", file=sys.stderr, flush=True))
-    )
-    if options.log is None:
+    with ExitStack() as stack:
+        progress = stack.enter_context(closing(console.Progress(sys.stderr)))
+        found: list[Callable[[Any], None]] = [
+            console.MemoryWatch(lambda text: progress.write(f"note: {text}"))
+        ]
+        if not options.quiet:
+            found.insert(0, progress)
+        if options.log is not None:
+            found.append(stack.enter_context(closing(console.JsonLog(options.log))))
         yield tuple(found)
-        return
-    with closing(console.JsonLog(options.log)) as log:
-        yield (*found, log)
 
 
 def _plan(commands: Any) -> None:
@@ -494,7 +493,8 @@ def _demo(commands: Any) -> None:
 
 
 def _run_demo(options: argparse.Namespace) -> tuple[object, str]:
-    result = kpms_zarr.demo(options.folder, callbacks=(console.Progress(sys.stderr),))
+    with closing(console.Progress(sys.stderr)) as progress:
+        result = kpms_zarr.demo(options.folder, callbacks=(progress,))
     table = kpms_zarr.summary(result.store, model=result.model)
     text = (
         f"{_syllables(table)}\n"

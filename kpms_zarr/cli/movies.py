@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import kpms_zarr
@@ -102,19 +102,20 @@ def _run_movies(options: argparse.Namespace) -> tuple[object, str]:
         "out": options.out,
         "format": options.format,
         "speed": options.speed,
-        "on_progress": _progress(),
     }
     try:
-        if is_whole:
-            given.pop("syllables")
-            videos = options.videos or True
-            result = kpms_zarr.overlay_movie(
-                options.store, session=options.session, videos=videos, **shared, **given
-            )
-        else:
-            result = kpms_zarr.movies(
-                options.store, videos=options.videos, overlay=options.overlay, **shared, **given
-            )
+        with closing(console.Line(sys.stderr)) as line:
+            shared["on_progress"] = partial(_show, line)
+            if is_whole:
+                given.pop("syllables")
+                videos = options.videos or True
+                result = kpms_zarr.overlay_movie(
+                    options.store, session=options.session, videos=videos, **shared, **given
+                )
+            else:
+                result = kpms_zarr.movies(
+                    options.store, videos=options.videos, overlay=options.overlay, **shared, **given
+                )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; movies that are there are whole") from None
     return result, "\n".join(_written(result))
@@ -167,19 +168,8 @@ def _written(result: Any) -> list[str]:
     return lines
 
 
-def _progress() -> Callable[[Any], None]:
-    """Shows a line that is written over, on a terminal only."""
-    is_terminal = sys.stderr.isatty()
-    shown = 0.0
-
-    def show(now: Any) -> None:
-        nonlocal shown
-        is_last = not now.file
-        if not is_terminal or (time.monotonic() - shown < 0.1 and not is_last):
-            return
-        shown = time.monotonic()
-        line = f"movie {now.n_done + 1} of {now.n_movies}: {now.file}, {100 * now.share:.0f} %"
-        sys.stderr.write("\r\x1b[2K" + ("" if is_last else line))
-        sys.stderr.flush()
-
-    return show
+def _show(line: console.Line, now: Any) -> None:
+    text = f"{now.n_done} of {now.n_movies} movies"
+    if now.file:
+        text += f", {now.file.replace('{', '{{').replace('}', '}}')} {100 * now.share:.0f} %"
+    line.show("movies", now.n_done + now.share, now.n_movies, text)
