@@ -157,6 +157,8 @@ class Proxy:
         self.delay = 0.0
         self.fail_every = 0
         """Every so manieth request is refused; 0 = none."""
+        self.knows_conditions = True
+        """Else a request that has to be carried out on a condition is answered 501."""
         self._n, self._lock = 0, threading.Lock()
         proxy = self
 
@@ -196,6 +198,11 @@ class Proxy:
         if is_refused:
             content = b"<Error><Code>SlowDown</Code><Message>Please slow down</Message></Error>"
             self._answer(request, 503, [("Content-Type", "application/xml")], content, length)
+            return
+        conditions = {"if-match", "if-none-match"} & {name.lower() for name in request.headers}
+        if conditions and not self.knows_conditions:
+            content = b"<Error><Code>NotImplemented</Code><Message>No such header</Message></Error>"
+            self._answer(request, 501, [("Content-Type", "application/xml")], content, length)
             return
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:

@@ -54,10 +54,10 @@ def test_names__two_processes_lose_nothing_and_leave_no_lease(store):
 
 
 def test_names__without_the_right_to_write_say_so(store, monkeypatch):
-    def denied(*_: object, **__: object) -> None:
+    async def denied(*_: object, **__: object) -> None:
         raise PermissionError("Access Denied")
 
-    monkeypatch.setattr("kpms_zarr.store.core.locking._Lease._write", denied)
+    monkeypatch.setattr("kpms_zarr.store.core.remote.PatientStore.replace", denied)
     with pytest.raises(InputError, match="read only"):
         name_syllable(store, "m", 1, name="rear")
 

@@ -136,7 +136,7 @@ def test_remote__of_two_at_the_same_moment_one_has_it(remote, monkeypatch, settl
 
     def slow(self: locking._Lease) -> dict:
         found = read(self)
-        if not hasattr(self, "_own"):
+        if not hasattr(self, "_renewed"):
             both.wait(10)
             time.sleep(0.2 * (threading.current_thread().name == "later"))
         return found

@@ -1,13 +1,15 @@
 """One fit of a model at a time, and one process that adds or removes sessions, or names syllables.
 
 On a local disk the lock is on a folder and goes with the process, however it ends. Elsewhere it is
-a lease in a group of its own, which its holder renews.
+a lease in a group of its own, which its holder renews. Where storage puts an object on condition
+that nobody else has (S3), the first takes it; elsewhere the last of those who found it free.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import socket
 import threading
@@ -23,6 +25,8 @@ import zarr
 
 from kpms_zarr.store.core import access, attributes, layout
 from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.core.remote import PatientStore
+from kpms_zarr.store.core.zarr_internals import sync
 from kpms_zarr.store.errors import InputError
 
 try:
@@ -70,22 +74,19 @@ class _Lease(Lock):
         self._root, self._path, self._held = root, path, held
         self._mutex, self._end = threading.Lock(), threading.Event()
         self._lost: InputError | None = None
-        found = self._read()
-        left = _seconds_left(found)
-        if left > 0:
-            raise self._refusal(found, f"; if it is gone, try again in {left:.0f} s")
         self._own: dict[str, Any] = {
             "owner": uuid.uuid4().hex,
             "host": socket.gethostname(),
             "process": os.getpid(),
             "seconds": seconds,
         }
-        self._write()
-        # Somebody else may have found it free at the same moment; the later of both has it.
-        time.sleep(_SETTLE_SECONDS)
-        self._check()
-        if self._lost is not None:
-            raise self._lost
+        if not self._take():
+            self._write()
+            # Somebody else may have found it free at the same moment; the later of both has it.
+            time.sleep(_SETTLE_SECONDS)
+            self._check()
+            if self._lost is not None:
+                raise self._lost
         self._thread = threading.Thread(target=self._live, name="lease", daemon=True)
         self._thread.start()
 
@@ -115,6 +116,31 @@ class _Lease(Lock):
         while not self._end.wait(_RENEW_SECONDS):
             with contextlib.suppress(InputError):
                 self.renew()
+
+    def _take(self) -> bool:
+        """Take the lease if it is free; False where others may have taken it just as well."""
+        store, key = self._root.store, f"{self._root.path}/{self._path}/zarr.json".lstrip("/")
+        while True:
+            # Before the lease is read: what changes in between is another version.
+            version = sync(store.version(key)) if isinstance(store, PatientStore) else None
+            found = self._read()
+            if found.get("owner") == self._own["owner"]:  # an answer was lost, not the lease
+                return True
+            left = _seconds_left(found)
+            if left > 0:
+                raise self._refusal(found, f"; if it is gone, try again in {left:.0f} s")
+            if not isinstance(store, PatientStore):
+                return False
+            self._renewed = time.time()
+            attrs = attributes.stored({**self._own, "renewed": self._renewed})
+            group = {"zarr_format": 3, "node_type": "group", "attributes": attrs}
+            lease = json.dumps(group).encode()
+            is_put = sync(store.replace(key, lease, version))
+            if is_put is None:
+                return False
+            if is_put:
+                # That would put it again tells of a storage that ignores the condition.
+                return sync(store.replace(key, lease, version)) is False
 
     def _check(self) -> None:
         found = self._read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
@@ -72,6 +73,59 @@ class PatientStore(WrapperStore[FsspecStore]):
     async def _set_many(self, values: Iterable[Any]) -> None:
         await asyncio.gather(*(self.set(key, value) for key, value in values))
 
+    async def version(self, key: str) -> str | None:
+        """What is another after every change of an object; None where there is no object.
+
+        On S3 only, elsewhere None.
+        """
+        if not self._has_conditions:
+            return None
+        try:
+            found = await self._try(lambda: self._store.fs._info(f"{self._store.path}/{key}"))
+        except FileNotFoundError:
+            return None
+        return found.get("ETag")
+
+    async def replace(self, key: str, value: bytes, version: str | None) -> bool | None:
+        """Put an object if it has not changed since; in one step, so that of many one succeeds.
+
+        A storage that ignores conditions puts the object all the same.
+
+        Parameters
+        ----------
+        key : str
+        value : bytes
+        version : str or None
+            See :meth:`version`; None = if there is no object.
+
+        Returns
+        -------
+        bool or None
+            Whether it was put; None where the storage says that it knows no conditions. False also
+            follows an answer that was lost, after which the client has put it a second time.
+        """
+        if not self._has_conditions:
+            return None
+        condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
+
+        async def put() -> bool | None:
+            try:
+                await self._store.fs._pipe_file(f"{self._store.path}/{key}", value, **condition)
+            except OSError as error:
+                status = _status(error)
+                if status == 412 or (status == 404 and version is not None):
+                    return False
+                if status == 501 or (status == 400 and error.errno == errno.EINVAL):
+                    return None
+                raise
+            return True
+
+        return await self._try(put)
+
+    @property
+    def _has_conditions(self) -> bool:
+        return "s3" in self._store.fs.protocol
+
     async def delete(self, key: str) -> None:
         """See zarr.abc.store.Store."""
         await self._try(lambda: self._store.delete(key))
@@ -98,3 +152,10 @@ class PatientStore(WrapperStore[FsspecStore]):
 
 async def _all(names: AsyncIterator[str]) -> Any:
     return [name async for name in names]
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status behind an error of s3fs."""
+    response = getattr(error.__cause__, "response", None) or {}
+    status: int | None = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status
