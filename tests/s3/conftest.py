@@ -278,21 +278,35 @@ def environment(port: int, key: str = KEY, secret: str = SECRET) -> dict[str, st
     }
 
 
-@pytest.fixture
-def reach(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Function: from now on this process reaches S3 at a port, with these credentials."""
+@contextlib.contextmanager
+def _reaching() -> Iterator[Any]:
     import fsspec
 
-    def set_up(port: int, **credentials: str) -> dict[str, str]:
-        found = environment(port, **credentials)
-        for name, value in found.items():
-            monkeypatch.setenv(name, value)
-        forget_connections()
-        return found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fsspec.config, "conf", {})
 
-    monkeypatch.setattr(fsspec.config, "conf", {})
-    yield set_up
+        def set_up(port: int, **credentials: str) -> dict[str, str]:
+            found = environment(port, **credentials)
+            for name, value in found.items():
+                patch.setenv(name, value)
+            forget_connections()
+            return found
+
+        yield set_up
     forget_connections()
+
+
+@pytest.fixture(scope="session")
+def reaching() -> Any:
+    """Context manager whose function says by which port and credentials this process reaches S3."""
+    return _reaching
+
+
+@pytest.fixture
+def reach() -> Iterator[Any]:
+    """Function: from now on this process reaches S3 at a port, with these credentials."""
+    with _reaching() as set_up:
+        yield set_up
 
 
 @pytest.fixture

@@ -59,26 +59,54 @@ def same_data(one, other):
     xr.testing.assert_identical(first, second)
 
 
-def test_whole_job__as_on_a_local_path(url, files, tmp_path):
-    local = str(tmp_path / "study.zarr")
+def set_up(store, files):
+    """Ingest the sessions and find the principal components."""
     names = STUDY.settings
-    for store in (url, local):
-        kpms_zarr.ingest(store, files, fps=30, anterior=names.anterior, posterior=names.posterior)
-        kpms_zarr.quality(store)
-        kpms_zarr.pca(store)
-        kpms_zarr.fit(store, model="m", config=SMALL)
-    same_data(url, local)
+    kpms_zarr.ingest(store, files, fps=30, anterior=names.anterior, posterior=names.posterior)
+    kpms_zarr.pca(store)
+
+
+@pytest.fixture(scope="module")
+def local(files, tmp_path_factory):
+    """A study on a local path, fitted; only read."""
+    store = str(tmp_path_factory.mktemp("local") / "study.zarr")
+    set_up(store, files)
+    kpms_zarr.quality(store)
+    kpms_zarr.fit(store, model="first", config=SMALL)
+    return store
+
+
+@pytest.fixture(scope="module")
+def fitted(server, reaching, files):
+    """The same study on the server."""
+    url = "s3://lab/fitted/study.zarr"
+    with reaching() as reach:
+        reach(server.port)
+        set_up(url, files)
+        kpms_zarr.quality(url)
+        kpms_zarr.fit(url, model="first", config=SMALL)
+    return url
+
+
+def assert_same_fit(one, other, variables=("syllable", "latent")):
+    first, second = (kpms_zarr.open_labels(store, "first").load() for store in (one, other))
+    for name in variables:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_whole_job__as_on_a_local_path(fitted, local, reach, server, tmp_path):
+    reach(server.port)
+    same_data(fitted, local)
     for name in ("quality", "pca"):
-        one, other = (access.dataset(s, name).load().drop_attrs() for s in (url, local))
+        one, other = (access.dataset(s, name).load().drop_attrs() for s in (fitted, local))
         xr.testing.assert_identical(one, other)
-    one, other = (kpms_zarr.open_labels(s, "m").load() for s in (url, local))
-    np.testing.assert_array_equal(one["syllable"], other["syllable"])
-    np.testing.assert_array_equal(one["latent"], other["latent"])
-    xr.testing.assert_equal(kpms_zarr.summary(url, model="m"), kpms_zarr.summary(local, model="m"))
-    assert kpms_zarr.verify(url).is_sound
-    assert kpms_zarr.info(url).models[0].name == "m"
+    assert_same_fit(fitted, local)
+    one, other = (kpms_zarr.summary(store, model="first") for store in (fitted, local))
+    xr.testing.assert_equal(one, other)
+    assert kpms_zarr.verify(fitted).is_sound
+    assert kpms_zarr.info(fitted).models[0].name == "first"
     page = tmp_path / "report.html"
-    kpms_zarr.report(url, model="m", out=page)
+    kpms_zarr.report(fitted, model="first", out=page)
     assert page.stat().st_size > 10_000
 
 
@@ -133,12 +161,8 @@ def test_server_that_stays_away__is_a_clear_error_and_loses_nothing(
     assert kpms_zarr.verify(url).is_sound
 
 
-def test_fit__goes_on_after_the_server_was_killed_in_its_middle(server, url, files, tmp_path):
-    local = str(tmp_path / "study.zarr")
-    names = STUDY.settings
-    for store in (url, local):
-        kpms_zarr.ingest(store, files, fps=30, anterior=names.anterior, posterior=names.posterior)
-        kpms_zarr.pca(store)
+def test_fit__goes_on_after_the_server_was_killed_in_its_middle(server, url, files, local):
+    set_up(url, files)
     killed = []
 
     def kill(event):
@@ -147,12 +171,9 @@ def test_fit__goes_on_after_the_server_was_killed_in_its_middle(server, url, fil
             killed.append(True)
             threading.Timer(2.0, server.start).start()
 
-    kpms_zarr.fit(url, model="m", config=SMALL, save_every=2, callbacks=[kill])
-    kpms_zarr.fit(local, model="m", config=SMALL)
+    kpms_zarr.fit(url, model="first", config=SMALL, save_every=2, callbacks=[kill])
     assert killed
-    one, other = (kpms_zarr.open_labels(s, "m").load() for s in (url, local))
-    np.testing.assert_array_equal(one["syllable"], other["syllable"])
-    np.testing.assert_array_equal(one["latent"], other["latent"])
+    assert_same_fit(url, local)
 
 
 class Stop:
@@ -167,25 +188,18 @@ class Stop:
 
 
 @pytest.mark.full
-def test_fit__is_resumed_from_what_it_has_committed(url, files, tmp_path):
+def test_fit__is_resumed_from_what_it_has_committed(url, files, local):
     """Ends with the labels, certainties and levels of detail of a fit that nobody stopped."""
-    local = str(tmp_path / "study.zarr")
-    names = STUDY.settings
-    for store in (url, local):
-        kpms_zarr.ingest(store, files, fps=30, anterior=names.anterior, posterior=names.posterior)
-        kpms_zarr.pca(store)
+    set_up(url, files)
     with pytest.raises(ZeroDivisionError):
-        kpms_zarr.fit(url, model="m", config=SMALL, save_every=2, callbacks=[Stop(5)])
-    assert kpms_zarr.open_progress(url, "m").attrs["n_sweeps"] == 4
+        kpms_zarr.fit(url, model="first", config=SMALL, save_every=2, callbacks=[Stop(5)])
+    assert kpms_zarr.open_progress(url, "first").attrs["n_sweeps"] == 4
     begun = []
-    kpms_zarr.fit(url, model="m", config=SMALL, resume=True, callbacks=[begun.append])
+    kpms_zarr.fit(url, model="first", config=SMALL, resume=True, callbacks=[begun.append])
     ended = [event.sweep for event in begun if isinstance(event, SweepEnded)]
     assert ended == [5, 6, 7]
-    kpms_zarr.fit(local, model="m", config=SMALL)
-    one, other = (kpms_zarr.open_labels(s, "m").load() for s in (url, local))
-    for name in ("syllable", "latent", "centroid", "heading", "certainty"):
-        np.testing.assert_array_equal(one[name], other[name])
-    one, other = (open_levels(s, "m").load().drop_attrs() for s in (url, local))
+    assert_same_fit(url, local, ("syllable", "latent", "centroid", "heading", "certainty"))
+    one, other = (open_levels(s, "first").load().drop_attrs() for s in (url, local))
     xr.testing.assert_identical(one, other)
 
 
@@ -236,9 +250,7 @@ def test_two_writers_of_labels__each_its_sessions(url, files):
 @pytest.mark.full
 def test_readers__see_one_version_or_the_other_while_labels_are_published(url, files, full):
     """Ten at once, from before the first commit until after the last version."""
-    names = STUDY.settings
-    kpms_zarr.ingest(url, files, fps=30, anterior=names.anterior, posterior=names.posterior)
-    kpms_zarr.pca(url)
+    set_up(url, files)
     kpms_zarr.fit(url, model="m", config=SMALL)
     known = {"v1": _sum(kpms_zarr.open_labels(url, "m"))}
     is_over, seen, errors = threading.Event(), Counter(), []
@@ -358,34 +370,27 @@ def test_storage_options__reach_the_store_and_are_written_nowhere(
 # ------------------------------------------------------------------ looked at
 
 
-def test_pages__are_drawn_from_a_store_on_s3(url, files, monkeypatch):
-    names = STUDY.settings
-    kpms_zarr.ingest(url, files, fps=30, anterior=names.anterior, posterior=names.posterior)
-    kpms_zarr.quality(url)
-    kpms_zarr.pca(url)
-    kpms_zarr.fit(url, model="m", config=SMALL)
+def test_pages__are_drawn_from_a_store_on_s3(fitted, reach, server, monkeypatch):
+    reach(server.port)
     load()
     told = []
     monkeypatch.setattr(parts, "empty", lambda *words: told.append(words) or parts.text("-"))
     for page in PAGES:
-        page_module(page).page(State(Study(url), page=page, syllable=0)).get_root()
+        page_module(page).page(State(Study(fitted), page=page, syllable=0)).get_root()
     # The one thing that is not there.
     assert {words[0][:8] for words in told} == {"No video"}
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*zmq.*", "ignore::DeprecationWarning")
-def test_notebook__explores_a_store_on_s3(url, files, monkeypatch, tmp_path):
+def test_notebook__explores_a_store_on_s3(fitted, reach, server, monkeypatch, tmp_path):
     nbclient = pytest.importorskip("nbclient", reason="needs nbclient, see the extra test")
     nbformat = pytest.importorskip("nbformat")
-    names = STUDY.settings
-    kpms_zarr.ingest(url, files, fps=30, anterior=names.anterior, posterior=names.posterior)
-    kpms_zarr.pca(url)
-    kpms_zarr.fit(url, model="first", config=SMALL)
-    monkeypatch.setenv("KPMS_ZARR_STORE", url)
+    reach(server.port)
+    monkeypatch.setenv("KPMS_ZARR_STORE", fitted)
     path = Path(__file__).resolve().parents[2] / "notebooks" / "04_explore.ipynb"
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     ).execute()
-    assert kpms_zarr.syllable_names(url, "first")["name"].values[0] == "commonest"
+    assert kpms_zarr.syllable_names(fitted, "first")["name"].values[0] == "commonest"
