@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import kpms_zarr
-from kpms_zarr.compute.events import Plan, PlanMade, SweepEnded
+from kpms_zarr.compute.events import PlanMade, ResourcePlan, SweepEnded
 from kpms_zarr.compute.kernels import rng
 from kpms_zarr.compute.kernels.ar import feature_pairs, tile_moments
 from kpms_zarr.compute.kernels.centroid import centroid_evidence, draw_centroid
@@ -254,7 +254,9 @@ def memory(n_segments: int, n_frames: int) -> dict[str, float]:
     }
 
 
-def whole(study: SyntheticStudy, n_sweeps: int, folder: Path) -> tuple[dict[str, float], Plan]:
+def whole(
+    study: SyntheticStudy, n_sweeps: int, folder: Path
+) -> tuple[dict[str, float], ResourcePlan]:
     """us per frame and sweep of a fit by stage (median of its sweeps), and its plan."""
     store = folder / "study.zarr"
     write_store(store, study)
@@ -274,7 +276,7 @@ def whole(study: SyntheticStudy, n_sweeps: int, folder: Path) -> tuple[dict[str,
     return speed, plan
 
 
-def certainty(store: Path, plan: Plan) -> float:
+def certainty(store: Path, plan: ResourcePlan) -> float:
     """Seconds that the certainty of all labels of a fit takes at its end, once compiled."""
     start = StartModel.of(store, "m")
     index = ChainIndex.of(access.sessions(access.open_group(store)), LAGS)

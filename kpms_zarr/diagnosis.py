@@ -536,7 +536,7 @@ def _study_sweep(speed: TileSpeed, threads: int) -> float:
 
 
 @dataclass(frozen=True)
-class _Tile:
+class _TimedTile:
     """A function of the sampler and made-up arguments; with ``seconds``, compiled in that time."""
 
     function: Any
@@ -544,7 +544,7 @@ class _Tile:
     fixed: dict[str, Any]
     seconds: float = 0.0
 
-    def compiled(self) -> _Tile:
+    def compiled(self) -> _TimedTile:
         began = time.perf_counter()
         lower = self.function.lower
         (function,) = _in_threads(lambda: lower(*self.arguments, **self.fixed).compile(), 1)
@@ -562,7 +562,7 @@ def _in_threads(function: Callable[[], Any], threads: int) -> list[Any]:
     return list(in_flight(lambda _: function(), range(threads), threads, is_double=False))
 
 
-def _round_seconds(tile: _Tile, threads: int, seconds: float) -> float:
+def _round_seconds(tile: _TimedTile, threads: int, seconds: float) -> float:
     """Median time in which every thread computes one tile: three rounds or more after the first."""
     rounds: list[float] = []
     while len(rounds) < 4 or sum(rounds) < seconds:
@@ -572,13 +572,13 @@ def _round_seconds(tile: _Tile, threads: int, seconds: float) -> float:
     return float(np.median(rounds[1:]))
 
 
-def _ar_tile() -> _Tile:
+def _ar_tile() -> _TimedTile:
     from kpms_zarr.compute.sampler.ar_model import sample_tile
 
     tables, tile = _made_up()
     right = np.full(_SEGMENTS, N_STATES, np.int32)
     latent = np.ascontiguousarray(tile.local[:, : LAGS + _SEGMENT_FRAMES, :N_LATENT])
-    return _Tile(
+    return _TimedTile(
         sample_tile,
         (
             tables.hmm, tables.weight_bias, latent, tile.left, right, tile.length, tile.words,
@@ -588,12 +588,12 @@ def _ar_tile() -> _Tile:
     )  # fmt: skip
 
 
-def _full_tile() -> _Tile:
+def _full_tile() -> _TimedTile:
     from kpms_zarr.compute.sampler.full_tile import FixedSettings, sample_full_tile
 
     tables, tile = _made_up()
     settings = FixedSettings(5, 10.0, 1e6, False)
-    return _Tile(
+    return _TimedTile(
         sample_full_tile,
         (tables, tile, np.zeros(2, np.uint32), np.int32(0), np.bool_(False)),
         {"settings": settings, "lags": LAGS},

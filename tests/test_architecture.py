@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,9 @@ ONLY_IN = {
     "av": "viz",
     "PIL": "viz",
 }
+
+# names of classes that several parsers may have, each for what its format calls so
+WITHIN_A_PARSER = {"_Header", "Variable"}
 
 
 def room_of(module):
@@ -122,6 +126,16 @@ def test_command_line__is_imported_by_nothing_else():
 def test_internals_of_zarr__are_taken_in_one_file():
     taken = {module_of(p) for p in FILES if any(n.startswith("zarr.core") for n in imports_of(p))}
     assert taken == {"kpms_zarr.store.core.zarr_internals"}
+
+
+def test_class_names__stand_for_one_thing_each():
+    names = Counter(
+        node.name
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, n in names.items() if n > 1} <= WITHIN_A_PARSER
 
 
 def test_rooms__are_those_that_there_are():

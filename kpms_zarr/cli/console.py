@@ -38,7 +38,7 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.wording import counted
 
 if TYPE_CHECKING:
-    from kpms_zarr.compute.events import Plan
+    from kpms_zarr.compute.events import ResourcePlan
 
 _SLOW_SECONDS = 5.0
 tqdm.monitor_interval = 0  # no thread that draws bars
@@ -105,7 +105,7 @@ def _plain(value: Any) -> Any:
 _HOMES = {"device": "on the device", "host": "in host memory", "disk": "in scratch files"}
 
 
-def plan_line(plan: Plan) -> str:
+def plan_line(plan: ResourcePlan) -> str:
     """The plan of a computation in two lines."""
     return (
         f"{counted(plan.n_sessions, 'session')}, {plan.n_frames:,} frames, "
@@ -118,7 +118,7 @@ def plan_line(plan: Plan) -> str:
     )
 
 
-def plan_table(plan: Plan) -> str:
+def plan_table(plan: ResourcePlan) -> str:
     """The plan of a computation in full."""
     facts = {
         "data": f"{counted(plan.n_sessions, 'session')}, {plan.n_frames:,} frames",
@@ -192,7 +192,7 @@ class MemoryWatch:
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.host_peak = self.device_peak = 0
         self._tell, self._is_told = tell, False
-        self._plan: Plan | None = None
+        self._plan: ResourcePlan | None = None
 
     def __call__(self, event: Event) -> None:
         """Take an event."""

@@ -17,7 +17,7 @@ from kpms_zarr.cli import movies as cli_movies
 from kpms_zarr.cli import naming as cli_names
 from kpms_zarr.cli import views as cli_explore
 from kpms_zarr.cli.options import (
-    Parser,
+    OptionParser,
     add_command,
     heading_option,
     model_option,
@@ -79,7 +79,9 @@ def _refuse(options: argparse.Namespace, text: str, code: int) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = Parser(prog="kpms-zarr", description="Syllables of behaviour from tracked keypoints.")
+    top = OptionParser(
+        prog="kpms-zarr", description="Syllables of behaviour from tracked keypoints."
+    )
     top.add_argument("--version", action="version", version=f"kpms-zarr {kpms_zarr.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (

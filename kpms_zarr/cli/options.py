@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from kpms_zarr.store.core.names import parse_names, parse_selectors
 
 
-class Parser(argparse.ArgumentParser):
+class OptionParser(argparse.ArgumentParser):
     """One that says how to give a value that begins with a dash.
 
     Attributes
@@ -43,9 +43,9 @@ class Parser(argparse.ArgumentParser):
 
 def add_command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], tuple[object, str]], about: str
-) -> Parser:
+) -> OptionParser:
     """A subcommand: what it is called, what runs it, and what it is about in one phrase."""
-    command: Parser = commands.add_parser(
+    command: OptionParser = commands.add_parser(
         name,
         help=about,
         description=about[0].upper() + about[1:] + ".",

@@ -16,7 +16,7 @@ from kpms_zarr.compute.settings import (
     POSITIVE,
     SIZE,
     Choice,
-    Names,
+    NameList,
     Setting,
     settings_of,
 )
@@ -63,9 +63,9 @@ def _kind(one: Field[Any], known: Setting) -> dict[str, Any]:
     check = known.check
     if isinstance(check, Choice):
         return {"choices": check.words}
-    if isinstance(check, Names) and one.name == "sessions":
+    if isinstance(check, NameList) and one.name == "sessions":
         return {"type": selectors, "metavar": "A,B*,group=C"}
-    if isinstance(check, Names):
+    if isinstance(check, NameList):
         return {"type": names, "metavar": "A,B,C"}
     if known.unit == "ms":
         return {"type": duration, "metavar": "400ms"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResourcePlan:
     """What a computation will take.
 
     Attributes
@@ -68,10 +68,10 @@ class PlanMade:
 
     Attributes
     ----------
-    plan : Plan
+    plan : ResourcePlan
     """
 
-    plan: Plan
+    plan: ResourcePlan
 
 
 @dataclass(frozen=True)

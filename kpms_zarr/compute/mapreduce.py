@@ -31,7 +31,7 @@ _WORKING_BYTES = 50_000_000
 """Modules that are loaded on the way."""
 
 
-class Finder(Protocol):
+class OutlierFinder(Protocol):
     """Says which keypoints of a block are outlying: see :class:`outliers.Screen`."""
 
     def find(self, block: Block, position: np.ndarray, confidence: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ class BlockReader:
     scale : mapping of int to float, optional
         Index of a session -> units of position of the store for one unit of what is returned;
         1 for a session that it lacks.
-    screen : Finder, optional
+    screen : OutlierFinder, optional
         Keypoints that it finds outlying are returned as missing.
     """
 
@@ -62,7 +62,7 @@ class BlockReader:
         *,
         keypoints: Sequence[int] | None = None,
         scale: Mapping[int, float] | None = None,
-        screen: Finder | None = None,
+        screen: OutlierFinder | None = None,
     ) -> None:
         self._store = os.fspath(store)
         self._keypoints = None if keypoints is None else np.asarray(keypoints, dtype=np.int64)
@@ -97,7 +97,7 @@ class BlockReader:
         return self._position(block, None)
 
     def _position(
-        self, block: Block, screen: Finder | None, confidence: np.ndarray | None = None
+        self, block: Block, screen: OutlierFinder | None, confidence: np.ndarray | None = None
     ) -> np.ndarray:
         values = self._selected("position", block)
         if screen is not None:

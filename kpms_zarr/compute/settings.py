@@ -16,7 +16,7 @@ T = TypeVar("T", bound=type)
 
 
 @dataclass(frozen=True)
-class Check:
+class SettingCheck:
     """What a setting may be.
 
     Attributes
@@ -32,14 +32,14 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Choice(Check):
+class Choice(SettingCheck):
     """One of some words."""
 
     words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Names(Check):
+class NameList(SettingCheck):
     """Names of keypoints or sessions; kept as a tuple, which can be compared and hashed."""
 
 
@@ -48,17 +48,17 @@ def choice(*words: str) -> Choice:
     return Choice(f"one of {', '.join(words)}", lambda value: value in words, words)
 
 
-def names(what: str) -> Names:
+def names(what: str) -> NameList:
     """Several names."""
-    return Names(
+    return NameList(
         f"names of {what}",
         lambda value: isinstance(value, list | tuple) and all(isinstance(n, str) for n in value),
     )
 
 
-def whole(low: int, high: int) -> Check:
+def whole(low: int, high: int) -> SettingCheck:
     """A whole number within limits."""
-    return Check(
+    return SettingCheck(
         f"a whole number from {low} to {high}",
         lambda value: (
             isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
@@ -73,12 +73,14 @@ def _is_number(value: object) -> bool:
 
 UNKNOWN: Any = frozenset({""})
 """In place of the names of settings that were given: find them out."""
-NUMBER = Check("a number", _is_number)
-POSITIVE = Check("a positive number", lambda value: _is_number(value) and value > 0)
-FLAG = Check("True or False", lambda value: isinstance(value, bool))
-MODEL = Check("the name of a model", lambda value: isinstance(value, str))
-FOLDER = Check("a folder", lambda value: isinstance(value, str))
-SIZE = Check("a size such as 4GB, or bytes", lambda value: isinstance(value, str | int | float))
+NUMBER = SettingCheck("a number", _is_number)
+POSITIVE = SettingCheck("a positive number", lambda value: _is_number(value) and value > 0)
+FLAG = SettingCheck("True or False", lambda value: isinstance(value, bool))
+MODEL = SettingCheck("the name of a model", lambda value: isinstance(value, str))
+FOLDER = SettingCheck("a folder", lambda value: isinstance(value, str))
+SIZE = SettingCheck(
+    "a size such as 4GB, or bytes", lambda value: isinstance(value, str | int | float)
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Setting:
 
     Attributes
     ----------
-    check : Check
+    check : SettingCheck
     help : str
         What it is, for the documentation of the class and for the command line.
     unit : str
@@ -98,7 +100,7 @@ class Setting:
         What None stands for where it is a value like others.
     """
 
-    check: Check
+    check: SettingCheck
     help: str
     unit: str = ""
     open: str = ""
@@ -118,7 +120,13 @@ class Setting:
 
 
 def setting(
-    default: object, check: Check, help: str, *, unit: str = "", open: str = "", none: str = ""
+    default: object,
+    check: SettingCheck,
+    help: str,
+    *,
+    unit: str = "",
+    open: str = "",
+    none: str = "",
 ) -> Any:
     """Declare a field of a settings class; see :class:`Setting`."""
     return field(default=default, metadata={"setting": Setting(check, help, unit, open, none)})
@@ -140,7 +148,7 @@ def problems_of(instance: Any) -> list[Problem]:
             continue
         if not known.check.holds(value):
             problems.append(problem(one.name, known.check.expected, value))
-        elif isinstance(known.check, Names):
+        elif isinstance(known.check, NameList):
             object.__setattr__(instance, one.name, tuple(value))
     return problems
 

@@ -11,7 +11,7 @@ import pytest
 
 import kpms_zarr
 from kpms_zarr.compute.config import Budget, FitConfig
-from kpms_zarr.compute.events import Plan, PlanMade
+from kpms_zarr.compute.events import PlanMade, ResourcePlan
 from kpms_zarr.compute.runs import plan as plan_module
 from kpms_zarr.compute.runs.budget import TileSizes, tile_memory
 from kpms_zarr.compute.sampler.segments import TileShape
@@ -137,7 +137,7 @@ def steady(monkeypatch):
 @pytest.mark.parametrize("home", [None, "device", "host", "disk"])
 @pytest.mark.parametrize("tiles", [None, 1, 3])
 def test_plan__names_the_smallest_budget_that_would_do(store, what, home, tiles, steady):
-    def plan(megabytes: int) -> Plan:
+    def plan(megabytes: int) -> ResourcePlan:
         given = {"device_memory": "4GB", "host_memory": "4GB", f"{what}_memory": f"{megabytes}MB"}
         budget = Budget(**given, home=home, tiles_in_flight=tiles)
         config = replace(CONFIG, tile_frames=2048)

@@ -129,7 +129,7 @@ def test_certainty__segments_on_their_own_are_not_that(monkeypatch):
     """Wrong twin: without what neighbours say, the test above fails."""
     chain, parameters = chain_of(LENGTHS), parameters_of()
     monkeypatch.setattr(
-        module._Borders, "open", lambda self, ran, one_by_one: np.zeros(len(self.before), bool)
+        module._Messages, "open", lambda self, ran, one_by_one: np.zeros(len(self.before), bool)
     )
     with pytest.raises(AssertionError):
         assert_exact(chain, parameters, found_of(chain, parameters))

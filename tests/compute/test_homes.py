@@ -20,7 +20,7 @@ from kpms_zarr.compute.errors import OutOfMemoryError
 from kpms_zarr.compute.sampler import placement as homes
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.sampler.placement import (
-    Columns,
+    ColumnView,
     DeviceRows,
     DiskRows,
     HostRows,
@@ -179,7 +179,7 @@ def test_columns__are_read_and_written_without_the_others(home, which):
     expected = bits(rng, "float32", SHAPES[1])
     with closing(make_rows(home, "test", "float32", SHAPES[1])) as rows:
         rows[:] = expected
-        part = Columns(rows, which)
+        part = ColumnView(rows, which)
         assert part.shape == expected[:, which].shape
         assert_same_bits(part[4:9], expected[4:9, which])
         assert_same_bits(np.asarray(part), expected[:, which])

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.amount import examples
-from kpms_zarr.compute.tracking.plausibility import PoseModel, _free, _Predictor, judge, learn
+from kpms_zarr.compute.tracking.plausibility import (
+    PoseDistribution,
+    _free,
+    _Predictor,
+    judge,
+    learn,
+)
 from kpms_zarr.store.rotation import rotate
 
 N_POINTS = 7
@@ -34,13 +40,13 @@ def anywhere(pose: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["2d", "3d"])
-def model(request) -> PoseModel:
+def model(request) -> PoseDistribution:
     pose = poses(3000, n_space=request.param)
     every = np.ones(pose.shape[:2], bool)
     return learn(pose, every, scale=6.0, smallest=0.02, is_turning=True)
 
 
-def space_of(model: PoseModel) -> int:
+def space_of(model: PoseDistribution) -> int:
     return model.mean.shape[1]
 
 
@@ -70,7 +76,7 @@ def test_distances__equal_a_dense_conditional_gaussian(model):
 # ------------------------------------------------------------------ judging
 
 
-def judged(pose: np.ndarray, model: PoseModel, **kwargs):
+def judged(pose: np.ndarray, model: PoseDistribution, **kwargs):
     return judge(anywhere(pose), np.isfinite(pose).all(-1), model, **kwargs)
 
 

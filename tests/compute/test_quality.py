@@ -28,8 +28,8 @@ from kpms_zarr.compute.tracking.quality import (
     warnings_of,
 )
 from kpms_zarr.compute.tracking.quality_counts import (
-    Counts,
-    Gaps,
+    MissingRuns,
+    QualityCounts,
     bad_seconds,
     confidence_histogram,
     frames_per_second,
@@ -96,9 +96,11 @@ def longest_run(column) -> int:
 @given(st.data())
 def test_gaps__are_the_same_for_any_split(data):
     is_missing = data.draw(hnp.arrays(bool, st.tuples(st.integers(2, 30), st.integers(1, 3))))
-    whole = Gaps.of_block(is_missing)
-    parts = [Gaps.of_block(part) for part in split(is_missing, data.draw(cuts(len(is_missing))))]
-    total = reduce(Gaps.add, parts)
+    whole = MissingRuns.of_block(is_missing)
+    parts = [
+        MissingRuns.of_block(part) for part in split(is_missing, data.draw(cuts(len(is_missing))))
+    ]
+    total = reduce(MissingRuns.add, parts)
     for a, b in zip(whole, total, strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(total.longest, [longest_run(c) for c in is_missing.T])
@@ -107,8 +109,8 @@ def test_gaps__are_the_same_for_any_split(data):
 def test_gaps__without_borders_are_too_short():
     """The wrong twin: the longest gap of the parts is not the longest gap."""
     is_missing = np.ones((10, 1), bool)
-    parts = [Gaps.of_block(part) for part in split(is_missing, [5])]
-    assert max(part.longest[0] for part in parts) < Gaps.add(*parts).longest[0] == 10
+    parts = [MissingRuns.of_block(part) for part in split(is_missing, [5])]
+    assert max(part.longest[0] for part in parts) < MissingRuns.add(*parts).longest[0] == 10
 
 
 @settings(deadline=None, max_examples=examples(40))
@@ -118,9 +120,9 @@ def test_counts__are_the_same_for_any_split(data):
     position = np.where(rng.random((20, 3, 2)) < 0.3, np.nan, 1.0)
     confidence = np.where(rng.random((20, 3)) < 0.3, np.nan, rng.random((20, 3)))
     at = data.draw(cuts(20))
-    whole = Counts.of_block(position, confidence, 0.5)
+    whole = QualityCounts.of_block(position, confidence, 0.5)
     parts = zip(split(position, at), split(confidence, at), strict=True)
-    total = reduce(Counts.add, (Counts.of_block(p, c, 0.5) for p, c in parts))
+    total = reduce(QualityCounts.add, (QualityCounts.of_block(p, c, 0.5) for p, c in parts))
     np.testing.assert_equal(tuple(whole), tuple(total))
 
 

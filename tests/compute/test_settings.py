@@ -17,7 +17,7 @@ from kpms_zarr.compute.runs.apply import _settings
 from kpms_zarr.compute.runs.commit import check_same
 from kpms_zarr.compute.runs.preparation import first_noise_variance
 from kpms_zarr.compute.runs.start_model import StartModel, with_start
-from kpms_zarr.compute.settings import FLAG, Choice, Names, settings_of
+from kpms_zarr.compute.settings import FLAG, Choice, NameList, settings_of
 from kpms_zarr.store.errors import InputError
 
 SETTINGS = {one.name: (one, known) for one, known in settings_of(FitConfig)}
@@ -30,7 +30,7 @@ def values_of(name):
     if isinstance(known.check, Choice):
         first = one.default
         return first, next(word for word in known.check.words if word != first)
-    if isinstance(known.check, Names):
+    if isinstance(known.check, NameList):
         return ("a", "b"), ("b",)
     if known.check is FLAG:
         return bool(one.default), not one.default

@@ -21,7 +21,7 @@ from helpers.amount import examples
 from kpms_zarr import cli
 from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.ingest.finding import Finder
+from kpms_zarr.store.ingest.finding import FileFinder
 from kpms_zarr.store.ingest.ingest import ingest
 from kpms_zarr.store.parsers import recognise
 
@@ -357,7 +357,7 @@ def test_links__to_folders_are_entered_once(folder, tmp_path):
 def test_finder__the_store_itself_is_no_folder_to_search(folder):
     store = folder / "study.zarr"
     ingest(store, folder)
-    assert [one.path.name for one in Finder(str(store)).find([folder])] == ["good.csv"]
+    assert [one.path.name for one in FileFinder(str(store)).find([folder])] == ["good.csv"]
     assert ingest(store, folder).notes == ingest(store, folder / "good.csv").notes
 
 

@@ -446,20 +446,20 @@ def twin_key_error() -> None:
 
 def twin_half_written() -> None:
     """An ingest that notices too late and takes nothing back."""
-    from kpms_zarr.store.ingest.rows import Rows
+    from kpms_zarr.store.ingest.rows import RowAllocator
 
-    def finish(rows: Rows, settings: Any) -> None:
+    def finish(rows: RowAllocator, settings: Any) -> None:
         rows.commit()
         raise kpms_zarr.InputError(expected="a", found="b", where="c", fix="d")
 
-    Rows.finish, Rows.undo = finish, lambda rows: None
+    RowAllocator.finish, RowAllocator.undo = finish, lambda rows: None
 
 
 def twin_old_session() -> None:
     """An ingest that writes over the session before."""
-    from kpms_zarr.store.ingest.rows import Rows
+    from kpms_zarr.store.ingest.rows import RowAllocator
 
-    Rows.take = lambda rows, n: list(range(n))
+    RowAllocator.take = lambda rows, n: list(range(n))
 
 
 def twin_memory() -> None:

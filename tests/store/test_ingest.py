@@ -503,7 +503,7 @@ def test_interrupted_ingest__leaves_the_store_as_it_was(files, store, monkeypatc
         raise KeyboardInterrupt
 
     before = tree(store)
-    monkeypatch.setattr("kpms_zarr.store.ingest.rows.Rows._write", stop)
+    monkeypatch.setattr("kpms_zarr.store.ingest.rows.RowAllocator._write", stop)
     with pytest.raises(KeyboardInterrupt):
         ingest(store, files)
     assert tree(store) == before

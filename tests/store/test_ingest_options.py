@@ -191,13 +191,13 @@ def test_pieces__are_the_slice_whatever_the_blocks_of_the_parser(
     position = array(sum(lengths)).astype(np.float32)
     confidence = position[..., 0] if has_confidence else None
     header = FileHeader("array", Path("x"), ("x", "y"), (TrackHeader("", ("a", "b", "c")),), True)
-    window = loading.Window(start, stop, step)
+    window = loading.FrameWindow(start, stop, step)
     task = loading.LoadTask(
         "", "", header, ReadOptions(), (loading.TrackTask("", columns, window),)
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "FRAMES_PER_CHUNK", chunk)
-        pieces = loading._Pieces(task)
+        pieces = loading._TrackPieces(task)
         patch.setattr(
             pieces,
             "_parser",

@@ -16,7 +16,7 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.models import open_labels
 from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_store
 from kpms_zarr.viz.movies import study as movie_study
-from kpms_zarr.viz.movies.grid import Clock
+from kpms_zarr.viz.movies.grid import MovieClock
 from kpms_zarr.viz.movies.movies import movies
 from kpms_zarr.viz.movies.overlays import overlay_movie
 from kpms_zarr.viz.shared.colors import syllable_color
@@ -569,13 +569,13 @@ def test_overlay_movie__refuses_what_it_cannot_show(fitted_store, camera, tmp_pa
 
 
 def test_clock__keeps_the_onset_and_the_real_time():
-    clock = Clock.around_onset(120, before=1, after=2, speed=1, max_rate=60)
+    clock = MovieClock.around_onset(120, before=1, after=2, speed=1, max_rate=60)
     assert clock.fps == 60
     assert 0 in clock.seconds
     assert (clock.seconds[0], clock.seconds[-1]) == (-1, 2)
     assert clock.frames(1000, 120)[[0, 60, -1]].tolist() == [880, 1000, 1240]
     assert clock.frames(1000, 30)[[0, 60, -1]].tolist() == [970, 1000, 1060]
-    ntsc = Clock.around_onset(30000 / 1001, before=0.5, after=0.5, speed=1, max_rate=60)
+    ntsc = MovieClock.around_onset(30000 / 1001, before=0.5, after=0.5, speed=1, max_rate=60)
     assert ntsc.fps == Fraction(30000, 1001)
     assert np.array_equal(ntsc.frames(50, 30000 / 1001), np.arange(36, 65))
 

@@ -406,7 +406,7 @@ def test_page__without_the_player_has_no_arena(two_stages, monkeypatch, caplog):
     def broken(state: State) -> None:
         raise InputError(expected="a", found="b", where="c", fix="d")
 
-    monkeypatch.setattr(player, "_Session", broken)
+    monkeypatch.setattr(player, "_SessionPlayer", broken)
     tap = page.arena.picture._tapped
     page.state.session = "session_001"
     assert not page.arena.view.visible

@@ -12,7 +12,7 @@ import numpy as np
 
 from kpms_zarr.compute.alignment import thresholds
 from kpms_zarr.compute.alignment.heading_names import require_heading
-from kpms_zarr.compute.mapreduce import BlockReader, Finder, map_reduce
+from kpms_zarr.compute.mapreduce import BlockReader, OutlierFinder, map_reduce
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import Block, iter_blocks
@@ -265,7 +265,7 @@ def align_block(
 # ------------------------------------------------------------------ what lies around the blocks
 
 
-class Sightings(NamedTuple):
+class Observations(NamedTuple):
     """First and last valid sighting of each keypoint in each of some blocks; frame -1 = none.
 
     Attributes
@@ -280,7 +280,7 @@ class Sightings(NamedTuple):
     last_value: np.ndarray
 
 
-def sightings_of_block(position: np.ndarray, valid: np.ndarray, start: int) -> Sightings:
+def sightings_of_block(position: np.ndarray, valid: np.ndarray, start: int) -> Observations:
     """First and last valid sightings of one block."""
     point = np.arange(valid.shape[1])
     seen = valid.any(0)
@@ -292,26 +292,26 @@ def sightings_of_block(position: np.ndarray, valid: np.ndarray, start: int) -> S
         np.where(seen, last + start, -1),
         position[last, point],
     )
-    return Sightings(*(values[None] for values in found))
+    return Observations(*(values[None] for values in found))
 
 
-def add_sightings(a: Sightings, b: Sightings) -> Sightings:
+def add_sightings(a: Observations, b: Observations) -> Observations:
     """Sightings of the blocks of ``a``, then of ``b``."""
-    return Sightings(*(np.concatenate(pair) for pair in zip(a, b, strict=True)))
+    return Observations(*(np.concatenate(pair) for pair in zip(a, b, strict=True)))
 
 
-def _sightings(reader: BlockReader, threshold: float, block: Block) -> Sightings:
+def _sightings(reader: BlockReader, threshold: float, block: Block) -> Observations:
     position = reader.position(block)
     valid = is_valid(position, reader.confidence(block), threshold)
     return sightings_of_block(position, valid, block.start)
 
 
-def _neighbours(sightings: Sightings, first_row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _neighbours(sightings: Observations, first_row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the nearest earlier and later block with a sighting in the same session, or -1.
 
     Parameters
     ----------
-    sightings : Sightings
+    sightings : Observations
     first_row : ndarray, (session,)
         First block of each session.
     """
@@ -328,7 +328,7 @@ def _neighbours(sightings: Sightings, first_row: np.ndarray) -> tuple[np.ndarray
     return np.where(earlier >= begin, earlier, -1), np.where(later < end, later, -1)
 
 
-class _Place(NamedTuple):
+class _SessionRows(NamedTuple):
     first_row: int
     n_frames: int
 
@@ -344,7 +344,7 @@ class Aligner:
     settings : AlignmentSettings
     study : StudySettings
     sessions : tuple of Session
-    sightings : Sightings
+    sightings : Observations
         One row per block of 16,384 frames.
     notes : tuple of str
         What a person should know: keypoints that count in no frame of a session.
@@ -354,11 +354,11 @@ class Aligner:
     settings: AlignmentSettings
     study: StudySettings
     sessions: tuple[Session, ...] = field(repr=False)
-    sightings: Sightings = field(repr=False)
+    sightings: Observations = field(repr=False)
     notes: tuple[str, ...] = ()
     _earlier: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)
     _later: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)
-    _place: dict[int, _Place] = field(default_factory=dict, repr=False)
+    _place: dict[int, _SessionRows] = field(default_factory=dict, repr=False)
     _offset: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -371,7 +371,7 @@ class Aligner:
         scale: Mapping[int, float] | None = None,
         sessions: Sequence[Session] | None = None,
         typical_pose: np.ndarray | None = None,
-        screen: Finder | None = None,
+        screen: OutlierFinder | None = None,
     ) -> Aligner:
         """Look through a store once.
 
@@ -390,7 +390,7 @@ class Aligner:
         typical_pose : ndarray, optional, (keypoint, space)
             In the units of what is returned: says where keypoints are put that a session never
             sees, so that nothing depends on the other sessions (default: these say it).
-        screen : Finder, optional
+        screen : OutlierFinder, optional
             What it finds outlying is missing. See :func:`outliers.make_screen`.
 
         Raises
@@ -413,7 +413,8 @@ class Aligner:
         n_blocks = [-(-session.n_frames // FRAMES_PER_CHUNK) for session in sessions]
         first_row = np.cumsum([0, *n_blocks[:-1]])
         place = {
-            s.index: _Place(int(r), s.n_frames) for s, r in zip(sessions, first_row, strict=True)
+            s.index: _SessionRows(int(r), s.n_frames)
+            for s, r in zip(sessions, first_row, strict=True)
         }
         around = _neighbours(sightings, first_row)
         found = cls(reader, settings, study, sessions, sightings, (), *around, place)

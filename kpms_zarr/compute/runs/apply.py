@@ -17,9 +17,9 @@ from kpms_zarr.compute.events import (
     Callback,
     Event,
     Noted,
-    Plan,
     PlanMade,
     Published,
+    ResourcePlan,
     SessionsSettled,
 )
 from kpms_zarr.compute.mapreduce import limit_workers
@@ -306,7 +306,7 @@ class _Run:
         preparation: Preparation,
         config: FitConfig,
         fitted: StartModel,
-        plan: Plan,
+        plan: ResourcePlan,
         n_in_flight: int,
         notify: Callback,
         lock: Lock,
@@ -412,7 +412,7 @@ class _Comparison:
         preparation: Preparation,
         config: FitConfig,
         fitted: StartModel,
-        plan: Plan,
+        plan: ResourcePlan,
         n_in_flight: int,
         lock: Lock,
         scratch: str | None,

@@ -18,7 +18,7 @@ from kpms_zarr.compute.runs.publish import Numbered, order_of
 from kpms_zarr.compute.runs.stages import n_sweeps_of
 from kpms_zarr.compute.sampler.bouts import count_labels
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain
-from kpms_zarr.compute.sampler.trace import Progress
+from kpms_zarr.compute.sampler.trace import ChainProgress
 from kpms_zarr.compute.tracking.outliers import from_store, screen_of, to_attrs, to_store
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import Session, StoreLike
@@ -65,12 +65,12 @@ class Committer:
     committed: int | None = None
     _when: float = field(default_factory=time.monotonic, init=False)
 
-    def is_due(self, progress: Progress) -> bool:
+    def is_due(self, progress: ChainProgress) -> bool:
         """Whether enough sweeps or minutes have passed since the last commit."""
         n_new = progress.done - (-1 if self.committed is None else self.committed)
         return n_new >= self.every or (n_new > 0 and time.monotonic() - self._when > 60 * MINUTES)
 
-    def commit(self, progress: Progress) -> int | None:
+    def commit(self, progress: ChainProgress) -> int | None:
         """Commit where the chain stands.
 
         Returns
@@ -221,7 +221,7 @@ def _same_sessions(store: StoreLike, root: access.Group, found: Checkpoint) -> t
     return tuple(there[name] for name in found.sessions)
 
 
-def restore(chain: Chain, found: Checkpoint, n_states: int) -> Progress:
+def restore(chain: Chain, found: Checkpoint, n_states: int) -> ChainProgress:
     """Fill a chain with a commit, to the bit."""
     number = found.values["state_number"].astype(np.int64)
     state = np.full(n_states + 1, NO_STATE, np.int16)
@@ -237,7 +237,7 @@ def restore(chain: Chain, found: Checkpoint, n_states: int) -> Progress:
         chain.syllable[frames] = labels
         chain.local[frames] = local
     counts = count_labels(chain, n_states)
-    return Progress.from_store(found.n_sweeps, found.values, found.attrs, found.traces, counts)
+    return ChainProgress.from_store(found.n_sweeps, found.values, found.attrs, found.traces, counts)
 
 
 def check_same(config: FitConfig, given: FitConfig | None) -> None:

@@ -13,7 +13,15 @@ import numpy as np
 
 from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.errors import SamplingError
-from kpms_zarr.compute.events import Callback, Committed, Event, Noted, Plan, PlanMade, Published
+from kpms_zarr.compute.events import (
+    Callback,
+    Committed,
+    Event,
+    Noted,
+    PlanMade,
+    Published,
+    ResourcePlan,
+)
 from kpms_zarr.compute.mapreduce import limit_workers
 from kpms_zarr.compute.runs.commit import (
     Committer,
@@ -46,7 +54,7 @@ from kpms_zarr.compute.sampler.certainty import LabelCertainty
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
 from kpms_zarr.compute.sampler.stream import Pipeline
 from kpms_zarr.compute.sampler.sweep import Sweeper
-from kpms_zarr.compute.sampler.trace import Progress, Trace
+from kpms_zarr.compute.sampler.trace import ChainProgress, FitTrace
 from kpms_zarr.compute.sampler.warm import ANNEAL_SWEEPS, annealed, warm_start
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import StoreLike
@@ -269,7 +277,7 @@ class _Job:
         sweeper: Sweeper,
         preparation: Preparation,
         committer: Committer,
-        progress: Progress,
+        progress: ChainProgress,
         began: float,
     ) -> FitSummary:
         """Run what is left, commit on the way, publish; what stops it says how to go on."""
@@ -289,7 +297,7 @@ class _Job:
         sweeper: Sweeper,
         preparation: Preparation,
         committer: Committer,
-        progress: Progress,
+        progress: ChainProgress,
         began: float,
     ) -> FitSummary:
         """Run what is left, commit on the way, publish."""
@@ -339,7 +347,7 @@ class _Job:
 
     def go_back(
         self, sweeper: Sweeper, preparation: Preparation, config: FitConfig, until: int
-    ) -> Progress:
+    ) -> ChainProgress:
         """Bring the chain to where it stood before a sweep that failed: the last commit, and the
         sweeps since then once more, which draw the same numbers."""
         found = self.checkpoints.current()
@@ -348,7 +356,7 @@ class _Job:
         run(sweeper, preparation, config, progress, lambda event: None, until=until)
         return progress
 
-    def commit(self, committer: Committer, progress: Progress) -> None:
+    def commit(self, committer: Committer, progress: ChainProgress) -> None:
         """Commit, unless that sweep is committed already."""
         began = time.perf_counter()
         n_bytes = committer.commit(progress)
@@ -375,7 +383,7 @@ class _Job:
             )
         return OSError(error.errno, text) if error.errno else OSError(text)
 
-    def plan(self, preparation: Preparation, config: FitConfig) -> Plan:
+    def plan(self, preparation: Preparation, config: FitConfig) -> ResourcePlan:
         needs = Needs.of(
             config,
             sessions=preparation.sessions,
@@ -387,7 +395,7 @@ class _Job:
         self.notify(PlanMade(plan))
         return plan
 
-    def sweeper(self, chain: Chain, config: FitConfig, plan: Plan) -> Sweeper:
+    def sweeper(self, chain: Chain, config: FitConfig, plan: ResourcePlan) -> Sweeper:
         def say(n: int) -> None:
             text = f"out of memory: from now on {n} tile{'s' if n > 1 else ''} at a time"
             self.notify(Noted(text))
@@ -410,7 +418,9 @@ class _Job:
             from_version=from_version, committed=committed,
         )  # fmt: skip
 
-    def summary(self, chain: Chain, progress: Progress, version: str, began: float) -> FitSummary:
+    def summary(
+        self, chain: Chain, progress: ChainProgress, version: str, began: float
+    ) -> FitSummary:
         trace = progress.trace
         return FitSummary(
             os.fspath(self.store),
@@ -522,7 +532,7 @@ def _committed_sweeps(progress: access.Group | None) -> int | None:
     return int(current[1:]) if isinstance(current, str) else None
 
 
-def _check_target(config: FitConfig, trace: Trace, index: ChainIndex, notify: Callback) -> None:
+def _check_target(config: FitConfig, trace: FitTrace, index: ChainIndex, notify: Callback) -> None:
     if config.target_duration is None:
         return
     fps = max(session.fps for session in index.sessions)

@@ -14,7 +14,7 @@ from kpms_zarr.compute.config import (
     Budget,
     FitConfig,
 )
-from kpms_zarr.compute.events import Plan
+from kpms_zarr.compute.events import ResourcePlan
 from kpms_zarr.compute.memory import (
     free_device_memory,
     free_host_memory,
@@ -182,7 +182,7 @@ def plan(
     config: FitConfig | None = None,
     budget: Budget | None = None,
     time_tiles: bool = True,
-) -> Plan:
+) -> ResourcePlan:
     """What a fit of a store would take, without running it.
 
     Parameters
@@ -196,7 +196,7 @@ def plan(
 
     Returns
     -------
-    Plan
+    ResourcePlan
 
     Raises
     ------
@@ -241,7 +241,7 @@ def _likely_fixed(root: access.Group) -> bool:
     return group is not None and bool(group.attrs.get("fix_heading", False))
 
 
-def make_plan(needs: Needs, budget: Budget) -> Plan:
+def make_plan(needs: Needs, budget: Budget) -> ResourcePlan:
     """Choose tiles in flight, home and cache so that the budget holds.
 
     Raises
@@ -290,7 +290,7 @@ def make_plan(needs: Needs, budget: Budget) -> Plan:
     host_bytes = max(held + int(_KEPT_OVERHEAD * kept), peak_resident_memory())
     device_bytes = n * one + (resident if home == "device" else 0)
     moved = 0 if home == "device" else _n_tiles(needs) * (tile.given + tile.left)
-    return Plan(
+    return ResourcePlan(
         len(needs.index.sessions), n_frames, needs.n_latent, needs.config.n_states,
         needs.shape.n_segments, needs.shape.n_frames, _n_tiles(needs), n, home,
         device_bytes, device_limit, host_bytes, host_limit,

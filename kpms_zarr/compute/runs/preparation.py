@@ -12,7 +12,7 @@ import xarray as xr
 
 from kpms_zarr.compute.alignment.alignment import Aligner, AlignmentSettings
 from kpms_zarr.compute.config import FitConfig
-from kpms_zarr.compute.events import Callback, Noted, Plan
+from kpms_zarr.compute.events import Callback, Noted, ResourcePlan
 from kpms_zarr.compute.mapreduce import BlockReader
 from kpms_zarr.compute.pose import pca as pca_module
 from kpms_zarr.compute.pose.pose_space import PoseSpace, refine, turn_of, wrap
@@ -261,7 +261,7 @@ def _refined(
 
 
 def make_chain(
-    preparation: Preparation, config: FitConfig, plan: Plan, scratch: str | None
+    preparation: Preparation, config: FitConfig, plan: ResourcePlan, scratch: str | None
 ) -> Chain:
     """Room for the sessions and the stages of a fit, and a way to their data."""
     study = preparation.study

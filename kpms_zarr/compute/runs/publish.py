@@ -15,7 +15,7 @@ from kpms_zarr.compute.runs.summaries import label_statistics
 from kpms_zarr.compute.sampler.bouts import count_labels
 from kpms_zarr.compute.sampler.certainty import LabelCertainty
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
-from kpms_zarr.compute.sampler.trace import Progress
+from kpms_zarr.compute.sampler.trace import ChainProgress
 from kpms_zarr.compute.tracking.outliers import to_attrs, to_store
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.blocks import Block
@@ -75,7 +75,7 @@ def publish(
     model: str,
     *,
     chain: Chain,
-    progress: Progress,
+    progress: ChainProgress,
     preparation: Preparation,
     config: FitConfig,
     from_version: str | None = None,
@@ -200,7 +200,7 @@ def write_labels(
 
 
 def _parameter_values(
-    progress: Progress, order: np.ndarray, preparation: Preparation
+    progress: ChainProgress, order: np.ndarray, preparation: Preparation
 ) -> dict[str, Any]:
     parameters = progress.parameters
     weight_bias = parameters.dynamics.weight_bias[order]

@@ -33,7 +33,7 @@ from kpms_zarr.compute.sampler.stickiness import KappaSchedule
 from kpms_zarr.compute.sampler.stream import Pipeline
 from kpms_zarr.compute.sampler.sweep import Sweeper, SweepResult
 from kpms_zarr.compute.sampler.tile_model import Parameters, SweepSums, TileModel
-from kpms_zarr.compute.sampler.trace import Progress, Trace
+from kpms_zarr.compute.sampler.trace import ChainProgress, FitTrace
 from kpms_zarr.compute.sampler.windows import LabelWindows
 
 
@@ -131,7 +131,7 @@ def run(
     sweeper: Sweeper,
     preparation: Preparation,
     config: FitConfig,
-    progress: Progress,
+    progress: ChainProgress,
     notify: Callback,
     *,
     until: int | None = None,
@@ -144,7 +144,7 @@ def run(
     sweeper : Sweeper
     preparation : Preparation
     config : FitConfig
-    progress : Progress
+    progress : ChainProgress
         Is brought forward sweep by sweep; between two of them it belongs to the chain.
     notify : callable
     until : int, optional
@@ -202,7 +202,9 @@ def _place(stages: tuple[Stage, ...], done: int) -> tuple[Stage, int]:
     raise ValueError("all sweeps are done")
 
 
-def _draw_parameters(prior: ParameterPrior, seed: int, progress: Progress, number: int) -> None:
+def _draw_parameters(
+    prior: ParameterPrior, seed: int, progress: ChainProgress, number: int
+) -> None:
     """Draw what the sweep is conditioned on, given the state that the one before left."""
     if progress.result is None:
         return
@@ -242,7 +244,7 @@ def _ended(
     stage: Stage,
     number: int,
     n_sweeps: int,
-    trace: Trace,
+    trace: FitTrace,
     result: SweepResult,
     waiting: float,
 ) -> SweepEnded:
@@ -273,7 +275,9 @@ def _report_repeats(n_repeated: int, notify: Callback) -> int:
 # ------------------------------------------------------------------ where the chain begins
 
 
-def begin(sweeper: Sweeper, config: FitConfig, start: StartModel | None, n_before: int) -> Progress:
+def begin(
+    sweeper: Sweeper, config: FitConfig, start: StartModel | None, n_before: int
+) -> ChainProgress:
     """First parameters; with a model to go on from, also the statistics of its state.
 
     ``n_before``: sweeps before the first, so that no two share random numbers.
@@ -284,9 +288,9 @@ def begin(sweeper: Sweeper, config: FitConfig, start: StartModel | None, n_befor
     if start is not None:
         moments, counts = sweeper.measure(start.parameters.dynamics.weight_bias)
         result = SweepResult(SweepSums(moments), counts, {})
-        return Progress(0, n_before, start.parameters, noise_variance, result)
+        return ChainProgress(0, n_before, start.parameters, noise_variance, result)
     prior = stages_of(config, sweeper.chain)[0].prior
-    return Progress(0, 0, _first_parameters(sweeper, config, prior), noise_variance, None)
+    return ChainProgress(0, 0, _first_parameters(sweeper, config, prior), noise_variance, None)
 
 
 def noise_by_keypoint(config: FitConfig, start: StartModel | None, chain: Chain) -> np.ndarray:

@@ -69,7 +69,7 @@ def median_of_counts(values: np.ndarray, counts: np.ndarray) -> float:
     return float(np.mean(np.asarray(values, np.float64)[middle]))
 
 
-class Bouts(NamedTuple):
+class BoutBatch(NamedTuple):
     """Runs of one label within one session, in order.
 
     Attributes
@@ -104,7 +104,7 @@ class Labelled(Protocol):
         ...
 
 
-def iter_bouts(chain: Labelled, chunk_frames: int = _CHUNK_FRAMES) -> Iterator[Bouts]:
+def iter_bouts(chain: Labelled, chunk_frames: int = _CHUNK_FRAMES) -> Iterator[BoutBatch]:
     """All bouts of a chain, some million frames at a time however long the sessions are."""
     first = chain.index.first
     opened = np.zeros((3, 0), np.int64)  # the last bout of a chunk may go on in the next
@@ -127,12 +127,12 @@ def iter_bouts(chain: Labelled, chunk_frames: int = _CHUNK_FRAMES) -> Iterator[B
         yield _with_previous(opened, before)
 
 
-def _with_previous(runs: np.ndarray, before: tuple[int, int]) -> Bouts:
+def _with_previous(runs: np.ndarray, before: tuple[int, int]) -> BoutBatch:
     session, syllable, length = runs
     is_same = session == np.append(before[0], session[:-1])
     previous = np.where(is_same, np.append(before[1], syllable[:-1]), -1)
     is_real = syllable >= 0
-    return Bouts(session[is_real], syllable[is_real], length[is_real], previous[is_real])
+    return BoutBatch(session[is_real], syllable[is_real], length[is_real], previous[is_real])
 
 
 def count_labels(chain: Labelled, n_states: int) -> LabelCounts:

@@ -70,7 +70,7 @@ def certainty_of_tile(
     return steps.T, found.predicted.T, found.message.T
 
 
-class _Segments(NamedTuple):
+class _SegmentList(NamedTuple):
     """All segments of some sessions, one behind the other.
 
     Attributes
@@ -158,10 +158,10 @@ class LabelCertainty:
             found[index.lags :] = np.where(of_session == _UNKNOWN, np.float16(np.nan), known)
             yield found
 
-    def _settle(self, segments: _Segments, steps: np.ndarray) -> None:
+    def _settle(self, segments: _SegmentList, steps: np.ndarray) -> None:
         """Run segments until no border changes; fills ``steps``, (frame of the segments,)."""
         n = len(segments.tile.length)
-        borders = _Borders(segments, self._n_states, self._dtype)
+        borders = _Messages(segments, self._n_states, self._dtype)
         is_open, n_passes = np.ones(n, bool), 0
         while is_open.any():
             which = np.flatnonzero(is_open)
@@ -171,7 +171,7 @@ class LabelCertainty:
             is_open = borders.open(which, one_by_one=n_passes >= _PASSES_AT_ONCE)
 
     def _pass(
-        self, segments: _Segments, which: np.ndarray, borders: _Borders, steps: np.ndarray
+        self, segments: _SegmentList, which: np.ndarray, borders: _Messages, steps: np.ndarray
     ) -> None:
         """Run some of the segments once, all with what the pass before has left."""
         every = segments.tile
@@ -190,7 +190,7 @@ class LabelCertainty:
                     steps[begin : begin + n] = certainty[lane, :n]
 
     def _update(
-        self, task: Task, *, segments: _Segments, borders: _Borders
+        self, task: Task, *, segments: _SegmentList, borders: _Messages
     ) -> tuple[np.ndarray, ...]:
         tile, shape, rows = task.tile, self._shape, segments.rows(task.tile)
         found = certainty_of_tile(
@@ -205,7 +205,7 @@ class LabelCertainty:
         return tuple(np.asarray(part) for part in jax.block_until_ready(found))
 
 
-class _Borders:
+class _Messages:
     """What segments tell each other: (segment, state) each, segments in order.
 
     Attributes
@@ -216,7 +216,7 @@ class _Borders:
         What it then said to the right and to the left.
     """
 
-    def __init__(self, segments: _Segments, n_states: int, dtype: np.dtype) -> None:
+    def __init__(self, segments: _SegmentList, n_states: int, dtype: np.dtype) -> None:
         shape = (len(segments.tile.length), n_states)
         self._is_first, self._is_last = segments.is_first, segments.is_last
         self.before, self.after = np.full(shape, 1 / n_states, dtype), np.ones(shape, dtype)
@@ -282,7 +282,7 @@ def _only_first(is_open: np.ndarray, is_start: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _cut(index: ChainIndex, rows: np.ndarray, n_frames: int) -> _Segments:
+def _cut(index: ChainIndex, rows: np.ndarray, n_frames: int) -> _SegmentList:
     """Segments of some sessions, from their first label on; only the last of each is shorter."""
     n_modelled = index.n_modelled[rows]
     n_segments = -(-n_modelled // n_frames)
@@ -292,7 +292,9 @@ def _cut(index: ChainIndex, rows: np.ndarray, n_frames: int) -> _Segments:
     length = np.minimum(n_frames, np.repeat(n_modelled, n_segments) - start)
     is_last = rank == np.repeat(n_segments, n_segments) - 1
     begin = np.cumsum(length) - length
-    return _Segments(Tile(session, start + index.lags, length), rank == 0, is_last, begin, n_frames)
+    return _SegmentList(
+        Tile(session, start + index.lags, length), rank == 0, is_last, begin, n_frames
+    )
 
 
 def groups(index: ChainIndex, shape: TileShape) -> list[np.ndarray]:

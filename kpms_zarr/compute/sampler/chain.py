@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kpms_zarr.compute.kernels.rng import session_words
-from kpms_zarr.compute.sampler.placement import Columns, HostRows, make_rows
+from kpms_zarr.compute.sampler.placement import ColumnView, HostRows, make_rows
 from kpms_zarr.store.core.access import Session
 
 BLOCK_FRAMES = 1_000_000
@@ -130,7 +130,7 @@ class Chain:
             "noise_scale": slice(int(ends[2]), int(ends[3])),
         }
         self.latent, self.centroid, self.heading, self.noise_scale = (
-            Columns(self.local, which) for which in self.columns.values()
+            ColumnView(self.local, which) for which in self.columns.values()
         )
         self.syllable = self._keep(make_rows(home, "syllable", "int16", (n,), scratch))
         for start in range(0, n, BLOCK_FRAMES):
@@ -152,14 +152,14 @@ class Chain:
         return view
 
     @property
-    def position(self) -> Columns:
+    def position(self) -> ColumnView:
         """(frame, keypoint * space), NaN = missing; of data that lie in memory."""
-        return Columns(self.observed, slice(0, self.n_keypoints * self.n_space))
+        return ColumnView(self.observed, slice(0, self.n_keypoints * self.n_space))
 
     @property
-    def prior_scale(self) -> Columns:
+    def prior_scale(self) -> ColumnView:
         """(frame, keypoint), s0 of the noise scales; of data that lie in memory."""
-        return Columns(self.observed, slice(self.n_keypoints * self.n_space, None))
+        return ColumnView(self.observed, slice(self.n_keypoints * self.n_space, None))
 
     def close(self) -> None:
         """Let memory and scratch files go."""

@@ -448,7 +448,7 @@ def _put(
     return values.at[rows].set(given, mode="drop")
 
 
-class Columns:
+class ColumnView:
     """Some columns of an array, by slices of frames.
 
     Parameters

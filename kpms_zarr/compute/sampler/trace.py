@@ -20,7 +20,7 @@ TERMS = ("syllable", "latent", "centroid", "noise_scale", "position", "parameter
 
 
 @dataclass
-class Trace:
+class FitTrace:
     """One value per sweep of what a person watches.
 
     Attributes
@@ -76,7 +76,7 @@ class Trace:
         }
 
     @classmethod
-    def from_arrays(cls, values: Mapping[str, np.ndarray]) -> Trace:
+    def from_arrays(cls, values: Mapping[str, np.ndarray]) -> FitTrace:
         """What :meth:`to_arrays` gave."""
         names = [str(name) for name in values["term"]]
         terms = [
@@ -96,7 +96,7 @@ class Trace:
 
 
 @dataclass
-class Progress:
+class ChainProgress:
     """Where a chain stands, besides the state of its frames; with that, all that goes on from it.
 
     Attributes
@@ -113,7 +113,7 @@ class Progress:
         What the next draw of the parameters needs; None = they stay for the first sweep.
     kappa : KappaSchedule or None
         Of the stage of the last sweep.
-    trace : Trace
+    trace : FitTrace
     windows : LabelWindows or None
         Labels of the last few sweeps; None before the first.
     """
@@ -124,7 +124,7 @@ class Progress:
     noise_variance: np.ndarray | None
     result: SweepResult | None
     kappa: KappaSchedule | None = None
-    trace: Trace = field(default_factory=Trace)
+    trace: FitTrace = field(default_factory=FitTrace)
     windows: LabelWindows | None = None
 
     def to_store(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -158,7 +158,7 @@ class Progress:
         attrs: Mapping[str, Any],
         traces: Mapping[str, np.ndarray],
         counts: LabelCounts,
-    ) -> Progress:
+    ) -> ChainProgress:
         """What :meth:`to_store` gave, and the counts of the labels that go with it."""
         weight_bias = np.concatenate([values["ar_weight"], values["ar_bias"][..., None]], -1)
         parameters = Parameters(
@@ -182,6 +182,6 @@ class Progress:
             values.get("noise_variance"),
             result,
             None if kappa is None else KappaSchedule.from_state(kappa),
-            Trace.from_arrays(traces),
+            FitTrace.from_arrays(traces),
             LabelWindows.from_store(values),
         )

@@ -22,7 +22,7 @@ from kpms_zarr.compute.alignment.alignment import (
 )
 from kpms_zarr.compute.alignment.heading_names import require_heading
 from kpms_zarr.compute.mapreduce import BlockReader, map_reduce
-from kpms_zarr.compute.tracking.plausibility import FEWEST_POINTS, PoseModel, judge, learn
+from kpms_zarr.compute.tracking.plausibility import FEWEST_POINTS, PoseDistribution, judge, learn
 from kpms_zarr.compute.tracking.quality import distance_statistics
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
@@ -69,7 +69,7 @@ class OutlierModel:
         Keypoints with less confidence do not count for the others.
     reference : ndarray, (keypoint,)
         Typical distance from the middle of the animal, in body lengths.
-    pose : PoseModel or None
+    pose : PoseDistribution or None
         How the keypoints of a frame predict each other; None = they are too few, or too few
         frames have enough of them.
     """
@@ -77,7 +77,7 @@ class OutlierModel:
     scale: float
     confidence_threshold: float
     reference: np.ndarray
-    pose: PoseModel | None
+    pose: PoseDistribution | None
 
 
 @dataclass(frozen=True)
@@ -394,7 +394,7 @@ def _learned(
     )
 
 
-def _whole(found: PoseModel, seen: np.ndarray) -> PoseModel:
+def _whole(found: PoseDistribution, seen: np.ndarray) -> PoseDistribution:
     """A pose model of all keypoints; those never seen are not judged."""
     if seen.all():
         return found
@@ -405,7 +405,7 @@ def _whole(found: PoseModel, seen: np.ndarray) -> PoseModel:
     covariance = np.eye(size).reshape(len(seen), n_space, len(seen), n_space)
     at = np.flatnonzero(seen)
     covariance[at[:, None], :, at[None, :], :] = found.covariance.transpose(0, 2, 1, 3)
-    return PoseModel(mean, covariance, limit, found.is_turning)
+    return PoseDistribution(mean, covariance, limit, found.is_turning)
 
 
 def _every(
@@ -559,7 +559,7 @@ def from_store(values: Mapping[Any, Any], attrs: Mapping[str, Any]) -> OutlierMo
     if "outlier_pose_mean" in values:
         names = ("outlier_pose_mean", "outlier_pose_covariance", "outlier_pose_limit")
         arrays = [np.asarray(values[name], np.float64) for name in names]
-        pose = PoseModel(arrays[0], arrays[1], arrays[2], bool(attrs["outlier_is_turning"]))
+        pose = PoseDistribution(arrays[0], arrays[1], arrays[2], bool(attrs["outlier_is_turning"]))
     return OutlierModel(
         float(attrs["outlier_scale"]),
         float(attrs["outlier_confidence_threshold"]),

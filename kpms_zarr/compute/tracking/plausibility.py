@@ -31,7 +31,7 @@ _TO_DEVIATION = 1.4826
 """Standard deviation of a Gaussian for a median absolute deviation of 1."""
 
 
-class PoseModel(NamedTuple):
+class PoseDistribution(NamedTuple):
     """What poses are like, in body lengths, wherever the animal is and wherever it looks.
 
     Attributes
@@ -71,7 +71,7 @@ class Judged(NamedTuple):
 # ------------------------------------------------------------------ judging frames
 
 
-def judge(pose: np.ndarray, is_trusted: np.ndarray, model: PoseModel) -> Judged:
+def judge(pose: np.ndarray, is_trusted: np.ndarray, model: PoseDistribution) -> Judged:
     """Find the keypoints that the others of the same frame do not predict.
 
     Keypoints leave one after the other, the one that is furthest off first, until what is left
@@ -84,7 +84,7 @@ def judge(pose: np.ndarray, is_trusted: np.ndarray, model: PoseModel) -> Judged:
         In body lengths, anywhere and turned in any way; not finite = missing.
     is_trusted : ndarray, (frame, keypoint) bool
         Keypoints that others are judged by, and that count for the position of the animal.
-    model : PoseModel
+    model : PoseDistribution
     """
     is_present = np.isfinite(pose).all(-1)
     is_trusted = is_trusted & is_present
@@ -101,7 +101,7 @@ def _judge_chunk(
     pose: np.ndarray,
     is_trusted: np.ndarray,
     is_present: np.ndarray,
-    model: PoseModel,
+    model: PoseDistribution,
     predictor: _Predictor,
 ) -> Judged:
     square = np.square(model.limit)
@@ -126,7 +126,7 @@ def _judge_chunk(
 
 
 def _exchanged(
-    pose: np.ndarray, is_trusted: np.ndarray, model: PoseModel, predictor: _Predictor
+    pose: np.ndarray, is_trusted: np.ndarray, model: PoseDistribution, predictor: _Predictor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Frames in which all agrees once two keypoints have exchanged their names: both are off.
 
@@ -149,7 +149,7 @@ def _exchanged(
 
 
 def _likely_pairs(
-    pose: np.ndarray, is_trusted: np.ndarray, model: PoseModel
+    pose: np.ndarray, is_trusted: np.ndarray, model: PoseDistribution
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Some pairs of keypoints of each frame, (frame,) and (frame,), the likeliest first: with them
     exchanged, the pose lies closest to the mean."""
@@ -173,7 +173,7 @@ def _with_exchanged(
     return exchanged
 
 
-def _free(model: PoseModel) -> np.ndarray:
+def _free(model: PoseDistribution) -> np.ndarray:
     """Covariance (coordinate, coordinate) of poses that may be anywhere, turned a bit."""
     n_points, n_space = model.mean.shape
     moved = np.tile(np.eye(n_space), (n_points, 1))
@@ -186,7 +186,7 @@ def _free(model: PoseModel) -> np.ndarray:
     return model.covariance.reshape(size, size) + _FREE * free
 
 
-def _to_mean(pose: np.ndarray, weight: np.ndarray, model: PoseModel) -> np.ndarray:
+def _to_mean(pose: np.ndarray, weight: np.ndarray, model: PoseDistribution) -> np.ndarray:
     """Poses moved and turned so that what has a weight lies closest to the mean.
 
     ``weight``: (frame, keypoint), of any size.
@@ -204,7 +204,7 @@ def _to_mean(pose: np.ndarray, weight: np.ndarray, model: PoseModel) -> np.ndarr
     return centred + shift
 
 
-def _best_angle(pose: np.ndarray, kept: np.ndarray, model: PoseModel) -> np.ndarray:
+def _best_angle(pose: np.ndarray, kept: np.ndarray, model: PoseDistribution) -> np.ndarray:
     """Poses turned so that most of them lies close to the mean, whatever the rest does.
 
     By the best of some angles, then by weights that fall with the distance from the mean.
@@ -289,10 +289,10 @@ class _Predictor:
 
     Parameters
     ----------
-    model : PoseModel
+    model : PoseDistribution
     """
 
-    def __init__(self, model: PoseModel) -> None:
+    def __init__(self, model: PoseDistribution) -> None:
         self._covariance = _free(model)
         self._n_space = model.mean.shape[1]
         self._found: dict[bytes, _Others] = {}
@@ -367,7 +367,7 @@ def learn(
     scale: float,
     smallest: float,
     is_turning: bool,
-) -> PoseModel:
+) -> PoseDistribution:
     """Fit a pose model to poses of which some keypoints are anywhere.
 
     Medians and winsorised moments to begin with; then, a few times, what the model so far finds
@@ -396,19 +396,19 @@ def learn(
         found = judge(pose, is_trusted, model)
         some = found.is_clear
         mean, covariance = _expected(found.turned[some], (is_trusted & ~found.is_off)[some], model)
-        model = PoseModel(mean, _wider(covariance, smallest), model.limit, is_turning)
+        model = PoseDistribution(mean, _wider(covariance, smallest), model.limit, is_turning)
     return model._replace(limit=_limits(pose, is_trusted, model, scale))
 
 
 def _start(
     pose: np.ndarray, is_trusted: np.ndarray, smallest: float, is_turning: bool
-) -> PoseModel:
+) -> PoseDistribution:
     n_points, n_space = pose.shape[1:]
     gap = np.where(is_trusted[..., None], pose, np.nan)
     gap = gap - _median(gap)
     mean = np.nan_to_num(np.nanmedian(gap, axis=0))
     identity = np.eye(n_points * n_space).reshape(n_points, n_space, n_points, n_space)
-    model = PoseModel(mean, identity, np.full(n_points, np.inf), is_turning)
+    model = PoseDistribution(mean, identity, np.full(n_points, np.inf), is_turning)
     for _ in range(2):
         turned = np.where(is_trusted[..., None], _to_mean(pose, is_trusted, model), np.nan)
         turned = turned - _median(turned - model.mean)
@@ -431,7 +431,9 @@ def _wider(covariance: np.ndarray, smallest: float) -> np.ndarray:
     return covariance + (smallest**2 * np.eye(size)).reshape(covariance.shape)
 
 
-def _limits(pose: np.ndarray, is_trusted: np.ndarray, model: PoseModel, scale: float) -> np.ndarray:
+def _limits(
+    pose: np.ndarray, is_trusted: np.ndarray, model: PoseDistribution, scale: float
+) -> np.ndarray:
     """Median of the distances of each keypoint, and ``scale`` deviations more."""
     turned = _to_mean(pose, is_trusted, model)
     distance = np.sqrt(_Predictor(model).distances(turned - model.mean, is_trusted))
@@ -445,7 +447,7 @@ def _limits(pose: np.ndarray, is_trusted: np.ndarray, model: PoseModel, scale: f
 
 
 def _expected(
-    turned: np.ndarray, kept: np.ndarray, model: PoseModel
+    turned: np.ndarray, kept: np.ndarray, model: PoseDistribution
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of poses of which some keypoints are missing, these integrated out."""
     n_points, n_space = model.mean.shape

@@ -16,7 +16,7 @@ from kpms_zarr.compute.alignment.alignment import Compass, is_valid
 from kpms_zarr.compute.mapreduce import BlockReader, Histogram, limit_workers, map_reduce
 from kpms_zarr.compute.tracking.exchanges import Exchanges, Search, Usual, pairs_of, search_of
 from kpms_zarr.compute.tracking.quality_counts import (
-    Counts,
+    QualityCounts,
     bad_seconds,
     frames_per_second,
     worst_start,
@@ -143,7 +143,7 @@ def _first_pass(
     reader: BlockReader, threshold: float, bin_frames: dict[int, int], block: Block
 ) -> dict[int, Any]:
     position, confidence = reader.tracked(block)
-    counts = Counts.of_block(position, confidence, threshold)
+    counts = QualityCounts.of_block(position, confidence, threshold)
     at = (block.start, bin_frames[block.session])
     missing = is_missing(position, None)
     bad = bad_seconds(missing, "missing", *at)
@@ -309,7 +309,7 @@ def _of_group(
 
 
 def finalise(
-    counts: Counts, centre: np.ndarray, mad: np.ndarray, n_outliers: np.ndarray
+    counts: QualityCounts, centre: np.ndarray, mad: np.ndarray, n_outliers: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Variables of one session, each (keypoint,) or (keypoint, bin), from its counts."""
     n_frames = counts.gaps.n_frames

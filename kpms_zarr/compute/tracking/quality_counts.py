@@ -12,7 +12,7 @@ from kpms_zarr.store.missing import is_missing
 from kpms_zarr.store.study.tracking import CONFIDENCE_EDGES, PROBLEMS, STRETCH_SECONDS
 
 
-class Gaps(NamedTuple):
+class MissingRuns(NamedTuple):
     """Runs of missing frames of consecutive frames; adds up across borders.
 
     Attributes
@@ -28,7 +28,7 @@ class Gaps(NamedTuple):
     longest: np.ndarray
 
     @classmethod
-    def of_block(cls, is_missing: np.ndarray) -> Gaps:
+    def of_block(cls, is_missing: np.ndarray) -> MissingRuns:
         """Runs of a block: (frame, keypoint) bool."""
         n_frames = len(is_missing)
         frame = np.arange(n_frames)[:, None]
@@ -37,12 +37,12 @@ class Gaps(NamedTuple):
         prefix = np.where(is_missing.all(0), n_frames, (~is_missing).argmax(0))
         return cls(n_frames, prefix, run[-1], run.max(0))
 
-    def add(self, after: Gaps) -> Gaps:
+    def add(self, after: MissingRuns) -> MissingRuns:
         """Runs of these frames and those that follow directly."""
         whole = self.prefix == self.n_frames
         whole_after = after.prefix == after.n_frames
         joined = self.suffix + after.prefix
-        return Gaps(
+        return MissingRuns(
             self.n_frames + after.n_frames,
             np.where(whole, joined, self.prefix),
             np.where(whole_after, joined, after.suffix),
@@ -50,12 +50,12 @@ class Gaps(NamedTuple):
         )
 
 
-class Counts(NamedTuple):
+class QualityCounts(NamedTuple):
     """Exact counts of consecutive frames of one session.
 
     Attributes
     ----------
-    gaps : Gaps
+    gaps : MissingRuns
     n_present : ndarray, (keypoint,) int64
         Frames in which it is not missing.
     n_rated, n_low : ndarray, (keypoint,) int64
@@ -64,36 +64,38 @@ class Counts(NamedTuple):
         Those with a confidence, by the bins of ``CONFIDENCE_EDGES``.
     """
 
-    gaps: Gaps
+    gaps: MissingRuns
     n_present: np.ndarray
     n_rated: np.ndarray
     n_low: np.ndarray
     by_confidence: np.ndarray
 
     @classmethod
-    def of_block(cls, position: np.ndarray, confidence: np.ndarray, threshold: float) -> Counts:
+    def of_block(
+        cls, position: np.ndarray, confidence: np.ndarray, threshold: float
+    ) -> QualityCounts:
         """Counts of a block: position (frame, keypoint, space), confidence (frame, keypoint)."""
         missing = is_missing(position, confidence)
         rating = np.where(missing, np.float32(np.nan), confidence)
         return cls(
-            Gaps.of_block(missing),
+            MissingRuns.of_block(missing),
             (~missing).sum(0),
             (~np.isnan(rating)).sum(0),
             (rating < threshold).sum(0),
             confidence_histogram(rating),
         )
 
-    def add(self, after: Counts) -> Counts:
+    def add(self, after: QualityCounts) -> QualityCounts:
         """Counts of these frames and those that follow directly."""
         sums = (a + b for a, b in zip(self[1:], after[1:], strict=True))
-        return Counts(self.gaps.add(after.gaps), *sums)
+        return QualityCounts(self.gaps.add(after.gaps), *sums)
 
 
 def confidence_histogram(confidence: np.ndarray) -> np.ndarray:
     """Frames by confidence.
 
     Edges are rounded to float32 as the confidences are, so that a confidence of 0.9 lies above
-    the edge 0.9, and bins below a threshold hold what :class:`Counts` calls low.
+    the edge 0.9, and bins below a threshold hold what :class:`QualityCounts` calls low.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.ingest.rows import TABLE
 from kpms_zarr.store.study.matching import Named
 from kpms_zarr.store.study.session_rows import is_plain_number
-from kpms_zarr.store.study.tables import Table, checked_rate, read_table
+from kpms_zarr.store.study.tables import SessionTable, checked_rate, read_table
 from kpms_zarr.store.wording import call
 
 _SETTABLE = ("fps", "video", "individual")
@@ -91,7 +91,7 @@ def annotate(store: StoreLike, table: str | Path) -> AnnotateSummary:
     return AnnotateSummary(os.fspath(store), read.columns, len(read.found), tuple(notes))
 
 
-def read_metadata(path: str | Path, option: str = "") -> Table:
+def read_metadata(path: str | Path, option: str = "") -> SessionTable:
     """A table of sessions whose columns can become coordinates.
 
     Raises
@@ -135,7 +135,7 @@ def read_metadata(path: str | Path, option: str = "") -> Table:
     return table
 
 
-def _without_blanks(table: Table) -> Table:
+def _without_blanks(table: SessionTable) -> SessionTable:
     """The same table; xarray lists coordinates by their names with blanks in between."""
     new = {name: _coordinate(name) for name in table.columns}
     rows = {key: {new[n]: text for n, text in row.items()} for key, row in table.rows.items()}
@@ -159,18 +159,18 @@ def _coordinate(name: str) -> str:
 def check_rows(
     root: zarr.Group,
     store: StoreLike,
-    table: Table,
+    table: SessionTable,
     new: Sequence[Named] = (),
     *,
     is_strict: bool = False,
-) -> Table:
+) -> SessionTable:
     """Find the sessions of a table, and refuse one that cannot be written, before anything is.
 
     Parameters
     ----------
     root : zarr.Group
     store : path or URL
-    table : Table
+    table : SessionTable
     new : sequence of Named
         Sessions that are about to be added.
     is_strict : bool
@@ -178,7 +178,7 @@ def check_rows(
 
     Returns
     -------
-    Table
+    SessionTable
         With the rows of sessions found.
 
     Raises
@@ -208,7 +208,7 @@ def check_rows(
     return read
 
 
-def annotate_sessions(root: zarr.Group, table: Table) -> list[str]:
+def annotate_sessions(root: zarr.Group, table: SessionTable) -> list[str]:
     """Write what :func:`check_rows` returned into the store; returns what a person should know."""
     group = access.keypoints_group(root)
     assert group is not None  # there are sessions
@@ -245,7 +245,7 @@ def _more(names: list[str]) -> str:
     return f" and {len(names) - 5} more" if len(names) > 5 else ""
 
 
-def _rows(root: zarr.Group, table: Table) -> tuple[dict[int, str], list[str]]:
+def _rows(root: zarr.Group, table: SessionTable) -> tuple[dict[int, str], list[str]]:
     """Row of the store -> row of the table; sessions without a row."""
     found: dict[int, str] = {}
     without = []
@@ -259,7 +259,7 @@ def _rows(root: zarr.Group, table: Table) -> tuple[dict[int, str], list[str]]:
 
 
 def _column(
-    group: zarr.Group, name: str, rows: dict[int, str], table: Table, used: set[str]
+    group: zarr.Group, name: str, rows: dict[int, str], table: SessionTable, used: set[str]
 ) -> tuple[Variable | None, np.ndarray]:
     """A variable where the array must be made anew, and values for all sessions.
 
@@ -298,7 +298,7 @@ def _kind_of(dtype: np.dtype[Any]) -> str:
 
 
 def _refuse_conversion(
-    group: zarr.Group, name: str, before: np.ndarray, rows: dict[int, str], table: Table
+    group: zarr.Group, name: str, before: np.ndarray, rows: dict[int, str], table: SessionTable
 ) -> None:
     """Values of other sessions are not converted: they might be lost on the way.
 

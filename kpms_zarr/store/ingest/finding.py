@@ -15,7 +15,7 @@ from kpms_zarr.store.parsers.contents import has_tracking_suffix, is_other_by_na
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFile:
     """A file that may hold tracking.
 
     Attributes
@@ -32,7 +32,7 @@ class Found:
     is_named: bool = True
 
 
-class Finder:
+class FileFinder:
     """Looks for files, and remembers what it has left out.
 
     Parameters
@@ -60,10 +60,10 @@ class Finder:
         self.items: dict[str, list[Path]] = {}
         self._store = os.path.realpath(store) if store and "://" not in store else ""
         self._apart = {os.path.realpath(path) for path in apart}
-        self._found: dict[str, list[Found]] = {}
+        self._found: dict[str, list[FoundFile]] = {}
         self._others: dict[str, Counter[str]] = {}
 
-    def find(self, files: Iterable[str | Path]) -> list[Found]:
+    def find(self, files: Iterable[str | Path]) -> list[FoundFile]:
         """Candidates behind paths, folders and patterns, sorted by path, each file once."""
         for item in files:
             self._item(str(item))
@@ -103,7 +103,7 @@ class Finder:
             self._start(text)
             self._folder(path, text)
         elif path.exists():
-            self._add(Found(path, _below(path)))
+            self._add(FoundFile(path, _below(path)))
         elif path.is_symlink():
             self.bad.append((path, _broken(path)))
         elif matches := sorted(glob.glob(text, recursive=True)):
@@ -192,15 +192,15 @@ class Finder:
             self.notes.append(f"{path}: not a tracking file, but {other}")
             return
         self.items[item].append(path)
-        self._add(Found(path, below, is_named=False))
+        self._add(FoundFile(path, below, is_named=False))
 
-    def _add(self, one: Found) -> None:
+    def _add(self, one: FoundFile) -> None:
         same = self._found.setdefault(os.path.realpath(one.path), [])
         if one not in same:
             same.append(one)
 
 
-def _clearest(one: Found) -> tuple[bool, bool, int, str]:
+def _clearest(one: FoundFile) -> tuple[bool, bool, int, str]:
     """What was named before what was found, files before links to them, short before long."""
     return (not one.is_named, one.path.is_symlink(), len(str(one.path)), str(one.path))
 

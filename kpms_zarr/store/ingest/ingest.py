@@ -23,26 +23,26 @@ from kpms_zarr.store.core.locking import Lock, sessions_lock
 from kpms_zarr.store.core.provenance import package_version
 from kpms_zarr.store.errors import InputError, OtherKindError, Problem, readable
 from kpms_zarr.store.ingest.annotate import annotate_sessions, check_rows, read_metadata
-from kpms_zarr.store.ingest.finding import Finder, nothing_there
+from kpms_zarr.store.ingest.finding import FileFinder, nothing_there
 from kpms_zarr.store.ingest.loading import (
     LoadedTrack,
     LoadTask,
-    Look,
-    LookTask,
+    Probe,
+    ProbeTask,
     TrackTask,
     load,
     look,
     rehearse,
 )
 from kpms_zarr.store.ingest.planning import (
-    Plan,
+    IngestPlan,
     PlannedFile,
     PlannedTrack,
     check_keypoints,
     plan_files,
     raise_all,
 )
-from kpms_zarr.store.ingest.rows import NewSession, Rows, is_unfinished
+from kpms_zarr.store.ingest.rows import NewSession, RowAllocator, is_unfinished
 from kpms_zarr.store.ingest.timeline import (
     DEFAULT_MAX_GAP,
     MaxGap,
@@ -64,7 +64,7 @@ from kpms_zarr.store.study.settings import (
     settings_from_names,
     write_settings,
 )
-from kpms_zarr.store.study.tables import Table, frame_rates, read_mapping
+from kpms_zarr.store.study.tables import SessionTable, frame_rates, read_mapping
 
 _BYTES_PER_WORKER = 30_000_000
 """A process takes a second to start; below so many bytes another one is not worth it."""
@@ -268,7 +268,7 @@ def ingest(
     run = _Ingest(
         os.fspath(store),
         read,
-        _Choice(
+        _IngestChoices(
             frame_rates(fps), keypoints, _names(individuals), Scheme(name_by),
             check_preferred(prefer), parse_trim(trim), check_downsample(downsample),
             min_visible, Correction.of(confidence_scale, missing_value), anterior, posterior,
@@ -293,7 +293,7 @@ def _names(names: str | Sequence[str] | None) -> Sequence[str] | None:
     return [names] if isinstance(names, str) else names or None
 
 
-def _carried_out(run: _Ingest, store: StoreLike, table: Table | None) -> IngestSummary:
+def _carried_out(run: _Ingest, store: StoreLike, table: SessionTable | None) -> IngestSummary:
     """Write what has been looked at."""
     while True:
         is_new = not access.exists(store)
@@ -345,10 +345,10 @@ def _wrong_options(
 
 
 @dataclass(frozen=True)
-class _Choice:
+class _IngestChoices:
     """What a person chose for all files."""
 
-    rates: Table | float | None
+    rates: SessionTable | float | None
     keypoints: Sequence[str] | None
     individuals: Sequence[str] | None
     scheme: Scheme
@@ -404,7 +404,7 @@ class _Ingest:
         self,
         store: str,
         read: ReadOptions,
-        choice: _Choice,
+        choice: _IngestChoices,
         *,
         apart: Iterable[str | Path],
         skip_bad: bool,
@@ -415,7 +415,7 @@ class _Ingest:
         self.apart = apart
         self.skip_bad, self.workers, self.on_progress = skip_bad, workers, on_progress
         self.token = uuid.uuid4().hex
-        self.looks: list[Look] = []
+        self.looks: list[Probe] = []
         self.notes: list[str] = []
         self.warnings: list[str] = []
         self.problems: list[Problem] = []
@@ -433,8 +433,8 @@ class _Ingest:
     def look(self, files: Sequence[str | Path], format: str) -> None:
         """Headers of arrays and of all files, in order of their paths."""
         memory = self.read.memory or {}
-        self.looks = [Look(t.header, hash_of(t), "in memory") for t in memory.values()]
-        finder = Finder(self.store, self.apart)
+        self.looks = [Probe(t.header, hash_of(t), "in memory") for t in memory.values()]
+        finder = FileFinder(self.store, self.apart)
         found = finder.find(files) if files or not memory else []
         self.notes += finder.notes
         self.problems += finder.problems
@@ -442,8 +442,8 @@ class _Ingest:
         for path, problem in finder.bad:
             self._failed(path, InputError.of([problem]))
         read = replace(self.read, memory=None)
-        tasks = [LookTask(one.path, format, read, one.is_named) for one in found]
-        looks: dict[int, Look] = {}
+        tasks = [ProbeTask(one.path, format, read, one.is_named) for one in found]
+        looks: dict[int, Probe] = {}
         others: list[Path] = []
         self._staff = Workers("process", self._n_workers([one.path for one in found]))
         with closing(self._staff.run(look, tasks)) as done:
@@ -488,7 +488,7 @@ class _Ingest:
         else:
             self.problems += problems
 
-    def plan(self) -> tuple[Plan, StudySettings]:
+    def plan(self) -> tuple[IngestPlan, StudySettings]:
         """What is to be loaded, and the settings that the study will have.
 
         Raises
@@ -530,7 +530,9 @@ class _Ingest:
         """What is wrong with the files left out, for when there are no others."""
         return [problem for error in self.bad.values() for problem in error.problems]
 
-    def checked_metadata(self, root: zarr.Group, plan: Plan, table: Table) -> Table:
+    def checked_metadata(
+        self, root: zarr.Group, plan: IngestPlan, table: SessionTable
+    ) -> SessionTable:
         """Find the sessions of a table; refuse one that could not be written after them.
 
         Raises
@@ -544,7 +546,7 @@ class _Ingest:
         ]
         return check_rows(root, self.store, table, new)
 
-    def load(self, root: zarr.Group, plan: Plan, lock: Lock) -> list[str]:
+    def load(self, root: zarr.Group, plan: IngestPlan, lock: Lock) -> list[str]:
         """Write the frames of all planned files; returns the sessions that are there now.
 
         Raises
@@ -554,7 +556,7 @@ class _Ingest:
         """
         if not plan.files and not is_unfinished(root):
             return []
-        rows = Rows(root, self.store, plan.settings, lock)
+        rows = RowAllocator(root, self.store, plan.settings, lock)
         try:
             added = self._load(rows, plan)
             self._check_any(plan, added)
@@ -566,7 +568,7 @@ class _Ingest:
             raise
         return added
 
-    def _check_any(self, plan: Plan, added: Sequence[str]) -> None:
+    def _check_any(self, plan: IngestPlan, added: Sequence[str]) -> None:
         """Files of which none became a session are a problem."""
         if not (added or plan.known or self.problems):
             self.problems += self._all_bad()
@@ -584,7 +586,7 @@ class _Ingest:
             else:
                 self.problems.append(nothing_there(where, "no keypoint in any frame"))
 
-    def rehearse(self, plan: Plan) -> list[str]:
+    def rehearse(self, plan: IngestPlan) -> list[str]:
         """Read all planned files to their ends; returns the sessions that would be added.
 
         Raises
@@ -608,7 +610,7 @@ class _Ingest:
         raise_all(self.problems)
         return added
 
-    def _load(self, rows: Rows, plan: Plan) -> list[str]:
+    def _load(self, rows: RowAllocator, plan: IngestPlan) -> list[str]:
         turns = _Turns(rows)
         tasks = [self._task(file) for file in plan.files]
         in_memory = any(task.options.memory for task in tasks)
@@ -690,7 +692,12 @@ class _Ingest:
         }
 
     def summary(
-        self, plan: Plan, settings: StudySettings, added: Sequence[str], *, is_dry: bool = False
+        self,
+        plan: IngestPlan,
+        settings: StudySettings,
+        added: Sequence[str],
+        *,
+        is_dry: bool = False,
     ) -> IngestSummary:
         """What to tell about it."""
         before = plan.before
@@ -732,7 +739,7 @@ def _reason(problem: Problem, path: str) -> str:
 class _Turns:
     """Hands out rows to files in the order of the files, whichever is loaded first."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: RowAllocator) -> None:
         self._rows, self._turn = rows, threading.Condition()
         self._next, self._ended, self._is_closed = 0, set[int](), False
 

@@ -35,7 +35,7 @@ _KEPT_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
-class Window:
+class FrameWindow:
     """Which frames of a track are taken: ``start:stop:step``, stop None = to the end."""
 
     start: int = 0
@@ -44,7 +44,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class LookTask:
+class ProbeTask:
     """A file to be looked at: format "auto" or a name; named itself, or found in a folder."""
 
     path: Path
@@ -54,7 +54,7 @@ class LookTask:
 
 
 @dataclass(frozen=True)
-class Look:
+class Probe:
     """What was seen: the header, SHA-256 of the content, why this format, and when it was so.
 
     ``below``: the folders between what a person named and the file.
@@ -73,7 +73,7 @@ def stamp_of(path: Path) -> tuple[int, ...]:
     return now.st_size, now.st_mtime_ns, now.st_ino
 
 
-def look(task: LookTask, ask: Ask) -> Look:
+def look(task: ProbeTask, ask: Ask) -> Probe:
     """Recognise a file and read its header.
 
     Raises
@@ -92,7 +92,7 @@ def look(task: LookTask, ask: Ask) -> Look:
         raise _of_a_found_file(task, error) from error
 
 
-def _look(task: LookTask) -> Look:
+def _look(task: ProbeTask) -> Probe:
     parser, reason = recognise(task.path, task.format)
     if not task.is_named and is_unfinished(task.path.name):
         raise InputError(
@@ -103,10 +103,10 @@ def _look(task: LookTask) -> Look:
         )
     stamp = stamp_of(task.path)
     header = parser.inspect(task.path, task.options)
-    return Look(header, file_hash(task.path), reason, stamp)
+    return Probe(header, file_hash(task.path), reason, stamp)
 
 
-def _of_a_found_file(task: LookTask, error: InputError) -> InputError:
+def _of_a_found_file(task: ProbeTask, error: InputError) -> InputError:
     """What to raise for a file that a person did not name: not everything in a folder is meant."""
     path, is_tracking_name = task.path, has_tracking_suffix(task.path.name)
     other = OtherKindError.of([replace(problem, found="") for problem in error.problems])
@@ -147,7 +147,7 @@ class TrackTask:
 
     key: str
     columns: tuple[int, ...]
-    window: Window = Window()
+    window: FrameWindow = FrameWindow()
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def rehearse(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
     ------
     InputError
     """
-    pieces = _Pieces(task)
+    pieces = _TrackPieces(task)
     for _ in pieces.read():
         pass
     _check_unchanged(task)
@@ -263,8 +263,8 @@ def _check_unchanged(task: LoadTask) -> None:
 
 
 def _load(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
-    pieces = _Pieces(task)
-    kept: list[_Piece] = []
+    pieces = _TrackPieces(task)
+    kept: list[_TrackPiece] = []
     n_bytes = 0
     stream = pieces.read()
     for piece in stream:
@@ -280,14 +280,14 @@ def _load(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
     for _ in stream:  # to its end, as every track counts
         pass
     seen = pieces
-    return _write(task, seen, _Pieces(task).read(), ask)
+    return _write(task, seen, _TrackPieces(task).read(), ask)
 
 
 # ------------------------------------------------------------------ cutting
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _TrackPiece:
     """Frames of a track that fill one chunk, the last of a track perhaps less."""
 
     key: str
@@ -310,7 +310,7 @@ class _Tally:
         return self.n_visible / max(1, self.n_points)
 
 
-class _Pieces:
+class _TrackPieces:
     """The tracks of a file in pieces as large as a chunk, trimmed and downsampled."""
 
     def __init__(self, task: LoadTask) -> None:
@@ -319,7 +319,7 @@ class _Pieces:
         self._tracks = {track.key: track for track in task.tracks}
         self.tallies = {track.key: _Tally() for track in task.tracks}
 
-    def read(self) -> Iterator[_Piece]:
+    def read(self) -> Iterator[_TrackPiece]:
         """Pieces of all tracks, those of one track in order."""
         waiting: dict[str, list[PoseBlock]] = {key: [] for key in self._tracks}
         header, options = self._task.header, self._task.options
@@ -359,7 +359,7 @@ class _Pieces:
 
     def _full(
         self, key: str, waiting: dict[str, list[PoseBlock]], *, is_last: bool = False
-    ) -> Iterator[_Piece]:
+    ) -> Iterator[_TrackPiece]:
         blocks = waiting[key]
         n_frames = sum(block.n_frames for block in blocks)
         while n_frames >= FRAMES_PER_CHUNK or (is_last and n_frames):
@@ -375,10 +375,10 @@ class _Pieces:
             blocks[:] = [PoseBlock(0, {key: position[n:]}, rest)] if n < n_frames else []
             n_frames -= n
 
-    def _piece(self, key: str, position: np.ndarray, confidence: np.ndarray | None) -> _Piece:
+    def _piece(self, key: str, position: np.ndarray, confidence: np.ndarray | None) -> _TrackPiece:
         tally = self.tallies[key]
         position, confidence = self._task.correction.apply(position, confidence)
-        piece = _Piece(key, tally.n_frames, position, confidence)
+        piece = _TrackPiece(key, tally.n_frames, position, confidence)
         readings = Readings.of_block(position, confidence)
         tally.readings = readings if tally.readings is None else tally.readings.add(readings)
         is_seen = ~is_missing(position, confidence)
@@ -443,7 +443,7 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _write(
-    task: LoadTask, seen: _Pieces, pieces: Iterable[_Piece], ask: Ask
+    task: LoadTask, seen: _TrackPieces, pieces: Iterable[_TrackPiece], ask: Ask
 ) -> tuple[LoadedTrack, ...]:
     """Write the tracks that are seen often enough, to the rows that are handed out."""
     tallies = seen.tallies

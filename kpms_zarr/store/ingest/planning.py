@@ -22,7 +22,7 @@ from kpms_zarr.store.ingest.bodies import (
     several_bodies,
     with_keypoints,
 )
-from kpms_zarr.store.ingest.loading import Look, Window
+from kpms_zarr.store.ingest.loading import FrameWindow, Probe
 from kpms_zarr.store.ingest.timeline import MaxGap, rate_note, rate_problem
 from kpms_zarr.store.ingest.trimming import Trim
 from kpms_zarr.store.ingest.twins import Stored, chosen, without_copies
@@ -39,7 +39,7 @@ from kpms_zarr.store.study.session_names import (
     split_name,
 )
 from kpms_zarr.store.study.settings import StudySettings, read_settings
-from kpms_zarr.store.study.tables import Table
+from kpms_zarr.store.study.tables import SessionTable
 from kpms_zarr.store.wording import STORE, call, counted, option
 
 DEFAULT_FPS = 30.0
@@ -60,7 +60,7 @@ class PlannedTrack:
         Its keypoints that are taken, in the order of the store.
     fps : float
         Frames of the session per second.
-    window : Window
+    window : FrameWindow
     """
 
     session: str
@@ -69,7 +69,7 @@ class PlannedTrack:
     source_hash: str
     columns: tuple[int, ...]
     fps: float
-    window: Window
+    window: FrameWindow
 
     @property
     def first_frame(self) -> int:
@@ -86,12 +86,12 @@ class PlannedTrack:
 class PlannedFile:
     """A file with at least one track that becomes a session."""
 
-    look: Look
+    look: Probe
     tracks: tuple[PlannedTrack, ...]
 
 
 @dataclass
-class Plan:
+class IngestPlan:
     """What is to be loaded, and what was found on the way.
 
     Attributes
@@ -122,25 +122,25 @@ class Plan:
 
 def plan_files(
     store: StoreLike,
-    looks: Sequence[Look],
+    looks: Sequence[Probe],
     *,
     keypoints: Sequence[str] | None,
     individuals: Sequence[str] | None,
     scheme: Scheme,
     preferred: Sequence[str],
-    rates: Table | float | None,
+    rates: SessionTable | float | None,
     trim: Trim,
     downsample: int,
     max_gap: MaxGap,
     ignore_case: bool = False,
-) -> Plan:
+) -> IngestPlan:
     """Decide what becomes of every track of some files.
 
     Parameters
     ----------
     store : path or URL
         May not exist yet.
-    looks : sequence of Look
+    looks : sequence of Probe
     keypoints : sequence of str, optional
         To take, in this order.
     individuals : sequence of str, optional
@@ -149,7 +149,7 @@ def plan_files(
         Of the names of sessions.
     preferred : sequence of str
         Of several results of one video, see `twins.WORDS`.
-    rates : Table or float, optional
+    rates : SessionTable or float, optional
         Frames of the video per second.
     trim : Trim
     downsample : int
@@ -176,7 +176,7 @@ class _Planner:
         store: StoreLike,
         keypoints: Sequence[str] | None,
         individuals: Individuals,
-        rates: Table | float | None,
+        rates: SessionTable | float | None,
         trim: Trim,
         downsample: int,
         max_gap: MaxGap,
@@ -187,7 +187,7 @@ class _Planner:
         self._max_gap = max_gap
         self._there = _there(store)
         settings = read_settings(store) if self._there else StudySettings()
-        self.plan = Plan(settings, settings)
+        self.plan = IngestPlan(settings, settings)
         self._asked, self._individuals = _meant(keypoints or (), settings), individuals
         self._wanted = self._asked or settings.keypoints
         if settings.keypoints and self._wanted != settings.keypoints:
@@ -203,7 +203,7 @@ class _Planner:
         self._unlike: dict[tuple[str, ...], list[Path]] = {}
         self._bodies: dict[Kinds, list[Path]] = {}
 
-    def one_of_each(self, looks: Sequence[Look], preferred: Sequence[str]) -> list[Look]:
+    def one_of_each(self, looks: Sequence[Probe], preferred: Sequence[str]) -> list[Probe]:
         """Files without copies, and of several results of one video those that are preferred."""
         looks, notes = without_copies(looks)
         self.plan.notes += map(readable, notes)
@@ -228,7 +228,7 @@ class _Planner:
         self.plan.warnings += choice.warnings
         return [*arrays, *choice.looks]
 
-    def chosen(self, look: Look) -> tuple[TrackHeader, ...]:
+    def chosen(self, look: Probe) -> tuple[TrackHeader, ...]:
         """Individuals of a file that are taken, if the file can be."""
         header = look.header
         path = header.path
@@ -251,7 +251,7 @@ class _Planner:
         self._wanted = self._wanted or (tracks[0].keypoints if tracks else ())
         return tracks
 
-    def name(self, files: Sequence[tuple[Look, tuple[TrackHeader, ...]]], scheme: Scheme) -> None:
+    def name(self, files: Sequence[tuple[Probe, tuple[TrackHeader, ...]]], scheme: Scheme) -> None:
         """Give every file a name; that of its sessions which are there already, if there are."""
         taken = set(self._there)
         wanted: list[tuple[Path, Wanted]] = []
@@ -278,9 +278,9 @@ class _Planner:
         self._names |= {path: name for (path, _), name in zip(wanted, found, strict=True)}
         self.plan.notes += _longer(found, [scheme.name(file.origin) for _, file in wanted])
 
-    def match_rates(self, files: Sequence[tuple[Look, tuple[TrackHeader, ...]]]) -> None:
+    def match_rates(self, files: Sequence[tuple[Probe, tuple[TrackHeader, ...]]]) -> None:
         """Find the rows of a table of frame rates that are about the sessions of the files."""
-        if not isinstance(self._rates, Table):
+        if not isinstance(self._rates, SessionTable):
             return
         named = [
             Named(
@@ -306,10 +306,10 @@ class _Planner:
         return next((n for n in alike if is_same_place(self._there[n].origin, origin)), None)
 
     @staticmethod
-    def _content(look: Look, track: TrackHeader) -> str:
+    def _content(look: Probe, track: TrackHeader) -> str:
         return hashlib.sha256(f"{look.file_hash}{track.block_key}".encode()).hexdigest()
 
-    def add(self, look: Look, tracks: Sequence[TrackHeader]) -> None:
+    def add(self, look: Probe, tracks: Sequence[TrackHeader]) -> None:
         """Plan the tracks of one file, if it has a name."""
         if look.header.path not in self._names:
             return
@@ -361,7 +361,7 @@ class _Planner:
         is_exact = not self._there and not self._asked
         return not set(wanted) <= set(found) or (is_exact and not set(found) <= set(wanted))
 
-    def _planned(self, look: Look, track: TrackHeader) -> PlannedTrack | None:
+    def _planned(self, look: Probe, track: TrackHeader) -> PlannedTrack | None:
         plan, header = self.plan, look.header
         path = header.path
         self._wanted = self._wanted or track.keypoints
@@ -386,7 +386,7 @@ class _Planner:
             return None
         return planned
 
-    def _is_untimely(self, look: Look, planned: PlannedTrack) -> bool:
+    def _is_untimely(self, look: Probe, planned: PlannedTrack) -> bool:
         """Whether its time cannot be believed, which is then said."""
         path, track = look.header.path, planned.header
         fps = planned.fps * planned.frame_step
@@ -425,7 +425,7 @@ class _Planner:
 
     def _rate_given(self, session: str) -> float | None:
         """Frames of the video per second, as a person says."""
-        if not isinstance(self._rates, Table):
+        if not isinstance(self._rates, SessionTable):
             return self._rates
         row = self._rates.row_of(session)
         return None if row is None else float(self._rates.rows[row]["fps"])
@@ -465,7 +465,7 @@ class _Planner:
             notes.append(f"{len(names)} known sessions keep their {what}")
         new = {track.session for file in self.plan.files for track in file.tracks}
         assumed = [name for name in self._assumed if name in new]
-        if assumed and isinstance(self._rates, Table):
+        if assumed and isinstance(self._rates, SessionTable):
             self.plan.problems.append(
                 Problem(
                     "a frame rate for every session",
@@ -479,7 +479,7 @@ class _Planner:
                 f"{counted(len(assumed), 'file')} without a frame rate: taken as {DEFAULT_FPS:g} "
                 "frames per second (`fps=`)"
             )
-        if isinstance(self._rates, Table):
+        if isinstance(self._rates, SessionTable):
             notes += self._rates.notes
 
 

@@ -44,7 +44,7 @@ class NewSession:
     entries: dict[str, Any]
 
 
-class Rows:
+class RowAllocator:
     """Rows for new sessions, by one process at a time.
 
     Parameters

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kpms_zarr.store.errors import InputError, Problem
-from kpms_zarr.store.ingest.loading import Window
+from kpms_zarr.store.ingest.loading import FrameWindow
 from kpms_zarr.store.ingest.trimming import parse_length
 from kpms_zarr.store.parsers.base import TrackHeader
 from kpms_zarr.store.parsers.time.clock import TIME_UNITS
@@ -27,7 +27,9 @@ class MaxGap:
 
     length: int | float
 
-    def problem(self, path: Path, track: TrackHeader, fps: float, window: Window) -> Problem | None:
+    def problem(
+        self, path: Path, track: TrackHeader, fps: float, window: FrameWindow
+    ) -> Problem | None:
         """What to say of a track with a longer one in the frames that are taken.
 
         Parameters
@@ -36,7 +38,7 @@ class MaxGap:
         track : TrackHeader
         fps : float
             Frames of the video per second.
-        window : Window
+        window : FrameWindow
             Frames of the track that are taken.
         """
         if track.gaps is None:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.ingest.loading import Window
+from kpms_zarr.store.ingest.loading import FrameWindow
 
 _SIDE = re.compile(r"\s*(\d+|\d*\.?\d+\s*(?:s|min))?\s*")
 _MOST_FRAMES = 2**40
@@ -19,7 +19,7 @@ class Trim:
     start: int | float | None = None
     stop: int | float | None = None
 
-    def window(self, fps: float, frame_step: int, downsample: int) -> Window:
+    def window(self, fps: float, frame_step: int, downsample: int) -> FrameWindow:
         """Frames of a file.
 
         Parameters
@@ -32,7 +32,7 @@ class Trim:
         """
         per_second = fps / frame_step
         start = _frames(self.start, per_second) or 0
-        return Window(start, _frames(self.stop, per_second), downsample)
+        return FrameWindow(start, _frames(self.stop, per_second), downsample)
 
 
 def _frames(side: int | float | None, per_second: float) -> int | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kpms_zarr.store.errors import InputError, readable
-from kpms_zarr.store.ingest.loading import Look
+from kpms_zarr.store.ingest.loading import Probe
 from kpms_zarr.store.study.result_names import _FILTERED, Result, result_of
 from kpms_zarr.store.study.session_names import split_name
 from kpms_zarr.store.wording import option
@@ -58,22 +58,22 @@ class Stored:
 
 
 @dataclass
-class Choice:
+class TwinChoice:
     """What was chosen among results of the same videos.
 
     Attributes
     ----------
-    looks : list of Look
+    looks : list of Probe
         What is taken.
     notes, warnings : list of str
     """
 
-    looks: list[Look]
+    looks: list[Probe]
     notes: list[str]
     warnings: list[str]
 
 
-def without_copies(looks: Sequence[Look]) -> tuple[list[Look], list[str]]:
+def without_copies(looks: Sequence[Probe]) -> tuple[list[Probe], list[str]]:
     """Of files with the same content one, whatever their order; a note on each of the others."""
     by_content: dict[str, list[Path]] = {}
     for look in looks:
@@ -89,17 +89,17 @@ def without_copies(looks: Sequence[Look]) -> tuple[list[Look], list[str]]:
 
 
 def chosen(
-    looks: Sequence[Look],
+    looks: Sequence[Probe],
     folders: Sequence[tuple[str, ...]],
     is_known: Sequence[bool],
     stored: Sequence[Stored],
     preferred: Sequence[str],
-) -> Choice:
+) -> TwinChoice:
     """Choose among several results of one video, as far as a person said how.
 
     Parameters
     ----------
-    looks : sequence of Look
+    looks : sequence of Probe
     folders : sequence of tuple of str
         Of each: names of its folders, the nearest first.
     is_known : sequence of bool
@@ -133,7 +133,7 @@ def chosen(
             doubled.append([*names, *(f"the session {name!r}" for name in sessions)])
             choices |= _choices([everything[n] for n in (*new, *there)])
     warnings = [_warning(doubled, sorted(choices))] if doubled else []
-    return Choice([x for n, x in enumerate(looks) if n not in gone], notes, warnings)
+    return TwinChoice([x for n, x in enumerate(looks) if n not in gone], notes, warnings)
 
 
 def _is_such(result: Result, word: str) -> bool:
@@ -143,7 +143,7 @@ def _is_such(result: Result, word: str) -> bool:
 
 
 def _in_other_formats(
-    kept: Sequence[int], looks: Sequence[Look], results: Sequence[Result], is_known: Sequence[bool]
+    kept: Sequence[int], looks: Sequence[Probe], results: Sequence[Result], is_known: Sequence[bool]
 ) -> dict[int, str]:
     """Of what DeepLabCut wrote as csv and as h5 one of the two, and why."""
     by_name: dict[str, list[int]] = {}
@@ -191,7 +191,7 @@ _MOST_TOLD = 20
 # ------------------------------------------------------------------ what is of one video
 
 
-def _groups(results: Sequence[Result], looks: Sequence[Look]) -> list[list[int]]:
+def _groups(results: Sequence[Result], looks: Sequence[Probe]) -> list[list[int]]:
     """Numbers of results that are of the same video, in order; those alone are a group, too."""
     leader = list(range(len(results)))
 
@@ -215,7 +215,7 @@ def _groups(results: Sequence[Result], looks: Sequence[Look]) -> list[list[int]]
     return list(groups.values())
 
 
-def _by_key(results: Sequence[Result], looks: Sequence[Look]) -> list[list[int]]:
+def _by_key(results: Sequence[Result], looks: Sequence[Probe]) -> list[list[int]]:
     """Results in one folder that have the name of a video in common, or the video itself."""
     bare = {(r.folder, r.video) for r in results if r.stem == r.without_copy}
     by_key: dict[tuple[object, ...], list[int]] = {}
@@ -237,7 +237,7 @@ def _by_key(results: Sequence[Result], looks: Sequence[Look]) -> list[list[int]]
     ]
 
 
-def _is_one_of_each(same: Sequence[int], results: Sequence[Result], looks: Sequence[Look]) -> bool:
+def _is_one_of_each(same: Sequence[int], results: Sequence[Result], looks: Sequence[Probe]) -> bool:
     """One tracker may write several files on a video, of several animals: these are no twins."""
     names = {(looks[n].header.format, results[n].video) for n in same}
     formats = {format for format, _ in names}

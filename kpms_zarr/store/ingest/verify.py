@@ -18,7 +18,7 @@ from kpms_zarr.store.core.consolidation import consolidate, is_consolidated, is_
 from kpms_zarr.store.core.locking import sessions_lock
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK, GROUPS
 from kpms_zarr.store.ingest.loading import add_checksum
-from kpms_zarr.store.ingest.rows import UNFINISHED, Rows, leftover_rows, lost_rows
+from kpms_zarr.store.ingest.rows import UNFINISHED, RowAllocator, leftover_rows, lost_rows
 from kpms_zarr.store.study.settings import read_settings
 from kpms_zarr.store.wording import call, counted
 
@@ -107,7 +107,9 @@ def verify(
         When there is no store.
     """
     root = access.open_group(store, "r+" if repair else "r")
-    check = _Check(root, store, VerifySummary(os.fspath(store)), on_progress or (lambda text: None))
+    check = _Verification(
+        root, store, VerifySummary(os.fspath(store)), on_progress or (lambda text: None)
+    )
     for part, where in ((check.keypoints, layout.KEYPOINTS), (check.others, "other groups")):
         try:
             part()
@@ -117,7 +119,7 @@ def verify(
     return check.found
 
 
-class _Check:
+class _Verification:
     def __init__(
         self, root: zarr.Group, store: StoreLike, found: VerifySummary, tell: Callable[[str], None]
     ) -> None:
@@ -301,7 +303,7 @@ class _Check:
 def _delete_rows(root: zarr.Group, store: StoreLike) -> None:
     """As the next ingest would."""
     with sessions_lock(root, store, lambda text: None) as lock:
-        Rows(root, store, read_settings(root), lock).finish({})
+        RowAllocator(root, store, read_settings(root), lock).finish({})
 
 
 def _groups(root: zarr.Group, path: str = "") -> Iterator[tuple[str, zarr.Group]]:

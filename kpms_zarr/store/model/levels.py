@@ -252,7 +252,7 @@ def _session_levels(
             yield n, start // n, _modes(counts, n, stop - start, sums)
 
 
-class _Counts(NamedTuple):
+class _BinCounts(NamedTuple):
     """How many frames have a label: one entry for a bin and a label, or several."""
 
     start: np.ndarray  # (entry,) a frame of the bin
@@ -261,15 +261,15 @@ class _Counts(NamedTuple):
     width: int  # ranks that there can be
 
 
-def _counts(syllable: np.ndarray, frames: int) -> _Counts:
+def _counts(syllable: np.ndarray, frames: int) -> _BinCounts:
     """Runs of a label, cut at the edges of bins."""
     start = run_starts(syllable, slice(None, None, frames))
     width = int(syllable.max(initial=-1)) + 2
     rank = syllable[start].astype(np.int64) % width
-    return _Counts(start, rank, np.diff(start, append=len(syllable)), width)
+    return _BinCounts(start, rank, np.diff(start, append=len(syllable)), width)
 
 
-def _coarser(counts: _Counts, frames: int) -> _Counts:
+def _coarser(counts: _BinCounts, frames: int) -> _BinCounts:
     """The same with one entry for each bin of so many frames and label that it has, in order."""
     # One number for bin, rank and count is sorted many times as fast as three.
     bits = int(frames).bit_length()
@@ -280,10 +280,10 @@ def _coarser(counts: _Counts, frames: int) -> _Counts:
     first = run_starts(place)
     bins = place[first] // counts.width
     rank = place[first] - bins * counts.width
-    return _Counts(bins * frames, rank, np.add.reduceat(number, first), counts.width)
+    return _BinCounts(bins * frames, rank, np.add.reduceat(number, first), counts.width)
 
 
-def _modes(counts: _Counts, frames: int, n_frames: int, sums: _Sums | None) -> Modes:
+def _modes(counts: _BinCounts, frames: int, n_frames: int, sums: _Sums | None) -> Modes:
     """The commonest label of each bin, of counts in order."""
     first = run_starts(counts.start)
     width = counts.width

@@ -31,7 +31,7 @@ _MOST_KEYPOINTS = 10_000
 
 
 @dataclass(frozen=True)
-class _Contents:
+class _KeypointDatasets:
     """The datasets of every keypoint, in file order; `confidence` is empty without likelihood."""
 
     keypoints: tuple[str, ...]
@@ -87,7 +87,7 @@ def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> It
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Contents]:
+def _opened(path: Path) -> Iterator[_KeypointDatasets]:
     with hdf5.opened(path) as file:
         yield _contents(file, path)
 
@@ -100,7 +100,7 @@ def _group(group: h5py.Group, name: str) -> h5py.Group | None:
     return item if isinstance(item, h5py.Group) else None
 
 
-def _contents(file: h5py.File, path: Path) -> _Contents:
+def _contents(file: h5py.File, path: Path) -> _KeypointDatasets:
     root = _group(file, _ROOT)
     names = [] if root is None else list(root)
     if root is None or not names or len(names) > _MOST_KEYPOINTS:
@@ -122,7 +122,7 @@ def _contents(file: h5py.File, path: Path) -> _Contents:
         notes.append(f"no likelihood for {whom}: read without confidence")
     confidence = [] if lacking else [data for data in likelihood.values() if data is not None]
     found = [[data for data in at if data is not None] for at in position.values()]
-    return _Contents(tuple(parts), found, confidence, n_frames, tuple(notes))
+    return _KeypointDatasets(tuple(parts), found, confidence, n_frames, tuple(notes))
 
 
 def _check(

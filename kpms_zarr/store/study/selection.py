@@ -65,7 +65,7 @@ def select_sessions(
         return sessions
     group = access.keypoints_group(root)
     assert group is not None  # there are sessions
-    table = _Table(store, where or "selection of sessions", sessions, group)
+    table = _SessionIndex(store, where or "selection of sessions", sessions, group)
     rows: set[int] = set()
     for selector in dict.fromkeys([selectors] if isinstance(selectors, str) else selectors):
         rows |= table.rows(selector)
@@ -80,7 +80,7 @@ def select_sessions(
     return tuple(session for session in sessions if session.index in rows)
 
 
-class _Table:
+class _SessionIndex:
     """Sessions by name and, once a selector asks for them, the coordinates over them.
 
     Parameters

@@ -18,7 +18,7 @@ _KEYS = ("session", "recording", "source", "file", "name")
 
 
 @dataclass(frozen=True)
-class Table:
+class SessionTable:
     """Rows of a csv file about sessions.
 
     Attributes
@@ -54,7 +54,7 @@ class Table:
         """The table as errors name it."""
         return f"{self.option} {self.path}".lstrip()
 
-    def about(self, sessions: Sequence[Named], *, is_strict: bool) -> Table:
+    def about(self, sessions: Sequence[Named], *, is_strict: bool) -> SessionTable:
         """The same table, with the rows of these sessions found.
 
         Parameters
@@ -94,7 +94,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def read_table(path: str | Path, option: str = "") -> Table:
+def read_table(path: str | Path, option: str = "") -> SessionTable:
     """Read a csv file with one row per session.
 
     Parameters
@@ -133,7 +133,7 @@ def read_table(path: str | Path, option: str = "") -> Table:
         rows.setdefault(cells[place], row)
         numbers.setdefault(cells[place], number)
     notes = tuple(f"{path.name}: {note}" for note in sheet.notes)
-    return Table(path, header[place], columns, rows, numbers, notes, option)
+    return SessionTable(path, header[place], columns, rows, numbers, notes, option)
 
 
 def _check_rows(sheet: Sheet, place: int, where: str) -> None:
@@ -171,7 +171,9 @@ def _check_rows(sheet: Sheet, place: int, where: str) -> None:
         raise InputError.of(problems)
 
 
-def frame_rates(fps: float | str | Path | Mapping[str, float] | None) -> Table | float | None:
+def frame_rates(
+    fps: float | str | Path | Mapping[str, float] | None,
+) -> SessionTable | float | None:
     """Frame rate of all sessions, or a table of them.
 
     Raises
@@ -183,7 +185,7 @@ def frame_rates(fps: float | str | Path | Mapping[str, float] | None) -> Table |
         return None
     if isinstance(fps, Mapping):
         rows = {str(name): {"fps": str(value)} for name, value in fps.items()}
-        return _checked_rates(Table(Path("fps"), "session", ("fps",), rows), "fps")
+        return _checked_rates(SessionTable(Path("fps"), "session", ("fps",), rows), "fps")
     if isinstance(fps, str | Path) and not is_number(str(fps)):
         if not Path(fps).exists():
             raise InputError(
@@ -234,7 +236,7 @@ def checked_rate(value: object, where: str) -> float:
     return rate
 
 
-def _checked_rates(table: Table, where: str) -> Table:
+def _checked_rates(table: SessionTable, where: str) -> SessionTable:
     problems: list[Problem] = []
     for name, row in table.rows.items():
         try:

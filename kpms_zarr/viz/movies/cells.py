@@ -15,7 +15,7 @@ import xarray as xr
 from PIL import Image
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.viz.movies.grid import Cell, Clock, pose_cell, side_height
+from kpms_zarr.viz.movies.grid import Cell, MovieClock, pose_cell, side_height
 from kpms_zarr.viz.shared.drawing import Camera, Skeleton
 from kpms_zarr.viz.syllables.examples import Example, PoseReader
 from kpms_zarr.viz.video.sources import SessionVideos
@@ -50,7 +50,7 @@ class CellSetup:
         With ``centroid`` and ``heading``.
     poses : PoseReader
         Of those labels.
-    clock : Clock
+    clock : MovieClock
     width : int
         Of a cell, in px.
     reach : float
@@ -61,7 +61,7 @@ class CellSetup:
 
     labels: xr.Dataset
     poses: PoseReader
-    clock: Clock
+    clock: MovieClock
     width: int
     reach: float
     skeleton: Skeleton

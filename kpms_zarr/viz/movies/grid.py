@@ -17,7 +17,7 @@ _EDGE = "#d5dbe1"
 
 
 @dataclass(frozen=True)
-class Clock:
+class MovieClock:
     """Times of the frames of a movie.
 
     Attributes
@@ -34,7 +34,7 @@ class Clock:
     @classmethod
     def around_onset(
         cls, rate: float, *, before: float, after: float, speed: float, max_rate: float
-    ) -> Clock:
+    ) -> MovieClock:
         """All frames from ``before`` to ``after`` the onset, in s, or every second, third, ...
 
         Parameters
@@ -104,7 +104,7 @@ class GridMovie:
     size : (int, int)
         Width and height of a cell, in px.
     columns : int
-    clock : Clock
+    clock : MovieClock
     caption : Caption
     scale : float
         px per unit of position, for the scale bar.
@@ -116,7 +116,7 @@ class GridMovie:
         *,
         size: tuple[int, int],
         columns: int,
-        clock: Clock,
+        clock: MovieClock,
         caption: Caption,
         scale: float,
     ) -> None:

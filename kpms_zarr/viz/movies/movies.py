@@ -17,7 +17,7 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.wording import counted
 from kpms_zarr.viz.movies.cells import CellSetup, CellSource, KeypointCells, VideoCells
 from kpms_zarr.viz.movies.folder import MovieFolder
-from kpms_zarr.viz.movies.grid import Caption, Cell, Clock, GridMovie
+from kpms_zarr.viz.movies.grid import Caption, Cell, GridMovie, MovieClock
 from kpms_zarr.viz.movies.study import (
     GridStyle,
     MoviesProgress,
@@ -193,7 +193,7 @@ def _source(
         )
     reach = study.reach(style, examples)
     rates, counts = np.unique(study.opened.labels["fps"].values, return_counts=True)
-    clock = Clock.around_onset(
+    clock = MovieClock.around_onset(
         float(rates[counts.argmax()]),
         before=style.before,
         after=style.after,

@@ -22,7 +22,7 @@ from kpms_zarr.store.study.settings import StudySettings
 from kpms_zarr.store.wording import call
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.guessing import drawn_settings
-from kpms_zarr.viz.shared.opened import POSE_BY_FRAME, ModelLike, OpenModel, PoseModel
+from kpms_zarr.viz.shared.opened import POSE_BY_FRAME, ModelLike, OpenModel, PoseDecoder
 from kpms_zarr.viz.video.video import video_frames, video_of
 
 MAX_FRAMES = 20_000
@@ -73,7 +73,7 @@ class OpenSession:
         return SyllableNames("") if self.model is None else self.model.names
 
     @property
-    def pose(self) -> PoseModel | None:
+    def pose(self) -> PoseDecoder | None:
         """What turns latent poses into positions; None where the version has no poses."""
         if self.model is None or self.labels is None:
             return None

@@ -27,7 +27,7 @@ POSE_BY_FRAME = ("latent", "centroid", "heading")
 
 
 @dataclass(frozen=True)
-class PoseModel:
+class PoseDecoder:
     """Linear map from latent poses to positions; see ``store.model.reconstruction``.
 
     Attributes
@@ -188,7 +188,7 @@ class OpenModel:
         return tuple(int(one) for one in reading.used_states(self.labels_with("frequency")))
 
     @cached_property
-    def pose(self) -> PoseModel:
+    def pose(self) -> PoseDecoder:
         """Map from the latent poses of the labels to positions.
 
         Raises
@@ -199,7 +199,7 @@ class OpenModel:
         labels = self.labels_with(*POSE_BY_FRAME)
         data = self.parameters_with("pose_loading", "pose_mean", "keypoint")
         scale = labels["scale"].values if "scale" in labels.variables else None
-        return PoseModel(
+        return PoseDecoder(
             tuple(str(name) for name in data["keypoint"].values),
             data["pose_loading"].transpose("latent_dim", "keypoint", "space").values,
             data["pose_mean"].transpose("keypoint", "space").values,

@@ -11,7 +11,7 @@ from bokeh.models import CustomJSHover, CustomJSTickFormatter, FixedTicker, Hove
 
 from kpms_zarr.viz.shared.style import INK, LINE, MUTED, frame, hover_tool, short
 from kpms_zarr.viz.tracking.data import Confidences, QualityTable
-from kpms_zarr.viz.tracking.frames import Marks, Trace, Traces
+from kpms_zarr.viz.tracking.frames import KeypointTrace, Marks, Traces
 
 WORDS = {"missing": "missing", "low_confidence": "low confidence", "outlier": "outliers"}
 """Problem -> what it is called on the screen."""
@@ -229,7 +229,9 @@ def what_was_read(found: Traces) -> str:
     )
 
 
-def _panel(found: Traces, trace: Trace, *, with_title: bool, with_label: bool) -> hv.Overlay:
+def _panel(
+    found: Traces, trace: KeypointTrace, *, with_title: bool, with_label: bool
+) -> hv.Overlay:
     fps = found.session.fps
     low, high = value_limits(trace)
     style = {
@@ -267,7 +269,7 @@ def _panel(found: Traces, trace: Trace, *, with_title: bool, with_label: bool) -
     return hv.Overlay(parts).opts(**style)
 
 
-def _title(found: Traces, trace: Trace) -> str:
+def _title(found: Traces, trace: KeypointTrace) -> str:
     """How many frames are marked."""
     return (
         f"{short(trace.keypoint, 24)}: of {found.n_read:,} frames {trace.n_missing:,} missing, "
@@ -275,7 +277,7 @@ def _title(found: Traces, trace: Trace) -> str:
     )
 
 
-def value_limits(trace: Trace) -> tuple[float, float]:
+def value_limits(trace: KeypointTrace) -> tuple[float, float]:
     """Ends of the axis: all positions that are no outliers, and outliers not too far from them."""
     inside = trace.value[np.isfinite(trace.value)]
     is_outlier = np.isin(trace.frame[np.isfinite(trace.value)], trace.outlier.frame)

@@ -48,7 +48,7 @@ class Marks:
 
 
 @dataclass(frozen=True)
-class Trace:
+class KeypointTrace:
     """One coordinate of one keypoint over time.
 
     Attributes
@@ -88,7 +88,7 @@ class Traces:
     parts : tuple of (int, int)
         Ranges of frames that were read; more than one where only a sample was.
     limits : Limits
-    traces : tuple of Trace
+    traces : tuple of KeypointTrace
         Keypoint by keypoint, each axis of space.
     """
 
@@ -97,7 +97,7 @@ class Traces:
     stop: int
     parts: tuple[tuple[int, int], ...]
     limits: Limits
-    traces: tuple[Trace, ...]
+    traces: tuple[KeypointTrace, ...]
 
     @property
     def n_read(self) -> int:
@@ -159,7 +159,7 @@ def _trace(
     confidence: np.ndarray,
     problems: np.ndarray,
     parts: tuple[tuple[int, int], ...],
-) -> Trace:
+) -> KeypointTrace:
     """One coordinate: ``problems`` is (problem, frame)."""
     is_missing, is_low, is_outlier = problems
     value = np.where(is_missing, np.nan, value.astype(np.float64))
@@ -171,7 +171,7 @@ def _trace(
         _marks(frame, value, confidence, which & ~is_missing) for which in (is_low, is_outlier)
     )
     gaps = [frame[run[0]] + [0, run[1] - run[0]] for run in _runs_in_parts(is_missing, breaks)]
-    return Trace(
+    return KeypointTrace(
         names[0],
         names[1],
         np.insert(frame[kept], at, frame[breaks]),

@@ -13,7 +13,7 @@ from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.matching import Named
-from kpms_zarr.store.study.tables import Table, read_table
+from kpms_zarr.store.study.tables import SessionTable, read_table
 from kpms_zarr.store.wording import option
 from kpms_zarr.viz.video.video import (
     VideoPool,
@@ -65,7 +65,7 @@ class SessionVideos:
     ) -> None:
         self._data, self._pool = data, VideoPool(max_open)
         self._rows = {str(name): row for row, name in enumerate(data["session"].values)}
-        self._table: Table | None = None
+        self._table: SessionTable | None = None
         self._given: Mapping[str, str] = {}
         self._folders: list[Path] = []
         self._files: list[Path] = []
@@ -173,7 +173,7 @@ class SessionVideos:
         return str(self._data[name][row].values) if name in self._data.variables else ""
 
 
-def _with_videos(table: Table) -> Table:
+def _with_videos(table: SessionTable) -> SessionTable:
     if "video" in table.columns:
         return table
     raise InputError(

@@ -57,7 +57,7 @@ class _Values:
 
 
 @dataclass(frozen=True)
-class _Table:
+class _PandasTable:
     """One pandas table of a file."""
 
     key: str
@@ -94,7 +94,7 @@ def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
     return layout.header(PARSER.name, path, _timing(path, table, options))
 
 
-def _timing(path: Path, table: _Table, options: ReadOptions) -> Timing:
+def _timing(path: Path, table: _PandasTable, options: ReadOptions) -> Timing:
     """What the row index says of the frames."""
     if options.time_unit == ROWS or not table.index:
         return Timing()
@@ -127,12 +127,12 @@ def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> It
 
 
 @remembered
-def _inspected(path: Path) -> tuple[_Table, Layout]:
+def _inspected(path: Path) -> tuple[_PandasTable, Layout]:
     with opened(path) as file:
         return _inspect(file, path)
 
 
-def _inspect(file: h5py.File, path: Path) -> tuple[_Table, Layout]:
+def _inspect(file: h5py.File, path: Path) -> tuple[_PandasTable, Layout]:
     table, notes = _choose(file, path)
     where = f"{path}, table `/{table.key}`"
     refuse_labelled_frames(table.first_index, table.n_index, where)
@@ -168,9 +168,9 @@ def _pandas_keys(file: h5py.File) -> list[str]:
 
 
 @remembered
-def tables_in(path: Path) -> list[tuple[str, _Table | InputError]]:
+def tables_in(path: Path) -> list[tuple[str, _PandasTable | InputError]]:
     """All pandas tables of a file by key, or what is wrong with them."""
-    found: list[tuple[str, _Table | InputError]] = []
+    found: list[tuple[str, _PandasTable | InputError]] = []
     with opened(path) as file:
         for key in _pandas_keys(file):
             try:
@@ -180,14 +180,14 @@ def tables_in(path: Path) -> list[tuple[str, _Table | InputError]]:
     return found
 
 
-def _is_tracking(table: _Table) -> bool:
+def _is_tracking(table: _PandasTable) -> bool:
     coords = {column[-1] for column in table.columns if len(column) > 1}
     return {"x", "y"} <= coords
 
 
-def _choose(file: h5py.File, path: Path) -> tuple[_Table, tuple[str, ...]]:
+def _choose(file: h5py.File, path: Path) -> tuple[_PandasTable, tuple[str, ...]]:
     """Choose the table to read, with a note if there is more than one."""
-    tables: list[_Table] = []
+    tables: list[_PandasTable] = []
     for _, table in tables_in(path):
         if isinstance(table, InputError):
             raise table
@@ -218,7 +218,7 @@ def _choose(file: h5py.File, path: Path) -> tuple[_Table, tuple[str, ...]]:
     )
 
 
-def _describe(file: h5py.File, key: str, path: Path) -> _Table:
+def _describe(file: h5py.File, key: str, path: Path) -> _PandasTable:
     group = file[key]
     try:
         if text(group.attrs["pandas_type"]) == "frame_table":
@@ -233,7 +233,7 @@ def _describe(file: h5py.File, key: str, path: Path) -> _Table:
         ) from error
 
 
-def _describe_table(group: h5py.Group, key: str) -> _Table:
+def _describe_table(group: h5py.Group, key: str) -> _PandasTable:
     """Describe pandas' `table` format: one compound dataset, names in pickled attributes."""
     if "table" not in group:
         raise ValueError("it has no rows: writing it may have failed")
@@ -253,11 +253,13 @@ def _describe_table(group: h5py.Group, key: str) -> _Table:
     first = text(rows.fields("index")[:1][0]) if one_index and len(rows) else ""
     names = tuple(str(name or "") for name in names)
     if not one_index:
-        return _Table(key, names, columns, values, len(rows), 2, first, n_written=n_written)
-    return _Table(key, names, columns, values, len(rows), 1, first, rows.name, "index", n_written)
+        return _PandasTable(key, names, columns, values, len(rows), 2, first, n_written=n_written)
+    return _PandasTable(
+        key, names, columns, values, len(rows), 1, first, rows.name, "index", n_written
+    )
 
 
-def _describe_fixed(group: h5py.Group, key: str) -> _Table:
+def _describe_fixed(group: h5py.Group, key: str) -> _PandasTable:
     """Describe pandas' `fixed` format: plain datasets, names as levels and codes."""
     names, columns = _fixed_columns(group, "axis0")
     values = tuple(
@@ -272,12 +274,12 @@ def _describe_fixed(group: h5py.Group, key: str) -> _Table:
     if "axis1" not in group:
         n_index = int(group.attrs["axis1_nlevels"])
         n_frames = len(group["axis1_label0"])
-        return _Table(key, names, columns, values, n_frames, n_index, "")
+        return _PandasTable(key, names, columns, values, n_frames, n_index, "")
     index = group["axis1"]
     # pandas writes one dummy row for an empty axis, and its real shape as an attribute.
     n_frames = 0 if "shape" in index.attrs else len(index)
     first = text(index[0]) if n_frames and index.dtype.kind == "S" else ""
-    return _Table(key, names, columns, values, n_frames, 1, first, index.name)
+    return _PandasTable(key, names, columns, values, n_frames, 1, first, index.name)
 
 
 def _fixed_columns(group: h5py.Group, axis: str) -> tuple[tuple[str, ...], _Columns]:
@@ -309,7 +311,7 @@ def _named(columns: Any) -> _Columns:
     ]
 
 
-def _check_values(file: h5py.File, table: _Table, layout: Layout, where: str) -> None:
+def _check_values(file: h5py.File, table: _PandasTable, layout: Layout, where: str) -> None:
     """Check that every column to read is in a block, of numbers, with all its frames."""
     wanted = {table.columns[number] for number in layout.used}
     problem = ""
@@ -343,7 +345,7 @@ def _check_values(file: h5py.File, table: _Table, layout: Layout, where: str) ->
 
 
 def _blocks(
-    file: h5py.File, table: _Table, layout: Layout, path: Path, block_frames: int
+    file: h5py.File, table: _PandasTable, layout: Layout, path: Path, block_frames: int
 ) -> Iterator[PoseBlock]:
     place = {table.columns[number]: k for k, number in enumerate(layout.used)}
     # Kept open, so that HDF5 keeps the chunk that it has unpacked last.

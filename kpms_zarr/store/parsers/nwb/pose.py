@@ -70,7 +70,7 @@ class _Pose:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _PoseTracks:
     """What is read of a file."""
 
     poses: tuple[_Pose, ...]
@@ -115,7 +115,7 @@ def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> It
         yield from _blocks(_inspect(file, path), block_frames)
 
 
-def _inspect(file: h5py.File, path: Path) -> _Layout:
+def _inspect(file: h5py.File, path: Path) -> _PoseTracks:
     where = str(path)
     groups = [file[name] for name in _pose_groups(file)]
     if not groups:
@@ -152,14 +152,14 @@ def _inspect(file: h5py.File, path: Path) -> _Layout:
     return replace(layout, poses=seen, notes=(*layout.notes, *notes))
 
 
-def _layout(poses: Sequence[_Pose], n_dims: int) -> _Layout:
+def _layout(poses: Sequence[_Pose], n_dims: int) -> _PoseTracks:
     lacking = [s.keypoint for pose in poses for s in pose.series if s.confidence is None]
     notes = []
     if lacking:
         n_series = sum(len(pose.series) for pose in poses)
         whom = "the file" if len(lacking) == n_series else some(lacking)
         notes.append(f"no confidence for {whom}: read without confidence")
-    return _Layout(tuple(poses), _SPACE[:n_dims], not lacking, tuple(notes))
+    return _PoseTracks(tuple(poses), _SPACE[:n_dims], not lacking, tuple(notes))
 
 
 def _track(pose: _Pose) -> TrackHeader:
@@ -243,7 +243,7 @@ def _video(group: h5py.Group) -> tuple[str, tuple[str, ...]]:
 # ------------------------------------------------------------------ reading
 
 
-def _blocks(layout: _Layout, block_frames: int) -> Iterator[PoseBlock]:
+def _blocks(layout: _PoseTracks, block_frames: int) -> Iterator[PoseBlock]:
     by_length = sorted(layout.poses, key=lambda pose: pose.n_frames)
     for n_frames, group in groupby(by_length, key=lambda pose: pose.n_frames):
         poses = list(group)
@@ -264,7 +264,7 @@ def _blocks(layout: _Layout, block_frames: int) -> Iterator[PoseBlock]:
                 )
 
 
-def _positions(pose: _Pose, first: int, last: int, layout: _Layout) -> np.ndarray:
+def _positions(pose: _Pose, first: int, last: int, layout: _PoseTracks) -> np.ndarray:
     shape = (last - first, len(pose.series), len(layout.space))
     values = np.full(shape, np.nan, np.float32)
     for number, series in enumerate(pose.series):

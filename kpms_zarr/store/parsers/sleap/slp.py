@@ -25,7 +25,7 @@ from kpms_zarr.store.parsers.base import (
     some,
 )
 from kpms_zarr.store.parsers.hdf5.reading import DAMAGE, dataset, is_hdf5, opened
-from kpms_zarr.store.parsers.sleap.slp_names import Names, check_file, read_names
+from kpms_zarr.store.parsers.sleap.slp_names import SlpNames, check_file, read_names
 from kpms_zarr.store.parsers.sleap.slp_tables import Instances, read_instances, read_points
 from kpms_zarr.store.parsers.sleap.tracks import (
     LARGEST_BLOCK_BYTES,
@@ -175,7 +175,7 @@ def _refuse_labelled_frames(
 
 
 def _recording(
-    instances: Instances, number: int, names: Names, is_one_of_many: bool, where: str
+    instances: Instances, number: int, names: SlpNames, is_one_of_many: bool, where: str
 ) -> _Recording | Problem:
     """Sort the instances of a video into frames and tracks, or say why that cannot be done."""
     where = f"{where}, video `{names.videos[number].label}`" if is_one_of_many else where
@@ -302,7 +302,7 @@ def _notes(recording: _Recording, instances: Instances, n_labelled: int) -> Iter
         yield f"no positions at all for {some(absent)}"
 
 
-def _name(recordings: list[_Recording], instances: Instances, names: Names) -> None:
+def _name(recordings: list[_Recording], instances: Instances, names: SlpNames) -> None:
     """Give every recording its track headers, with keys that differ."""
     videos = [names.videos[recording.number] for recording in recordings]
     stems = [PurePosixPath(video.file).stem for video in videos]

@@ -45,7 +45,7 @@ class Video:
 
 
 @dataclass(frozen=True)
-class Names:
+class SlpNames:
     """The names of a file.
 
     Attributes
@@ -127,7 +127,7 @@ def _is_dataset(item: object) -> bool:
     return isinstance(item, h5py.Dataset)
 
 
-def read_names(path: Path, where: str) -> Names:
+def read_names(path: Path, where: str) -> SlpNames:
     """Read skeletons, tracks and videos with sleap-io; opens no video.
 
     Raises
@@ -160,7 +160,7 @@ def read_names(path: Path, where: str) -> Names:
         ) from error
     known = {number: number for number in range(len(videos))}
     embedded = {id: number for number, id in enumerate(ids) if id is not None}
-    return Names(skeletons, tracks, videos, {**known, **embedded})
+    return SlpNames(skeletons, tracks, videos, {**known, **embedded})
 
 
 def _video(number: int, video: Any, path: Path) -> Video:

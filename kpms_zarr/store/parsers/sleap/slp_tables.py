@@ -12,7 +12,7 @@ import numpy as np
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import some
 from kpms_zarr.store.parsers.hdf5.reading import text
-from kpms_zarr.store.parsers.sleap.slp_names import Names, version
+from kpms_zarr.store.parsers.sleap.slp_names import SlpNames, version
 
 _LARGEST_NUMBER = 2**53
 
@@ -53,7 +53,7 @@ class Instances:
         return np.unique(self.labelled[self.labelled[:, 0] == video, 1])
 
 
-def read_instances(file: h5py.File, names: Names, where: str) -> Instances:
+def read_instances(file: h5py.File, names: SlpNames, where: str) -> Instances:
     """Read who is where in the tables, but no points.
 
     Raises
@@ -100,7 +100,7 @@ def read_instances(file: h5py.File, names: Names, where: str) -> Instances:
     )
 
 
-def _places(ids: np.ndarray, names: Names, where: str) -> np.ndarray:
+def _places(ids: np.ndarray, names: SlpNames, where: str) -> np.ndarray:
     """Places in the list of videos; the ids of the table are the places, or those of datasets."""
     used, place = np.unique(ids, return_inverse=True)
     n_videos = len(names.videos)
@@ -125,7 +125,7 @@ def _lengths(frames: dict[str, np.ndarray], rows: dict[str, np.ndarray], where: 
     return n_each
 
 
-def _skeleton(numbers: np.ndarray, names: Names, where: str) -> tuple[str, ...]:
+def _skeleton(numbers: np.ndarray, names: SlpNames, where: str) -> tuple[str, ...]:
     used = np.unique(numbers).tolist()
     if not 0 <= used[0] <= used[-1] < len(names.skeletons):
         raise _damaged(f"skeleton {used[-1]} of {len(names.skeletons)} skeletons", where)

@@ -9,7 +9,7 @@ import numpy as np
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import TrackHeader
-from kpms_zarr.store.parsers.time.gaps import LARGEST_FRAME, Count, Fault, Gaps
+from kpms_zarr.store.parsers.time.gaps import LARGEST_FRAME, Count, Gaps, RowConflict
 from kpms_zarr.store.parsers.time.stamps import (
     FASTEST,
     SLOWEST,
@@ -195,7 +195,7 @@ class Clock:
         first, gaps = max(0, first), count.gaps(self._source)
         return Timing(None, first, count.step, gaps, (*notes, *told(gaps, first, count.step)))
 
-    def _goes_back(self, fault: Fault, what: str) -> InputError:
+    def _goes_back(self, fault: RowConflict, what: str) -> InputError:
         more = f" (and in {fault.n - 1:,} more rows)" if fault.n > 1 else ""
         order = "the same again" if fault.after == fault.before else "before it"
         return InputError(

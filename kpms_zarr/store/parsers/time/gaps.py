@@ -68,7 +68,7 @@ class Gaps:
 
 
 @dataclass(frozen=True)
-class Fault:
+class RowConflict:
     """Two rows that contradict one another: the second, and the two numbers."""
 
     row: int
@@ -87,7 +87,7 @@ class Count:
         self.has_fractions = False
         self.step = 0
         self.common_step = 0
-        self.fault: Fault | None = None
+        self.fault: RowConflict | None = None
         self.has_too_many_gaps = False
         self._row: list[np.ndarray] = []
         self._apart: list[np.ndarray] = []
@@ -121,8 +121,8 @@ class Count:
             first = int(back[0])
             after = int(whole[first + len(whole) - len(apart)])
             n = len(back) + (self.fault.n if self.fault else 0)
-            where = self.fault or Fault(int(rows[first]), after - int(apart[first]), after)
-            self.fault = Fault(where.row, where.before, where.after, n)
+            where = self.fault or RowConflict(int(rows[first]), after - int(apart[first]), after)
+            self.fault = RowConflict(where.row, where.before, where.after, n)
         odd = np.flatnonzero(apart != self.step)
         self.common_step = int(np.gcd.reduce(np.append(apart[odd], [self.common_step, self.step])))
         self._n_kept += len(odd)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from kpms_zarr.store.parsers.time.gaps import MOST_GAPS, Fault, Gaps
+from kpms_zarr.store.parsers.time.gaps import MOST_GAPS, Gaps, RowConflict
 
 SLOWEST, FASTEST = 1.0, 2_000.0
 """Frames per second that cameras take; others are a question."""
@@ -58,7 +58,7 @@ class Stamps:
         self.first = self.last = math.nan
         self.is_finite = True
         self.is_constant = True
-        self.fault: Fault | None = None
+        self.fault: RowConflict | None = None
         self.has_too_many_gaps = False
         self._usual = math.nan
         self._n_odd = self._n_regular = 0
@@ -103,8 +103,8 @@ class Stamps:
             at = int(back[0])
             earlier = float(times[at - 1]) if at else before
             n = len(back) + (self.fault.n if self.fault else 0)
-            where = self.fault or Fault(self.n + at, earlier, float(times[at]))
-            self.fault = Fault(where.row, where.before, where.after, n)
+            where = self.fault or RowConflict(self.n + at, earlier, float(times[at]))
+            self.fault = RowConflict(where.row, where.before, where.after, n)
 
     def _judge(self, stop: int) -> None:
         """Find lost frames before the rows from the next one up to `stop`."""

@@ -45,7 +45,7 @@ _PICTURES_AT_ONCE = 24
 
 def page(state: State) -> pn.viewable.Viewable:
     """Build the page for one browser window."""
-    shown: list[_Session] = []
+    shown: list[_SessionPlayer] = []
 
     def leave(*_: Any) -> None:
         while shown:
@@ -58,7 +58,7 @@ def page(state: State) -> pn.viewable.Viewable:
                 "No session yet. Add tracking files:",
                 command("ingest", state.study.store, "FILES..."),
             )
-        shown.append(_Session(state))
+        shown.append(_SessionPlayer(state))
         return shown[0].view
 
     if pn.state.curdoc is not None:
@@ -83,7 +83,7 @@ def page(state: State) -> pn.viewable.Viewable:
     return pn.Column(player, *about, below.view, sizing_mode="stretch_width")
 
 
-class _Session:
+class _SessionPlayer:
     """One session in the player, and what follows from choices and from clicks.
 
     Attributes
