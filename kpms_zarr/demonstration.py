@@ -1,4 +1,4 @@
-"""The main job on simulated tracking files: files -> store -> quality -> PCA -> fit -> report."""
+"""Demonstration on simulated tracking files: store -> quality -> PCA -> fit -> report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODEL = "demo"
 
 @dataclass(frozen=True)
 class DemoSummary:
-    """What :func:`demo` made.
+    """Result of :func:`demo`.
 
     Attributes
     ----------

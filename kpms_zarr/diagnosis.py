@@ -1,4 +1,4 @@
-"""What this machine offers to a fit, how fast it is, and what could be better."""
+"""Diagnosis of this machine: what it offers to a fit, its speed, and what could be better."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _AR_SWEEPS, _FULL_SWEEPS = 50, 200
 
 @dataclass(frozen=True)
 class Gpu:
-    """What hints at an NVIDIA GPU, whether JAX sees it or not.
+    """Signs of an NVIDIA GPU, whether JAX sees it or not.
 
     Attributes
     ----------
@@ -169,7 +169,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """What :func:`doctor` found.
+    """Result of :func:`doctor`.
 
     Attributes
     ----------
@@ -213,7 +213,7 @@ class DoctorReport:
 
 
 def doctor(seconds: float = 10.0) -> DoctorReport:
-    """Look at this machine: versions, devices, memory, disk, speed, and what could be better.
+    """Check this machine: versions, devices, memory, disk, speed, and what could be better.
 
     Parameters
     ----------
@@ -380,7 +380,7 @@ def file_system(folder: Path, root: Path = _ROOT) -> str | None:
 
 
 def advise(report: DoctorReport) -> tuple[str, ...]:
-    """What could be better, from the facts alone."""
+    """Advise what could be better, from the facts alone."""
     return (
         *_about_gpu(report),
         *_about_backend(report),
@@ -436,7 +436,7 @@ def _hidden(variables: Mapping[str, str]) -> list[str]:
 
 
 def _install(report: DoctorReport) -> str:
-    """How to let JAX use a GPU that is there."""
+    """Advise how to let JAX use a GPU that is there."""
     gpu = report.gpu
     major = int(gpu.driver.split(".")[0]) if gpu.driver else None
     seen = "a GPU is there, but JAX does not see it"
@@ -500,7 +500,7 @@ def _about_load(host: Host) -> list[str]:
 
 
 def _threads(host: Host, devices: Sequence[memory.DeviceMemory]) -> int:
-    """One per core, as far as their tiles fit into a quarter of the free memory."""
+    """Number of threads: one per core, as far as tiles fit into a quarter of free memory."""
     free = [host.free_memory, *(d.free for d in devices[:1] if d.free is not None)]
     return max(1, min(host.cores, min(free) // 4 // _TILE_BYTES))
 
@@ -537,7 +537,7 @@ def _study_sweep(speed: TileSpeed, threads: int) -> float:
 
 @dataclass(frozen=True)
 class _TimedTile:
-    """A function of the sampler and made-up arguments; with ``seconds``, compiled in that time."""
+    """Sampler function with synthetic arguments; ``seconds`` = time of its compilation."""
 
     function: Any
     arguments: tuple[Any, ...]
@@ -601,7 +601,7 @@ def _full_tile() -> _TimedTile:
 
 
 def _made_up() -> tuple[FullTables, TileInput]:
-    """Tables and data of one full tile, in the middle of a session, that fit each other."""
+    """Synthetic tables and data of one full tile, in the middle of a session."""
     from kpms_zarr.compute.kernels.hmm import HmmTables, hmm_tables
     from kpms_zarr.compute.kernels.pose import PoseMap
     from kpms_zarr.compute.sampler.full_tile import FullTables, TileInput
@@ -649,7 +649,7 @@ def _single(values: Any) -> np.ndarray:
 
 
 def as_text(report: DoctorReport) -> str:
-    """The report for people: a fact a line, then the advice."""
+    """Format the report: a fact a line, then the advice."""
     versions = dict(report.versions)
     kpms_zarr, python = versions.pop("kpms_zarr"), versions.pop("Python")
     packages = [f"{name} {version or '(not installed)'}" for name, version in versions.items()]

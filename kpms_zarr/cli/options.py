@@ -12,7 +12,7 @@ from kpms_zarr.store.core.names import parse_names, parse_selectors
 
 
 class OptionParser(argparse.ArgumentParser):
-    """One that says how to give a value that begins with a dash.
+    """Argument parser whose errors say how to give a value that begins with a dash.
 
     Attributes
     ----------
@@ -24,7 +24,7 @@ class OptionParser(argparse.ArgumentParser):
     is_mixed = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, and where asked for in two passes, the first of which takes the options."""
+        """Parse in one pass, or options first where options and positions may be mixed."""
         if not self.is_mixed:
             return super().parse_known_args(args, namespace)
         self.is_mixed = False  # each pass comes here again
@@ -44,7 +44,7 @@ class OptionParser(argparse.ArgumentParser):
 def add_command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], tuple[object, str]], about: str
 ) -> OptionParser:
-    """A subcommand: what it is called, what runs it, and what it is about in one phrase."""
+    """Add a subcommand: its name, the function that runs it, and its help in one phrase."""
     command: OptionParser = commands.add_parser(
         name,
         help=about,
@@ -57,7 +57,7 @@ def add_command(
 
 
 def store_option(command: argparse.ArgumentParser) -> None:
-    """The store that the command is about, and how to reach it."""
+    """Add the argument for the store, and the options that say how to reach it."""
     command.add_argument("store", metavar="STORE", help="the Zarr store of the study: path or URL")
     command.add_argument(
         "--storage-option",
@@ -70,7 +70,7 @@ def store_option(command: argparse.ArgumentParser) -> None:
 
 
 def key_value(text: str) -> tuple[str, Any]:
-    """``key=value``; a value that is JSON is read as such."""
+    """Parse ``key=value``; a value that is JSON is read as such."""
     key, equals, value = text.partition("=")
     if not (equals and key.strip()):
         # Without the text: it may be a secret.
@@ -82,12 +82,12 @@ def key_value(text: str) -> tuple[str, Any]:
 
 
 def model_option(command: argparse.ArgumentParser) -> None:
-    """The model that the command is about."""
+    """Add the option that names the model."""
     command.add_argument("--model", required=True, metavar="NAME", help="name of the model")
 
 
 def names(text: str) -> list[str]:
-    """``a,"b,c"`` as a list of names."""
+    """Parse ``a,"b,c"`` as a list of names."""
     try:
         found = parse_names(text)
     except ValueError as error:
@@ -98,7 +98,7 @@ def names(text: str) -> list[str]:
 
 
 def number_or_share(text: str) -> float | str:
-    """``0.5`` as a number, ``10%`` as it is."""
+    """Parse ``0.5`` as a number; keep ``10%`` as text."""
     if re.fullmatch(r"\s*[0-9.]+\s*%\s*", text):
         return text.strip()
     try:
@@ -110,7 +110,7 @@ def number_or_share(text: str) -> float | str:
 
 
 def selectors(text: str) -> tuple[str, ...]:
-    """``a,b*,group="c,d"`` as selectors of sessions."""
+    """Parse ``a,b*,group="c,d"`` as selectors of sessions."""
     try:
         return parse_selectors(text)
     except ValueError as error:
@@ -118,7 +118,7 @@ def selectors(text: str) -> tuple[str, ...]:
 
 
 def duration(text: str) -> float:
-    """``400ms`` or ``0.4s`` in ms."""
+    """Parse ``400ms`` or ``0.4s`` as ms."""
     match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(ms|s)\s*", text)
     try:
         return float(match[1]) * (1000 if match[2] == "s" else 1)  # type: ignore[index]
@@ -129,7 +129,7 @@ def duration(text: str) -> float:
 
 
 def scale_or_none(text: str) -> float | str:
-    """A number, or ``none``."""
+    """Parse a number, or ``none``."""
     if text.strip().lower() == "none":
         return "none"
     try:
@@ -139,7 +139,7 @@ def scale_or_none(text: str) -> float | str:
 
 
 def outlier_option(command: argparse.ArgumentParser) -> None:
-    """From where on a confident keypoint is taken for missing."""
+    """Add the option for the threshold above which a confident keypoint counts as missing."""
     command.add_argument(
         "--outlier-scale",
         type=scale_or_none,
@@ -152,7 +152,7 @@ def outlier_option(command: argparse.ArgumentParser) -> None:
 
 
 def heading_option(command: argparse.ArgumentParser) -> None:
-    """Keypoints that define the heading."""
+    """Add the options for the keypoints that define the heading."""
     command.add_argument(
         "--anterior", type=names, metavar="A", help="keypoints at the front of the animal"
     )
@@ -162,7 +162,7 @@ def heading_option(command: argparse.ArgumentParser) -> None:
 
 
 def sessions_option(command: argparse.ArgumentParser, which: str) -> None:
-    """Some of the sessions."""
+    """Add the option that selects sessions."""
     command.add_argument(
         "--sessions",
         type=selectors,

@@ -53,7 +53,7 @@ def add_settings(command: Any, cls: type, places: Mapping[str, Any] | None = Non
 
 
 def given_settings(options: argparse.Namespace, cls: type) -> dict[str, Any]:
-    """Settings that were typed."""
+    """Return the settings that were typed, by name."""
     return {
         one.name: getattr(options, one.name) for one, _ in settings_of(cls) if one.name in options
     }

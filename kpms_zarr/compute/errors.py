@@ -1,4 +1,4 @@
-"""What can stop a fit that had begun."""
+"""Errors that stop a fit that had begun."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class SamplingError(RuntimeError):
-    """A draw that has no finite result, not even in float64.
+    """Error: a draw has no finite result, not even in float64.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class SamplingError(RuntimeError):
 
 
 class OutOfMemoryError(RuntimeError):
-    """Not even one tile fits the memory that is free."""
+    """Error: not even one tile fits the memory that is free."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason

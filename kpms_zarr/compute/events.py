@@ -1,4 +1,4 @@
-"""What a computation tells its callbacks while it runs."""
+"""Events that a computation passes to its callbacks while it runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ResourcePlan:
-    """What a computation will take.
+    """Memory, time and sizes that a computation will take.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class ResourcePlan:
 
 @dataclass(frozen=True)
 class PlanMade:
-    """Before anything runs.
+    """Event before anything runs.
 
     Attributes
     ----------
@@ -76,14 +76,14 @@ class PlanMade:
 
 @dataclass(frozen=True)
 class Noted:
-    """Something a person should know."""
+    """Event with a message that a person should read."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class SweepStarted:
-    """Before each sweep.
+    """Event before each sweep.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ class SweepStarted:
 
 @dataclass(frozen=True)
 class TileDone:
-    """After each tile of a sweep.
+    """Event after each tile of a sweep.
 
     Attributes
     ----------
@@ -117,7 +117,7 @@ class TileDone:
 
 @dataclass(frozen=True)
 class TimePredicted:
-    """Once some tiles of a stage have run.
+    """Event once some tiles of a stage have run.
 
     Attributes
     ----------
@@ -132,7 +132,7 @@ class TimePredicted:
 
 @dataclass(frozen=True)
 class SweepEnded:
-    """After each sweep.
+    """Event after each sweep.
 
     Attributes
     ----------
@@ -167,7 +167,7 @@ class SweepEnded:
 
 @dataclass(frozen=True)
 class Committed:
-    """After a sweep became what a resume goes on from.
+    """Event after a sweep was committed: a resume goes on from it.
 
     Attributes
     ----------
@@ -185,7 +185,7 @@ class Committed:
 
 @dataclass(frozen=True)
 class SessionsSettled:
-    """After each sweep of labelling sessions with a model.
+    """Event after each sweep of labelling sessions with a model.
 
     Attributes
     ----------
@@ -202,7 +202,7 @@ class SessionsSettled:
 
 @dataclass(frozen=True)
 class Published:
-    """After the labels became current."""
+    """Event after the labels became current."""
 
     model: str
     version: str

@@ -32,10 +32,10 @@ _WORKING_BYTES = 50_000_000
 
 
 class OutlierFinder(Protocol):
-    """Says which keypoints of a block are outlying: see :class:`outliers.Screen`."""
+    """Finder of the outlying keypoints of a block: see :class:`outliers.Screen`."""
 
     def find(self, block: Block, position: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-        """(frame, keypoint) bool, from positions in the units of the store."""
+        """Find outlying keypoints, (frame, keypoint) bool; positions in units of the store."""
         ...
 
 
@@ -93,7 +93,7 @@ class BlockReader:
         return self._position(block, self._screen)
 
     def believed(self, block: Block) -> np.ndarray:
-        """Like :meth:`position`, but whatever a screen says."""
+        """Positions as in :meth:`position`, but without regard to a screen."""
         return self._position(block, None)
 
     def _position(
@@ -131,7 +131,7 @@ class BlockReader:
 def limit_workers(
     store: StoreLike, host_memory: str | int | None, *, is_strict: bool = True
 ) -> Iterator[None]:
-    """Work on no more blocks at once than a budget of memory allows.
+    """Limit the blocks that are worked on at once to what a budget of memory allows.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def _fold(
 
 
 class Histogram(NamedTuple):
-    """How often each integer occurs, without the ones that do not.
+    """Counts of the integers that occur.
 
     Attributes
     ----------
@@ -273,7 +273,7 @@ class Histogram(NamedTuple):
         return cls(*np.unique(key, return_counts=True))
 
     def add(self, other: Histogram) -> Histogram:
-        """Counts of both together."""
+        """Add the counts of both."""
         key = np.concatenate([self.key, other.key])
         number = np.concatenate([self.number, other.number])
         order = np.argsort(key, kind="stable")

@@ -1,4 +1,4 @@
-"""How much memory there is: of the host, of the control groups around this process, of a device."""
+"""Memory of the host, of the control groups around this process, and of a device."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _UNLIMITED = 2**60
 
 
 def parse_size(text: str | int | float) -> int:
-    """A size in bytes.
+    """Parse a size as bytes.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def parse_size(text: str | int | float) -> int:
 
 
 def size(n_bytes: int) -> str:
-    """Bytes for people, in decimal units (``dask.utils.format_bytes`` has binary ones only)."""
+    """Format bytes for people, in decimal units (``dask.utils`` has binary ones only)."""
     value = float(n_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
@@ -113,7 +113,7 @@ _VERSIONS = (
 
 
 def cgroup_free(root: Path = _ROOT) -> int | None:
-    """What is left in the control groups of this process.
+    """Bytes that are left in the control groups of this process.
 
     Files that the system keeps in memory and can drop at once (``inactive_file``) count as free.
 

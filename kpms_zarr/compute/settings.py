@@ -17,7 +17,7 @@ T = TypeVar("T", bound=type)
 
 @dataclass(frozen=True)
 class SettingCheck:
-    """What a setting may be.
+    """Check of a setting: the values that it may have.
 
     Attributes
     ----------
@@ -33,23 +33,23 @@ class SettingCheck:
 
 @dataclass(frozen=True)
 class Choice(SettingCheck):
-    """One of some words."""
+    """Check for one of some words."""
 
     words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class NameList(SettingCheck):
-    """Names of keypoints or sessions; kept as a tuple, which can be compared and hashed."""
+    """Check for names of keypoints or sessions; kept as a tuple, which can be hashed."""
 
 
 def choice(*words: str) -> Choice:
-    """One of some words."""
+    """Check for one of some words."""
     return Choice(f"one of {', '.join(words)}", lambda value: value in words, words)
 
 
 def names(what: str) -> NameList:
-    """Several names."""
+    """Check for several names."""
     return NameList(
         f"names of {what}",
         lambda value: isinstance(value, list | tuple) and all(isinstance(n, str) for n in value),
@@ -57,7 +57,7 @@ def names(what: str) -> NameList:
 
 
 def whole(low: int, high: int) -> SettingCheck:
-    """A whole number within limits."""
+    """Check for a whole number within limits."""
     return SettingCheck(
         f"a whole number from {low} to {high}",
         lambda value: (
@@ -85,7 +85,7 @@ SIZE = SettingCheck(
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of a setting beside its name, type and default.
+    """Declaration of a setting beside its name, type and default.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ class Setting:
 
     @property
     def text(self) -> str:
-        """All that can be said in words."""
+        """Help text of the setting."""
         unit = f", in {self.unit}" if self.unit else ""
         meaning = self.open or self.none
         return f"{self.help}{unit}{f' (none = {meaning})' if meaning else ''}"
@@ -140,7 +140,7 @@ def settings_of(cls: type) -> Iterator[tuple[Field[Any], Setting]]:
 
 
 def problems_of(instance: Any) -> list[Problem]:
-    """All settings of an instance that are not what they may be; names become tuples."""
+    """List the settings of an instance that are not valid; names become tuples."""
     problems = []
     for one, known in settings_of(type(instance)):
         value = getattr(instance, one.name)
@@ -154,7 +154,7 @@ def problems_of(instance: Any) -> list[Problem]:
 
 
 def problem(name: str, expected: str, found: object) -> Problem:
-    """What to say about a setting that cannot be what it is."""
+    """Describe a setting whose value is not valid."""
     return Problem(expected, repr(found), f"`{name}=`", f"give {expected}")
 
 

@@ -1,4 +1,4 @@
-"""Which keypoints were not tracked: one definition for all of the package."""
+"""Missing keypoints: one definition for all of the package."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def is_missing(position: np.ndarray, confidence: np.ndarray | None) -> np.ndarray:
-    """Which keypoints were not tracked: the one definition that all of the package goes by.
+    """Mask of the keypoints that were not tracked, by the one definition of the package.
 
     Trackers write NaN, or anything (0, -1, the corner of the picture) with a confidence of 0 or
     below, for a keypoint that they did not find.

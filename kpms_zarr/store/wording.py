@@ -1,4 +1,4 @@
-"""Words of messages: arguments as a Python caller knows them, numbers of things.
+"""Wording of messages: arguments as a Python caller knows them, numbers of things.
 
 A message says `` `max_gap='10s'` ``, `` `max_gap=` `` or `` `kpms_zarr.pca('study.zarr')` ``; who
 types commands is shown what :func:`kpms_zarr.store.core.commands.for_shell` makes of it.
@@ -22,18 +22,18 @@ STORE = Stand("STORE")
 
 
 def counted(number: int | str, noun: str) -> str:
-    """A number of things: ``1 session``, ``1,200 sessions``."""
+    """Format a number of things: ``1 session``, ``1,200 sessions``."""
     text = number if isinstance(number, str) else f"{number:,}"
     return f"{text} {noun}" + ("" if text == "1" else "s")
 
 
 def option(name: str, value: object) -> str:
-    """An argument and its value, as they are written in Python: `` `keypoints=['a b', 'c']` ``."""
+    """Format an argument and its value as in Python: `` `keypoints=['a b', 'c']` ``."""
     return f"`{name}={_literal(value)}`"
 
 
 def call(verb: str, *arguments: object, **options: object) -> str:
-    """A call of a public function: `` `kpms_zarr.fit('study.zarr', model='m')` ``."""
+    """Format a call of a public function: `` `kpms_zarr.fit('study.zarr', model='m')` ``."""
     parts = [_literal(value) for value in arguments]
     parts += [f"{name}={_literal(value)}" for name, value in options.items()]
     return f"`kpms_zarr.{verb}({', '.join(parts)})`"

@@ -26,7 +26,7 @@ from kpms_zarr.store.wording import option
 
 @dataclass(frozen=True)
 class AlignmentSettings:
-    """How positions are turned into aligned poses.
+    """Settings of the alignment of positions to poses.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class AlignmentSettings:
 
 
 class Borders(NamedTuple):
-    """Nearest valid sighting of each keypoint outside a block; frame -1 = there is none.
+    """Nearest valid observation of each keypoint outside a block; frame -1 = there is none.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class AlignedBlock(NamedTuple):
 
 
 def is_valid(position: np.ndarray, confidence: np.ndarray, threshold: float) -> np.ndarray:
-    """Which keypoints count: those that are not missing, with no confidence below the threshold.
+    """Mask of the keypoints that are not missing, with no confidence below the threshold.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def is_valid(position: np.ndarray, confidence: np.ndarray, threshold: float) -> 
 def interpolate(
     position: np.ndarray, valid: np.ndarray, borders: Borders, start: int
 ) -> np.ndarray:
-    """Put invalid keypoints on the line between their nearest valid sightings in time.
+    """Put invalid keypoints on the line between their nearest valid observations in time.
 
     The nearest one is taken as it is before the first and after the last one of the session.
 
@@ -157,7 +157,7 @@ def interpolate(
 def _sighting(
     position: np.ndarray, borders: Borders, start: int, row: np.ndarray, point: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Frame and position of rows counted from 1; row 0 and the last are the borders."""
+    """Frame and position of observations by row, from 1; row 0 and the last are the borders."""
     frame = row - 1 + start
     value = position[np.clip(row - 1, 0, len(position) - 1), point].astype(np.float64)
     for at, border_frame, border_value in (
@@ -223,7 +223,7 @@ def place_unseen(position: np.ndarray, offset: np.ndarray, compass: Compass) -> 
 
 
 def without(compass: Compass, unseen: np.ndarray) -> Compass:
-    """The compass of the keypoints that are seen."""
+    """Compass with the keypoints that are seen, the others left out."""
     return Compass(*(tuple(k for k in points if not unseen[k]) for points in compass))
 
 
@@ -266,7 +266,7 @@ def align_block(
 
 
 class Observations(NamedTuple):
-    """First and last valid sighting of each keypoint in each of some blocks; frame -1 = none.
+    """First and last valid observation of each keypoint in some blocks; frame -1 = none.
 
     Attributes
     ----------
@@ -281,7 +281,7 @@ class Observations(NamedTuple):
 
 
 def sightings_of_block(position: np.ndarray, valid: np.ndarray, start: int) -> Observations:
-    """First and last valid sightings of one block."""
+    """First and last valid observations of one block."""
     point = np.arange(valid.shape[1])
     seen = valid.any(0)
     first = valid.argmax(0)
@@ -296,7 +296,7 @@ def sightings_of_block(position: np.ndarray, valid: np.ndarray, start: int) -> O
 
 
 def add_sightings(a: Observations, b: Observations) -> Observations:
-    """Sightings of the blocks of ``a``, then of ``b``."""
+    """Observations of the blocks of ``a``, then of ``b``."""
     return Observations(*(np.concatenate(pair) for pair in zip(a, b, strict=True)))
 
 
@@ -307,7 +307,7 @@ def _sightings(reader: BlockReader, threshold: float, block: Block) -> Observati
 
 
 def _neighbours(sightings: Observations, first_row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the nearest earlier and later block with a sighting in the same session, or -1.
+    """Rows of the nearest earlier and later block of the session with an observation, or -1.
 
     Parameters
     ----------
@@ -335,7 +335,7 @@ class _SessionRows(NamedTuple):
 
 @dataclass(frozen=True)
 class Aligner:
-    """Aligns any frames of a store; make it with :meth:`of`.
+    """Alignment of any frames of a store; make it with :meth:`of`.
 
     Attributes
     ----------
@@ -373,7 +373,7 @@ class Aligner:
         typical_pose: np.ndarray | None = None,
         screen: OutlierFinder | None = None,
     ) -> Aligner:
-        """Look through a store once.
+        """Read a store once and make an aligner of it.
 
         Parameters
         ----------
@@ -431,7 +431,7 @@ class Aligner:
         return compass_of(self.study, self.settings)
 
     def borders(self, block: Block) -> Borders:
-        """Nearest valid sightings outside one block of 16,384 frames."""
+        """Nearest valid observations outside one block of 16,384 frames."""
         row = self._place[block.session].first_row + block.start // FRAMES_PER_CHUNK
         point = np.arange(self._earlier.shape[1])
         earlier, later = self._earlier[row], self._later[row]
@@ -508,7 +508,7 @@ def _with_offsets(aligner: Aligner, seen: np.ndarray) -> Aligner:
 
 
 def _with_typical_offsets(aligner: Aligner, seen: np.ndarray, pose: np.ndarray) -> Aligner:
-    """Like :func:`_with_offsets`, by one pose in place of the other sessions."""
+    """Add offsets like :func:`_with_offsets`, from one pose in place of the other sessions."""
     why = _check_seen(aligner, seen, has_typical=True)
     offset, notes = {}, []
     for session, row in zip(aligner.sessions, seen, strict=True):
@@ -605,7 +605,7 @@ def _lost_parts(
 
 
 def _nowhere_whole(aligner: Aligner, seen: np.ndarray, lower: str, example: str) -> Problem:
-    """No session shows where its keypoints lie to each other."""
+    """Make the error for a study in which no session shows how its keypoints lie to each other."""
     names = np.asarray(aligner.study.keypoints)
     gone = ", ".join(names[~seen.all(0)])
     kept = option("keypoints", names[seen.all(0)].tolist() or ["NAMES"])

@@ -37,13 +37,13 @@ class Threshold(NamedTuple):
 
     @property
     def settings(self) -> dict[str, float | str]:
-        """As attributes of what was made with it."""
+        """Attributes of what was made with the threshold."""
         number: dict[str, float | str] = {"confidence_threshold": self.value}
         return {**number, "confidence_share": self.share} if self.share else number
 
 
 def resolve(threshold: float | str, reader: BlockReader, sessions: Sequence[Session]) -> Threshold:
-    """A threshold as a number, looked up among the confidences where it was given as a share.
+    """Resolve a threshold to a number: a share is looked up among the confidences.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def resolve(threshold: float | str, reader: BlockReader, sessions: Sequence[Sess
 
 
 def _share_of(threshold: float | str) -> float | None:
-    """0.1 for ``"10%"``; None for what is no share."""
+    """Parse ``"10%"`` as 0.1; None for what is no share."""
     if not isinstance(threshold, str) or not threshold.strip().endswith("%"):
         return None
     try:
@@ -165,7 +165,7 @@ class Ratings(NamedTuple):
     n_tracked: np.ndarray
 
     def add(self, other: Ratings) -> Ratings:
-        """Those of other frames too."""
+        """Add the counts of other frames."""
         return Ratings(self.histogram.add(other.histogram), self.n_tracked + other.n_tracked)
 
     def quantile(self, share: float, points: Iterable[int]) -> float:
@@ -182,7 +182,7 @@ class Ratings(NamedTuple):
 
 
 def rate(reader: BlockReader, sessions: Iterable[Session]) -> dict[int, Ratings]:
-    """Confidences by index of the session, in one pass."""
+    """Count confidences by index of the session, in one pass."""
     return map_reduce(partial(_ratings, reader), iter_blocks(sessions), _merged)
 
 
@@ -253,7 +253,7 @@ def suggestion(ratings: Iterable[tuple[Ratings, Iterable[int]]]) -> str:
 
 
 def advice(value: str) -> str:
-    """What to do about a threshold that is too high for a tracker."""
+    """Advice on a threshold that is too high for a tracker."""
     return (
         f"if the tracking is good, lower the threshold: `kpms_zarr.pca` with "
         f"`confidence_threshold={value}`, or "

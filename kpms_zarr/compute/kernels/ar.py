@@ -58,7 +58,7 @@ def tile_moments(
 
 
 def _in_chunks(values: jax.Array) -> jax.Array:
-    """(frame, ...) -> (chunk, frame of the chunk, ...), padded with zeros."""
+    """Cut (frame, ...) into (chunk, frame of the chunk, ...), padded with zeros."""
     n_chunks = -(-len(values) // FRAMES_PER_CHUNK)
     missing = n_chunks * FRAMES_PER_CHUNK - len(values)
     padded = jnp.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1))
@@ -99,7 +99,7 @@ def sum_scattered(values: jax.Array, state: jax.Array, *, n_states: int) -> jax.
 
 
 def sum_by_product(values: jax.Array, state: jax.Array, *, n_states: int) -> jax.Array:
-    """The same as one matrix product, whose order of summation is fixed."""
+    """Sums as in :func:`sum_scattered`, by one matrix product in a fixed order of summation."""
     is_state = (state == jnp.arange(n_states)[:, None]).astype(values.dtype)
     return jnp.matmul(is_state, values, precision=jax.lax.Precision.HIGHEST)
 

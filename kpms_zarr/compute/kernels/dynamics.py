@@ -47,7 +47,7 @@ class Dynamics(NamedTuple):
 
 
 def prior_mean(n_latent: int, lags: int) -> np.ndarray:
-    """M0: x_t = x_{t-1}."""
+    """Prior mean M0 of the weights: x_t = x_{t-1}."""
     mean = np.zeros((n_latent, n_latent * lags + 1))
     mean[:, n_latent * (lags - 1) : n_latent * lags] = np.eye(n_latent)
     return mean

@@ -16,7 +16,7 @@ _MAX_ROUNDS = 200
 def heading_evidence(
     weight: jax.Array, pose: jax.Array, offset: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """a, b of p(h) = exp(a cos h + b sin h): each (frame, segment).
+    """Evidence a, b of p(h) = exp(a cos h + b sin h): each (frame, segment).
 
     Parameters
     ----------

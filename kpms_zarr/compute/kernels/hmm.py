@@ -14,7 +14,7 @@ TRANSITION_FLOOR = 1e-30
 
 
 class HmmTables(NamedTuple):
-    """What the syllable kernel needs of the parameters.
+    """Parameters as the syllable kernel takes them.
 
     Attributes
     ----------

@@ -11,7 +11,7 @@ from kpms_zarr.compute.kernels.hmm import HmmTables
 
 
 class Elimination(NamedTuple):
-    """What the forward pass leaves for the backward pass, by frame.
+    """Results of the forward pass that the backward pass takes, by frame.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class Elimination(NamedTuple):
 
 
 def factor_table(tables: HmmTables) -> jax.Array:
-    """F_i [-A_i, I] and F_i b_i of every state, one column a state, the last column 0.
+    """Table of F_i [-A_i, I] and F_i b_i, one column a state, the last column 0.
 
     Returns
     -------

@@ -13,7 +13,7 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class Marginals(NamedTuple):
-    """What is known of the segments of a tile.
+    """Posterior marginals of the segments of a tile.
 
     Attributes
     ----------

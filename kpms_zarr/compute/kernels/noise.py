@@ -18,7 +18,7 @@ _UNIFORMS_PER_LOG = 3
 def prior_scale(
     confidence: np.ndarray, *, slope: float, intercept: float, pseudocount: float
 ) -> np.ndarray:
-    """s0 = 10^(2 (slope log10(confidence + pseudocount) + intercept)); 1 without a confidence.
+    """Prior scale s0 = 10^(2 (slope log10(confidence + pseudocount) + intercept)), 1 if unknown.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def draw_noise_scale(
     dof: int,
     n_space: int,
 ) -> jax.Array:
-    """s ~ (nu s0 + |e|^2 / sigma2) / chi2(nu + D); from the prior where missing.
+    """Draw s ~ (nu s0 + |e|^2 / sigma2) / chi2(nu + D), from the prior where missing.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ def pose_of(pose_map: PoseMap, x: jax.Array) -> jax.Array:
 
 
 def rotate(vectors: jax.Array, heading: jax.Array) -> jax.Array:
-    """R(h): turn the first two space dims; vectors (keypoint, space, frame, segment)."""
+    """Turn the first two space dims by R(h); vectors (keypoint, space, frame, segment)."""
     cos, sin = jnp.cos(heading), jnp.sin(heading)
     a, b = vectors[:, 0], vectors[:, 1]
     turned = jnp.stack([cos * a - sin * b, sin * a + cos * b], 1)
@@ -55,7 +55,7 @@ def rotate(vectors: jax.Array, heading: jax.Array) -> jax.Array:
 def latent_evidence(
     pose_map: PoseMap, weight: jax.Array, offset: jax.Array, heading: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """What the keypoints of a frame say about its latent pose.
+    """Evidence of the keypoints of a frame on its latent pose.
 
     Parameters
     ----------

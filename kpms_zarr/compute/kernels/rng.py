@@ -150,14 +150,14 @@ def fine_uniform(bits: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 
 def cos_of_turns(u: jax.Array) -> jax.Array:
-    """cos(2 pi u) for u in [0, 1], to rounding: a short series, where a library reduces ranges."""
+    """Series of cos(2 pi u) for u in [0, 1], to rounding: a library would reduce ranges first."""
     square = jnp.square(jnp.asarray(np.pi, u.dtype) * (u - 0.5))
     half = _series(square, [(-1) ** k / math.factorial(2 * k) for k in range(_n_terms(u.dtype))])
     return 1 - 2 * jnp.square(half)
 
 
 def sin_of_turns(u: jax.Array) -> jax.Array:
-    """sin(2 pi u) for u in [0, 1], likewise."""
+    """Series of sin(2 pi u) for u in [0, 1], likewise."""
     angle = jnp.asarray(np.pi, u.dtype) * (u - 0.5)
     square = jnp.square(angle)
     n = _n_terms(u.dtype)
@@ -167,7 +167,7 @@ def sin_of_turns(u: jax.Array) -> jax.Array:
 
 
 def sin_of_right_angle(angle: jax.Array) -> jax.Array:
-    """sin for angles between -pi/2 and pi/2, likewise."""
+    """Series of sin for angles between -pi/2 and pi/2, likewise."""
     n = _n_terms(angle.dtype)
     terms = [(-1) ** k / math.factorial(2 * k + 1) for k in range(n)]
     return angle * _series(jnp.square(angle), terms)

@@ -1,4 +1,4 @@
-"""Whether few frames hold most of the variance of the pose: then components are theirs."""
+"""Concentration of the variance of the pose in few frames, which components then describe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAMED = 3
 
 
 class Spread(NamedTuple):
-    """Squared distances of some frames from the mean pose; those of a union follow from the parts.
+    """Squared distances of frames from the mean pose; those of a union follow from the parts.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of_block(cls, square: np.ndarray, frame: np.ndarray, session: int) -> Spread:
-        """Of a block: squared distances (frame,) and frames of the session (frame,)."""
+        """Spread of a block, of squared distances (frame,) and frames of the session (frame,)."""
         tiny = np.finfo(float).tiny
         octave = np.log2(np.maximum(square, tiny)) + 128
         bins = np.clip(octave * _BINS_PER_OCTAVE, 0, _N_BINS - 1).astype(np.int64)
@@ -52,7 +52,7 @@ class Spread(NamedTuple):
         return Spread(self.number + other.number, self.total + other.total, tuple(worst))
 
     def fewest(self) -> tuple[float, float]:
-        """Share of the frames furthest from the mean that holds most of the variance, and how much
+        """Find the fewest frames far from the mean that hold most of the variance, and how much
         these hold."""
         count, total = np.cumsum(self.number[::-1]), np.cumsum(self.total[::-1])
         if not total[-1] > 0:
@@ -66,7 +66,7 @@ def concentration_note(
     blocks: Iterable[Block],
     names: Mapping[int, str],
 ) -> list[str]:
-    """What to say when few frames hold most of the variance; nothing where they do not.
+    """Note that few frames hold most of the variance; nothing where they do not.
 
     Parameters
     ----------

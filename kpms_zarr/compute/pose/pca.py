@@ -210,7 +210,7 @@ def pca(
 
 
 def with_screen(found: xr.Dataset, screen: Screen | None) -> xr.Dataset:
-    """Principal components together with what was taken for missing, and by what it was found."""
+    """Add to components what counted as missing, and the outlier model that found it."""
     attrs = to_attrs(None if screen is None else screen.model)
     if screen is None:
         return found.assign_attrs(attrs)
@@ -387,7 +387,7 @@ def _lost_heading(aligner: Aligner, number: np.ndarray) -> list[str]:
 
 
 def _concentrated(aligner: Aligner, mean: np.ndarray, confident_only: bool) -> list[str]:
-    """Which frames hold most of the variance, when these are few."""
+    """Note which frames hold most of the variance, when these are few."""
     names = {session.index: session.name for session in aligner.sessions}
     ordered = sorted(aligner.sessions, key=lambda session: session.name)
     look = partial(_squares, aligner, mean, confident_only)
@@ -404,7 +404,7 @@ def _squares(
 
 
 def _what_helps(aligner: Aligner, sessions: Sequence[Session]) -> str:
-    """Where it is confidence that frames lack, and not tracking: the threshold that would do."""
+    """Suggest a threshold where frames lack confidence, and not tracking."""
     ratings = list(thresholds.rate(aligner.reader, sessions).values())
     points = range(len(aligner.study.keypoints))
     threshold = aligner.settings.confidence_threshold

@@ -95,7 +95,7 @@ def turn_of(pose: np.ndarray, space: PoseSpace) -> np.ndarray:
 
 
 def wrap(angle: np.ndarray) -> np.ndarray:
-    """The same angles between -pi and pi."""
+    """Wrap angles to between -pi and pi."""
     return np.asarray((angle + np.pi) % (2 * np.pi) - np.pi)
 
 
@@ -183,7 +183,7 @@ def _components(pose: np.ndarray, n_latent: int) -> tuple[PoseSpace, float]:
 
 
 def _facing(space: PoseSpace, compass: Compass) -> PoseSpace:
-    """The same space, turned so that its mean looks along +x, with signs that are settled."""
+    """Turn a pose space so that its mean looks along +x, and settle its signs."""
     angle = heading_of(space.mean[None], compass)
     mean = rotate(space.mean[None], -angle)[0]
     loading = rotate(space.loading, np.repeat(-angle, len(space.loading)))

@@ -1,4 +1,4 @@
-"""Lengths of a study in its own units: how long a body is, and how far it moves in a frame."""
+"""Lengths of a study in its own units: of the body, and of its movement in a frame."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def measure_lengths(aligner: Aligner) -> Lengths:
 
 
 def _trusted(blocks: list[_BlockLengths]) -> list[_BlockLengths]:
-    """The blocks whose body lengths count."""
+    """Select the blocks whose body lengths count."""
     return [block for block in blocks if block.is_confident and block.n_frames] or blocks
 
 

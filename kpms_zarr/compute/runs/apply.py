@@ -63,7 +63,7 @@ _LONG_ENOUGH = 2_000
 
 @dataclass(frozen=True)
 class ApplySummary:
-    """What :func:`apply` did.
+    """Result of :func:`apply`.
 
     Attributes
     ----------
@@ -256,14 +256,14 @@ def _chosen(
 
 
 def _one_to_compare(root: access.Group, fitted: StartModel) -> Session | None:
-    """A session of the fit of median length."""
+    """Choose a session of the fit, of median length."""
     found = [session for session in access.sessions(root) if session.name in fitted.sessions]
     found.sort(key=lambda session: (session.n_frames, session.name))
     return found[len(found) // 2] if found else None
 
 
 def _settings(start: StartModel, sessions: Sequence[Session]) -> FitConfig:
-    """Those of the fit, for these sessions."""
+    """Settings of the fit, for these sessions."""
     # What a newer or older version has saved besides says nothing about the labels.
     known = {one.name for one, _ in settings_of(FitConfig)}
     names = {name: value for name, value in start.settings.items() if name in known}
@@ -326,7 +326,7 @@ class _Run:
 
     @property
     def next_number(self) -> int:
-        """Of the next sweep, for random numbers."""
+        """Number of the next sweep, for random numbers."""
         return self._number
 
     def _say_less(self, n: int) -> None:
@@ -391,7 +391,7 @@ class _Run:
         return dict(zip(rows.tolist(), shares.tolist(), strict=True))
 
     def certainty(self) -> LabelCertainty:
-        """Of the labels as they are."""
+        """Certainty of the labels as they are."""
         return LabelCertainty(self._sweeper(self.chain), self.fitted.parameters)
 
     def labels_of(self, row: int) -> np.ndarray:
@@ -422,7 +422,7 @@ class _Comparison:
         self._lock, self._scratch = lock, scratch
 
     def again(self, run: _Run, sessions: Sequence[Session], most: int) -> tuple[float, float]:
-        """Of sessions of the fit that a run has labelled again."""
+        """Compare the labels of sessions of the fit that a run has labelled again."""
         names = {session.name for session in sessions}
         index = run.chain.index
         which = np.array([s.name in names for s in index.sessions]) & (index.n_modelled > 0)
@@ -443,7 +443,7 @@ class _Comparison:
         return same / n_frames, float((twin == run.labels_of(one)).mean())
 
     def as_new(self, session: Session | None, most: int) -> tuple[float, float]:
-        """Of a session of the fit, labelled as if the model had never seen it."""
+        """Compare the labels of a session of the fit that is labelled as if it were new."""
         if session is None or session.n_frames <= self._config.lags:
             return float("nan"), float("nan")
         first, second = (self._labels(session, most, seed=n, is_new=True) for n in (0, 1))
@@ -470,7 +470,7 @@ class _Comparison:
 
 
 def _still_open(names: Sequence[str], most: int, least: int) -> str:
-    """What to say about sessions that had not settled."""
+    """Message on sessions that had not settled."""
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     why = "still changing" if most >= least else "perhaps still changing"
     return (
@@ -503,7 +503,7 @@ def _write(
     chosen: Sequence[Session],
     certainty: LabelCertainty | None,
 ) -> LabelWriter:
-    """All sessions that have labels now: the chosen ones from the chain, the others as before."""
+    """Write the labels of all sessions: the labelled ones from the chain, the others as before."""
     new = {session.name for session in chosen}
     sessions = tuple(s for s in access.sessions(root) if s.name in new or s.name in start.sessions)
     names = label_names(chain, config)

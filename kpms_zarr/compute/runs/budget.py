@@ -1,4 +1,4 @@
-"""What a fit may take of the machine, and what one tile takes of the device."""
+"""Budget of a fit on this machine, and memory of one tile on the device."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from kpms_zarr.compute.sampler.tile_model import Parameters, on_device, tables_o
 
 @dataclass(frozen=True)
 class TileSizes:
-    """What the size of a tile on the device depends on.
+    """Numbers that the size of a tile on the device depends on.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class TileMemory:
 
     @property
     def total(self) -> int:
-        """All three."""
+        """Sum of the three."""
         return self.given + self.left + self.temporary
 
 
@@ -93,7 +93,7 @@ def tile_memory(sizes: TileSizes, settings: FixedSettings | None = None) -> Tile
 
 
 def certainty_memory(sizes: TileSizes) -> TileMemory:
-    """The same of a tile of :class:`LabelCertainty`."""
+    """Compile a tile of :class:`LabelCertainty` and ask the compiler what it takes."""
     dtype = np.dtype(sizes.precision)
     with jax.enable_x64(dtype == np.float64):
         x, *_ = _made_up_ar_tile(sizes)
@@ -168,7 +168,7 @@ def _made_up_ar_tile(sizes: TileSizes) -> tuple[Any, ...]:
 
 
 def time_of_tile(sizes: TileSizes, settings: FixedSettings, n_in_flight: int) -> float:
-    """Seconds of one tile when so many are in flight, on made-up data, after one round to compile.
+    """Measure seconds of a tile with so many in flight, on synthetic data, once compiled.
 
     Parameters
     ----------

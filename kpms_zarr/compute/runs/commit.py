@@ -34,7 +34,7 @@ MINUTES = 5.0
 
 @dataclass(kw_only=True)
 class Committer:
-    """Commits every so often.
+    """Writer of commits, every so many sweeps or minutes.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class Committer:
         return n_new >= self.every or (n_new > 0 and time.monotonic() - self._when > 60 * MINUTES)
 
     def commit(self, progress: ChainProgress) -> int | None:
-        """Commit where the chain stands.
+        """Commit the state of the chain.
 
         Returns
         -------
@@ -148,13 +148,13 @@ class Committer:
 
 
 def config_of(found: Checkpoint) -> FitConfig:
-    """Settings of an unfinished fit; one of before believed every confident keypoint."""
+    """Settings of an unfinished fit; those of earlier releases took no keypoint for outlying."""
     settings = {"outlier_scale": None, **found.attrs["config"]}
     return FitConfig.from_store(settings, found.attrs.get("given"))
 
 
 def read_preparation(store: StoreLike, found: Checkpoint) -> tuple[FitConfig, Preparation]:
-    """Settings of an unfinished fit, and what it works on.
+    """Read settings of an unfinished fit, and its preparation.
 
     Raises
     ------

@@ -71,7 +71,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class FitSummary:
-    """What :func:`fit` did.
+    """Result of :func:`fit`.
 
     Attributes
     ----------
@@ -280,7 +280,7 @@ class _Job:
         progress: ChainProgress,
         began: float,
     ) -> FitSummary:
-        """Run what is left, commit on the way, publish; what stops it says how to go on."""
+        """Run the remaining sweeps, commit on the way, publish; errors say how to go on."""
         try:
             return self.sweep_on(sweeper, preparation, committer, progress, began)
         except OSError as error:
@@ -300,7 +300,7 @@ class _Job:
         progress: ChainProgress,
         began: float,
     ) -> FitSummary:
-        """Run what is left, commit on the way, publish."""
+        """Run the remaining sweeps, commit on the way, publish."""
         chain, config = sweeper.chain, committer.config
 
         def after_sweep() -> bool:
@@ -371,14 +371,14 @@ class _Job:
         return FitInterrupted(text, self.model, n_sweeps)
 
     def refused(self, error: OSError, n_sweeps: int | None) -> OSError:
-        """What the storage said, and how to go on."""
+        """Make an error of what the storage said, and how to go on."""
         what = str(error)
         if error.errno:
             what = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
-        text = f"{what}; nothing is committed yet. Mend that and fit again"
+        text = f"{what}; nothing is committed yet. Fix this, then run the fit again"
         if n_sweeps is not None:
             text = (
-                f"{what}; sweep {n_sweeps} is committed. Mend that, then go on with: "
+                f"{what}; sweep {n_sweeps} is committed. Fix this, then go on with: "
                 f"{self.how_to_resume()}"
             )
         return OSError(error.errno, text) if error.errno else OSError(text)
@@ -471,7 +471,7 @@ def _notify(callbacks: Sequence[Callback], messages: list[str], stop: Stop, even
 def _check_request(
     root: access.Group, store: StoreLike, model: str, *, resume: bool, overwrite: bool
 ) -> None:
-    """Refuse what cannot be meant, before anything is touched."""
+    """Refuse arguments that contradict each other, before anything is touched."""
     path = layout.model_path(model)
     if resume and overwrite:
         raise InputError(

@@ -29,20 +29,20 @@ class FitInterrupted(KeyboardInterrupt):
 
 @dataclass
 class Stop:
-    """Whether somebody asked to stop."""
+    """Request to stop a fit, and whether it was reported."""
 
     is_asked: bool = False
     is_said: bool = False
 
     def say(self, notify: Callable[[str], None]) -> None:
-        """Tell once that the request has come; not from within the signal, which may come while
+        """Report the request once; not from within the signal, which may come while
         somebody is writing."""
         if self.is_asked and not self.is_said:
             self.is_said = True
             notify("stopping once this sweep is done and committed; again to stop at once")
 
     def check(self) -> None:
-        """End where there is nothing yet to finish or to commit.
+        """Raise where there is nothing yet to finish or to commit.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What a fit will take, worked out before it runs, and refused when it cannot fit."""
+"""Plan of a fit: memory and time worked out before it runs, refused when it cannot fit."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ to 732 MB resident behind it): a budget that is named as enough must be so for t
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a plan follows from.
+    """Numbers that a plan follows from.
 
     Attributes
     ----------
@@ -123,7 +123,7 @@ class Needs:
 
     @property
     def sizes(self) -> TileSizes:
-        """What the size of a tile on the device depends on."""
+        """Numbers that the size of a tile on the device depends on."""
         return TileSizes(
             self.shape, self.config.n_states, self.n_latent, self.config.lags,
             self.n_keypoints, self.n_space, self.config.precision,
@@ -144,7 +144,7 @@ class Needs:
 
     @property
     def certainty_bytes(self) -> int:
-        """What is held on the host while certainty is worked out."""
+        """Bytes held on the host while certainty is computed."""
         config = self.config
         if not config.certainty:
             return 0
@@ -242,7 +242,7 @@ def _likely_fixed(root: access.Group) -> bool:
 
 
 def make_plan(needs: Needs, budget: Budget) -> ResourcePlan:
-    """Choose tiles in flight, home and cache so that the budget holds.
+    """Choose tiles in flight, placement and cache so that the budget holds.
 
     Raises
     ------
@@ -269,7 +269,7 @@ def make_plan(needs: Needs, budget: Budget) -> ResourcePlan:
     base = resident_memory() + _WORKING_BYTES + needs.certainty_bytes
 
     def fixed_of(n_tiles: int) -> int:
-        """What is held whatever else is kept in memory."""
+        """Bytes that are held whatever else is kept in memory."""
         recent = 0 if home == "device" else min(data, _recent_bytes(needs, n_tiles))
         return base + recent + (n_tiles + 1) * (tile.given + tile.left)
 

@@ -1,4 +1,4 @@
-"""Before the first sweep: which keypoints, in which units, projected on which components."""
+"""Preparation of a fit: which keypoints, in which units, projected on which components."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SMALLEST_STEP_VARIANCE = 1e-4
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a fit works on.
+    """Keypoints, units and components that a fit works on.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class Preparation:
 def prepare(
     store: StoreLike, config: FitConfig, start: StartModel | None, notify: Callback
 ) -> Preparation:
-    """Settle keypoints, units and components, and say what a person should know.
+    """Choose keypoints, units and components, and notify the caller.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def _stored_components(
 def _outlier_model(
     found: xr.Dataset, study: StudySettings, config: FitConfig, start: StartModel | None
 ) -> OutlierModel | None:
-    """What makes a keypoint outlying: as in the start model, else as in the PCA that is used."""
+    """Outlier model of a fit: that of the start model, else that of the PCA that is used."""
     if start is not None:
         return start.outliers
     if _is_other(found, study) or not _has_scale(found, config):
@@ -180,7 +180,7 @@ def _outlier_model(
 
 
 def _other_scale(found: xr.Dataset, config: FitConfig) -> str:
-    """What to say about a PCA that has left out other points than the fit does."""
+    """Message on a PCA that has left out other points than the fit does."""
     before = found.attrs.get("outlier_scale", "none")
     now = "none" if config.outlier_scale is None else f"{config.outlier_scale:g}"
     return (
@@ -196,7 +196,7 @@ def _is_other(found: xr.Dataset, study: StudySettings) -> bool:
 
 
 def _has_scale(found: xr.Dataset, config: FitConfig) -> bool:
-    """Whether a PCA has left out what the fit leaves out; one of before has left out nothing."""
+    """Whether a PCA left out the same points as the fit; old ones left out nothing."""
     scale = found.attrs.get("outlier_scale", "none")
     return (None if scale == "none" else float(scale)) == config.outlier_scale
 
@@ -263,7 +263,7 @@ def _refined(
 def make_chain(
     preparation: Preparation, config: FitConfig, plan: ResourcePlan, scratch: str | None
 ) -> Chain:
-    """Room for the sessions and the stages of a fit, and a way to their data."""
+    """Make a chain with room for the sessions and stages of a fit, and access to their data."""
     study = preparation.study
     index = ChainIndex.of(preparation.sessions, config.lags)
     n_keypoints = n_keypoints_of(config, study)
@@ -314,7 +314,7 @@ def load(
     start: StartModel | None,
     n_threads: int,
 ) -> None:
-    """Fill a chain block by block with what it begins with.
+    """Fill a chain block by block with its first state.
 
     The aligned pose, in which gaps are interpolated, only says where the chain begins. What the
     full stage takes for observed is the position as it was tracked.
@@ -380,7 +380,7 @@ def _data(
     session: int,
     rows: slice,
 ) -> np.ndarray:
-    """Tracked data of a block, from where the sweeps will have them; (frame, column)."""
+    """Tracked data of a block as the sweeps will read them: (frame, column)."""
     if isinstance(chain.observed, TrackedData):
         return chain.observed.block(session, block.start // FRAMES_PER_CHUNK)
     data = observe(preparation.reader, block, config)
@@ -414,7 +414,7 @@ def _first_noise(
     local: np.ndarray,
     noise_variance: np.ndarray,
 ) -> np.ndarray:
-    """Noise scales that fit where the chain begins: (frame, keypoint)."""
+    """First noise scales, which fit the first state of the chain: (frame, keypoint)."""
     n_keypoints, n_space = len(preparation.study.keypoints), chain.n_space
     position = data[:, : n_keypoints * n_space].astype(np.float64)
     position = position.reshape(-1, n_keypoints, n_space)

@@ -43,12 +43,12 @@ class Numbered:
 
     @property
     def index(self) -> ChainIndex:
-        """Where each session lies."""
+        """Index of the sessions."""
         return self._chain.index
 
     @property
     def syllable(self) -> Numbered:
-        """Itself: labels are read by slices of frames."""
+        """Numbered labels (frame,), read by slices of frames."""
         return self
 
     def __getitem__(self, key: slice) -> np.ndarray:
@@ -121,7 +121,7 @@ def publish(
 
 
 def add_levels(root: access.Group, model: str, version: str, notify: Callback) -> None:
-    """Store the levels of detail of a published version; whatever goes wrong is only told."""
+    """Store the levels of detail of a published version; an error becomes a message."""
     try:
         write_levels(root, model, version)
     except Exception as error:  # views do without them, only slower
@@ -151,7 +151,7 @@ def make_writer(
     preparation: Preparation,
     names: tuple[str, ...],
 ) -> LabelWriter:
-    """A new label version of the sessions of a chain, in the order of the store."""
+    """Begin a label version of the sessions of a chain, in the order of the store."""
     sessions = tuple(sorted(chain.index.sessions, key=lambda session: session.index))
     return LabelWriter(
         root,
@@ -173,7 +173,7 @@ def write_labels(
     only: Collection[str] | None = None,
     certainty: LabelCertainty | None = None,
 ) -> None:
-    """Write all that is published by frame, block by block; of some sessions or of all."""
+    """Write the variables by frame, block by block, of some sessions or of all."""
     rows = {session.name: row for row, session in enumerate(writer.sessions)}
     index, of_sessions = chain.index, iter(certainty) if certainty is not None else repeat(None)
     for session, first, known in zip(index.sessions, index.first, of_sessions, strict=False):

@@ -97,7 +97,7 @@ def n_sweeps_of(config: FitConfig) -> int:
 def make_sweeper(
     chain: Chain, config: FitConfig, pipeline: Pipeline, shape: TileShape | None = None
 ) -> Sweeper:
-    """The mover of the tiles of a chain; ``shape``: in place of what follows from its sessions."""
+    """Make the sweeper of a chain; ``shape`` overrides the one that follows from its sessions."""
     return Sweeper(
         chain=chain,
         n_states=config.n_states,
@@ -115,7 +115,7 @@ def model_of(
     *,
     keeps_sound_segments: bool = False,
 ) -> TileModel:
-    """What a stage samples of a tile; ``noise_variance``: (keypoint,), of the full stage."""
+    """Make the tile model of a stage; ``noise_variance``: (keypoint,), of the full stage."""
     if stage == "ar":
         return ArModel()
     assert noise_variance is not None
@@ -137,7 +137,7 @@ def run(
     until: int | None = None,
     after_sweep: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Run the sweeps that are left over a loaded chain.
+    """Run the remaining sweeps over a loaded chain.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def _place(stages: tuple[Stage, ...], done: int) -> tuple[Stage, int]:
 def _draw_parameters(
     prior: ParameterPrior, seed: int, progress: ChainProgress, number: int
 ) -> None:
-    """Draw what the sweep is conditioned on, given the state that the one before left."""
+    """Draw the parameters of a sweep, given the state that the one before left."""
     if progress.result is None:
         return
     sums, before = progress.result.sums, progress.parameters
@@ -222,7 +222,7 @@ def _draw_parameters(
 def _tile_reporter(
     stage: str, done: int, n_first: int, timed: set[str], notify: Callback
 ) -> Callable[[int, int], None]:
-    """What becomes of the tiles of a sweep, and once by stage how long a sweep will take.
+    """Make the callback that reports tiles of a sweep and, once a stage, its predicted time.
 
     ``n_first``: tiles that may still be compiling when they begin.
     """

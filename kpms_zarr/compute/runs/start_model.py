@@ -185,7 +185,7 @@ class StartModel:
         }
 
     def conflict(self, name: str, given: object, value: object) -> Problem:
-        """What to say about a setting that differs from that of the model."""
+        """Message on a setting that differs from that of the model."""
         option = f"`{name}=`"
         return Problem(
             f"{as_typed(value)}, as in the model {self.name!r} that the fit goes on from",
@@ -196,14 +196,14 @@ class StartModel:
 
 
 def as_typed(value: object) -> str:
-    """A value of a setting as a person types it."""
+    """Format a value of a setting as a person types it."""
     if value is None:
         return "none"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def with_start(config: FitConfig, start: StartModel, notify: Callback) -> FitConfig:
-    """Settings with what a start model has settled: keypoints, units, size of the model.
+    """Replace settings by those that a start model fixes: keypoints, units, size of the model.
 
     Raises
     ------

@@ -27,7 +27,7 @@ from kpms_zarr.compute.sampler.tile_model import (
 
 
 class ArTables(NamedTuple):
-    """What a tile needs of the parameters.
+    """Parameters as a tile takes them.
 
     Attributes
     ----------
@@ -126,7 +126,7 @@ class ArModel:
         return SweepSums(no_moments(chain, n_states))
 
     def read_ahead(self, chain: Chain, tile: Tile) -> None:
-        """Nothing: the latent pose is part of the state of the chain."""
+        """Do nothing: the latent pose is part of the state of the chain."""
 
     def gather(self, chain: Chain, tile: Tile, shape: TileShape, n_states: int) -> ArInput:
         """See :class:`TileModel`."""

@@ -20,7 +20,7 @@ _CHUNK_FRAMES = 2_000_000
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """What one pass over the labels gives.
+    """Counts of one pass over the labels.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class Labelled(Protocol):
 
     @property
     def index(self) -> ChainIndex:
-        """Where each session lies."""
+        """Index of the sessions."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""How certain the label of every frame is: its posterior probability in the uncut session."""
+"""Certainty of the label of every frame: its posterior probability in the uncut session."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def certainty_of_tile(
     *,
     lags: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Certainty of a tile, and what its segments tell their neighbours.
+    """Certainty of a tile, and the messages of its segments to their neighbours.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class _SegmentList(NamedTuple):
     n_frames: int
 
     def rows(self, tile: Tile) -> np.ndarray:
-        """Which of the segments a tile holds."""
+        """Indices of the segments of a tile."""
         first = np.searchsorted(self.tile.session, tile.session)
         return first + (tile.start - self.tile.start[first]) // self.n_frames
 
@@ -125,7 +125,7 @@ class LabelCertainty:
         self._number = np.zeros(self._n_states, np.int64)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Of each session in the order of the chain: (frame,) float16, NaN where not known."""
+        """Yield the certainty of each session: (frame,) float16, NaN where not known."""
         for rows in groups(self._chain.index, self._shape):
             yield from self._of_group(rows)
 
@@ -141,7 +141,7 @@ class LabelCertainty:
 
     @property
     def mean(self) -> np.ndarray:
-        """(state,), of what was counted; NaN for syllables that do not occur."""
+        """Mean certainty by syllable, (state,); NaN for those that do not occur."""
         number = np.where(self._number, self._number, 1)
         return np.where(self._number, self._total / number / STEPS, np.nan)
 
@@ -173,7 +173,7 @@ class LabelCertainty:
     def _pass(
         self, segments: _SegmentList, which: np.ndarray, borders: _Messages, steps: np.ndarray
     ) -> None:
-        """Run some of the segments once, all with what the pass before has left."""
+        """Run some of the segments once, all with the messages of the pass before."""
         every = segments.tile
         chosen = Tile(every.session[which], every.start[which], every.length[which])
         tasks = [Task(False, tile, 0) for tile in tiles(chosen, self._shape)]
@@ -206,7 +206,7 @@ class LabelCertainty:
 
 
 class _Messages:
-    """What segments tell each other: (segment, state) each, segments in order.
+    """Messages between segments: (segment, state) each, segments in order.
 
     Attributes
     ----------
@@ -225,7 +225,7 @@ class _Messages:
         self._is_new = True
 
     def take(self, which: np.ndarray) -> None:
-        """Give segments what their neighbours say now; nothing before anybody has said anything."""
+        """Give segments the present messages of their neighbours; uniform ones at first."""
         if self._is_new:
             self._is_new = False
             return
@@ -234,7 +234,7 @@ class _Messages:
         self.after[left] = self.message[left + 1]
 
     def open(self, ran: np.ndarray, *, one_by_one: bool) -> np.ndarray:
-        """Segments that were given something else than what their neighbours say now: (segment,).
+        """Mask of the segments whose messages have changed since they were run: (segment,).
 
         Parameters
         ----------
@@ -312,7 +312,7 @@ def groups(index: ChainIndex, shape: TileShape) -> list[np.ndarray]:
 
 
 def held_bytes(index: ChainIndex, shape: TileShape, n_states: int, precision: str) -> int:
-    """What is held on the host while a chain is worked on, tiles in flight left out."""
+    """Bytes held on the host while a chain is worked on, tiles in flight left out."""
     row = n_states * np.dtype(precision).itemsize
     most = 0
     for rows in groups(index, shape):
@@ -325,7 +325,7 @@ def held_bytes(index: ChainIndex, shape: TileShape, n_states: int, precision: st
 
 
 def made_up_borders(shape: TileShape, n_states: int, dtype: np.dtype) -> tuple[Any, ...]:
-    """Labels, what neighbours say, and lengths, for a tile without data."""
+    """Synthetic labels, messages and lengths, for a tile without data."""
     even = np.full((shape.n_segments, n_states), 1 / n_states, dtype)
     z = np.zeros((shape.n_segments, shape.n_frames), np.int32)
     return z, even, np.ones_like(even), np.full(shape.n_segments, shape.n_frames, np.int32)

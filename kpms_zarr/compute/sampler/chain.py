@@ -75,7 +75,7 @@ class ChainIndex:
 
 
 class Chain:
-    """State of every frame, in one of the homes, and the tracked data that it is sampled given.
+    """State of every frame, in one placement, and the tracked data that it is sampled given.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class Chain:
         return ColumnView(self.observed, slice(self.n_keypoints * self.n_space, None))
 
     def close(self) -> None:
-        """Let memory and scratch files go."""
+        """Free memory and scratch files."""
         for rows in self._opened:
             rows.close()
 

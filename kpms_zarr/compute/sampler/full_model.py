@@ -1,4 +1,4 @@
-"""One tile of the full stage: all that is local, and again in float64 where float32 fails."""
+"""One tile of the full stage, recomputed in float64 where float32 fails."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ draw are off by at most about 0.2 standard deviations; real data stay above 1e-2
 
 
 class Observation(NamedTuple):
-    """What links the latent pose to the keypoints, besides what is sampled for every frame.
+    """Parameters of the observation model that are not sampled for every frame.
 
     Attributes
     ----------
@@ -192,7 +192,7 @@ def _is_bad(drawn: TileOutput, dtype: np.dtype) -> np.ndarray:
 
 
 def _only_bad(single: TileOutput, double: TileOutput, dtype: np.dtype) -> TileOutput:
-    """What float32 has drawn, but for the segments that it cannot draw."""
+    """Put segments drawn in float64 in place of those that float32 cannot draw."""
     is_bad = _is_bad(single, dtype)
     z = np.where(is_bad[:, None], double.z, single.z)
     local = np.where(is_bad[:, None, None], double.local, single.local)

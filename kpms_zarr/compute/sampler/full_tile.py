@@ -20,7 +20,7 @@ from kpms_zarr.compute.kernels.pose import AnyArray, PoseMap, latent_evidence, p
 
 
 class FullTables(NamedTuple):
-    """What a tile needs of the parameters.
+    """Parameters as a tile takes them.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class FullTables(NamedTuple):
 
 
 class FixedSettings(NamedTuple):
-    """Settings that are compiled in.
+    """Settings that are compiled into a tile.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class TileInput(NamedTuple):
 
 
 class TileOutput(NamedTuple):
-    """What a tile leaves.
+    """Results of a tile.
 
     Attributes
     ----------
@@ -117,7 +117,7 @@ class TileOutput(NamedTuple):
 
 
 class _Frames(NamedTuple):
-    """Which frames of a tile are what: (lag + frame, segment) bool, and the labels around."""
+    """Masks of the frames of a tile, (lag + frame, segment) bool, and the labels around."""
 
     is_drawn: jax.Array
     is_start: jax.Array
@@ -217,7 +217,7 @@ def _keys(
 def _observations(
     tile: TileInput, frames: _Frames, n_keypoints: int, dtype: jnp.dtype
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Positions (0 where missing), prior scales, and what is missing or not of this segment."""
+    """Positions (0 where missing), prior scales, and a mask of what is missing or outside."""
     observed = tile.observed.transpose(2, 1, 0).astype(dtype)
     y, prior = observed[:-n_keypoints], observed[-n_keypoints:]
     y = y.reshape(n_keypoints, -1, *y.shape[1:])

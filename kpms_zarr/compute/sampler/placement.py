@@ -1,4 +1,4 @@
-"""Where per-frame arrays lie: in host memory, in a scratch file, or on the device.
+"""Placement of per-frame arrays: in host memory, in a scratch file, or on the device.
 
 All three do the same: slices of frames for what runs in order, and segments side by side for what
 runs in tiles. They hold the same bits; the plan chooses among them by what fits.
@@ -25,7 +25,7 @@ _PIECE_ROWS = 65_536
 
 
 class Segments(Protocol):
-    """What a tile can be gathered from."""
+    """Arrays from which a tile can be gathered."""
 
     def gather(
         self,
@@ -80,18 +80,18 @@ class FrameArray(Segments, Protocol):
         ...
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Single rows."""
+        """Read single rows."""
         ...
 
     def close(self) -> None:
-        """Let it go."""
+        """Free the array."""
         ...
 
 
 def make_rows(
     home: str, name: str, dtype: str, shape: tuple[int, ...], scratch: str | None = None
 ) -> FrameArray:
-    """An array of zeros in one of the homes.
+    """Make an array of zeros in one of the placements.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def make_rows(
 
 
 class HostRows:
-    """In the memory of the process.
+    """Array in the memory of the process.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ class HostRows:
 
 
 class DiskRows:
-    """In a scratch file without a name, which goes with the process, however it ends.
+    """Array in a scratch file without a name, which goes with the process, however it ends.
 
     Read and written by calls, not mapped: pages of a mapped file count as memory of the process,
     and stay there for as long as the machine has room.
@@ -302,7 +302,7 @@ class DiskRows:
 
 
 class DeviceRows:
-    """On the device; nothing but sums and labels' counts cross over during a sweep.
+    """Array on the device; only sums and counts of labels cross over during a sweep.
 
     Parameters
     ----------

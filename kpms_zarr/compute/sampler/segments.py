@@ -33,7 +33,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class TileShape:
-    """The one shape that is compiled.
+    """Shape of all tiles, the one that is compiled.
 
     Attributes
     ----------
@@ -140,7 +140,7 @@ def _select(segments: Tile, which: np.ndarray | slice) -> Tile:
 
 
 def _hash(words: np.ndarray, seed: int, sweep: int) -> np.ndarray:
-    """One 64-bit number per session (splitmix64 over the address)."""
+    """Hash a session to a 64-bit number (splitmix64 over the address)."""
     state = np.zeros(len(words), np.uint64)
     for word in (seed, sweep, SEGMENT_OFFSET, words[:, 0], words[:, 1]):
         state = _mix(state ^ np.asarray(word).astype(np.uint64))

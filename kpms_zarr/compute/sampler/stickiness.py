@@ -1,4 +1,4 @@
-"""Kappa: fixed, or adapted until the median syllable lasts as long as the user wants."""
+"""Stickiness: fixed, or adapted until the median duration of syllables is the target."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class KappaSchedule:
 
     @property
     def state(self) -> dict[str, Any]:
-        """All of it, JSON-compatible."""
+        """State of the schedule, JSON-compatible."""
         return {
             "value": self.value,
             "target": self._target,
@@ -54,7 +54,7 @@ class KappaSchedule:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> KappaSchedule:
-        """What :attr:`state` gave."""
+        """Make a schedule of its :attr:`state`."""
         found = cls(state["value"], 1, state["target"])
         found._n_adaptive, found._step = int(state["n_adaptive"]), int(state["step"])
         found._sign_changes = int(state["sign_changes"])

@@ -55,7 +55,7 @@ def _with_precision(function: Callable[[T], R], item: T, is_double: bool) -> R:
 
 
 class BusyMeter:
-    """How long the device had something to do, and how long nothing."""
+    """Meter of the time in which the device was busy."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -65,7 +65,7 @@ class BusyMeter:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Around what the device computes, until it is done."""
+        """Context around a computation of the device, until it is done."""
         with self._lock:
             if not self._running:
                 self._since = time.perf_counter()
@@ -90,7 +90,7 @@ class BusyMeter:
 
 @dataclass
 class Pipeline:
-    """How many tiles are under way at once, and how busy they keep the device.
+    """Number of tiles in flight, and how busy they keep the device.
 
     Attributes
     ----------
@@ -196,7 +196,7 @@ def _halve(pipeline: Pipeline, error: BaseException) -> None:
 def spans(
     chain: Chain, tile: Tile, *, before: int = 0, after: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the flat arrays that a tile covers, with some of the same session around.
+    """Find the rows of the flat arrays that a tile covers, with some of the session around.
 
     ``before`` is at most ``lags``, so that there are as many.
     """
@@ -217,7 +217,7 @@ def gather(
     fill: int = 0,
     columns: slice | None = None,
 ) -> Any:
-    """Values of the frames of a tile, and of some frames of the same session around each segment.
+    """Gather the frames of a tile, and some frames of the same session around each segment.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ OnTile = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What one sweep leaves behind for the next draw of the parameters.
+    """Result of a sweep, for the next draw of the parameters.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class SweepResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweeper:
-    """Moves the tiles of a chain through the model of a stage, sweep by sweep.
+    """Mover of the tiles of a chain through the model of a stage, sweep by sweep.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class Sweeper:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of what runs on the device."""
+        """Type of the numbers on the device."""
         return np.dtype(self.chain.local.dtype)
 
     @property

@@ -1,4 +1,4 @@
-"""What is sampled of a tile: the seam between a stage of a fit and the mover of its tiles."""
+"""Tile models: the seam between a stage of a fit and the mover of its tiles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape
 
 
 class Parameters(NamedTuple):
-    """Everything a sweep is conditioned on.
+    """Parameters that a sweep is conditioned on.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Parameters(NamedTuple):
 
 
 class SweepSums(NamedTuple):
-    """What tiles add to the statistics of a sweep, in float64; those of several tiles add up.
+    """Sums of a tile for the statistics of a sweep, in float64; those of several tiles add up.
 
     Nothing else has to come together for the next draw of the parameters but the counts of the
     labels, so this is what a worker that sweeps a part of the sessions would send.
@@ -57,13 +57,13 @@ class SweepSums(NamedTuple):
     n_repeated: int = 0
 
     def plus(self, other: SweepSums) -> SweepSums:
-        """The sums of both."""
+        """Add the sums of both."""
         pairs: Iterable[tuple[Any, Any]] = zip(self, other, strict=True)
         return SweepSums(*(a + b for a, b in pairs))
 
 
 class TileDraw(NamedTuple):
-    """What was drawn of a tile.
+    """Draws of a tile.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class TileDraw(NamedTuple):
 
 
 class SweepAddress(NamedTuple):
-    """Where the random numbers of a tile come from, besides its sessions and frames.
+    """Address of the random numbers of a tile, besides its sessions and frames.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ class SweepAddress(NamedTuple):
 
 
 class TileModel(Protocol):
-    """What a stage samples of a tile, given the parameters; holds nothing of any chain.
+    """Model of a tile in one stage, given the parameters; holds nothing of any chain.
 
     Attributes
     ----------
@@ -110,7 +110,7 @@ class TileModel(Protocol):
     def terms(self) -> tuple[str, ...]: ...
 
     def tables(self, parameters: Parameters) -> Any:
-        """What tiles need of the parameters, in float64 on the host."""
+        """Parameters as tiles take them, in float64 on the host."""
         ...
 
     def no_sums(self, chain: Chain, n_states: int) -> SweepSums:
@@ -118,11 +118,11 @@ class TileModel(Protocol):
         ...
 
     def read_ahead(self, chain: Chain, tile: Tile) -> None:
-        """Begin to read the data of a tile some time before its turn."""
+        """Begin to read the data of a tile before its turn."""
         ...
 
     def gather(self, chain: Chain, tile: Tile, shape: TileShape, n_states: int) -> Any:
-        """Everything of the chain that a tile is drawn given."""
+        """Gather the values of the chain that a tile is drawn given."""
         ...
 
     def draw(

@@ -1,4 +1,4 @@
-"""Where a chain stands besides the state of its frames, and what it left on the way."""
+"""State of a chain besides that of its frames, and its traces."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TERMS = ("syllable", "latent", "centroid", "noise_scale", "position", "parameter
 
 @dataclass
 class FitTrace:
-    """One value per sweep of what a person watches.
+    """Traces of a fit: one value per sweep.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class FitTrace:
 
     @classmethod
     def from_arrays(cls, values: Mapping[str, np.ndarray]) -> FitTrace:
-        """What :meth:`to_arrays` gave."""
+        """Make traces of the variables of :meth:`to_arrays`."""
         names = [str(name) for name in values["term"]]
         terms = [
             {name: float(x) for name, x in zip(names, row, strict=True) if not np.isnan(x)}
@@ -97,7 +97,7 @@ class FitTrace:
 
 @dataclass
 class ChainProgress:
-    """Where a chain stands, besides the state of its frames; with that, all that goes on from it.
+    """State of a chain besides that of its frames: both together are what a resume needs.
 
     Attributes
     ----------
@@ -128,7 +128,7 @@ class ChainProgress:
     windows: LabelWindows | None = None
 
     def to_store(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Small arrays (``schema.CHAIN``) and attributes."""
+        """Convert to small arrays (``schema.CHAIN``) and attributes."""
         weight_bias = self.parameters.dynamics.weight_bias
         values = {
             "ar_weight": weight_bias[..., :-1],
@@ -159,7 +159,7 @@ class ChainProgress:
         traces: Mapping[str, np.ndarray],
         counts: LabelCounts,
     ) -> ChainProgress:
-        """What :meth:`to_store` gave, and the counts of the labels that go with it."""
+        """Read what :meth:`to_store` wrote, with the counts of the labels that go with it."""
         weight_bias = np.concatenate([values["ar_weight"], values["ar_bias"][..., None]], -1)
         parameters = Parameters(
             Dynamics(weight_bias, values["ar_covariance"]),

@@ -100,7 +100,7 @@ class TrackedData:
         fill: float,
         columns: slice | None = None,
     ) -> np.ndarray:
-        """See :class:`homes.Segments`."""
+        """See :class:`placement.Segments`."""
         found = np.full((n_segments, n_rows, self.shape[1]), fill, np.float32)
         for segment, (session, first, last) in enumerate(self._places(begin, end)):
             done = 0
@@ -112,7 +112,7 @@ class TrackedData:
         return found if columns is None else found[..., columns]
 
     def prefetch(self, begin: np.ndarray, end: np.ndarray) -> None:
-        """Begin to read what :meth:`gather` will want."""
+        """Begin to read the blocks that :meth:`gather` will take."""
         wanted = {
             (session, number): None
             for session, first, last in self._places(begin, end)
@@ -171,7 +171,7 @@ class TrackedData:
         return found
 
     def close(self) -> None:
-        """Stop reading and let the blocks go."""
+        """Stop reading and free the blocks."""
         self._readers.shutdown(wait=True, cancel_futures=True)
         self._kept.clear()
         self._recent.clear()

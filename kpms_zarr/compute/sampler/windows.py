@@ -51,7 +51,7 @@ class LabelWindows:
         return cls(tuple(index.sessions[row].name for row in rows), start, length)
 
     def keep(self, chain: Chain, done: int, n_sweeps: int) -> None:
-        """Take what the chain says after sweep ``done`` of ``n_sweeps``, if it is one to be kept.
+        """Keep the labels after sweep ``n_done`` of ``n_sweeps``, if it is one of the last few.
 
         Of a fit of 100 sweeps or less every one is, of a longer one every second, third, ..., the
         last one always; of those the last 40 stay.
@@ -87,7 +87,7 @@ class LabelWindows:
 
     @classmethod
     def from_store(cls, values: Mapping[str, np.ndarray]) -> LabelWindows | None:
-        """What :meth:`to_store` gave; None where there was nothing."""
+        """Read what :meth:`to_store` wrote; None where there was nothing."""
         if "window_syllable" not in values:
             return None
         return cls(

@@ -1,4 +1,4 @@
-"""Left and right exchanged by the tracker for a stretch of frames, seen from the animal.
+"""Stretches of frames in which the tracker exchanged left and right.
 
 A keypoint and its mirror image, such as the two ears, lie on either side of the line from the rear
 to the front. Where both are on the wrong side, and got there by a jump onto each other's place, the
@@ -55,7 +55,7 @@ def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
 
 
 def _side_of(name: str) -> tuple[int, str] | None:
-    """0 = left or 1 = right, and the rest of the name in small letters."""
+    """Split a name into its side, 0 = left or 1 = right, and the rest in small letters."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
     lower = [word.lower() for word in words]
     for side, long in enumerate(_SIDES):
@@ -121,7 +121,7 @@ class Usual(NamedTuple):
 
     @classmethod
     def of_block(cls, position: np.ndarray, valid: np.ndarray, compass: Compass) -> Usual:
-        """Of frames: position (frame, keypoint, space), valid (frame, keypoint)."""
+        """Sum over frames: position (frame, keypoint, space), valid (frame, keypoint)."""
         n_keypoints, n_space = position.shape[1:]
         if not (compass.anterior and compass.posterior):
             return cls(0, 0, 0.0, np.zeros((n_keypoints, n_space)), np.zeros(n_keypoints))
@@ -140,13 +140,13 @@ class Usual(NamedTuple):
         )
 
     def add(self, other: Usual) -> Usual:
-        """Those of other frames too."""
+        """Add the counts of other frames."""
         both: list[Any] = [a + b for a, b in zip(self, other, strict=True)]  # type: ignore[operator]
         return Usual(*both)
 
     @property
     def length(self) -> float:
-        """Of the animal, geometric mean; NaN without a direction."""
+        """Length of the animal, geometric mean; NaN without a direction."""
         n_known = self.n_frames - self.n_undefined
         return float(np.exp(self.log_length / n_known)) if n_known else float("nan")
 
@@ -171,7 +171,7 @@ def _own_frame(position: np.ndarray, compass: Compass) -> tuple[np.ndarray, np.n
 
 
 class Sides(NamedTuple):
-    """On which sides a pair is in consecutive frames, as changes; adds up across borders.
+    """Sides on which a pair is in consecutive frames, as changes; adds up across borders.
 
     Attributes
     ----------
@@ -196,7 +196,7 @@ class Sides(NamedTuple):
 
     @classmethod
     def of_block(cls, across: np.ndarray, place: np.ndarray, start: int, most_gap: int) -> Sides:
-        """Of a block.
+        """Sides in a block.
 
         Parameters
         ----------
@@ -226,7 +226,7 @@ class Sides(NamedTuple):
         )  # fmt: skip
 
     def add(self, later: Sides, most_gap: int) -> Sides:
-        """Those of the frames that follow too."""
+        """Add the sides in the frames that follow."""
         if self.frame[0] < 0:
             return later
         if later.frame[0] < 0:
@@ -274,7 +274,7 @@ class Exchanges(NamedTuple):
     most_gap: int
 
     def add(self, later: Exchanges) -> Exchanges:
-        """Those of the frames that follow too."""
+        """Add the sides in the frames that follow."""
         pairs = zip(self.sides, later.sides, strict=True)
         return Exchanges(tuple(a.add(b, self.most_gap) for a, b in pairs), self.most_gap)
 
@@ -296,7 +296,7 @@ class Exchanges(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What the second pass looks for in a session.
+    """Search of the second pass over a session.
 
     Attributes
     ----------
@@ -356,7 +356,7 @@ def search_of(
     threshold: float,
     fps: float,
 ) -> Search:
-    """What to look for in a session; pairs that lie on no side of it are never sure."""
+    """Make the search of a session; pairs that lie on no side of it are never sure."""
     pose = usual.pose
     left, right = (np.array([pair[i] for pair in pairs], int) for i in (0, 1))
     across = (pose[right, 1] - pose[left, 1]) * usual.length

@@ -1,4 +1,4 @@
-"""Confident keypoints that cannot be where they are: found frame by frame, taken for missing."""
+"""Outlying keypoints: confident, found frame by frame to be impossible, taken for missing."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _CACHE_BYTES = 16_000_000
 
 @dataclass(frozen=True)
 class OutlierModel:
-    """What makes a keypoint outlying in any session of animals of the same shape.
+    """Model of outlying keypoints, for any session of animals of the same shape.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class OutlierModel:
 
 @dataclass(frozen=True)
 class _Row:
-    """One session: largest distances from the middle, body length, keypoints that are judged."""
+    """Limits of one session: distances from the middle, body length, keypoints to judge."""
 
     limit: np.ndarray
     size: float
@@ -91,7 +91,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class Screen:
-    """Finds the outlying keypoints of any block of frames, each frame on its own.
+    """Screen for the outlying keypoints of any block of frames, each frame on its own.
 
     Make it with :func:`make_screen`. A keypoint is outlying when the other keypoints of the frame
     predict it too badly; where they cannot tell, when it is too far from the middle of the
@@ -113,7 +113,7 @@ class Screen:
     _cache: _Cache = field(repr=False, compare=False)
 
     def find(self, block: Block, position: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-        """Which keypoints of a block are outlying.
+        """Find the outlying keypoints of a block.
 
         Parameters
         ----------
@@ -173,7 +173,7 @@ class _Valid:
 
 
 class _Cache:
-    """What was found, block by block, as far as it fits: a bit a keypoint, compressed."""
+    """Cache of outlying keypoints by block, as far as it fits: a bit a keypoint, compressed."""
 
     def __init__(self) -> None:
         self._found: dict[Block, bytes] = {}
@@ -187,7 +187,7 @@ class _Cache:
         self.__init__()  # type: ignore[misc]
 
     def forget(self, sessions: Container[int]) -> None:
-        """Drop what was found in some sessions."""
+        """Drop the blocks of some sessions."""
         with self._lock:
             for block in [block for block in self._found if block.session in sessions]:
                 self._n_bytes -= len(self._found.pop(block))
@@ -195,7 +195,7 @@ class _Cache:
     def get(
         self, block: Block, shape: tuple[int, ...], find: Callable[[], np.ndarray]
     ) -> np.ndarray:
-        """What ``find`` returns, (frame, keypoint) bool."""
+        """Get what ``find`` returns, (frame, keypoint) bool."""
         packed = self._found.get(block)
         if packed is not None:
             bits = np.frombuffer(zlib.decompress(packed), np.uint8)
@@ -221,7 +221,7 @@ def screen_of(
     sessions: Sequence[Session] | None = None,
     model: OutlierModel | None = None,
 ) -> Screen | None:
-    """The screen of some sessions of a store; None without a scale.
+    """Make the screen of some sessions of a store; None without a scale.
 
     Parameters
     ----------
@@ -263,7 +263,7 @@ def make_screen(
     scale: float,
     model: OutlierModel | None = None,
 ) -> Screen:
-    """Measure some sessions, and learn from them what makes a keypoint outlying.
+    """Measure some sessions, and fit the outlier model to them.
 
     Parameters
     ----------
@@ -353,7 +353,7 @@ def _row(centre: np.ndarray, deviation: np.ndarray, model: OutlierModel) -> _Row
 
 
 class _Sample(NamedTuple):
-    """Some poses in body lengths, (frame, keypoint, space), and what is trusted of them."""
+    """Sample of poses in body lengths, (frame, keypoint, space), and a mask of those trusted."""
 
     pose: np.ndarray
     is_trusted: np.ndarray
@@ -395,7 +395,7 @@ def _learned(
 
 
 def _whole(found: PoseDistribution, seen: np.ndarray) -> PoseDistribution:
-    """A pose model of all keypoints; those never seen are not judged."""
+    """Fit a pose model of all keypoints; those never seen are not judged."""
     if seen.all():
         return found
     n_space = found.mean.shape[1]
@@ -416,7 +416,7 @@ def _every(
     stride: int,
     block: Block,
 ) -> _Sample:
-    """Every so many frames of a block, looking along +x."""
+    """Sample every so many frames of a block, turned to look along +x."""
     row = rows[block.session]
     chosen = np.arange(-block.start % stride, block.n_frames, stride)
     position = reader.position(block)[chosen]
@@ -456,7 +456,7 @@ def _counted(
     cache: _Cache,
     sessions: Sequence[Session],
 ) -> dict[int, np.ndarray]:
-    """Confident sightings, and how many of them are outlying: session -> (2, keypoint)."""
+    """Count confident and outlying observations: session -> (2, keypoint)."""
     return map_reduce(partial(_count, reader, model, rows, cache), iter_blocks(sessions), _merge)
 
 
@@ -467,7 +467,7 @@ def _count(
     cache: _Cache,
     block: Block,
 ) -> dict[int, np.ndarray]:
-    """Like :func:`_counted`, of one block."""
+    """Count like :func:`_counted`, in one block."""
     position, confidence = reader.believed(block), reader.confidence(block)
     valid = is_valid(position, confidence, model.confidence_threshold)
     find = partial(_outlying, position, confidence, model, rows[block.session])
@@ -482,7 +482,7 @@ def _merge(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> dict[int, np.n
 def _exempted(
     rows: Mapping[int, _Row], counts: Mapping[int, np.ndarray]
 ) -> tuple[dict[int, _Row], dict[int, np.ndarray]]:
-    """Rows that keep the keypoints which are off much of the time, and which these are."""
+    """Exempt keypoints that are off much of the time, and list them."""
     after, exempt = {}, {}
     for i, row in rows.items():
         is_off = counts[i][1] > _MOST_IN_SESSION * counts[i][0]
@@ -541,7 +541,7 @@ def to_store(model: OutlierModel) -> dict[str, np.ndarray]:
 
 
 def to_attrs(model: OutlierModel | None) -> dict[str, Any]:
-    """What else is said of an outlier model, as attributes."""
+    """Attributes of an outlier model, besides its arrays."""
     if model is None:
         return {"outlier_scale": "none"}
     return {
@@ -569,7 +569,7 @@ def from_store(values: Mapping[Any, Any], attrs: Mapping[str, Any]) -> OutlierMo
 
 
 def check_scale(scale: float | str | None) -> float | None:
-    """A threshold as it was given; None for ``"none"``.
+    """Check a threshold in body lengths; None for ``"none"``.
 
     Raises
     ------

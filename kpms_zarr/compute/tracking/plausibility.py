@@ -1,4 +1,4 @@
-"""How badly the other keypoints of a frame predict a keypoint: a robust Gaussian of the pose."""
+"""Plausibility of keypoints given the others of a frame: a robust Gaussian of the pose."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TO_DEVIATION = 1.4826
 
 
 class PoseDistribution(NamedTuple):
-    """What poses are like, in body lengths, wherever the animal is and wherever it looks.
+    """Gaussian distribution of poses in body lengths, whatever the place and the heading.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class PoseDistribution(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What a pose model says about some frames.
+    """Judgement of a pose model on some frames.
 
     Attributes
     ----------
@@ -128,7 +128,7 @@ def _judge_chunk(
 def _exchanged(
     pose: np.ndarray, is_trusted: np.ndarray, model: PoseDistribution, predictor: _Predictor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Frames in which all agrees once two keypoints have exchanged their names: both are off.
+    """Find frames in which all agrees once two keypoints exchange their names: both are off.
 
     Returns the poses as they then are, which frames these are, and what is off.
     """
@@ -151,7 +151,7 @@ def _exchanged(
 def _likely_pairs(
     pose: np.ndarray, is_trusted: np.ndarray, model: PoseDistribution
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Some pairs of keypoints of each frame, (frame,) and (frame,), the likeliest first: with them
+    """Propose pairs of keypoints of each frame, (frame,) and (frame,), likeliest first: with them
     exchanged, the pose lies closest to the mean."""
     variance = np.einsum("kdkd->k", model.covariance)
     pairs = np.array(list(combinations(range(pose.shape[1]), 2)))
@@ -239,7 +239,7 @@ def _median(gap: np.ndarray) -> np.ndarray:
 def _without_worst(
     gap: np.ndarray, kept: np.ndarray, predictor: _Predictor, square: np.ndarray
 ) -> np.ndarray:
-    """What is kept when the worst leaves again and again, until the rest agrees."""
+    """Mask of the keypoints that remain when the worst is left out until the others agree."""
     kept = kept.copy()
     most = np.minimum((kept.sum(1) - 1) // 2, kept.sum(1) - _FEWEST_KEPT)
     open_, n_gone = np.arange(len(kept)), 0
@@ -253,7 +253,7 @@ def _without_worst(
 
 
 class _Others(NamedTuple):
-    """How some keypoints of a frame predict each keypoint.
+    """Regression of each keypoint on some keypoints of the frame.
 
     Attributes
     ----------
@@ -274,7 +274,7 @@ class _Others(NamedTuple):
 
     @classmethod
     def of(cls, covariance: np.ndarray, pattern: np.ndarray, n_space: int) -> _Others:
-        """Of the kept keypoints (keypoint,) bool."""
+        """Make the regression on the keypoints of a mask (keypoint,) bool."""
         blocks = np.arange(len(covariance)).reshape(-1, n_space)
         kept, gone = blocks[pattern].ravel(), blocks[~pattern].ravel()
         inverse = np.linalg.inv(covariance[np.ix_(kept, kept)])
@@ -285,7 +285,7 @@ class _Others(NamedTuple):
 
 
 class _Predictor:
-    """Squared Mahalanobis distances of keypoints from where the others have them.
+    """Predictor of keypoints by the others: squared Mahalanobis distances.
 
     Parameters
     ----------
@@ -307,7 +307,7 @@ class _Predictor:
         return found
 
     def distances(self, gap: np.ndarray, kept: np.ndarray) -> np.ndarray:
-        """Of every keypoint, given those kept except itself: (frame, keypoint).
+        """Distances of every keypoint given the others in use: (frame, keypoint).
 
         Parameters
         ----------
@@ -332,7 +332,7 @@ class _Predictor:
 
 
 def _patterns(kept: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Frames (row,) with the same keypoints kept, and which these are (keypoint,)."""
+    """Group frames (row,) that use the same keypoints (keypoint,)."""
     packed = np.packbits(kept, axis=1)
     keys = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}")[:, 0]
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)
@@ -349,7 +349,7 @@ def _diagonal(matrix: np.ndarray, n_space: int) -> np.ndarray:
 
 
 def _squares(vectors: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """v' M v: vectors (frame, keypoint, space), matrix (keypoint, space, space)."""
+    """Squares v' M v of vectors (frame, keypoint, space), matrix (keypoint, space, space)."""
     total = np.zeros(vectors.shape[:2])
     for i in range(vectors.shape[2]):
         for j in range(vectors.shape[2]):

@@ -1,4 +1,4 @@
-"""How good the tracking is, keypoint by keypoint: exact statistics, out of core."""
+"""Quality of the tracking by keypoint: exact statistics, out of core."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Pivot(NamedTuple):
-    """Where the two middle order statistics of each keypoint lie.
+    """Pivot: bins of the two middle order statistics of each keypoint.
 
     Attributes
     ----------
@@ -121,7 +121,7 @@ def _entries(histogram: Histogram, row: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _select(key: np.ndarray, number: np.ndarray, rank: int) -> tuple[int, int]:
-    """The key of the entry at a rank, and the rank inside the entry."""
+    """Find the key of the entry at a rank, and the rank inside the entry."""
     below = np.cumsum(number)
     at = int(np.searchsorted(below, rank, side="right"))
     return int(key[at]), int(rank - (below[at] - number[at]))
@@ -131,7 +131,7 @@ def _select(key: np.ndarray, number: np.ndarray, rank: int) -> tuple[int, int]:
 
 
 def _merge(a: dict[int, tuple[Any, ...]], b: dict[int, tuple[Any, ...]]) -> dict[int, Any]:
-    """Statistics by session: those of ``b`` are of later frames."""
+    """Merge statistics by session; those of ``b`` are of later frames."""
     both = {
         session: tuple(x.add(y) for x, y in zip(a[session], b[session], strict=True))
         for session in a.keys() & b.keys()
@@ -240,7 +240,7 @@ def _medians(
 
 
 class Positions(Protocol):
-    """Gives positions by blocks of frames, such as a :class:`BlockReader`."""
+    """Reader of positions by blocks of frames, such as a :class:`BlockReader`."""
 
     def tracked(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
         """Positions (frame, keypoint, space), NaN = missing, and confidences."""
@@ -523,7 +523,7 @@ def warnings_of(dataset: xr.Dataset) -> list[str]:
 
 
 def _turned(dataset: xr.Dataset) -> list[str]:
-    """Front and rear on the same spot, and left and right exchanged."""
+    """Warn of front and rear on the same spot, and of left and right exchanged."""
     names = np.asarray(dataset["session"]).astype(str)
     found = []
     if "heading_undefined_fraction" in dataset:
@@ -553,7 +553,7 @@ def _turned(dataset: xr.Dataset) -> list[str]:
 
 
 def _implausible(dataset: xr.Dataset) -> list[str]:
-    """Sessions whose numbers cannot be what they are taken for; those alike in one sentence."""
+    """Warn of implausible numbers, sessions alike in one sentence."""
     if "confidence_max" not in dataset or "distance_median" not in dataset:
         return []
     names = np.asarray(dataset["session"]).astype(str)
@@ -570,7 +570,7 @@ def _implausible(dataset: xr.Dataset) -> list[str]:
 
 
 def _low(dataset: xr.Dataset) -> list[str]:
-    """Sessions in which most of what is tracked is below the threshold."""
+    """Warn of sessions in which most of what is tracked is below the threshold."""
     if "low_confidence_fraction" not in dataset or "confidence_count" not in dataset:
         return []
     count = dataset["confidence_count"].transpose("session", "keypoint", "confidence_bin")
@@ -615,7 +615,7 @@ def _missing(dataset: xr.Dataset) -> list[str]:
 
 
 def exchanges_of(dataset: xr.Dataset) -> list[tuple[str, str, int, tuple[tuple[int, int], ...]]]:
-    """Where left and right seem exchanged: session, pair, frames, and the longest stretches.
+    """List exchanges of left and right: session, pair, frames, and the longest stretches.
 
     Stretches are the first frame and the last one, in the order of their frames.
     """

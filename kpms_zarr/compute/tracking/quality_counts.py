@@ -1,4 +1,4 @@
-"""Counts of badly tracked frames that add up: any split of the frames gives the same."""
+"""Counts of badly tracked frames that add up to the same for any split of the frames."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class QualityCounts(NamedTuple):
 
 
 def confidence_histogram(confidence: np.ndarray) -> np.ndarray:
-    """Frames by confidence.
+    """Histogram of frames by confidence.
 
     Edges are rounded to float32 as the confidences are, so that a confidence of 0.9 lies above
     the edge 0.9, and bins below a threshold hold what :class:`QualityCounts` calls low.

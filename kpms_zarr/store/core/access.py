@@ -67,7 +67,7 @@ def is_remote(store: StoreLike) -> bool:
 
 
 def _place(store: StoreLike, mode: str) -> Any:
-    """What Zarr takes: the path, or a store that tries again while a remote storage is away."""
+    """Convert a place to what Zarr takes: a path, or a store that retries remote requests."""
     where = os.fspath(store)
     if not is_remote(where):
         return where
@@ -255,7 +255,7 @@ def require_group(root: zarr.Group, path: str) -> zarr.Group:
 
 
 def made(root: zarr.Group, path: str) -> str:
-    """When a group below the root was finished, as its provenance says; "" without."""
+    """Time when a group below the root was finished, by its provenance; "" without."""
     group = subgroup(root, path)
     if group is None or "provenance" not in group.attrs:
         return ""
@@ -292,7 +292,7 @@ def _below(group: zarr.Group) -> list[tuple[str, Any]]:
 
 
 def names_below(place: StorePath) -> list[str]:
-    """What lies in a place, whole or half written; nothing where there is no such place."""
+    """Names of what lies below a path, whole or half written; none without such a path."""
 
     async def names() -> list[str]:
         return [name.rstrip("/") async for name in place.store.list_dir(place.path)]

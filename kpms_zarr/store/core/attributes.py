@@ -1,4 +1,4 @@
-"""Attributes as every format can hold them: text and numbers, JSON text for all else.
+"""Attributes that every format can hold: text and numbers, JSON text for all else.
 
 Zarr takes any JSON for an attribute, netCDF does not. A group that others copy with
 ``xarray.open_zarr(...).to_netcdf(...)`` therefore holds no dict, list, truth value or None. Groups
@@ -18,7 +18,7 @@ _JSON = ("{", "[", '"')
 
 
 def stored(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes as they are written: text or numbers; what is None is left out.
+    """Convert attributes for a store: text or numbers; what is None is left out.
 
     Truth values become 0 and 1. :func:`read` gives everything else back as it was.
     """
@@ -26,7 +26,7 @@ def stored(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def held(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes of datasets in memory: as :func:`stored`, but lists of text or numbers are lists.
+    """Convert attributes for datasets: like :func:`stored`, lists of text or numbers kept.
 
     Both netCDF-4 and people who look at a dataset take those.
     """
@@ -35,7 +35,7 @@ def held(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given to :func:`stored` or :func:`held`, or was written before there were these."""
+    """Convert attributes back from :func:`stored` or :func:`held`, or as older releases wrote."""
     return {name: _read(value) for name, value in attributes.items()}
 
 
@@ -45,7 +45,7 @@ def write(group: zarr.Group, values: Mapping[str, Any]) -> None:
 
 
 def changed(attributes: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes with some set, all of them as they are written."""
+    """Set some of the attributes, and return all as they are written."""
     return dict(stored({**read(attributes), **values}))
 
 

@@ -1,4 +1,4 @@
-"""Which blocks of frames really exist: (session, start, stop), aligned to chunks."""
+"""Blocks of frames that exist: (session, start, stop), aligned to chunks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Block:
 def iter_blocks(
     sessions: Iterable[Session], block_frames: int = FRAMES_PER_CHUNK
 ) -> Iterator[Block]:
-    """The blocks of some sessions, session by session, frames in order."""
+    """Iterate over the blocks of some sessions, session by session, frames in order."""
     for session in sessions:
         for start in range(0, session.n_frames, block_frames):
             yield Block(session.index, start, min(start + block_frames, session.n_frames))

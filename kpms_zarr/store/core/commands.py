@@ -1,4 +1,4 @@
-"""Messages and commands for who types them: arguments of Python as options of the command line.
+"""Messages in the words of the command line: arguments of Python become options.
 
 ``--max-gap 10s`` is made of `` `max_gap='10s'` ``, and ``kpms-zarr pca study.zarr`` of
 `` `kpms_zarr.pca('study.zarr')` ``. The command line does so with all that it prints; nothing else
@@ -20,12 +20,12 @@ _MARK = re.compile(r"`(?:(?P<name>[a-z][a-z_]*)=|(?P<help>help\()?kpms_zarr\.)(?
 
 
 def command(verb: str, *arguments: object, **options: object) -> str:
-    """The same for a page with commands to copy into a shell: ``kpms-zarr fit study.zarr ...``."""
+    """Command of a page, to copy into a shell: ``kpms-zarr fit study.zarr ...``."""
     return for_shell(call(verb, *arguments, **options))
 
 
 def for_shell(text: str) -> str:
-    """A message with options and commands in place of arguments and calls."""
+    """Convert a message: options and commands in place of arguments and calls."""
     return _MARK.sub(_translated, text) if "`" in text else text
 
 
@@ -60,7 +60,7 @@ def _options(found: ast.Call) -> Iterator[str]:
 
 
 def _words(argument: ast.expr) -> Iterator[str]:
-    """An argument by position; a name in capitals stands for what a person puts there."""
+    """Words of a positional argument; a name in capitals stands for what a person puts there."""
     value = _value(argument)
     for one in value if isinstance(value, list) else [value]:
         yield shlex.quote(str(one)) if not isinstance(one, Stand) else one
@@ -86,7 +86,7 @@ def _spelled(name: str) -> str:
 
 
 def _option(name: str, value: Any) -> list[str]:
-    """An option and its value as words, quoted for a shell."""
+    """Words of an option and its value, quoted for a shell."""
     if isinstance(value, bool):
         return [_spelled(name if value else f"no_{name}")]
     if isinstance(value, Stand):

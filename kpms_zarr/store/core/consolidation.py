@@ -1,4 +1,4 @@
-"""All metadata of a store in one object, so that others open it with a request instead of hundreds.
+"""Consolidated metadata: one object, so that a store opens with one request, not hundreds.
 
 Our own code never reads it: what it says may be older than the store, as while a fit runs.
 """
@@ -106,14 +106,14 @@ async def _renew(
     found: dict[str, Any],
     paths: list[str],
 ) -> None:
-    """Write what was found below some paths of a group, the rest as it is known there."""
+    """Write the metadata found below some paths of a group, and those stored for the others."""
     # As it is now: somebody else may have written other groups meanwhile.
     kept = {n: v for n, v in _known(node).items() if not any(_is_below(n, p) for p in paths)}
     await place.put(name, node, dict(sorted({**kept, **found}.items())))
 
 
 def _inside(paths: Iterable[str], name: str) -> list[str]:
-    """Of some paths those below a group, seen from there."""
+    """Select the paths below a group, relative to it."""
     return [path[len(name) + 1 :] for path in paths if path.startswith(f"{name}/")]
 
 

@@ -1,4 +1,4 @@
-"""Where groups lie, how arrays are chunked and compressed.
+"""Layout of a store: paths of groups, chunks and compression of arrays.
 
 One rectangle (session, frame, ...) holds all sessions; chunks belong to one session each, so
 that one writer per session needs no lock, and padding is never written. Blosc zstd level 1 with

@@ -1,4 +1,4 @@
-"""Names of keypoints, individuals and sessions: as they are stored, typed and asked for."""
+"""Names of keypoints, individuals and sessions: as they are stored, typed and matched."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Part = list[tuple[str, int]]
 
 
 def tidy(name: str) -> str:
-    """A name as it is stored: without blanks around it, one blank for several, Unicode composed.
+    """Tidy a name for the store: no blanks around it, one blank for several, Unicode composed.
 
     What cannot be seen must not tell names apart: nobody could type it.
     """
@@ -27,7 +27,7 @@ def tidy(name: str) -> str:
 
 
 def parse_names(text: str) -> list[str]:
-    r"""``a,"b,c",d\,e`` as names.
+    r"""Parse ``a,"b,c",d\,e`` as names.
 
     Separated by commas; blanks around a name do not count. A name that begins with ``"`` ends with
     the next one, where ``""`` stands for one inside; a backslash takes the next of the characters
@@ -42,7 +42,7 @@ def parse_names(text: str) -> list[str]:
 
 
 def parse_bones(text: str) -> list[tuple[str, list[tuple[str, str]]]]:
-    """``a-b,"c-d"-e`` as bones: as each was typed, and all the ways to read it as two names.
+    """Parse ``a-b,"c-d"-e`` as bones: each as typed, and all ways to read it as two names.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def parse_bones(text: str) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def parse_selectors(text: str) -> tuple[str, ...]:
-    r"""``mouse_1,"a,b",group=x*`` as selectors, typed as names are; empty parts do not count.
+    r"""Parse ``mouse_1,"a,b",group=x*`` as selectors, typed as names are; skip empty parts.
 
     A pattern character behind a backslash stands for itself.
 
@@ -78,7 +78,7 @@ def parse_selectors(text: str) -> tuple[str, ...]:
 
 
 def _split(text: str, joints: str = "") -> list[_Part]:
-    """Parts between commas; a quote may also stand behind one of ``joints``."""
+    """Split at commas; a quote may also stand behind one of ``joints``."""
     parts: list[_Part] = [[]]
     is_open, may_open = False, True
     rest = iter(enumerate(text))
@@ -108,25 +108,25 @@ def _split(text: str, joints: str = "") -> list[_Part]:
 
 
 def _text(part: _Part) -> str:
-    """What was typed, without the blanks around it that are neither quoted nor escaped."""
+    """Strip typed text of blanks that are neither quoted nor escaped."""
     inside = [i for i, (char, kind) in enumerate(part) if kind or not char.isspace()]
     kept = part[inside[0] : inside[-1] + 1] if inside else []
     return "".join(char for char, _ in kept)
 
 
 def quoted(name: str, joints: str = "") -> str:
-    """A name so that :func:`parse_names` gives it back; also beside ``joints`` such as ``-``."""
+    """Quote a name so that :func:`parse_names` gives it back, also beside ``joints`` like ``-``."""
     is_safe = name == name.strip() != "" and not any(char in f',"\\{joints}' for char in name)
     return name if is_safe else '"' + name.replace('"', '""') + '"'
 
 
 def joined(names: Iterable[str]) -> str:
-    """Names as the value of an option, not yet for a shell."""
+    """Join names as the value of an option, not yet for a shell."""
     return ",".join(map(quoted, names))
 
 
 def typed(text: str) -> str:
-    """A text in quotes that a shell takes away again."""
+    """Quote a text for a shell."""
     return shlex.quote(text) if "'" in text or not text.isprintable() else f"'{text}'"
 
 
@@ -134,7 +134,7 @@ def typed(text: str) -> str:
 
 
 def match(name: str, known: Sequence[str]) -> str | None:
-    """The known name that is meant: the same, or the only one that is the same when tidy.
+    """Find the name that is meant: the same, or the only one that is the same when tidy.
 
     Blanks and compositions of Unicode do not count, in stores of before they were made alike.
     """
@@ -145,7 +145,7 @@ def match(name: str, known: Sequence[str]) -> str | None:
 
 
 def hint(name: str, known: Sequence[str], *, prefix: str = "", most: int = 1) -> str:
-    """``did you mean 'Nose' (upper and lower case differ)? ``, or "" when nothing is near."""
+    """Suggest names: ``did you mean 'Nose' (upper and lower case differ)? ``, "" without any."""
     case = [one for one in known if tidy(one).casefold() == tidy(name).casefold()]
     blank = [one for one in known if _bare(one) == _bare(name)]
     if case and name not in case:

@@ -1,4 +1,4 @@
-"""Who made a group, when, from what and with which settings."""
+"""Provenance of a group: who made it, when, from what and with which settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def package_version() -> str:
 
 
 def provenance_of(holder: Mapping[str, Any]) -> dict[str, Any]:
-    """What :func:`provenance` said, from the attributes of a group or dataset; empty without."""
+    """Read the provenance of a group or dataset from its attributes; empty without."""
     return dict(attributes.read(holder).get("provenance") or {})
 
 

@@ -18,7 +18,7 @@ def read(array: zarr.Array[Any], block: Block) -> np.ndarray:
 
 
 def unbounded(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """The same array with room for any session of any length, for this process alone.
+    """Copy of an array object with room for any session of any length, for this process alone.
 
     What is written beyond the shape on disk stays unseen until that is enlarged, so that many
     writers fill sessions of lengths not known before, and one makes them visible.

@@ -1,4 +1,4 @@
-"""Storage that is away for a while: wait and try again, then say so."""
+"""Retries of requests while a storage does not answer, then an error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "obstore", "requests", "urllib
 
 
 class StorageError(OSError):
-    """Storage that stayed away."""
+    """Error: a storage does not answer."""
 
 
 def is_passing(error: BaseException) -> bool:
@@ -84,7 +84,7 @@ async def patiently(request: Callable[[], Awaitable[R]], place: str) -> R:
 
 
 def _say(text: str) -> None:
-    """Not for each of many requests that wait at the same time."""
+    """Print a message once, not for each of many requests that wait at the same time."""
     global _said
     now = time.monotonic()
     if now - _said > _SECONDS_BETWEEN_WORDS:

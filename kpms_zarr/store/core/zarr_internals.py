@@ -1,4 +1,4 @@
-"""What the package takes of zarr that zarr does not promise to keep: all of it is here.
+"""Access to the internals of zarr, which zarr does not promise to keep: all of it is here.
 
 Reading many small objects at once, and listing or deleting below a key, have no public call in zarr
 3 that is not a coroutine.

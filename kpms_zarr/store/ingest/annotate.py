@@ -1,4 +1,4 @@
-"""What is known about sessions, such as the group of the animal, as coordinates of the store."""
+"""Annotation of sessions, such as the group of the animal, as coordinates of the store."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NAME = re.compile(r"[^\W\d_][\w-]{0,99}")
 
 @dataclass(frozen=True)
 class AnnotateSummary:
-    """What :func:`annotate` did.
+    """Result of :func:`annotate`.
 
     Attributes
     ----------
@@ -136,7 +136,7 @@ def read_metadata(path: str | Path, option: str = "") -> SessionTable:
 
 
 def _without_blanks(table: SessionTable) -> SessionTable:
-    """The same table; xarray lists coordinates by their names with blanks in between."""
+    """Replace blanks in column names; xarray lists names of coordinates with blanks in between."""
     new = {name: _coordinate(name) for name in table.columns}
     rows = {key: {new[n]: text for n, text in row.items()} for key, row in table.rows.items()}
     renamed = [
@@ -222,7 +222,7 @@ def annotate_sessions(root: zarr.Group, table: SessionTable) -> list[str]:
 
 
 def _known(root: zarr.Group) -> list[Named]:
-    """What every session of a store can be called by."""
+    """Names, files and videos by which the sessions of a store can be found."""
     group = access.keypoints_group(root)
     if group is None:
         return []
@@ -246,7 +246,7 @@ def _more(names: list[str]) -> str:
 
 
 def _rows(root: zarr.Group, table: SessionTable) -> tuple[dict[int, str], list[str]]:
-    """Row of the store -> row of the table; sessions without a row."""
+    """Map rows of the store to rows of the table; list sessions without a row."""
     found: dict[int, str] = {}
     without = []
     for session in access.sessions(root):
@@ -300,7 +300,7 @@ def _kind_of(dtype: np.dtype[Any]) -> str:
 def _refuse_conversion(
     group: zarr.Group, name: str, before: np.ndarray, rows: dict[int, str], table: SessionTable
 ) -> None:
-    """Values of other sessions are not converted: they might be lost on the way.
+    """Refuse to convert the values of other sessions: they might be lost on the way.
 
     Raises
     ------

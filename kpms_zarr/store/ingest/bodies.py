@@ -1,4 +1,4 @@
-"""Which individuals of the files become sessions: those that are asked for, of one kind of body."""
+"""Choice of the individuals that become sessions: those asked for, of one kind of body."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _telling(track: TrackHeader, others: Sequence[TrackHeader]) -> str:
 
 
 def several_bodies(files: Sequence[Path], kinds: Kinds, wanted: Sequence[str]) -> Problem:
-    """What to say about files with bodies of several kinds."""
+    """Problem of files with bodies of several kinds."""
     kinds = tuple(sorted(kinds, key=lambda kind: kind[0] != tuple(wanted)))
     found = "; ".join(f"{some(names)} with {some(keypoints)}" for keypoints, names in kinds)
     options = " or ".join(option("individuals", names) for _, names in kinds)

@@ -1,4 +1,4 @@
-"""Files behind paths, folders and patterns: each is a candidate, or is said to be none."""
+"""Search for files behind paths, folders and patterns: each is a candidate or is noted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kpms_zarr.store.parsers.contents import has_tracking_suffix, is_other_by_na
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file that may hold tracking.
+    """Candidate: a file that may hold tracking.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class FoundFile:
 
 
 class FileFinder:
-    """Looks for files, and remembers what it has left out.
+    """Search for files that remembers what it has left out.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class FileFinder:
         return sorted((one for one in found if _is_text(one.path.name)), key=lambda f: str(f.path))
 
     def nothing_in(self, tracking: Iterable[Path]) -> list[Problem]:
-        """What to say of the folders and patterns without any of these files."""
+        """Problems of the folders and patterns without any of these files."""
         problems = []
         known = {os.path.realpath(path) for path in tracking}
         for item, paths in self.items.items():
@@ -121,7 +121,7 @@ class FileFinder:
         self._others.setdefault(item, Counter())
 
     def _folder(self, folder: Path, item: str, below: tuple[str, ...] = ()) -> None:
-        """Everything below a folder: first without links, so that files have their real paths."""
+        """Search a folder: first without links, so that files have their real paths."""
         if self._is_store(folder):
             return
         seen = {os.path.realpath(folder)}
@@ -175,7 +175,7 @@ class FileFinder:
         return bool(self._store) and os.path.realpath(folder) == self._store
 
     def _candidate(self, path: Path, below: tuple[str, ...], item: str) -> None:
-        """A file in a folder: to be looked at, unless its name says enough."""
+        """Make a candidate of a file in a folder, unless its name says enough."""
         if path.is_symlink() and not path.exists():
             if has_tracking_suffix(path.name):
                 self.bad.append((path, _broken(path)))
@@ -201,7 +201,7 @@ class FileFinder:
 
 
 def _clearest(one: FoundFile) -> tuple[bool, bool, int, str]:
-    """What was named before what was found, files before links to them, short before long."""
+    """Key of an order: named before found, files before links to them, short before long."""
     return (not one.is_named, one.path.is_symlink(), len(str(one.path)), str(one.path))
 
 
@@ -229,7 +229,7 @@ def _odd_name(path: Path) -> Problem:
 
 
 def nothing_there(where: str, found: str) -> Problem:
-    """What to say when there is no file."""
+    """Problem of a search without any file."""
     return Problem(
         f"tracking files ({', '.join(formats())})",
         found,

@@ -1,4 +1,4 @@
-"""Tracking files -> sessions of a store, all of them or none."""
+"""Ingest: tracking files become sessions of a store, all of them or none."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ _THREADS = 8
 
 @dataclass(frozen=True)
 class IngestSummary:
-    """What :func:`ingest` did, or would do.
+    """Result of :func:`ingest`, or of its rehearsal.
 
     Attributes
     ----------
@@ -118,7 +118,7 @@ class IngestSummary:
 
 @dataclass(frozen=True)
 class IngestProgress:
-    """How far an ingest is.
+    """Progress of an ingest.
 
     Attributes
     ----------
@@ -294,7 +294,7 @@ def _names(names: str | Sequence[str] | None) -> Sequence[str] | None:
 
 
 def _carried_out(run: _Ingest, store: StoreLike, table: SessionTable | None) -> IngestSummary:
-    """Write what has been looked at."""
+    """Write the recordings whose headers were read."""
     while True:
         is_new = not access.exists(store)
         root = access.create(store) if is_new else access.open_group(store, "r+")
@@ -346,7 +346,7 @@ def _wrong_options(
 
 @dataclass(frozen=True)
 class _IngestChoices:
-    """What a person chose for all files."""
+    """Choices that hold for all files of an ingest."""
 
     rates: SessionTable | float | None
     keypoints: Sequence[str] | None
@@ -377,7 +377,7 @@ class _IngestChoices:
         )
 
     def entry(self, header: FileHeader, visible: float) -> str:
-        """How a session came in, and which share of its positions is there, as a line of JSON."""
+        """Entry of a session: how it came in, and the share of positions present, as JSON."""
         format = header.format
         folders = () if format == "array" else Origin.of(header.path).folders
         return json.dumps(
@@ -398,7 +398,7 @@ class _IngestChoices:
 
 
 class _Ingest:
-    """One call of :func:`ingest`."""
+    """State of one call of :func:`ingest`."""
 
     def __init__(
         self,
@@ -426,12 +426,12 @@ class _Ingest:
         self._staff = Workers()
 
     def say(self, text: str) -> None:
-        """A note that cannot wait until the end."""
+        """Report a note that cannot wait until the end."""
         self.notes.append(text)
         logging.getLogger("kpms_zarr").warning(text)
 
     def look(self, files: Sequence[str | Path], format: str) -> None:
-        """Headers of arrays and of all files, in order of their paths."""
+        """Read the headers of arrays and of all files, in order of their paths."""
         memory = self.read.memory or {}
         self.looks = [Probe(t.header, hash_of(t), "in memory") for t in memory.values()]
         finder = FileFinder(self.store, self.apart)
@@ -489,7 +489,7 @@ class _Ingest:
             self.problems += problems
 
     def plan(self) -> tuple[IngestPlan, StudySettings]:
-        """What is to be loaded, and the settings that the study will have.
+        """Plan the tracks to load, and the settings that the study will have.
 
         Raises
         ------
@@ -527,7 +527,7 @@ class _Ingest:
         return plan, settings
 
     def _all_bad(self) -> list[Problem]:
-        """What is wrong with the files left out, for when there are no others."""
+        """Problems of the files left out, for when there are no others."""
         return [problem for error in self.bad.values() for problem in error.problems]
 
     def checked_metadata(
@@ -569,7 +569,7 @@ class _Ingest:
         return added
 
     def _check_any(self, plan: IngestPlan, added: Sequence[str]) -> None:
-        """Files of which none became a session are a problem."""
+        """Refuse files of which none became a session."""
         if not (added or plan.known or self.problems):
             self.problems += self._all_bad()
         if plan.files and not (added or plan.known or self.problems):
@@ -699,7 +699,7 @@ class _Ingest:
         *,
         is_dry: bool = False,
     ) -> IngestSummary:
-        """What to tell about it."""
+        """Summarise the ingest."""
         before = plan.before
         heading = (settings.anterior, settings.posterior)
         if before.anterior and (before.anterior, before.posterior) != heading:
@@ -729,7 +729,7 @@ class _Ingest:
 
 
 def _reason(problem: Problem, path: str) -> str:
-    """A problem of a file in one line: what was found, and where in it."""
+    """Format a problem of a file as one line: what was found, and where in it."""
     place = problem.where.removeprefix(path).strip(" ,:")
     if not place or place == problem.where:
         return problem.found
@@ -737,7 +737,7 @@ def _reason(problem: Problem, path: str) -> str:
 
 
 class _Turns:
-    """Hands out rows to files in the order of the files, whichever is loaded first."""
+    """Turnstile that hands out rows in the order of the files, whichever is loaded first."""
 
     def __init__(self, rows: RowAllocator) -> None:
         self._rows, self._turn = rows, threading.Condition()
@@ -750,7 +750,7 @@ class _Turns:
             self._turn.notify_all()
 
     def rows(self, index: int, n: int) -> list[int]:
-        """Rows for a file; waits until all files before it have theirs, or have ended.
+        """Get rows for a file; waits until all files before it have theirs, or have ended.
 
         Raises
         ------
@@ -769,7 +769,7 @@ class _Turns:
             return taken
 
     def has_ended(self, index: int) -> None:
-        """A file that has ended needs no rows any more."""
+        """Note that a file has ended: it needs no rows any more."""
         with self._turn:
             self._pass_on(index)
 

@@ -1,4 +1,4 @@
-"""One tracking file -> frames in the store, by whichever process or thread has the time.
+"""Loading of one tracking file into the store, in any process or thread.
 
 Frames are written to rows of the session dimension that nobody sees yet; who is in charge makes
 them visible afterwards. Memory does not grow with the length of the file.
@@ -36,7 +36,7 @@ _KEPT_BYTES = 64_000_000
 
 @dataclass(frozen=True)
 class FrameWindow:
-    """Which frames of a track are taken: ``start:stop:step``, stop None = to the end."""
+    """Frames of a track that are taken: ``start:stop:step``, stop None = to the end."""
 
     start: int = 0
     stop: int | None = None
@@ -45,7 +45,7 @@ class FrameWindow:
 
 @dataclass(frozen=True)
 class ProbeTask:
-    """A file to be looked at: format "auto" or a name; named itself, or found in a folder."""
+    """Task to read a header: format "auto" or a name; file named itself, or found in a folder."""
 
     path: Path
     format: str
@@ -55,7 +55,7 @@ class ProbeTask:
 
 @dataclass(frozen=True)
 class Probe:
-    """What was seen: the header, SHA-256 of the content, why this format, and when it was so.
+    """Result of reading a header: SHA-256 of the content, the reason for the format, the stamp.
 
     ``below``: the folders between what a person named and the file.
     """
@@ -68,7 +68,7 @@ class Probe:
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
-    """What changes when somebody writes to a file."""
+    """Stamp of a file, which changes when somebody writes to it."""
     now = path.stat()
     return now.st_size, now.st_mtime_ns, now.st_ino
 
@@ -107,7 +107,7 @@ def _look(task: ProbeTask) -> Probe:
 
 
 def _of_a_found_file(task: ProbeTask, error: InputError) -> InputError:
-    """What to raise for a file that a person did not name: not everything in a folder is meant."""
+    """Error for a file that a person did not name: not everything in a folder is meant."""
     path, is_tracking_name = task.path, has_tracking_suffix(task.path.name)
     other = OtherKindError.of([replace(problem, found="") for problem in error.problems])
     try:
@@ -243,7 +243,7 @@ def rehearse(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
 
 
 def _kept_keys(task: LoadTask, tallies: Mapping[str, _Tally]) -> list[str]:
-    """Tracks that are seen often enough."""
+    """Keys of the tracks that are seen often enough."""
     return [
         key
         for key, tally in tallies.items()
@@ -298,7 +298,7 @@ class _TrackPiece:
 
 @dataclass
 class _Tally:
-    """What is known of a track so far."""
+    """Running counts of a track."""
 
     n_frames: int = 0
     n_visible: int = 0
@@ -389,7 +389,7 @@ class _TrackPieces:
 
 
 def filled(block: PoseBlock, key: str, gaps: Gaps | None) -> Iterator[PoseBlock]:
-    """Rows of a track as frames, with those that are missing before and between them as NaN.
+    """Fill gaps: rows of a track as frames, with those missing before and between as NaN.
 
     Parameters
     ----------
@@ -429,7 +429,7 @@ def filled(block: PoseBlock, key: str, gaps: Gaps | None) -> Iterator[PoseBlock]
 
 
 def _spread(values: np.ndarray, rows: slice, places: np.ndarray, n_frames: int) -> np.ndarray:
-    """Some rows at their places among so many frames, NaN at the others."""
+    """Place rows among frames, NaN at the others."""
     spread = np.full((n_frames, *values.shape[1:]), np.nan, np.float32)
     spread[places] = values[rows]
     return spread

@@ -1,4 +1,4 @@
-"""What an ingest would do: a name, columns and frames for every track; all problems at once."""
+"""Plan of an ingest: a name, columns and frames for every track; all problems at once."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class PlannedFile:
 
 @dataclass
 class IngestPlan:
-    """What is to be loaded, and what was found on the way.
+    """Plan of an ingest: files to load, notes and problems.
 
     Attributes
     ----------
@@ -204,7 +204,7 @@ class _Planner:
         self._bodies: dict[Kinds, list[Path]] = {}
 
     def one_of_each(self, looks: Sequence[Probe], preferred: Sequence[str]) -> list[Probe]:
-        """Files without copies, and of several results of one video those that are preferred."""
+        """Drop copies and, of several results of one video, those that are not preferred."""
         looks, notes = without_copies(looks)
         self.plan.notes += map(readable, notes)
         arrays = [look for look in looks if look.header.format == "array"]
@@ -252,7 +252,7 @@ class _Planner:
         return tracks
 
     def name(self, files: Sequence[tuple[Probe, tuple[TrackHeader, ...]]], scheme: Scheme) -> None:
-        """Give every file a name; that of its sessions which are there already, if there are."""
+        """Give every file a name: that of its sessions in the store, if there are any."""
         taken = set(self._there)
         wanted: list[tuple[Path, Wanted]] = []
         for look, tracks in files:
@@ -319,7 +319,7 @@ class _Planner:
             self.plan.files.append(PlannedFile(look, new))
 
     def _named(self, header: FileHeader) -> FileHeader:
-        """A header with names as they are stored."""
+        """Tidy the names in a header."""
         tracks = (
             replace(
                 track,
@@ -333,7 +333,7 @@ class _Planner:
         return replace(header, tracks=tuple(tracks))
 
     def _called(self, keypoints: Sequence[str]) -> tuple[str, ...]:
-        """Keypoints of a file as the study calls them, where it has them."""
+        """Match keypoints of a file to those of the study, where it has them."""
         found = tuple(match(name, self._wanted) or tidy(name) for name in keypoints)
         if not self._ignore_case:
             return found
@@ -387,7 +387,7 @@ class _Planner:
         return planned
 
     def _is_untimely(self, look: Probe, planned: PlannedTrack) -> bool:
-        """Whether its time cannot be believed, which is then said."""
+        """Whether the times of a file are implausible; adds a problem then."""
         path, track = look.header.path, planned.header
         fps = planned.fps * planned.frame_step
         problem = self._max_gap.problem(path, track, fps, planned.window)
@@ -445,7 +445,7 @@ class _Planner:
         return tuple(found.index(name) for name in wanted)
 
     def close(self) -> None:
-        """What can be said only after the last file."""
+        """Add the problems that show only after the last file."""
         notes = self.plan.notes
         self.plan.problems += [
             _other_columns(
@@ -485,7 +485,7 @@ class _Planner:
 
 @dataclass(frozen=True)
 class _Known:
-    """What the store says of a session that is there already."""
+    """Entry of a session that is in the store already."""
 
     session: Session
     source_hash: str
@@ -496,7 +496,7 @@ class _Known:
 
 
 def _there(store: StoreLike) -> dict[str, _Known]:
-    """What is known of the sessions of a store, by name."""
+    """Entries of the sessions of a store, by name."""
     if not access.exists(store):
         return {}
     root = access.open_group(store)
@@ -555,7 +555,7 @@ def _other_columns(
     is_in_store: bool,
     is_case_told: bool,
 ) -> Problem:
-    """What to say about files with other keypoints, those with the same ones together."""
+    """Problem of files with other keypoints, those with the same ones together."""
     missing = [name for name in wanted if name not in found]
     extra = [name for name in found if name not in wanted]
     # Where only the case differs and that was said already, several names are one without it.
@@ -584,7 +584,7 @@ def _ways_out(
     common: list[str],
     is_in_store: bool,
 ) -> list[str]:
-    """What makes files with other keypoints fit."""
+    """Ways to make files with other keypoints fit."""
     found = ["add `ignore_case=True`"] if case else []
     if (missing or (extra and not is_in_store)) and common:
         where = "make a new store of all files with" if is_in_store else "take"
@@ -593,14 +593,14 @@ def _ways_out(
 
 
 def _first(texts: Iterable[str], most: int = 5) -> str:
-    """The first few, and how many more."""
+    """List the first few, and how many more."""
     texts = list(texts)
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more
 
 
 def _meant(keypoints: Sequence[str], settings: StudySettings) -> tuple[str, ...]:
-    """Keypoints that were asked for, as the store has called them since it was made."""
+    """Match requested keypoints to the names that the store has."""
     return tuple(match(name, settings.keypoints) or tidy(name) for name in keypoints)
 
 
@@ -613,7 +613,7 @@ def _tidied(path: Path, names: list[str]) -> list[str]:
 
 
 def _alike(path: Path, tracks: Sequence[TrackHeader]) -> Iterator[Problem]:
-    """Names that are nothing, or the same, without the blanks around them."""
+    """Problem of names that are empty, or the same, without the blanks around them."""
     for names, what in (
         *((track.keypoints, "keypoint") for track in tracks[:1]),
         (tuple(track.key for track in tracks if track.key), "individual"),
@@ -687,7 +687,7 @@ def _changed(path: Path, session: str) -> Problem:
 
 
 def check_keypoints(keypoints: Sequence[str] | None, option: str) -> list[Problem]:
-    """Names that are there more than once."""
+    """Problem of names that occur more than once."""
     names = [tidy(name) for name in keypoints or ()]
     twice = dict.fromkeys(name for name in names if names.count(name) > 1)
     if not twice:

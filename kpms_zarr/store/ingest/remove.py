@@ -1,4 +1,4 @@
-"""Take sessions out of a store."""
+"""Removal of sessions from a store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kpms_zarr.store.wording import call
 
 @dataclass(frozen=True)
 class RemoveSummary:
-    """What :func:`remove` did.
+    """Result of :func:`remove`.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Rows of the session dimension: handed out, made visible, taken back.
+"""Rows of the session dimension: allocated, made visible, released.
 
 A row exists once its ``n_frames`` is above zero, which is written last. Rows of removed sessions
 stay empty until a new session gets them.
@@ -45,7 +45,7 @@ class NewSession:
 
 
 class RowAllocator:
-    """Rows for new sessions, by one process at a time.
+    """Allocator of rows for new sessions, used by one process at a time.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class RowAllocator:
         self._publish()
 
     def take(self, n: int) -> list[int]:
-        """Rows that nobody has: the empty ones first, then new ones."""
+        """Allocate rows: empty ones first, then new ones."""
         taken, self._free = self._free[:n], self._free[n:]
         new = range(len(self._lengths), len(self._lengths) + n - len(taken))
         self._lengths += [0] * len(new)
@@ -124,7 +124,7 @@ class RowAllocator:
         self._since = time.monotonic()
 
     def finish(self, settings: dict[str, Any]) -> None:
-        """After the last session: what is true of all, and no row more than there are sessions."""
+        """Finish after the last session: write what is true of all, and drop spare rows."""
         self.commit()
         self._lock.renew()
         for row in self._taken:
@@ -135,7 +135,7 @@ class RowAllocator:
         self._end(provenance("ingest", settings) if self._has_added else {})
 
     def undo(self) -> None:
-        """Take all back that was added since the beginning, visible or not."""
+        """Remove all that was added since the beginning, visible or not."""
         self._lock.renew()
         n_rows = self.group["n_frames"].shape[0]  # type: ignore[union-attr]
         there = [row for row in self._taken if row < n_rows]
@@ -158,7 +158,7 @@ class RowAllocator:
         update_attributes(self._root, layout.KEYPOINTS, attrs, without=(UNFINISHED,))
 
     def _publish(self) -> None:
-        """Have readers see all arrays at their new length at once, and not one after the other."""
+        """Publish all arrays at their new length at once, not one after the other."""
         consolidate(self._root, [layout.KEYPOINTS])
 
     def _delete(self, row: int) -> None:
@@ -166,7 +166,7 @@ class RowAllocator:
             delete_row(self.group[name], row)  # type: ignore[arg-type]
 
     def _write(self, rows: list[int]) -> None:
-        """Entries of some rows, whole chunks of them; their lengths last.
+        """Write entries of some rows, in whole chunks; their lengths last.
 
         Consolidated metadata come before the lengths: whoever reads by them then has room for every
         session that exists.
@@ -233,7 +233,7 @@ def _refuse_damaged(root: zarr.Group, store: StoreLike, group: zarr.Group | None
 
 
 def lost_rows(root: zarr.Group, group: zarr.Group | None) -> str:
-    """What shows that the table of sessions is damaged; "" when nothing does."""
+    """Sign that the table of sessions is damaged; "" without one."""
     if group is None:
         place = root.store_path / f"{layout.KEYPOINTS}/position/c"
         is_there = (

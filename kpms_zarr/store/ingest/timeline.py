@@ -1,4 +1,4 @@
-"""What is believed of the time of a recording: frame rates of cameras, gaps up to a length."""
+"""Limits on the time of a recording: frame rates of cameras, lengths of gaps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class MaxGap:
     def problem(
         self, path: Path, track: TrackHeader, fps: float, window: FrameWindow
     ) -> Problem | None:
-        """What to say of a track with a longer one in the frames that are taken.
+        """Problem of a track with a longer gap in the frames that are taken.
 
         Parameters
         ----------
@@ -66,7 +66,7 @@ class MaxGap:
 
 
 def parse_max_gap(value: str | int) -> MaxGap:
-    """``"10min"``, ``"30s"`` or a number of frames.
+    """Parse ``"10min"``, ``"30s"`` or a number of frames.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def parse_max_gap(value: str | int) -> MaxGap:
 
 
 def check_time_unit(unit: str) -> str:
-    """One of the known units.
+    """Check that a unit of time is a known one.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def check_time_unit(unit: str) -> str:
 
 
 def rate_problem(path: Path, fps: float) -> Problem | None:
-    """What to say of a frame rate in a file that no camera has."""
+    """Problem of a frame rate in a file that no camera has."""
     if is_plausible(fps):
         return None
     likely = _likely(fps)
@@ -115,7 +115,7 @@ def rate_problem(path: Path, fps: float) -> Problem | None:
 
 
 def rate_note(fps: float, said: float | None, who: str) -> str:
-    """What to say of a frame rate that a person gave, "" if nothing."""
+    """Note on a frame rate that a person gave, "" if it is plausible."""
     notes = []
     if not is_plausible(fps):
         likely = _likely(fps)
@@ -130,7 +130,7 @@ def rate_note(fps: float, said: float | None, who: str) -> str:
 
 
 def _likely(fps: float) -> tuple[float, str] | None:
-    """What such a rate may have been meant to be, and in which words."""
+    """Guess which rate was meant, and say why."""
     readings = (
         (1 / fps, "the seconds from frame to frame"),
         (fps / 1000, "a thousandfold"),

@@ -1,4 +1,4 @@
-"""Which frames of a recording are taken: trimmed and downsampled."""
+"""Trimming and downsampling of a recording."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _frames(side: int | float | None, per_second: float) -> int | None:
 
 
 def parse_trim(text: str | None) -> Trim:
-    """``"100:2000"``, ``"10s:"`` or ``":1.5min"``.
+    """Parse ``"100:2000"``, ``"10s:"`` or ``":1.5min"``.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def _side(text: str) -> int | float | None:
 
 
 def check_downsample(value: int) -> int:
-    """A whole number of frames, 1 or more.
+    """Check a whole number of frames, 1 or more.
 
     Raises
     ------

@@ -20,7 +20,7 @@ WORDS = ("filtered", "raw", *_SUFFIXES)
 
 
 def cleanest(paths: Sequence[Path]) -> Path:
-    """Of files with the same content the one without the marks of a copy, then the shortest."""
+    """Choose among files of the same content: none with the marks of a copy, then the shortest."""
 
     def key(path: Path) -> tuple[bool, int, int, str]:
         result = result_of(path.name)
@@ -31,7 +31,7 @@ def cleanest(paths: Sequence[Path]) -> Path:
 
 
 def check_preferred(words: Sequence[str] | str | None) -> tuple[str, ...]:
-    """What to prefer among results of one video.
+    """Check the preference among results of one video.
 
     Raises
     ------
@@ -59,7 +59,7 @@ class Stored:
 
 @dataclass
 class TwinChoice:
-    """What was chosen among results of the same videos.
+    """Choice among results of the same videos.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class TwinChoice:
 
 
 def without_copies(looks: Sequence[Probe]) -> tuple[list[Probe], list[str]]:
-    """Of files with the same content one, whatever their order; a note on each of the others."""
+    """Keep one of the files of the same content, whatever their order; note the others."""
     by_content: dict[str, list[Path]] = {}
     for look in looks:
         by_content.setdefault(look.file_hash, []).append(look.header.path)
@@ -145,7 +145,7 @@ def _is_such(result: Result, word: str) -> bool:
 def _in_other_formats(
     kept: Sequence[int], looks: Sequence[Probe], results: Sequence[Result], is_known: Sequence[bool]
 ) -> dict[int, str]:
-    """Of what DeepLabCut wrote as csv and as h5 one of the two, and why."""
+    """Choose between the csv and the h5 file of one DeepLabCut result, and say why."""
     by_name: dict[str, list[int]] = {}
     for n in kept:
         if looks[n].header.format in _OF_DEEPLABCUT:
@@ -166,7 +166,7 @@ _OF_DEEPLABCUT = ("dlc_csv", "dlc_h5")
 
 
 def _choices(results: Sequence[Result]) -> set[str]:
-    """Words that choose between these."""
+    """Words of the preference that choose between results."""
     found: set[str] = set()
     if len({result.is_filtered for result in results}) > 1:
         found |= {"filtered", "raw"}
@@ -238,7 +238,7 @@ def _by_key(results: Sequence[Result], looks: Sequence[Probe]) -> list[list[int]
 
 
 def _is_one_of_each(same: Sequence[int], results: Sequence[Result], looks: Sequence[Probe]) -> bool:
-    """One tracker may write several files on a video, of several animals: these are no twins."""
+    """Whether files of one tracker on a video are of different animals: these are no twins."""
     names = {(looks[n].header.format, results[n].video) for n in same}
     formats = {format for format, _ in names}
     return 1 < len(formats) == len(names)
@@ -252,7 +252,7 @@ def _stem_of_video(video: str) -> str:
 def _filtered_elsewhere(
     results: Sequence[Result], first: Callable[[int], int]
 ) -> list[tuple[int, int]]:
-    """Filtered results and the raw ones in another folder, where there is no doubt."""
+    """Pair filtered results with the raw ones in another folder, where there is no doubt."""
     sizes = Counter(first(n) for n in range(len(results)))
     alone = [n for n in range(len(results)) if sizes[first(n)] == 1]
     raw: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Is everything in a store that should be, and as it was written?"""
+"""Verification that a store holds all that it should, as it was written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COPY = "restore it from a copy of the store, or ingest the files into a new sto
 
 @dataclass(frozen=True)
 class Damage:
-    """Something that is not as it was written.
+    """Damage: something that is not as it was written.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Damage:
 
 @dataclass
 class VerifySummary:
-    """What :func:`verify` found.
+    """Result of :func:`verify`.
 
     Attributes
     ----------
@@ -248,7 +248,7 @@ class _Verification:
     # -------------------------------------------------------------- the rest
 
     def others(self) -> None:
-        """All other groups, chunk by chunk."""
+        """Read all other groups, chunk by chunk."""
         for path, group in _groups(self.root):
             if path.split("/")[0] == layout.KEYPOINTS or "lock" in path.split("/"):
                 continue
@@ -279,7 +279,7 @@ class _Verification:
     # -------------------------------------------------------------- leftovers
 
     def leftovers(self, *, repair: bool) -> None:
-        """What killed processes left, and consolidated metadata of long ago."""
+        """Report what killed processes left, and stale consolidated metadata."""
         if access.is_web(self.store):  # which lists nothing, and where nothing can be mended
             return
         group = access.keypoints_group(self.root)
@@ -301,7 +301,7 @@ class _Verification:
 
 
 def _delete_rows(root: zarr.Group, store: StoreLike) -> None:
-    """As the next ingest would."""
+    """Delete rows without sessions, as the next ingest would."""
     with sessions_lock(root, store, lambda text: None) as lock:
         RowAllocator(root, store, read_settings(root), lock).finish({})
 
@@ -323,7 +323,7 @@ def _kind(path: str) -> str:
 
 
 def _rebuild(group: str) -> str:
-    """How to get a damaged group back."""
+    """Advise how to make a damaged group anew."""
     parts = group.split("/")
     if parts[0] in (layout.QUALITY, layout.PCA):
         return f"run `kpms_zarr.{parts[0]}` again"

@@ -91,14 +91,14 @@ class Checkpoints:
         self._path = f"{layout.model_path(model)}/chain"
 
     def begin(self) -> None:
-        """Throw away what there was and make room for a new fit."""
+        """Discard earlier progress and make room for a new fit."""
         self.discard()
         group = self._root.create_group(self._path, overwrite=True)
         attributes.write(group, {"id": uuid.uuid4().hex, **provenance("fit")})
 
     @property
     def fit_id(self) -> str:
-        """What tells this fit from others of the same name."""
+        """Identifier that tells this fit from others of the same name."""
         return str(self._root[self._path].attrs.get("id", ""))
 
     def discard(self) -> None:
@@ -236,7 +236,7 @@ class Checkpoints:
                 _remove(chain, f"{name}/local")
 
     def _names(self, below: str = "") -> list[str]:
-        """What lies in the group, whole or half removed."""
+        """Names in the group, whole or half removed."""
         return access.names_below(self._root.store_path / f"{self._path}/{below}".rstrip("/"))
 
 
@@ -266,7 +266,7 @@ def read_checkpoint(root: zarr.Group, model: str) -> Checkpoint | None:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A fit that runs or was interrupted.
+    """Unfinished fit: it runs or was interrupted.
 
     Attributes
     ----------
@@ -293,7 +293,7 @@ def unfinished(root: zarr.Group) -> tuple[Unfinished, ...]:
 
 
 def pulse(root: zarr.Group) -> tuple[tuple[str, bytes | None], ...]:
-    """What changes with every commit, and when a fit begins or ends.
+    """Stamp that changes with every commit, and when a fit begins or ends.
 
     Reads one small object or two of each model, all at once: for those who look again and again.
     """

@@ -1,4 +1,4 @@
-"""What is inside a store."""
+"""Description of a store."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SessionInfo:
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What :func:`info` found.
+    """Result of :func:`info`.
 
     Attributes
     ----------

@@ -33,7 +33,7 @@ _READERS = 4
 
 @dataclass(frozen=True)
 class LevelsSummary:
-    """What :func:`build_levels` did.
+    """Result of :func:`build_levels`.
 
     Attributes
     ----------
@@ -204,7 +204,7 @@ def _finished(root: zarr.Group, model: str, version: str) -> zarr.Group | None:
 
 
 def _fill(group: zarr.Group, labels: zarr.Group) -> None:
-    """All levels of all sessions, as many sessions at a time as share a chunk."""
+    """Fill all levels of all sessions, as many sessions at a time as share a chunk."""
     table = {name: np.asarray(labels[name][:]) for name in ("session", "n_frames", "fps")}  # type: ignore[index]
     n_frames = table["n_frames"].astype(int).tolist()
     levels = level_frames(max(n_frames, default=0))
@@ -239,7 +239,7 @@ def _fill(group: zarr.Group, labels: zarr.Group) -> None:
 def _session_levels(
     labels: zarr.Group, row: int, n_frames: int, levels: Sequence[int]
 ) -> Iterator[tuple[int, int, Modes]]:
-    """Frames per bin, first bin, bins: all levels of a session, a million frames at a time."""
+    """Yield the levels of a session (frames per bin, first bin, bins), in million frames."""
     has_certainty = "certainty" in labels
     for start in range(0, n_frames, _PIECE_FRAMES):
         stop = min(start + _PIECE_FRAMES, n_frames)
@@ -253,7 +253,7 @@ def _session_levels(
 
 
 class _BinCounts(NamedTuple):
-    """How many frames have a label: one entry for a bin and a label, or several."""
+    """Counts of frames by label: one entry for a bin and a label, or several."""
 
     start: np.ndarray  # (entry,) a frame of the bin
     rank: np.ndarray  # (entry,) the label; -1 comes after all others
@@ -262,7 +262,7 @@ class _BinCounts(NamedTuple):
 
 
 def _counts(syllable: np.ndarray, frames: int) -> _BinCounts:
-    """Runs of a label, cut at the edges of bins."""
+    """Count the runs of labels, cut at the edges of bins."""
     start = run_starts(syllable, slice(None, None, frames))
     width = int(syllable.max(initial=-1)) + 2
     rank = syllable[start].astype(np.int64) % width
@@ -270,7 +270,7 @@ def _counts(syllable: np.ndarray, frames: int) -> _BinCounts:
 
 
 def _coarser(counts: _BinCounts, frames: int) -> _BinCounts:
-    """The same with one entry for each bin of so many frames and label that it has, in order."""
+    """Merge counts to one entry for each bin of so many frames and each of its labels."""
     # One number for bin, rank and count is sorted many times as fast as three.
     bits = int(frames).bit_length()
     place = (counts.start // frames) * counts.width + counts.rank

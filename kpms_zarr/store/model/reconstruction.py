@@ -1,4 +1,4 @@
-"""Keypoint positions as a model sees them: denoised, computed from the labels when asked for."""
+"""Denoised keypoint positions, computed from the labels of a model when they are read."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 @dataclass(frozen=True)
 class SyllableNames:
-    """What people call the syllables of a model.
+    """Names that people gave to the syllables of a model.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class SyllableNames:
         return "none" if syllable < 0 else f"{syllable} {self.given(syllable)}".rstrip()
 
     def description(self, syllable: int) -> str:
-        """What a person says about a syllable; "" without."""
+        """Description that a person gave; "" without."""
         known = 0 <= syllable < len(self.descriptions)
         return self.descriptions[syllable] if known else ""
 
@@ -328,7 +328,7 @@ def _is_refused(char: str, column: str) -> bool:
 
 @contextmanager
 def _writing(store: StoreLike) -> Iterator[None]:
-    """Says in plain words that a store cannot be written to."""
+    """Context that turns errors of writing into plain words."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Individuals that a file has a place for, but that never appear in it."""
+"""Individuals that a file lists, but that never appear in it."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def only_appearing(
 
 
 def left_out(absent: Sequence[str]) -> str:
-    """The note on individuals that never appear."""
+    """Note on individuals that never appear."""
     return f"left out {some(list(absent))}: no coordinates in the whole file{_NOR}"
 
 
 def nobody_appears(absent: Sequence[str], where: str, what: str = "individual") -> InputError:
-    """The error for a file in which nobody appears."""
+    """Error for a file in which nobody appears."""
     return InputError(
         expected=f"at least one {what} with coordinates",
         found=f"no coordinates at all for {some(list(absent))}{_NOR}",

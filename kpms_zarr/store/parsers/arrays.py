@@ -1,4 +1,4 @@
-"""Arrays in memory: read like a file, but no file."""
+"""Arrays in memory, read like a file."""
 
 from __future__ import annotations
 
@@ -137,12 +137,12 @@ def hash_of(tracks: Tracks) -> str:
 
 
 def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
-    """Header of a recording in memory; see `Parser`."""
+    """Make the header of a recording in memory; see `Parser`."""
     return _tracks(path, options).header
 
 
 def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
-    """Its frames, track after track; see `Parser`."""
+    """Read the frames, track after track; see `Parser`."""
     check_block_frames(block_frames)
     tracks = _tracks(path, options)
     for key, position in tracks.position.items():

@@ -1,4 +1,4 @@
-"""What every pose-format parser gives: a header first, then frames in blocks."""
+"""Interface of the parsers: a header first, then frames in blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a person says about files that do not say it themselves.
+    """Options for what files do not say themselves.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class TrackHeader:
 
 @dataclass(frozen=True)
 class FileHeader:
-    """What a file holds, learnt without keeping its frames in memory.
+    """Header of a file, read without keeping its frames in memory.
 
     Attributes
     ----------
@@ -185,7 +185,7 @@ class Parser:
 
 
 def remembered(function: Callable[[Path], R]) -> Callable[[Path], R]:
-    """What a function says of a file, kept for the next time as long as the file is the same.
+    """Cache the result of a function of a file for as long as the file is the same.
 
     A file is looked at when it is recognised, inspected and read.
     """
@@ -212,18 +212,18 @@ def check_block_frames(block_frames: int) -> None:
 
 
 def some(names: tuple[str, ...] | list[str], limit: int = 5) -> str:
-    """Names for a message, at most `limit` of them."""
+    """List names for a message, at most `limit` of them."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(f"`{shortened(name)}`" for name in names[:limit]) + more
 
 
 def shortened(name: str, most: int = 100) -> str:
-    """A name for a message, the end left out where it is very long."""
+    """Shorten a name for a message where it is very long."""
     return name if len(name) <= most else f"{name[:most]}..."
 
 
 def float32(values: np.ndarray) -> np.ndarray:
-    """Numbers as they are stored; infinite ones, and those too large for float32, are missing."""
+    """Convert numbers for the store; infinite ones and those too large for float32 are missing."""
     with np.errstate(over="ignore", invalid="ignore"):
         numbers = np.asarray(values).astype(np.float32)
     numbers[~np.isfinite(numbers)] = np.nan

@@ -1,4 +1,4 @@
-"""What a file is that no parser recognises: another kind of file, a damaged one, or a doubtful one.
+"""Diagnosis of a file that no parser recognises: of another kind, damaged, or doubtful.
 
 The line between what may be left out of a folder with a note and what must be a problem:
 
@@ -54,7 +54,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds, what to do about it, and whether it may be tracking."""
+    """Diagnosis: what a file holds, what to do about it, and whether it may be tracking."""
 
     found: str
     fix: str
@@ -306,7 +306,7 @@ _SAVE = "save it as csv in UTF-8, with commas between the fields"
 
 
 def _rows_content(lines: list[str]) -> Content | None:
-    """What a table in text holds, if it is a table."""
+    """Describe a table in text, if it is one."""
     lines = [line for line in lines[:50] if line.strip()]
     if not lines:
         return None
@@ -440,7 +440,7 @@ def has_tracking_suffix(name: str) -> bool:
 
 
 def is_other_by_name(name: str) -> str:
-    """What a file is that need not be opened to know that it holds no poses; "" for all others."""
+    """Describe a file whose name alone says that it holds no poses; "" for all others."""
     if name.startswith("~$"):
         return "a lock of Office, beside a file that is open or was"
     suffix = Path(name).suffix.lower()

@@ -95,7 +95,7 @@ def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> It
 
 
 def _shape(path: Path) -> tuple[int, bool]:
-    """Number of keypoints, and whether there are scores: the first frame with a pose says."""
+    """Shape of the poses, and whether there are scores, by the first frame with a pose."""
     known: list[str] = []
     number = -1
     with opened(path) as file:
@@ -131,7 +131,7 @@ def _shape_of(value: Any) -> tuple[int, ...]:
 
 
 def _frames(file: TextIO, path: Path) -> Iterator[dict[str, Any]]:
-    """Objects of the list in the file, of which only a piece is in memory."""
+    """Iterate over the objects of the list in the file, of which only a piece is in memory."""
     text = file.read(_CHUNK)
     at = _BLANK.match(text).end()  # type: ignore[union-attr]
     closing, number = "[", 0
@@ -208,7 +208,7 @@ def _values(
 
 
 def _checked(row: Any, key: str, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """Numbers of a frame in which some are missing (null), or wrong."""
+    """Check the numbers of a frame in which some are missing (null), or wrong."""
     found = _shape_of(row)
     if found not in (shape, (1, *shape)):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Which session a row of a table is about: found by name, file, video or unique beginning."""
+"""Matching of table rows to sessions: by name, file, video or unique beginning."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SUFFIX = re.compile(r"\.(mp4|avi|mov|mkv|m4v|wmv|mpe?g|webm|mjpe?g|seq|ufmf)$",
 
 @dataclass(frozen=True)
 class Named:
-    """What a session can be called by.
+    """Names by which a session can be found.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Matches:
-    """Which rows are about which sessions.
+    """Result of matching: rows of the table by session.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Matches:
     problems: tuple[Problem, ...]
 
     def note(self) -> str:
-        """How many sessions were found in which way, and an example where it was no exact one."""
+        """Note how many sessions were found in which way, with an example of inexact ones."""
         count = Counter(self.how[key] for key in self.rows.values())
         examples: dict[str, str] = {}
         for session, key in self.rows.items():
@@ -137,7 +137,7 @@ def lacking(
     matches: Matches,
     where: str,
 ) -> list[Problem]:
-    """What to say of rows that are about no session."""
+    """Problem of rows that are about no session."""
     names = [named.session for named in sessions]
     free = [name for name in names if name not in matches.rows] or names
     by_fold = {_fold(word): n.session for n in sessions for word in _words(n)}
@@ -236,14 +236,14 @@ def _without_suffix(name: str) -> str:
 
 
 def _is_end(start: str, rest: str, *, is_loose: bool) -> bool:
-    """Whether a name can end here: mouse1 is no beginning of mouse10, nor ctrl of ctrls."""
+    """Whether a name can end here: mouse1 does not begin mouse10, nor ctrl ctrls."""
     if not rest or (start[-1:].isdigit() and rest[:1].isdigit()):
         return not rest
     return is_loose or not rest[0].isalpha() or not start[-1].isalpha()
 
 
 def _fold(word: str) -> str:
-    """A name without what spreadsheets lose: zeros in front of numbers, blanks, capitals."""
+    """Fold a name: drop leading zeros, blanks and capitals, which spreadsheets lose."""
     return " ".join(re.sub(r"(?<!\d)0+(?=\d)", "", word).casefold().split())
 
 
@@ -264,7 +264,7 @@ def _one_each(
     found: Mapping[str, Sequence[int]],
     where: str,
 ) -> tuple[dict[str, str], list[Problem]]:
-    """A row for each session that has one; problems where several say different things."""
+    """Choose a row for each session; problems where several say different things."""
     taken: dict[str, str] = {}
     problems = []
     for key in rows:

@@ -1,4 +1,4 @@
-"""Whether the numbers of a recording can be what they are taken for, and what says otherwise."""
+"""Plausibility of the numbers of a recording: units, confidences, sizes of bodies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SCALES = ((100.0, "percent"), (255.0, "numbers from 0 to 255"), (65535.0, "numb
 
 @dataclass(frozen=True)
 class Correction:
-    """What a person says of the numbers in files.
+    """Corrections of the numbers in files.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Correction:
 
     @classmethod
     def of(cls, confidence_scale: float | str, missing_value: float | None) -> Correction:
-        """From what was given.
+        """Make corrections of the arguments of an ingest.
 
         Raises
         ------
@@ -66,7 +66,7 @@ class Correction:
     def apply(
         self, position: np.ndarray, confidence: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Positions (frame, keypoint, space) and confidences (frame, keypoint), as meant."""
+        """Correct positions (frame, keypoint, space) and confidences (frame, keypoint)."""
         if self.missing_value is not None:
             is_marked = (position == np.float32(self.missing_value)).all(-1)
             if is_marked.any():
@@ -82,7 +82,7 @@ AS_IN_THE_FILE = Correction()
 
 
 class Readings(NamedTuple):
-    """What the numbers of some frames look like; those of all frames are sums of the parts.
+    """Statistics of the numbers of some frames; those of all frames are sums of the parts.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ class Readings(NamedTuple):
 
     @classmethod
     def of_block(cls, position: np.ndarray, confidence: np.ndarray | None) -> Readings:
-        """Of consecutive frames: (frame, keypoint, space), (frame, keypoint)."""
+        """Statistics of consecutive frames: (frame, keypoint, space), (frame, keypoint)."""
         has_position = ~is_missing(position, None)
         tracked = ~is_missing(position, confidence)
         if confidence is None:
@@ -138,7 +138,7 @@ class Readings(NamedTuple):
         )
 
     def add(self, other: Readings) -> Readings:
-        """Those of other frames too."""
+        """Add the counts of other frames."""
         both: list[Any] = [a + b for a, b in zip(self, other, strict=True)]  # type: ignore[operator]
         sums = Readings(*both)
         return sums._replace(
@@ -159,7 +159,7 @@ def _log_lengths(position: np.ndarray, tracked: np.ndarray) -> np.ndarray:
 
 
 def doubts(readings: Readings, keypoints: Sequence[str]) -> list[str]:
-    """What a person should know of the numbers of a track, each with what to do about it."""
+    """Doubts about the numbers of a track, each with what to do about it."""
     found = [*_of_confidences(readings, keypoints), *_of_positions(readings)]
     if readings.n_lengths:
         found += body_doubts(10 ** (readings.log_length / readings.n_lengths))
@@ -167,7 +167,7 @@ def doubts(readings: Readings, keypoints: Sequence[str]) -> list[str]:
 
 
 def scale_doubts(highest: float) -> list[str]:
-    """What confidences mean that are far above 1, by the largest of them."""
+    """Doubts about confidences far above 1, by the largest of them."""
     if not highest > HIGHEST_CONFIDENCE:
         return []
     reading = next(((top, name) for top, name in _SCALES if highest <= 1.005 * top), None)
@@ -186,7 +186,7 @@ def scale_doubts(highest: float) -> list[str]:
 
 
 def body_doubts(length: float) -> list[str]:
-    """What a body means whose size is no animal's in any unit that people use."""
+    """Doubts about a body whose size is no animal's in any unit that people use."""
     low, high = BODY_LENGTHS
     if low <= length <= high:
         return []

@@ -1,4 +1,4 @@
-"""What the name of a tracking file tells of it: video, copy, filtered or raw."""
+"""Names of tracking files: the video, and whether it is a copy, filtered or raw."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OF_PROJECT = re.compile(r"^.*\.\d{3}_(?P<video>.+)$")
 
 @dataclass(frozen=True)
 class Result:
-    """What the name of a tracking file tells of it.
+    """Parts of the name of a tracking file.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Sessions of a store chosen by name, by pattern or by what is known about them."""
+"""Selection of sessions by name, by pattern or by coordinate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def select_sessions(
     selectors: Sequence[str] | None,
     where: str = "",
 ) -> tuple[Session, ...]:
-    """Sessions that at least one selector chooses.
+    """Select the sessions that at least one selector names.
 
     A selector is the first of these that it can be:
 
@@ -130,7 +130,7 @@ class _SessionIndex:
         return rows
 
     def _called(self, selector: str) -> str | None:
-        """The session of that name, also where it is quoted as in a list of names."""
+        """Find the session of a name, also where it is quoted as in a list of names."""
         names = list(self._index)
         found = match(selector, names)
         if found is None and selector.startswith('"'):
@@ -227,7 +227,7 @@ def _is_coordinate(node: object) -> bool:
 
 
 def _equal(values: np.ndarray, text: str) -> np.ndarray:
-    """Where a coordinate, (session,), has the value that a text gives, bool (session,)."""
+    """Mask of where a coordinate, (session,), equals a value given as text: (session,) bool."""
     kind = values.dtype.kind
     number = _number(text, float if kind == "f" else int) if kind in "biuf" else None
     if number is not None and kind == "f":
@@ -243,7 +243,7 @@ def _equal(values: np.ndarray, text: str) -> np.ndarray:
 
 
 def _number(text: str, first: type[int] | type[float]) -> int | float | None:
-    """A number that a text is, as an integer where that is tried first and can be."""
+    """Parse a number, as an integer where possible and asked for."""
     for kind in (first, float):
         try:
             return kind(text)
@@ -253,13 +253,13 @@ def _number(text: str, first: type[int] | type[float]) -> int | float | None:
 
 
 def _texts(values: np.ndarray) -> list[str]:
-    """Values as a person writes them: 30, 29.97, a."""
+    """Format values as a person writes them: 30, 29.97, a."""
     texts = [str(value) for value in values]
     return [text.removesuffix(".0") for text in texts] if values.dtype.kind == "f" else texts
 
 
 def _examples(texts: Sequence[str]) -> str:
-    """The first few, and how many more."""
+    """List the first few, and how many more."""
     shown = ", ".join(text or repr(text) for text in texts[:_MOST_EXAMPLES])
     more = len(texts) - _MOST_EXAMPLES
     return f"{shown} and {more} more" if more > 0 else shown

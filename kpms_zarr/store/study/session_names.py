@@ -27,7 +27,7 @@ _PACKED = (".gz", ".bz2", ".xz", ".zst")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a file is, in words.
+    """Origin of a file: the words of its path.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Origin:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Name of a file -> stem and suffix; that of a packed file has two parts."""
+    """Split a file name into stem and suffix; that of a packed file has two parts."""
     path = Path(name)
     packed = path.suffix if path.suffix.lower() in _PACKED else ""
     inner = Path(path.stem) if packed else path
@@ -69,7 +69,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 class Scheme:
-    """How files become names.
+    """Scheme by which files become names.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class Scheme:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file that needs a name: where it is, and the keys of its tracks."""
+    """Request for a name: the place of a file, and the keys of its tracks."""
 
     origin: Origin
     keys: tuple[str, ...]
@@ -146,7 +146,7 @@ def session_name(name: str, key: str) -> str:
 def names_of(
     files: Sequence[Wanted], stored: Sequence[Origin], taken: Iterable[str], scheme: Scheme
 ) -> list[str]:
-    """A name for every file, so that no two sessions have the same.
+    """Name every file so that no two sessions have the same name.
 
     The result does not depend on the order of the files.
 
@@ -193,7 +193,7 @@ def names_of(
 def _lengthened(
     name: str, origins: list[Origin], rivals: list[Origin], scheme: Scheme
 ) -> list[list[str]]:
-    """Names with more and more words in front, the shortest first."""
+    """Yield names with more and more words in front, the shortest first."""
     everyone = [*origins, *rivals]
     most = max(len(origin.words) for origin in everyone)
     within = [scheme.used(origin) for origin in origins]
@@ -231,7 +231,7 @@ def _joined(name: str, origin: Origin, words: set[int]) -> str:
 
 
 def _with_numbers(tries: list[list[str]]) -> Iterable[list[str]]:
-    """All that is tried, and then numbers, with which there is an end to it."""
+    """Yield the names to try, then numbered ones without end."""
     yield from tries
     number = 2
     while True:

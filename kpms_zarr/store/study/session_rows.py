@@ -94,7 +94,7 @@ def read_sheet(path: Path, where: str) -> Sheet:
 
 
 def _text(path: Path, where: str) -> tuple[str, list[str]]:
-    """Text of the file, and what is to be said of its encoding."""
+    """Decode the text of a file, with a note on its encoding."""
     fix = "check the path"
     try:
         with path.open("rb") as file:
@@ -126,7 +126,7 @@ def _text(path: Path, where: str) -> tuple[str, list[str]]:
 
 
 def _unmarked(start: bytes) -> str:
-    """UTF-16 without a mark: of text in most languages every other byte is 0; else ""."""
+    """Guess UTF-16 without a mark: in most languages every other byte is 0; else ""."""
     pairs = len(start) // 2
     for encoding, zeros, others in (
         ("utf-16-le", start[1::2], start[::2]),
@@ -148,7 +148,7 @@ def _clean(cell: str) -> str:
 
 
 def _separator(text: str) -> str:
-    """What divides the header, and the rows into as many cells as it has; else most cells."""
+    """Find the separator that gives rows as many cells as the header; else most cells."""
 
     def quality(separator: str) -> tuple[int, float, int]:
         try:
@@ -175,7 +175,7 @@ _Rows = list[tuple[int, tuple[str, ...]]]
 
 
 def _without_unused(header: tuple[str, ...], rows: _Rows) -> tuple[tuple[str, ...], _Rows]:
-    """The same without columns that have neither a name nor anything in them."""
+    """Drop columns that have neither a name nor anything in them."""
     used = [i for i, name in enumerate(header) if name or any(row[i] for _, row in rows)]
     if len(used) == len(header):
         return header, rows
@@ -186,7 +186,7 @@ def _without_unused(header: tuple[str, ...], rows: _Rows) -> tuple[tuple[str, ..
 def _with_points(
     header: tuple[str, ...], rows: _Rows, separator: str, where: str
 ) -> tuple[_Rows, list[str]]:
-    """Columns of numbers with decimal commas as columns of numbers with points."""
+    """Convert columns of numbers with decimal commas to points."""
     changed, problems = [], []
     for column, name in enumerate(header):
         cells = [(number, row[column]) for number, row in rows if row[column]]

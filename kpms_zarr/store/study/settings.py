@@ -18,7 +18,7 @@ from kpms_zarr.store.errors import InputError, Problem
 
 @dataclass(frozen=True)
 class StudySettings:
-    """What the sessions of a store have in common.
+    """Settings that the sessions of a store have in common.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ def settings_from_names(
     posterior: Sequence[str] | None,
     skeleton: Sequence[tuple[str, str]] | None,
 ) -> StudySettings:
-    """Replace what is given, after checking every name against the keypoints.
+    """Replace settings, after checking every name against the keypoints.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def subset_keypoints(settings: StudySettings, keypoints: Sequence[str]) -> Study
 
 
 def keypoint_columns(stored: StudySettings, keypoints: Sequence[str]) -> tuple[int, ...] | None:
-    """Where keypoints lie along the keypoint dimension of the store; None = all, in its order.
+    """Columns of keypoints along the keypoint dimension of the store; None = all, in order.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def keypoint_columns(stored: StudySettings, keypoints: Sequence[str]) -> tuple[i
 
 
 def parse_skeleton(text: str, keypoints: Sequence[str] | None = None) -> list[tuple[str, str]]:
-    """``"a-b,b-c"`` as bones; names are typed as in lists of names, in quotes where need be.
+    """Parse ``"a-b,b-c"`` as bones; names are typed as in lists, in quotes where need be.
 
     Names may hold "-" themselves when ``keypoints`` tells which names there are.
 
@@ -230,7 +230,7 @@ def _several_bones(part: str, known: Sequence[tuple[str, str]]) -> Problem:
 def _meant(
     option: str, names: Sequence[str] | None, settings: StudySettings, problems: list[Problem]
 ) -> list[str]:
-    """Keypoints as the store calls them; for names that are none ``problems`` grow."""
+    """Match names to keypoints of the store; adds to ``problems`` those that are none."""
     found = []
     for name in names or ():
         known = match(name, settings.keypoints)

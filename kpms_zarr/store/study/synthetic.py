@@ -237,7 +237,7 @@ def _bouts(rng: np.random.Generator, n_frames: int, n: int, mean_duration: float
 
 
 def _affine_scan(weight: np.ndarray, drive: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """x_t = weight_t x_{t-1} + drive_t for all frames, by doubling: log2(frames) products."""
+    """Solve x_t = weight_t x_{t-1} + drive_t for all frames, in log2(frames) products."""
     drive = drive.copy()
     drive[0] += weight[0] @ start
     weight, shift = weight.copy(), 1

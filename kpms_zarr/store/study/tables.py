@@ -1,4 +1,4 @@
-"""Tables that say more of sessions: a row for each."""
+"""Tables with a row for each session."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class SessionTable:
         return f"{self.option} {self.path}".lstrip()
 
     def about(self, sessions: Sequence[Named], *, is_strict: bool) -> SessionTable:
-        """The same table, with the rows of these sessions found.
+        """Match the rows of the table to some sessions.
 
         Parameters
         ----------
@@ -82,7 +82,7 @@ class SessionTable:
         return replace(self, found=matches.rows, notes=(*self.notes, *notes))
 
     def matches(self, sessions: Sequence[Named]) -> Matches:
-        """Which rows are about which of some sessions."""
+        """Match rows to some sessions."""
         return match(self.rows, self.numbers, sessions, self.where)
 
     def row_of(self, session: str) -> str | None:
@@ -216,7 +216,7 @@ def is_number(text: str) -> bool:
 
 
 def checked_rate(value: object, where: str) -> float:
-    """A positive number of frames per second.
+    """Check a positive number of frames per second.
 
     Raises
     ------
@@ -249,7 +249,7 @@ def _checked_rates(table: SessionTable, where: str) -> SessionTable:
 
 
 def read_mapping(mapping: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any] | None:
-    """What the columns of a table hold, from a JSON file.
+    """Read from a JSON file what the columns of a table hold.
 
     Raises
     ------

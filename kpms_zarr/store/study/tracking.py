@@ -1,4 +1,4 @@
-"""What counts as badly tracked: one definition for those who count it and those who look at it."""
+"""Definition of badly tracked keypoints, for statistics and views alike."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STRETCH_SECONDS = 10
 
 @dataclass(frozen=True)
 class Limits:
-    """From where on a keypoint counts as badly tracked in one session.
+    """Limits beyond which a keypoint counts as badly tracked in one session.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ def distance_from_middle(position: np.ndarray) -> np.ndarray:
 
 
 def find_problems(position: np.ndarray, confidence: np.ndarray, limits: Limits) -> np.ndarray:
-    """What is wrong with every keypoint in every frame.
+    """Find what is wrong with every keypoint in every frame.
 
     Parameters
     ----------

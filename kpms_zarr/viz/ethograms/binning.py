@@ -220,7 +220,7 @@ class Binned:
         return 1 + int((stop - start) * fastest / LABEL_FRAMES_PER_CHUNK)
 
     def _bounded(self, first: int, last: int, step: int, n_frames: float) -> tuple[int, str]:
-        """Fewer sessions, when those asked for are more than can be read in time."""
+        """Limit the sessions to those that can be read in time."""
         most = max(1, int(_MOST_FRAMES / max(n_frames, LABEL_FRAMES_PER_CHUNK)))
         needed = -(-(last - first + 1) // most)
         what = f"one session of {needed} is shown" if needed > step else ""

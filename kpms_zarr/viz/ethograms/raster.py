@@ -1,4 +1,4 @@
-"""All sessions at once as rows of colour over time, from hours down to single frames."""
+"""Raster of all sessions as rows of colour over time, from hours down to single frames."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class RasterStyle(param.Parameterized):
 
 
 class Raster:
-    """The raster, and what it needs to be linked with other views.
+    """Raster, and what links it with other views.
 
     Parameters
     ----------
@@ -386,7 +386,7 @@ def _time(seconds: float) -> str:
 
 
 def _time_text(fps: float = 0.0) -> CustomJSHover:
-    """Hover text of a time in s: itself, or the frame."""
+    """Hover text of a time in s, or of a frame."""
     return CustomJSHover(
         code=f"""
         return format == "frame" ? String(Math.floor(value * {fps})) : value.toFixed(2) + " s";

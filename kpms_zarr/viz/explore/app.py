@@ -1,4 +1,4 @@
-"""One browser window: choices on the left, pages on the right, the URL in step with both."""
+"""Browser window: choices on the left, pages on the right, the URL in step with both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the animal was over all of the chosen time, below the player."""
+"""Arena below the player: where the animal was over all of the chosen time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The address of a page holds what is chosen in it, to be sent to others.
+"""Link between the choices in a page and its address, which can be sent to others.
 
 Panel has this too, but takes names of sessions for numbers ("001" becomes 1), and one value that it
 cannot use for a reason to use none of those behind it.
@@ -17,7 +17,7 @@ from kpms_zarr.viz.explore.state import IN_URL, State
 
 
 def read(search: str) -> dict[str, Any]:
-    """Choices that an address holds.
+    """Read the choices that an address holds.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def read(search: str) -> dict[str, Any]:
 
 
 def _value(parameter: param.Parameter, text: str) -> Any:
-    """A value of a parameter, or None."""
+    """Parse a value of a parameter, or None."""
     if isinstance(parameter, param.String):
         return text
     try:
@@ -55,7 +55,7 @@ def _value(parameter: param.Parameter, text: str) -> Any:
 
 
 def write(state: State, search: str) -> str:
-    """An address with what is chosen, and with what else it held, such as a token."""
+    """Write an address with the choices, and with what else it held, such as a token."""
     others = [
         (name, text)
         for name, text in parse_qsl(search.lstrip("?"), keep_blank_values=True)

@@ -1,4 +1,4 @@
-"""The row of page names, which works by keyboard and says which page is shown."""
+"""Row of page names, which works by keyboard and says which page is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serving the pages: warm before it says that it is ready, on this machine only unless asked."""
+"""Server of the pages, on this machine only unless asked; warm before it is announced."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _render(page: Callable[[State], Any], state: State) -> None:
 
 
 def _admitted(study: Study, token: str | None) -> Any:
-    """The pages, for those who know the token."""
+    """Pages, for those who know the token."""
     given = (pn.state.session_args or {}).get("token", [b""])[0]
     if token and not secrets.compare_digest(given, token.encode()):
         return parts.empty("This page opens with the whole link, its token included.")
@@ -120,7 +120,7 @@ def _origins(address: str, port: int, more: Sequence[str]) -> list[str]:
 
 
 def _free_port(address: str, port: int) -> int:
-    """The port, if it can be had.
+    """Check that a port is free.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What is chosen in a browser window: the views follow it, and its URL holds it."""
+"""Choices in a browser window: the views follow them, and its URL holds them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class State(param.Parameterized):
 
     @property
     def span(self) -> tuple[float, float]:
-        """What is shown of the session, in s."""
+        """Span of the session that is shown, in s."""
         session = self.chosen
         end = session.n_frames / session.fps if session else 0.0
         stop = min(self.stop, end) if self.stop > 0 else end

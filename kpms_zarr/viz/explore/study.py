@@ -142,7 +142,7 @@ class Study:
         return self._open(("keypoints",), lambda: access.dataset(self.store, layout.KEYPOINTS))
 
     def quality(self) -> xr.Dataset | None:
-        """How well everything is tracked, in memory; None when it was not counted yet."""
+        """Quality of the tracking, in memory; None when it was not counted yet."""
         return self._made_once(layout.QUALITY)
 
     def pca(self) -> xr.Dataset | None:
@@ -195,7 +195,7 @@ class Study:
             return self._kept[key]
 
     def progress(self, model: str) -> xr.Dataset | None:
-        """What a fit that runs or was interrupted has committed; None without."""
+        """Progress that an unfinished fit has committed; None without."""
         if model not in self.unfinished:
             return None
         key = ("progress", model, str(self.revision))

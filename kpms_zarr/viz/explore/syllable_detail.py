@@ -1,4 +1,4 @@
-"""All about one syllable: its poses, its name, durations, groups, neighbours and example bouts."""
+"""Detail of one syllable: poses, name, durations, groups, neighbours and example bouts."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def denoised(
     seconds: float = 10.0,
     max_keypoints: int = 3,
 ) -> hv.Layout:
-    """A stretch of a session with bad tracking: what was tracked and what the model makes of it.
+    """Stretch of a session with bad tracking: tracked positions, and those of the model.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How a fit goes, while it runs and afterwards: traces, durations, and how far labels settle."""
+"""Course of a fit, while it runs and afterwards: traces, durations, settling of labels."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _LEFT = 72  # px; room for the labels of the y axis, equal in views above each o
 
 @dataclass(frozen=True)
 class Course:
-    """A fit, in progress or published, as far as it has come.
+    """Course of a fit, in progress or published.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What the cells of a grid movie show: keypoints, or parts of videos turned to the heading."""
+"""Cells of a grid movie: keypoints, or parts of videos turned to the heading."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class VideoCells:
         return [(example, made[example]) for example in examples if example in made]
 
     def _cell(self, example: Example, file: IO[bytes], place: int) -> Cell | None:
-        """One cell, written to a place of the file; None where the video cannot be used."""
+        """Make one cell, written to a place of the file; None where the video cannot be used."""
         name, setup = example.session.name, self._setup
         if name in self._videos.errors:
             return None

@@ -148,7 +148,7 @@ class GridMovie:
         return np.asarray(image)
 
     def _empty(self, width: int, height: int, scale: float) -> Image.Image:
-        """Draw what is the same in all frames."""
+        """Draw the background, the same in all frames."""
         foot = _foot(self._caption, width, scale)
         image = Image.new("RGB", _even(width, height + (foot.height if foot else 0)), PAPER)
         middle = _HEAD / 2

@@ -162,7 +162,7 @@ def _file_name(state: int, format: str) -> str:
 
 
 def _kind(videos: Videos) -> Any:
-    """Kind of source of the videos, as it is kept: no paths."""
+    """Kind of the source of videos, as it is stored: without paths."""
     return videos if isinstance(videos, bool) else "given"
 
 
@@ -175,7 +175,7 @@ def _source(
     overlay: bool,
     folder: MovieFolder,
 ) -> Iterator[tuple[CellSource, CellSetup, SessionVideos | None]]:
-    """Open where cells come from, their common settings, and the videos behind them."""
+    """Open the source of the cells, their common settings, and the videos behind them."""
     is_video = videos is not False
     if is_video and not study.is_flat:
         raise InputError(

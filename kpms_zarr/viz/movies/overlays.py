@@ -254,7 +254,7 @@ def _require_flat(study: MovieStudy) -> None:
 def _frames(
     session: Session, start: float, stop: float | None, speed: float, max_rate: float
 ) -> tuple[np.ndarray, Fraction]:
-    """Frames of the session that are shown, and frames of the movie per second."""
+    """Choose the frames of the session to show, and the frames per second of the movie."""
     first = int(np.ceil(max(0.0, start) * session.fps - 1e-9))
     end = session.n_frames if stop is None else int(stop * session.fps + 1e-9) + 1
     step = max(1, int(np.ceil(session.fps * speed / max_rate - 1e-9)))
@@ -270,7 +270,7 @@ def _frames(
 
 
 def _safe(name: str) -> str:
-    """A name of a session as part of the name of a file."""
+    """Convert the name of a session to a part of a file name."""
     safe = re.sub(r"[^\w.+-]+", "-", name).encode()[:_MOST_BYTES].decode(errors="ignore")
     # Sessions whose names differ in what no file name can hold must not share a file.
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

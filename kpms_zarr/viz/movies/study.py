@@ -1,4 +1,4 @@
-"""What all movies have: a model that was opened, checks of what a person wants, and progress."""
+"""Parts that all movies share: the opened model, checks of arguments, and progress."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class MovieStudy:
 
     @property
     def origin(self) -> dict[str, str]:
-        """What identifies the labels, as JSON can hold it."""
+        """Origin that identifies the labels, as JSON can hold it."""
         return {
             "store": store_name(self.opened.store),
             "model": self.opened.model,

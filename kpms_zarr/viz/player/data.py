@@ -69,12 +69,12 @@ class OpenSession:
 
     @property
     def names(self) -> SyllableNames:
-        """What people call the syllables."""
+        """Names of the syllables."""
         return SyllableNames("") if self.model is None else self.model.names
 
     @property
     def pose(self) -> PoseDecoder | None:
-        """What turns latent poses into positions; None where the version has no poses."""
+        """Decoder from latent poses to positions; None where the version has no poses."""
         if self.model is None or self.labels is None:
             return None
         try:

@@ -236,7 +236,7 @@ def _strip(built: Figures, times: Range1d) -> Any:
 
 
 def _detail(built: Figures, times: Range1d) -> Any:
-    """Whatever trace is chosen: coordinates of a keypoint, or the latent pose."""
+    """Draw the chosen trace: coordinates of a keypoint, or the latent pose."""
     detail = _over_time(times, 160, UNIT, y_range=Range1d(start=0, end=1))
     lines = built.sources["detail_lines"] = ColumnDataSource(
         {"xs": [], "ys": [], "color": [], "name": []}

@@ -1,4 +1,4 @@
-"""Where an animal was over minutes or days: its positions, gathered into cells by Datashader."""
+"""Occupancy over minutes or days: positions gathered into cells by Datashader."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _APART = 1.0  # s between two visits of a place.
 
 @dataclass(frozen=True)
 class Places:
-    """Where an animal was, seen from above.
+    """Positions of an animal, seen from above.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class OccupancyCells:
 
 
 def require_datashader() -> ModuleType:
-    """The library that gathers millions of points.
+    """Import Datashader, which gathers millions of points.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def occupancy(
 
 
 def read_places(opened: OpenSession, start: int, stop: int, *, syllable: int = -1) -> Places:
-    """Positions over a range of frames, or over a regular sample of its blocks.
+    """Read positions over a range of frames, or over a regular sample of its blocks.
 
     Parameters
     ----------
@@ -308,7 +308,7 @@ def gather(
 
 
 def next_visit(places: Places, x: float, y: float, *, radius: float, after: int = -1) -> int | None:
-    """Frame at which the animal came to a place for the next time.
+    """Find the frame at which the animal comes to a place for the next time.
 
     Parameters
     ----------
@@ -337,7 +337,7 @@ def next_visit(places: Places, x: float, y: float, *, radius: float, after: int 
 
 
 class Occupancy:
-    """Picture of where an animal was, and what links it with other views.
+    """Map of where an animal was, and what links it with other views.
 
     Parameters
     ----------
@@ -439,7 +439,7 @@ class Occupancy:
 
 
 def _seconds_text() -> CustomJSHover:
-    """Hover text of a time that may be none."""
+    """Hover text of a time that may be 0."""
     return CustomJSHover(
         code='return Number.isFinite(value) ? `${value.toPrecision(3)} s` : "none";'
     )

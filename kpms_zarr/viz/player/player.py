@@ -238,7 +238,7 @@ def require_video(opened: OpenSession) -> str:
 
 
 def set_video_size(built: Player, reader: VideoReader) -> None:
-    """Tell a player how large the video is; it waits for the pictures from then on."""
+    """Set the size of the video of a player; it waits for the pictures from then on."""
     width, height = picture_size(reader, PICTURE_WIDTH)
     scale = reader.width / width
     state = {"state": ["loading"], "width": [scale * width], "height": [scale * height]}
@@ -246,7 +246,7 @@ def set_video_size(built: Player, reader: VideoReader) -> None:
 
 
 def set_video_state(built: Player, state: str) -> None:
-    """Tell a player how it stands with the pictures: ``loading``, ``done`` or ``none``."""
+    """Set the state of the pictures of a player: ``loading``, ``done`` or ``none``."""
     source = built.sources["video_state"]
     source.data = {**source.data, "state": [state]}
 
@@ -280,7 +280,7 @@ def _columns(
 def _connect(
     built: Figures, widgets: dict[str, Model], root: Column, window: PlayerWindow, is_served: bool
 ) -> None:
-    """Let one callback in the browser hear of everything."""
+    """Connect one callback in the browser to all events."""
     names = (
         *("frames", "bouts", "traces", "meta", "video", "video_state", "requests"),
         *("here", "here_heading"),

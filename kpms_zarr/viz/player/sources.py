@@ -20,7 +20,7 @@ Columns = dict[str, Any]
 
 
 def frame_columns(window: PlayerWindow) -> Columns:
-    """Everything that changes from frame to frame, one row a frame; NaN = not known.
+    """Columns of what changes from frame to frame, one row a frame; NaN = not known.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def bout_columns(window: PlayerWindow, name: Callable[[int], str]) -> Columns:
 
 
 def path_columns(window: PlayerWindow) -> Columns:
-    """Way of the centroid, one row a bout: ``xs``, ``ys``, ``color``."""
+    """Path of the centroid, one row a bout: ``xs``, ``ys``, ``color``."""
     bouts = window.bouts()
     start, stop = bouts.start, bouts.stop
     color = [syllable_color(int(one)) for one in bouts.syllable]

@@ -1,4 +1,4 @@
-"""The space of poses: variance by component, what components do, where groups are in it."""
+"""Pose space: variance by component, effect of components, densities of groups."""
 
 from __future__ import annotations
 

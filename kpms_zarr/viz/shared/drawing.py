@@ -171,7 +171,7 @@ def write(
 
 
 def fitted(text: str, size: int, width: float) -> str:
-    """A text cut so that it is not wider than ``width`` px."""
+    """Cut a text so that it is not wider than ``width`` px."""
     font = _font(size)
     if font.getlength(text) <= width:
         return text
@@ -181,7 +181,7 @@ def fitted(text: str, size: int, width: float) -> str:
 
 
 def round_length(most: float) -> float:
-    """The longest of 1, 2, 5, 10, 20, ... that is not longer than ``most``."""
+    """Longest of 1, 2, 5, 10, 20, ... that is not longer than ``max_length``."""
     power = 10.0 ** np.floor(np.log10(most))
     return float(max(step * power for step in (1, 2, 5) if step * power <= most * (1 + 1e-9)))
 

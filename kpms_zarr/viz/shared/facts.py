@@ -1,4 +1,4 @@
-"""The words and numbers of a report: what was fitted, on what, and what came out."""
+"""Facts of a report in words and numbers: what was fitted, on what, and the result."""
 
 from __future__ import annotations
 
@@ -117,14 +117,14 @@ def facts(opened: OpenModel) -> Facts:
 
 
 def why_not(error: reading.MissingData) -> str:
-    """One line for a view that cannot be drawn, without the place of the store."""
+    """Reason why a view cannot be drawn, in one line without the path of the store."""
     problem = error.problems[0]
     words = f"Left out: this is {problem.found} {problem.expected}. To have it, {problem.fix}."
     return for_shell(words)
 
 
 def what_first(error: InputError, store: StoreLike) -> str:
-    """One line for a view that another command must come before, without the place of the store."""
+    """Command that must come before a view, in one line without the path of the store."""
     problem = error.problems[0]
     words = f"Left out: it needs {problem.expected}; found {problem.found}. {problem.fix}"
     return for_shell(words.replace(os.fspath(store), store_name(store)))
@@ -293,7 +293,7 @@ def _number(value: float) -> str:
 
 
 def _rounded(value: float) -> str:
-    """Three digits that count, without powers of ten."""
+    """Format with three significant digits, without powers of ten."""
     return f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 

@@ -63,7 +63,7 @@ def drawn_settings(store: StoreLike, root: access.Group | None = None) -> DrawnS
 
 
 def note_on(settings: StudySettings) -> str:
-    """A sentence for people where lines are guessed, or ""."""
+    """Note for people where lines are guessed, or ""."""
     return GUESSED if isinstance(settings, DrawnSettings) and settings.is_guessed else ""
 
 

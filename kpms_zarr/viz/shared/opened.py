@@ -28,7 +28,7 @@ POSE_BY_FRAME = ("latent", "centroid", "heading")
 
 @dataclass(frozen=True)
 class PoseDecoder:
-    """Linear map from latent poses to positions; see ``store.model.reconstruction``.
+    """Decoder from latent poses to positions; see ``store.model.reconstruction``.
 
     Attributes
     ----------

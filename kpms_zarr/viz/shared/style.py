@@ -1,4 +1,4 @@
-"""The look that all views share, and loading the plotting backend once."""
+"""Style that all views share, and loading the plotting backend once."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def size_from_frame(plot: Any, _element: Any) -> None:
 
 
 def weakly(method: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    """A method as a hook that does not keep its object alive.
+    """Make a hook of a method without keeping its object alive.
 
     HoloViews keeps the hooks of an element for as long as the element lives: for ever, where a
     hook holds what holds the element.
@@ -196,7 +196,7 @@ def syllable_name(code: str = "value") -> CustomJSHover:
 
 
 def short(name: str, length: int = 26) -> str:
-    """A long name with its middle left out, for axes."""
+    """Shorten a long name in its middle, for axes."""
     if len(name) <= length:
         return name
     head = (length - 1) // 2

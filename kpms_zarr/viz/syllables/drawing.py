@@ -22,7 +22,7 @@ _FIRST_SHARE = 0.4
 
 
 def faded(color: str, share: float) -> str:
-    """A colour mixed with white, of which ``share`` is left."""
+    """Mix a colour with white so that ``share`` of it is left."""
     parts = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return "#" + "".join(f"{round(255 - share * (255 - part)):02x}" for part in parts)
 
@@ -106,7 +106,7 @@ def draw(
 
 
 def _skeletons(found: Trajectory, axis: int) -> list[hv.Element]:
-    """All poses in one Segments and one Points, larger and with a rim at the front."""
+    """Draw all poses as one Segments and one Points, larger and with a rim at the front."""
     colors = fading(syllable_color(found.syllable), len(found.seconds))
     flat = found.pose[..., [0, axis]]
     n_moments, n_keypoints = flat.shape[:2]

@@ -313,7 +313,7 @@ def _bouts(
     after: float,
     min_duration: float,
 ) -> reading.Bouts:
-    """Whole bouts of a block that may be examples, frames counted in the session."""
+    """Find whole bouts of a block that may be examples, in frames of the session."""
     start, stop = run_bounds(syllable)
     fps = session.fps
     keep = stop - start >= min_duration * fps - 1e-9
@@ -332,7 +332,7 @@ def _choose(
     max_examples: int,
     rng: np.random.Generator,
 ) -> None:
-    """Add some bouts of each syllable, drawn at random, to what was found."""
+    """Add some bouts of each syllable, drawn at random, to the examples."""
     order = rng.permutation(len(bouts.start))
     for state, by_session in found.items():
         mine = order[bouts.syllable[order] == state][:max_examples]
@@ -348,7 +348,7 @@ def _is_enough(by_session: dict[int, list[Example]], n_examples: int, n_sessions
 
 
 def _in_turn(piles: Iterable[list[Example]], max_examples: int) -> tuple[Example, ...]:
-    """The first of every pile, then the second of each, and so on."""
+    """Take the first of every pile, then the second of each, and so on."""
     piles = list(piles)
     longest = max(map(len, piles), default=0)
     chosen = [pile[turn] for turn in range(longest) for pile in piles if turn < len(pile)]

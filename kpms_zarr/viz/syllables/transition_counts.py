@@ -1,4 +1,4 @@
-"""Which syllable follows which: counted in the whole study or in some of its sessions."""
+"""Counts of transitions between syllables in a study, or in some of its sessions."""
 
 from __future__ import annotations
 

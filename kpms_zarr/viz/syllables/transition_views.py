@@ -1,4 +1,4 @@
-"""Which syllable follows which, as a matrix and as a graph."""
+"""Transitions between syllables as a matrix and as a graph."""
 
 from __future__ import annotations
 

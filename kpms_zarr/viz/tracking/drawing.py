@@ -117,7 +117,7 @@ def _thin_labels(plot: Any, _element: Any) -> None:
 
 
 def _map_hover(found: QualityTable, words: str) -> HoverTool:
-    """Whole names, and numbers that may be missing."""
+    """Hover box with whole names, and numbers that may be missing."""
     percent = CustomJSHover(
         code="""
         const share = Number(value);
@@ -218,7 +218,7 @@ def draw_traces(found: Traces) -> hv.Layout:
 
 
 def what_was_read(found: Traces) -> str:
-    """A sentence about what was not read; "" when everything was."""
+    """Note on what was not read; "" when everything was."""
     if len(found.parts) == 1:
         return ""
     minutes = found.session.fps * 60
@@ -270,7 +270,7 @@ def _panel(
 
 
 def _title(found: Traces, trace: KeypointTrace) -> str:
-    """How many frames are marked."""
+    """Title with the number of marked frames."""
     return (
         f"{short(trace.keypoint, 24)}: of {found.n_read:,} frames {trace.n_missing:,} missing, "
         f"{trace.low_confidence.n_all:,} low confidence, {trace.outlier.n_all:,} outlying"
@@ -302,7 +302,7 @@ def _spans(edges: np.ndarray, color: str, alpha: float) -> hv.VSpans:
 
 
 def _not_read(found: Traces) -> list[hv.VSpans]:
-    """Hatched, where a sample was read."""
+    """Hatch what was not read, where a sample was read."""
     edges = np.array(found.parts) / found.session.fps
     between = np.column_stack([edges[:-1, 1], edges[1:, 0]])
     between = between[between[:, 1] > between[:, 0]]

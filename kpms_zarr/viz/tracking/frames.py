@@ -273,7 +273,7 @@ def _worst(
     which: tuple[int, int],
     width: int,
 ) -> tuple[int, int]:
-    """Most bad frames of any stretch in a part, and its first frame (-1 = none is bad)."""
+    """Find the stretch with most bad frames in a part: their number, first frame (-1 = none)."""
     problem, column = which
     read = read_tracked(data, session.index, slice(*part))
     is_bad = find_problems(*read, limits)[problem, :, column]

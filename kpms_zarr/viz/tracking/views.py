@@ -147,13 +147,13 @@ def keypoint_traces(
 
 
 def worst_keypoint(found: QualityTable) -> str:
-    """The keypoint of the first session with the largest of all shares."""
+    """Find the keypoint of the first session with the largest of all shares."""
     largest = np.nanmax([np.nan_to_num(share[0]) for share in found.share.values()], axis=0)
     return found.keypoints[int(largest.argmax())]
 
 
 def frames_between(session: Session, start: float, stop: float | None) -> tuple[int, int]:
-    """Frames of a range of seconds, at least one.
+    """Convert a range of seconds to frames, at least one.
 
     Raises
     ------

@@ -69,7 +69,7 @@ def write_movie(
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """A name beside a file; what was written there takes the place of the file at the end."""
+    """Context with a name beside a file: what was written there replaces the file at the end."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial

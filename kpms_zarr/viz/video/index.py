@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Uneven(Exception):
-    """Times of frames that do not rise one by one, and mean nothing: frames are counted then."""
+    """Error: times of frames do not rise one by one; frames are counted then."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class FrameTimes:
 
 
 def _keys_before(keys: tuple[int, ...], number: int) -> Iterator[int]:
-    """The nearest keyframe, then ones that lie twice as far back each time."""
+    """Yield the nearest keyframe, then ones that lie twice as far back each time."""
     at, back = bisect_right(keys, number) - 1, 1
     while at > 0:
         yield keys[at]
@@ -91,7 +91,7 @@ def _keys_before(keys: tuple[int, ...], number: int) -> Iterator[int]:
 
 
 def timing(container: Any, stream: Any, first: Any) -> Even | None:
-    """Times as the index of the file gives them; None where that is not enough."""
+    """Read times from the index of the file; None where that is not enough."""
     entries = getattr(stream, "index_entries", None)
     if entries is None or first.pts is None or not 1 < stream.frames == len(entries):
         return None
@@ -111,7 +111,7 @@ def timing(container: Any, stream: Any, first: Any) -> Even | None:
 
 
 def timing_of_all(container: Any, stream: Any) -> tuple[FrameTimes, bool]:
-    """Times of all packets of the file, which are read and not decoded; whether some have none."""
+    """Read times of all packets of the file without decoding; whether some have none."""
     found = [
         (packet.pts, packet.is_keyframe)
         for packet in container.demux(stream)

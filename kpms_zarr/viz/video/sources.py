@@ -150,7 +150,7 @@ class SessionVideos:
 
     @property
     def bad(self) -> dict[str, str]:
-        """Session -> why its video cannot be used, in words."""
+        """Reasons why videos cannot be used, by session."""
         found = {}
         for session, error in self.errors.items():
             problem = error.problems[0]
@@ -185,7 +185,7 @@ def _with_videos(table: SessionTable) -> SessionTable:
 
 
 def _like(names: list[str], files: list[Path]) -> str:
-    """The file whose name begins one of some names, the longest one; "" without.
+    """Find the file whose name begins one of some names, the longest one; "" without.
 
     Trackers add to the name of the video: ``day1.mp4`` becomes ``day1DLC_resnet50.csv``.
     """
@@ -196,6 +196,6 @@ def _like(names: list[str], files: list[Path]) -> str:
 
 
 def _begins(name: str, start: str) -> bool:
-    """Whether a name begins so, and not in the middle of a number: mouse1 is not mouse10."""
+    """Whether a name begins with another, not within a number: mouse1 is not mouse10."""
     rest = name[len(start) :]
     return name.startswith(start) and not (start[-1:].isdigit() and rest[:1].isdigit())

@@ -26,7 +26,7 @@ _NEAR = 16
 
 
 def require_av() -> ModuleType:
-    """The library that decodes and encodes videos.
+    """Import PyAV, which decodes and encodes videos.
 
     Raises
     ------
@@ -168,7 +168,7 @@ class VideoReader:
     def read(
         self, indices: Iterable[int], width: int | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Some frames, decoded one after the other.
+        """Decode some frames, one after the other.
 
         Frames that lie close together are decoded in one go; rising numbers are the fastest.
 
@@ -208,7 +208,7 @@ class VideoReader:
     # -------------------------------------------------------------- finding a frame
 
     def _find(self, index: int) -> Any:
-        """The decoded frame of a number."""
+        """Decode the frame of a number."""
         if index == self._last and self._frame is not None:
             return self._frame
         try:
@@ -326,7 +326,7 @@ class VideoReader:
         self._stream.thread_type = "AUTO"
 
     def _reopen(self) -> None:
-        """Go back to the first frame, by the only way that works for every file."""
+        """Open the file again: the only way back to the first frame that works for every file."""
         self.close()
         self._open()
         self._start(0)
@@ -408,7 +408,7 @@ class VideoPool:
 
 
 def find_video(name: str, folders: Iterable[str | os.PathLike[str]] = ()) -> str:
-    """A video as it is named, or the file of that name in one of some folders.
+    """Find a video as it is named, or the file of that name in one of some folders.
 
     Parameters
     ----------

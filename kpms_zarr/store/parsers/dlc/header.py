@@ -36,7 +36,7 @@ _Tree = dict[str, dict[str, dict[str, int]]]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the numbers of every individual are.
+    """Layout of columns: where the numbers of every individual are.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class Layout:
         )
 
     def header(self, format: str, path: Path, timing: Timing) -> FileHeader:
-        """Say the same in the words that all formats share."""
+        """Convert to the header that all formats share."""
         return FileHeader(
             format=format,
             path=path,
@@ -90,7 +90,7 @@ class Layout:
         )
 
     def of(self, names: Sequence[str]) -> Layout:
-        """Leave all individuals out but some."""
+        """Layout with some of the individuals only."""
         kept = [{n: at[n] for n in names if n in at} for at in (self.position, self.confidence)]
         used = np.unique(np.concatenate([at.ravel() for some in kept for at in some.values()]))
         position, confidence = (
@@ -105,7 +105,7 @@ class Layout:
         )
 
     def without(self, absent: Iterable[str], note: str) -> Layout:
-        """Leave individuals out, with a note. `used` stays, so the indices stay right."""
+        """Layout without some individuals, with a note. `used` stays, so the indices stay right."""
         gone = set(absent)
         return replace(
             self,

@@ -126,7 +126,7 @@ def _seen(poses: Poses, where: str) -> Poses:
 
 
 def _dims(position: xarray.DataArray, where: str) -> dict[str, Hashable]:
-    """Our names of the dimensions -> those of the dataset; one individual needs no dimension."""
+    """Map our names of dimensions to those of the dataset; one individual needs none."""
     found: dict[str, Hashable] = {
         kind: name for kind, names in NAMES.items() for name in names if name in position.dims
     }
@@ -224,7 +224,7 @@ def _individuals(data: xarray.Dataset, dims: dict[str, Hashable]) -> tuple[str, 
 def header_of(
     poses: Poses, data: xarray.Dataset, format: str, path: Path, timing: Timing
 ) -> FileHeader:
-    """Say the same in the words that all formats share."""
+    """Convert to the header that all formats share."""
     tracks = tuple(timing.of(track) for track in poses.tracks)
     notes = [*poses.notes, *timing.notes]
     source = data.attrs.get("source_file")
@@ -235,7 +235,7 @@ def header_of(
 
 
 def blocks_of(poses: Poses, block_frames: int) -> Iterator[PoseBlock]:
-    """The frames of all who appear, by slices of time."""
+    """Iterate over the frames of all who appear, by slices of time."""
     for start in range(0, poses.n_frames, block_frames):
         frames = slice(start, min(start + block_frames, poses.n_frames))
         position = _piece(poses.position, frames, poses)

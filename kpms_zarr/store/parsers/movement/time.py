@@ -25,7 +25,7 @@ _LATEST = 1e7
 
 
 def timing_of(data: xarray.Dataset, unit: str, where: str) -> Timing:
-    """What the attributes and the coordinate time say together.
+    """Timing by the attributes and the coordinate ``time`` together.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def timing_of(data: xarray.Dataset, unit: str, where: str) -> Timing:
 
 
 def _numbers(times: xarray.DataArray) -> np.ndarray:
-    """Times as numbers, those of a clock in seconds; empty where they are something else."""
+    """Convert times to numbers, those of a clock to seconds; empty where they are neither."""
     values = np.atleast_1d(times.values)
     if values.dtype.kind in "mM":
         nanoseconds = values.astype(f"{values.dtype.str[1:3]}[ns]")
@@ -99,7 +99,7 @@ def _together(fps: float, first: float, timing: Timing, where: str) -> Timing:
 
 
 def _rate(value: object) -> float | None:
-    """A positive number, None for anything else, also for several that differ."""
+    """Read a positive number; None for anything else, also for several that differ."""
     try:
         (fps,) = set(np.asarray(value).ravel().astype(np.float64).tolist())
     except (TypeError, ValueError):

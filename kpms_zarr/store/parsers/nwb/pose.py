@@ -71,7 +71,7 @@ class _Pose:
 
 @dataclass(frozen=True)
 class _PoseTracks:
-    """What is read of a file."""
+    """Tracks of a file, and their timing."""
 
     poses: tuple[_Pose, ...]
     space: tuple[str, ...]
@@ -183,7 +183,7 @@ def _pose_groups(file: h5py.File, most: int | None = None) -> list[str]:
 
 
 def _parts(groups: Sequence[h5py.Group], where: str) -> list[str]:
-    """Names that tell them apart, with the names of the groups around where they have to."""
+    """Name the objects uniquely, with the names of the groups around where needed."""
     if len(groups) == 1:
         return [""]
     paths = [clean(str(group.name)).strip("/").split("/") for group in groups]
@@ -200,7 +200,7 @@ def _parts(groups: Sequence[h5py.Group], where: str) -> list[str]:
 
 
 def _pose(group: h5py.Group, part: str, where: str, problems: list[Problem]) -> _Pose | None:
-    """A PoseEstimation whose series can all be read; what is wrong is added to the problems."""
+    """Read a PoseEstimation whose series can all be read; adds to the problems otherwise."""
     here = f"{where}, `{clean(str(group.name))}`"
     before = len(problems)
     found = {}
@@ -229,7 +229,7 @@ def _pose(group: h5py.Group, part: str, where: str, problems: list[Problem]) -> 
 
 
 def _video(group: h5py.Group) -> tuple[str, tuple[str, ...]]:
-    """The video, and a note if there are several."""
+    """Path of the video, and a note if there are several."""
     data = internal(group, "original_videos")
     if not isinstance(data, h5py.Dataset) or data.shape is None:
         return "", ()

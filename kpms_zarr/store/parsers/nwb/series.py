@@ -29,7 +29,7 @@ _AFFIX = re.compile(r"^(pose_?estimation_?series)_?(?=.)|(?<=.)_?(pose_?estimati
 
 @dataclass(frozen=True)
 class Series:
-    """One keypoint: where its numbers are."""
+    """Series of one keypoint: where its numbers are."""
 
     keypoint: str
     group: h5py.Group
@@ -50,7 +50,7 @@ def short_name(group: h5py.Group) -> str:
 
 
 def clean(name: str) -> str:
-    """A name that can be stored as UTF-8, whatever its bytes were."""
+    """Clean a name so that it can be stored as UTF-8, whatever its bytes were."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
@@ -97,7 +97,7 @@ def named(names: list[str], nodes: list[str]) -> tuple[list[tuple[str, str]], li
 
 
 def _loose(name: str) -> str:
-    """Tools change the case, and drop blanks and underscores: LeftEar for left_ear."""
+    """Fold a name: tools change case and drop blanks and underscores, LeftEar for left_ear."""
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
@@ -188,7 +188,7 @@ def other_times(series: Sequence[Series], where: str) -> list[Problem]:
 
 
 def timing_of(series: Series, unit: str, where: str) -> Timing:
-    """What its time stamps say, or its rate; `unit` as a person says, `where` for errors."""
+    """Timing of a series by its time stamps, or its rate; `unit` as given, `where` for errors."""
     if unit == ROWS:
         return Timing()
     clock = Clock(unit=unit, stated="s", where=where)

@@ -125,7 +125,7 @@ def _names(file: h5py.File, name: str, where: str) -> list[str]:
 
 
 def _axes(file: h5py.File, n_nodes: int, n_names: int, where: str) -> tuple[str, ...]:
-    """What the axes of `tracks` are: as the file says, else whatever all its shapes agree on."""
+    """Find the axes of `tracks`: as the file says, else the order that all shapes agree with."""
     stated = _stated_axes(file["tracks"])
     fitting = [
         axes

@@ -263,7 +263,7 @@ def _most_at_once(frame: np.ndarray, is_user: np.ndarray) -> int:
 
 
 def _one_each(frame: np.ndarray, slot: np.ndarray, is_user: np.ndarray) -> tuple[np.ndarray, int]:
-    """Which instance to take for each frame and track: a person's rather than a model's.
+    """Choose an instance for each frame and track: a person's rather than a model's.
 
     Returns
     -------

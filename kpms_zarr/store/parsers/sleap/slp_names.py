@@ -25,7 +25,7 @@ _NEXT_FORMAT = 3.0
 
 @dataclass(frozen=True)
 class Video:
-    """What is said of a video: no video is opened.
+    """Facts about a video, which is not opened.
 
     Attributes
     ----------
@@ -184,6 +184,6 @@ def _video(number: int, video: Any, path: Path) -> Video:
 
 
 def _embedded_id(video: Any) -> int | None:
-    """What the table of frames may call a video whose images are in dataset ``video<id>/video``."""
+    """Id in the table of frames of a video whose images are in dataset ``video<id>/video``."""
     found = re.match(r"video(\d{1,9})/", str((video.backend_metadata or {}).get("dataset") or ""))
     return int(found[1]) if found else None

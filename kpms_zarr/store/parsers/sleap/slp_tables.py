@@ -22,7 +22,7 @@ _PIXEL_MIDDLE_SINCE = 1.1
 
 @dataclass(frozen=True)
 class Instances:
-    """The animals that are labelled, one by one in the order of their frames.
+    """Instances: labelled animals in the order of their frames.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Instances:
 
 
 def read_instances(file: h5py.File, names: SlpNames, where: str) -> Instances:
-    """Read who is where in the tables, but no points.
+    """Read the instances in the tables, but no points.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def read_instances(file: h5py.File, names: SlpNames, where: str) -> Instances:
 
 
 def _places(ids: np.ndarray, names: SlpNames, where: str) -> np.ndarray:
-    """Places in the list of videos; the ids of the table are the places, or those of datasets."""
+    """Find videos of the list by the ids of the table: positions, or ids of datasets."""
     used, place = np.unique(ids, return_inverse=True)
     n_videos = len(names.videos)
     known = names.video_ids

@@ -1,4 +1,4 @@
-"""What the HDF5 files of SLEAP and sleap-anipose share: arrays with an axis for the tracks."""
+"""Arrays with an axis for the tracks, as HDF5 files of SLEAP and sleap-anipose have them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def names_note(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def wrong_names(names: Sequence[str], where: str, fix: str) -> Iterator[Problem]:
-    """Keypoints without a name, or with the same."""
+    """Problem of keypoints without a name, or with the same."""
     twice = sorted(name for name, n in Counter(names).items() if n > 1)
     if twice or "" in names:
         yield Problem(
@@ -57,7 +57,7 @@ def wrong_names(names: Sequence[str], where: str, fix: str) -> Iterator[Problem]
 
 
 def too_wide(n_tracks: int, n_nodes: int, where: str) -> Iterator[Problem]:
-    """More points in a frame than anybody tracks: of a damaged file."""
+    """Problem of more points in a frame than anybody tracks: of a damaged file."""
     if n_tracks * n_nodes > _MOST_POINTS:
         yield Problem(
             expected=f"{_MOST_POINTS:,} points in a frame at most",
@@ -92,7 +92,7 @@ class Grid:
         return int(self.position.shape[self.axes.index(axis)])
 
     def problems(self, where: str) -> Iterator[Problem]:
-        """What makes the arrays useless, whatever their numbers."""
+        """Problems of the shapes of the arrays, whatever their numbers."""
         empty = [axis for axis in ("frame", "track", "node") if self.size(axis) == 0]
         if empty:
             yield Problem(
@@ -104,7 +104,7 @@ class Grid:
         yield from too_wide(self.size("track"), self.size("node"), where)
 
     def blocks(self, block_frames: int) -> Iterator[PoseBlock]:
-        """The frames, at most `block_frames` at a time and less of very many tracks."""
+        """Iterate over the frames, at most `block_frames` at a time, fewer of very many tracks."""
         n_frames = self.size("frame")
         step = min(block_frames, max(1, LARGEST_BLOCK_BYTES // self._frame_bytes()))
         piece = self._piece(step)

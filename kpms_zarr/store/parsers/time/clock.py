@@ -1,4 +1,4 @@
-"""What row indices, frame numbers and time stamps say of the frames, in one way for all formats."""
+"""Timing of frames by row indices, frame numbers or time stamps, for all formats."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _AT_LEAST_ROUNDED = 5
 
 @dataclass(frozen=True)
 class Timing:
-    """What is known of the time of the frames; see `TrackHeader`.
+    """Timing of the frames; see `TrackHeader`.
 
     `unit` is that of time stamps, where numbers are such.
     """
@@ -48,7 +48,7 @@ class Timing:
     unit: str = ""
 
     def of(self, track: TrackHeader) -> TrackHeader:
-        """A track with this time; its own frame rate stays where there is none here."""
+        """Track with this timing; its own frame rate stays where there is none here."""
         return replace(
             track,
             fps=track.fps if self.fps is None else self.fps,
@@ -59,7 +59,7 @@ class Timing:
 
 
 class Clock:
-    """Learns from numbers, one for every row, as they pass by in blocks.
+    """Inference of the timing from numbers, one for every row, block after block.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class Clock:
         return self._count.step if self._count.is_whole else 0
 
     def timing(self) -> Timing:
-        """What the numbers say.
+        """Timing by the numbers.
 
         Raises
         ------
@@ -245,7 +245,7 @@ class Clock:
         return Timing(stamps.fps(unit), gaps=gaps, notes=(*notes, *told(gaps)), unit=unit)
 
     def _of_what(self) -> str:
-        """Of what numbers count steps, where neither the file nor anybody says so."""
+        """Guess what the numbers count, where neither the file nor anybody says so."""
         step, first = self._stamps.step, self._stamps.first
         return (
             f"{self._source} count from {first:g} in steps of {step:.6g}, and the file does not "
@@ -288,7 +288,7 @@ class Clock:
 
 
 def told(gaps: Gaps | None, first_frame: int = 0, frame_step: int = 1) -> tuple[str, ...]:
-    """What a person should know about gaps: how many, and where the longest is."""
+    """Note on gaps: how many, and where the longest is."""
     if gaps is None:
         return ()
     n = len(gaps.row)

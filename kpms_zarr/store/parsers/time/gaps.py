@@ -1,4 +1,4 @@
-"""Which frames of the video the rows of a file are: whole numbers, and what is missing in them."""
+"""Gaps: frames of the video that a file has no rows of, by whole numbers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Gaps:
 
 @dataclass(frozen=True)
 class RowConflict:
-    """Two rows that contradict one another: the second, and the two numbers."""
+    """Conflict of two rows: the second, and the two numbers."""
 
     row: int
     before: float
@@ -78,7 +78,7 @@ class RowConflict:
 
 
 class Count:
-    """Whole numbers as they pass by, each larger than the one before."""
+    """Count of whole numbers, block after block, each larger than the one before."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -132,7 +132,7 @@ class Count:
             self._apart.append(apart[odd])
 
     def gaps(self, source: str) -> Gaps | None:
-        """What is missing, if anything, when rows are `common_step` apart."""
+        """Gaps, if any, when rows are `common_step` apart."""
         if not self._row or self.has_too_many_gaps:
             return None
         n_missing = np.concatenate(self._apart) // self.common_step - 1
@@ -140,7 +140,7 @@ class Count:
 
 
 def contradiction(one: Gaps | None, other: Gaps | None, sources: tuple[str, str]) -> str:
-    """Where two sources say that other numbers of frames are missing, "" where they agree.
+    """Describe where two sources disagree on the frames that are missing; "" if they agree.
 
     What is short may be a frame that was late, or one more or less.
     """

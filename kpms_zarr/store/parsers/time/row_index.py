@@ -14,7 +14,7 @@ _MOST_DIGITS = 15
 
 
 class RowIndex:
-    """Learns from the index of rows, block after block.
+    """Inference of the timing from the index of rows, block after block.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class RowIndex:
         return _decimal(cells, *self._around)
 
     def timing(self) -> Timing:
-        """What the index says; see `Clock`."""
+        """Timing by the index; see `Clock`."""
         if self._is_text and not self._not_plain and self._clock.steps_mostly < 1:
             self._not_plain = self._around[0] if self._around else b""  # the same text in all rows
         if not self._not_plain:

@@ -1,4 +1,4 @@
-"""Time stamps as they pass by: the usual step, lost frames, and what their unit may be."""
+"""Inference from time stamps: the usual step, lost frames, and the likely unit."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def likely_unit(step: float) -> str | None:
 
 
 class Stamps:
-    """Learns from time stamps, block after block."""
+    """Inference from time stamps, block after block."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -93,7 +93,7 @@ class Stamps:
         self._judge(self.n - _FAR)
 
     def end(self) -> None:
-        """Look at the last of them."""
+        """Take in the end of the time stamps."""
         self._judge(self.n)
 
     def _look_back(self, times: np.ndarray) -> None:

@@ -83,7 +83,7 @@ class _EthogramPage(param.Parameterized):
         )
 
     def _below(self) -> tuple[pn.viewable.Viewable, ...]:
-        """The chosen time of the chosen session."""
+        """Draw the chosen time of the chosen session."""
         acts: dict[str, Callable[[Any], object]] = {
             "Earlier": lambda _: self._move(-1),
             "Later": lambda _: self._move(1),

@@ -1,4 +1,4 @@
-"""How a fit goes: whether it runs, its traces, how far its labels have settled, durations."""
+"""Fit: whether it runs, its traces, how far its labels have settled, durations."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class _FitPage:
 
 
 def _or_words(build: Callable[[], Any]) -> Any:
-    """A view; where data are missing that come later or with a new fit, a sentence."""
+    """Build a view, or a sentence where data are missing that come later or with a new fit."""
     try:
         return build()
     except MissingData as error:

@@ -268,7 +268,7 @@ class _SessionPlayer:
         self._guarded(self._answer)(what, frame)
 
     def _answer(self, what: str, frame: int) -> None:
-        """Do what a person asked for in the browser."""
+        """Do what a message from the browser asks for."""
         fps, window = self.opened.session.fps, self._window
         if what == "pictures":
             if self._pictures is not None:

@@ -1,4 +1,4 @@
-"""Pose space: principal components, and where the groups of a study are."""
+"""Pose space: principal components, and densities of the groups of a study."""
 
 from __future__ import annotations
 

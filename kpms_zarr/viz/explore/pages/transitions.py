@@ -1,4 +1,4 @@
-"""Which syllable follows which, in the whole study or in the sessions that a person chooses."""
+"""Transitions between syllables, in the whole study or in chosen sessions."""
 
 from __future__ import annotations
 
