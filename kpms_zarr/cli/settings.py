@@ -59,24 +59,24 @@ def given_settings(options: argparse.Namespace, cls: type) -> dict[str, Any]:
     }
 
 
-def _kind(one: Field[Any], known: Setting) -> dict[str, Any]:
-    check = known.check
+def _kind(field: Field[Any], setting: Setting) -> dict[str, Any]:
+    check = setting.check
     if isinstance(check, Choice):
         return {"choices": check.words}
-    if isinstance(check, NameList) and one.name == "sessions":
+    if isinstance(check, NameList) and field.name == "sessions":
         return {"type": selectors, "metavar": "A,B*,group=C"}
     if isinstance(check, NameList):
         return {"type": names, "metavar": "A,B,C"}
-    if known.unit == "ms":
+    if setting.unit == "ms":
         return {"type": duration, "metavar": "400ms"}
-    if known.none:
+    if setting.none:
         return {"type": scale_or_none, "metavar": "X|none"}
     return _KINDS.get(check, {"type": int, "metavar": "N"})
 
 
-def _help(one: Field[Any], known: Setting) -> str:
-    text = known.text if known.unit != "ms" else known.text.replace(", in ms", " (ms or s)")
-    if one.default is not None:
-        is_long = isinstance(one.default, float)
-        text += f" (default: {f'{one.default:g}' if is_long else one.default})"
+def _help(field: Field[Any], setting: Setting) -> str:
+    text = setting.text if setting.unit != "ms" else setting.text.replace(", in ms", " (ms or s)")
+    if field.default is not None:
+        is_long = isinstance(field.default, float)
+        text += f" (default: {f'{field.default:g}' if is_long else field.default})"
     return text.replace("%", "%%")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 
-def readable(text: str, most: int = 4000) -> str:
+def readable(text: str, max_length: int = 4000) -> str:
     """Text that can be printed and stored, whatever file it is from; cut where it is very long."""
-    text = text if len(text) <= most else f"{text[:most]}..."
+    text = text if len(text) <= max_length else f"{text[:max_length]}..."
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -76,7 +76,7 @@ def curved_store(path, n_space: int):
 def test_refine__flattens_the_components(tmp_path, n_space):
     store, truth = curved_store(tmp_path / "s.zarr", n_space)
     aligner = Aligner.of(store)
-    found = refine(aligner, N_LATENT, most=N_LATENT)
+    found = refine(aligner, N_LATENT, max_latent=N_LATENT)
     assert found is not None
     assert found.before > 0.001
     assert found.after < found.before / 10
@@ -102,7 +102,7 @@ def test_refine__takes_the_components_up_to_an_edge(tmp_path):
     store, _ = curved_store(tmp_path / "s.zarr", 2)
     aligner = Aligner.of(store)
     sizes = {
-        (n, most): len(refine(aligner, n, most=most).space.loading)
+        (n, most): len(refine(aligner, n, max_latent=most).space.loading)
         for n, most in ((1, 10), (2, 10), (2, 2), (3, 10), (4, 10))
     }
     assert sizes == {(1, 10): 3, (2, 10): 3, (2, 2): 2, (3, 10): 3, (4, 10): 4}
@@ -115,8 +115,8 @@ def test_refine__does_not_take_full_rank_for_an_edge(tmp_path):
     )
     store = tmp_path / "s.zarr"
     synthetic.write_store(store, study)
-    assert len(refine(Aligner.of(store), 2, most=10).space.loading) == 2
-    assert len(refine(Aligner.of(store), 1, most=10).space.loading) <= 2
+    assert len(refine(Aligner.of(store), 2, max_latent=10).space.loading) == 2
+    assert len(refine(Aligner.of(store), 1, max_latent=10).space.loading) <= 2
 
 
 def test_refine__needs_frames_with_all_keypoints(tmp_path):
@@ -125,7 +125,7 @@ def test_refine__needs_frames_with_all_keypoints(tmp_path):
     confidence = group["confidence"][...]
     confidence[:, 50:, 2] = 0.1
     group["confidence"][...] = confidence
-    assert refine(Aligner.of(store), N_LATENT, most=5) is None
+    assert refine(Aligner.of(store), N_LATENT, max_latent=5) is None
 
 
 def test_wrap__stays_in_range():

@@ -155,10 +155,10 @@ def test_quality_map__has_a_cell_for_every_session_and_keypoint(store: Path) -> 
 def test_quality_map__marks_the_chosen_cell(store: Path) -> None:
     _, quality, sessions = opened(store)
     found = table(quality, sessions, what="missing")
-    drawn = quality_drawing.draw_map(found, what="missing", chosen=("session_001", "point4"))
+    drawn = quality_drawing.draw_map(found, what="missing", marked=("session_001", "point4"))
     points = list(drawn)[1]
     assert points.array().tolist() == [["point4", "session_001"]]
-    none = quality_drawing.draw_map(found, what="missing", chosen=("nobody", "point4"))
+    none = quality_drawing.draw_map(found, what="missing", marked=("nobody", "point4"))
     assert isinstance(none, hv.HeatMap)
 
 

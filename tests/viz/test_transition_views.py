@@ -255,7 +255,7 @@ def test_graph__of_hardly_anything(counts):
 
 
 def test_graph__draws_nodes_by_frequency_in_the_colours_of_the_syllables(counts):
-    overlay = draw_graph(counts, lay_out(counts, max_edges=30), chosen=5)
+    overlay = draw_graph(counts, lay_out(counts, max_edges=30), syllable=5)
     graph = overlay.get(0)
     assert isinstance(graph, hv.Graph)
     nodes = graph.nodes.dframe()

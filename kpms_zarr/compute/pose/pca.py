@@ -209,18 +209,18 @@ def pca(
         return _write(store, study, found.assign_attrs(threshold.settings))
 
 
-def with_screen(found: xr.Dataset, screen: Screen | None) -> xr.Dataset:
+def with_screen(components: xr.Dataset, screen: Screen | None) -> xr.Dataset:
     """Add to components what counted as missing, and the outlier model that found it."""
     attrs = to_attrs(None if screen is None else screen.model)
     if screen is None:
-        return found.assign_attrs(attrs)
+        return components.assign_attrs(attrs)
     values = {**to_store(screen.model), "outlier_fraction": screen.fraction}
     arrays = {
         name: (variable("pca", name).dims, value, variable("pca", name).attrs)
         for name, value in values.items()
     }
-    notes = [*found.attrs["notes"], *screen.notes]
-    return found.assign(arrays).assign_attrs({**attrs, "notes": notes})
+    notes = [*components.attrs["notes"], *screen.notes]
+    return components.assign(arrays).assign_attrs({**attrs, "notes": notes})
 
 
 def components_of(aligner: Aligner, *, variance: float) -> xr.Dataset:
@@ -434,16 +434,18 @@ def _usable(variance: np.ndarray) -> int:
     return int((variance > _SMALLEST_VARIANCE * variance.sum()).sum())
 
 
-def _write(store: StoreLike, study: StudySettings, found: xr.Dataset) -> xr.Dataset:
-    settings = attributes.read(found.attrs)
+def _write(store: StoreLike, study: StudySettings, components: xr.Dataset) -> xr.Dataset:
+    settings = attributes.read(components.attrs)
     attrs = {**settings, **provenance("pca", settings)}
     root = access.open_group(store, "r+")
     write_settings(root, study)
     group = root.create_group(layout.PCA, overwrite=True)
-    layout.write_values(group, "pca", {str(name): found[name].values for name in found.variables})
+    layout.write_values(
+        group, "pca", {str(name): components[name].values for name in components.variables}
+    )
     attributes.write(group, attrs)
     consolidate(root, [layout.PCA])
-    return found.assign_attrs(attributes.held(attrs))
+    return components.assign_attrs(attributes.held(attrs))
 
 
 # ------------------------------------------------------------------ pose -> latent

@@ -99,7 +99,7 @@ def wrap(angle: np.ndarray) -> np.ndarray:
     return np.asarray((angle + np.pi) % (2 * np.pi) - np.pi)
 
 
-def refine(aligner: Aligner, n_latent: int, *, most: int) -> Refined | None:
+def refine(aligner: Aligner, n_latent: int, *, max_latent: int) -> Refined | None:
     """Fit pose space and headings to each other.
 
     In the full stage the heading of every frame is free, so what matters is how far a pose lies
@@ -117,7 +117,7 @@ def refine(aligner: Aligner, n_latent: int, *, most: int) -> Refined | None:
     aligner : Aligner
     n_latent : int
         Components to start with.
-    most : int
+    max_latent : int
         Components that may be taken; ``n_latent`` keeps their number.
 
     Returns
@@ -132,10 +132,10 @@ def refine(aligner: Aligner, n_latent: int, *, most: int) -> Refined | None:
         return None
     # Centred poses that can be turned: the dimensions in which they can differ.
     n_free = size - pose.shape[-1] - 1
-    most = min(most, n_free * 2 // 3)
+    max_latent = min(max_latent, n_free * 2 // 3)
     found = _alternate(pose, n_latent)
     taken, more = n_latent, 1
-    while found.after > _NOTHING and more <= min(_LOOK_AHEAD, most - taken):
+    while found.after > _NOTHING and more <= min(_LOOK_AHEAD, max_latent - taken):
         other = _alternate(pose, taken + more)
         missed, left = found.after / (n_free - taken), other.after / (n_free - taken - more)
         if left < missed * _EDGE**more:

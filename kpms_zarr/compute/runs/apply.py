@@ -335,14 +335,14 @@ class _Run:
     def _sweeper(self, chain: Chain) -> Sweeper:
         return make_sweeper(chain, self.config, self.pipeline, fixed_shape(self.config))
 
-    def settle(self, most: int) -> dict[str, int]:
+    def settle(self, max_sweeps: int) -> dict[str, int]:
         """Sweep until the labels of every session have settled; returns sweeps by session."""
         index = self.chain.index
         names = [session.name for session in index.sessions]
         is_open = index.n_modelled > 0
         n_sweeps = dict.fromkeys(names, 0)
         parameters = self.fitted.parameters
-        n_annealed = min(ANNEAL_SWEEPS, most // 2) if self.config.stage != "ar" else 0
+        n_annealed = min(ANNEAL_SWEEPS, max_sweeps // 2) if self.config.stage != "ar" else 0
         path = annealed(parameters, n_annealed)
         is_new = is_open & self._is_new
         if is_new.any():
@@ -350,7 +350,7 @@ class _Run:
             warm_start(sweeper, path[0] if path else parameters, self._number)
         self._number += WARM_SWEEPS  # also without, as nothing may depend on other sessions
         changes: list[list[float]] = [[] for _ in names]
-        for done in range(1, most + 1):
+        for done in range(1, max_sweeps + 1):
             if not is_open.any():
                 break
             is_annealed = done <= n_annealed
@@ -367,7 +367,7 @@ class _Run:
         self.has_settled = not is_open.any()
         if not self.has_settled:
             rest = [names[row] for row in np.flatnonzero(is_open)]
-            self.notify(Noted(_still_open(rest, most, n_annealed + LEAST_SWEEPS)))
+            self.notify(Noted(_still_open(rest, max_sweeps, n_annealed + LEAST_SWEEPS)))
         return n_sweeps
 
     def _sweep(self, which: np.ndarray, parameters: Parameters) -> dict[int, float]:
@@ -421,7 +421,7 @@ class _Comparison:
         self._plan, self._n_in_flight = replace(plan, kept_bytes=0), n_in_flight
         self._lock, self._scratch = lock, scratch
 
-    def again(self, run: _Run, sessions: Sequence[Session], most: int) -> tuple[float, float]:
+    def again(self, run: _Run, sessions: Sequence[Session], max_sweeps: int) -> tuple[float, float]:
         """Compare the labels of sessions of the fit that a run has labelled again."""
         names = {session.name for session in sessions}
         index = run.chain.index
@@ -439,21 +439,21 @@ class _Comparison:
         one = min(long_enough, key=lambda row: index.length[row], default=None)
         if one is None:
             one = max(rows, key=lambda row: index.length[row])
-        twin = self._labels(index.sessions[one], most, seed=1, is_new=False)
+        twin = self._labels(index.sessions[one], max_sweeps, seed=1, is_new=False)
         return same / n_frames, float((twin == run.labels_of(one)).mean())
 
-    def as_new(self, session: Session | None, most: int) -> tuple[float, float]:
+    def as_new(self, session: Session | None, max_sweeps: int) -> tuple[float, float]:
         """Compare the labels of a session of the fit that is labelled as if it were new."""
         if session is None or session.n_frames <= self._config.lags:
             return float("nan"), float("nan")
-        first, second = (self._labels(session, most, seed=n, is_new=True) for n in (0, 1))
+        first, second = (self._labels(session, max_sweeps, seed=n, is_new=True) for n in (0, 1))
         fit = self._labels_of_fit(session)
         return float((first == fit).mean()), float((first == second).mean())
 
     def _labels_of_fit(self, session: Session) -> np.ndarray:
         return self._fitted.labels_of(session.name, self._config.lags)
 
-    def _labels(self, session: Session, most: int, *, seed: int, is_new: bool) -> np.ndarray:
+    def _labels(self, session: Session, max_sweeps: int, *, seed: int, is_new: bool) -> np.ndarray:
         """Labels of one session by a run of its own."""
         seed = (self._config.seed + seed) % 2**63
         config = replace(self._config, sessions=(session.name,), seed=seed)
@@ -465,17 +465,17 @@ class _Comparison:
                 chain, preparation, config, start, self._plan, self._n_in_flight, lambda _: None,
                 self._lock,
             )  # fmt: skip
-            run.settle(most)
+            run.settle(max_sweeps)
             return run.labels_of(0)
 
 
-def _still_open(names: Sequence[str], most: int, least: int) -> str:
+def _still_open(names: Sequence[str], max_sweeps: int, least: int) -> str:
     """Message on sessions that had not settled."""
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    why = "still changing" if most >= least else "perhaps still changing"
+    why = "still changing" if max_sweeps >= least else "perhaps still changing"
     return (
-        f"labels {why} after {most} sweeps: {', '.join(names[:_MOST_NAMES])}{more}; give more "
-        f"`sweeps=` (at least {max(least, 2 * LEAST_SWEEPS)} tell whether they have settled)"
+        f"labels {why} after {max_sweeps} sweeps: {', '.join(names[:_MOST_NAMES])}{more}; give "
+        f"more `sweeps=` (at least {max(least, 2 * LEAST_SWEEPS)} tell whether they have settled)"
     )
 
 
@@ -500,11 +500,11 @@ def _write(
     chain: Chain,
     preparation: Preparation,
     config: FitConfig,
-    chosen: Sequence[Session],
+    labelled: Sequence[Session],
     certainty: LabelCertainty | None,
 ) -> LabelWriter:
     """Write the labels of all sessions: the labelled ones from the chain, the others as before."""
-    new = {session.name for session in chosen}
+    new = {session.name for session in labelled}
     sessions = tuple(s for s in access.sessions(root) if s.name in new or s.name in start.sessions)
     names = label_names(chain, config)
     writer = LabelWriter(
@@ -526,9 +526,11 @@ def _write(
     return writer
 
 
-def _count_kept(writer: LabelWriter, certainty: LabelCertainty, chosen: Sequence[Session]) -> None:
+def _count_kept(
+    writer: LabelWriter, certainty: LabelCertainty, labelled: Sequence[Session]
+) -> None:
     """Add the sessions that keep their labels to the mean certainty by syllable."""
-    new = {session.name for session in chosen}
+    new = {session.name for session in labelled}
     for row, session in enumerate(writer.sessions):
         if session.name in new:
             continue

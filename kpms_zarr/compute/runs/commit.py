@@ -147,13 +147,13 @@ class Committer:
         }
 
 
-def config_of(found: Checkpoint) -> FitConfig:
+def config_of(checkpoint: Checkpoint) -> FitConfig:
     """Settings of an unfinished fit; those of earlier releases took no keypoint for outlying."""
-    settings = {"outlier_scale": None, **found.attrs["config"]}
-    return FitConfig.from_store(settings, found.attrs.get("given"))
+    settings = {"outlier_scale": None, **checkpoint.attrs["config"]}
+    return FitConfig.from_store(settings, checkpoint.attrs.get("given"))
 
 
-def read_preparation(store: StoreLike, found: Checkpoint) -> tuple[FitConfig, Preparation]:
+def read_preparation(store: StoreLike, checkpoint: Checkpoint) -> tuple[FitConfig, Preparation]:
     """Read settings of an unfinished fit, and its preparation.
 
     Raises
@@ -161,17 +161,17 @@ def read_preparation(store: StoreLike, found: Checkpoint) -> tuple[FitConfig, Pr
     InputError
         When sessions of the fit are gone or not what they were.
     """
-    config = config_of(found)
+    config = config_of(checkpoint)
     root = access.open_group(store)
-    sessions = _same_sessions(store, root, found)
+    sessions = _same_sessions(store, root, checkpoint)
     stored = read_settings(root)
     study = subset_keypoints(stored, config.use_keypoints) if config.use_keypoints else stored
     scale = {
         session.index: float(factor)
-        for session, factor in zip(sessions, found.values["scale"], strict=True)
+        for session, factor in zip(sessions, checkpoint.values["scale"], strict=True)
     }
-    fix_heading = bool(found.attrs["fix_heading"])
-    known = from_store(found.values, found.attrs)
+    fix_heading = bool(checkpoint.attrs["fix_heading"])
+    known = from_store(checkpoint.values, checkpoint.attrs)
     screen = None
     if known is not None:
         alignment = AlignmentSettings(known.confidence_threshold, fix_heading)
@@ -184,11 +184,11 @@ def read_preparation(store: StoreLike, found: Checkpoint) -> tuple[FitConfig, Pr
         reader,
         None,
         scale,
-        found.values["pose_loading"],
-        found.values["pose_mean"],
-        float(found.attrs["step_variance"]),
+        checkpoint.values["pose_loading"],
+        checkpoint.values["pose_mean"],
+        float(checkpoint.attrs["step_variance"]),
         fix_heading,
-        bool(found.attrs["is_turned"]),
+        bool(checkpoint.attrs["is_turned"]),
         screen,
     )
 
@@ -202,10 +202,12 @@ def source_hashes(root: access.Group) -> dict[str, str]:
     return {session.name: str(hashes[session.index]) for session in sessions}
 
 
-def _same_sessions(store: StoreLike, root: access.Group, found: Checkpoint) -> tuple[Session, ...]:
+def _same_sessions(
+    store: StoreLike, root: access.Group, checkpoint: Checkpoint
+) -> tuple[Session, ...]:
     there = {session.name: session for session in access.require_sessions(root, str(store))}
     hashes = source_hashes(root)
-    columns = (found.sessions, found.values["n_frames"], found.values["source_hash"])
+    columns = (checkpoint.sessions, checkpoint.values["n_frames"], checkpoint.values["source_hash"])
     changed = [
         name
         for name, n_frames, was in zip(*columns, strict=True)
@@ -218,18 +220,18 @@ def _same_sessions(store: StoreLike, root: access.Group, found: Checkpoint) -> t
             where=str(store),
             fix="fit again with `overwrite=True`, or under another `model=`",
         )
-    return tuple(there[name] for name in found.sessions)
+    return tuple(there[name] for name in checkpoint.sessions)
 
 
-def restore(chain: Chain, found: Checkpoint, n_states: int) -> ChainProgress:
+def restore(chain: Chain, checkpoint: Checkpoint, n_states: int) -> ChainProgress:
     """Fill a chain with a commit, to the bit."""
-    number = found.values["state_number"].astype(np.int64)
+    number = checkpoint.values["state_number"].astype(np.int64)
     state = np.full(n_states + 1, NO_STATE, np.int16)
     state[number] = np.arange(n_states, dtype=np.int16)
     lags = chain.index.lags
     rows = [replace(session, index=row) for row, session in enumerate(chain.index.sessions)]
     for block in iter_blocks(rows, LABEL_FRAMES_PER_CHUNK):
-        syllable, local = found.read(block.session, block.start, block.stop)
+        syllable, local = checkpoint.read(block.session, block.start, block.stop)
         labels = state[syllable]
         labels[: max(0, lags - block.start)] = NO_STATE
         first = int(chain.index.first[block.session])
@@ -237,17 +239,19 @@ def restore(chain: Chain, found: Checkpoint, n_states: int) -> ChainProgress:
         chain.syllable[frames] = labels
         chain.local[frames] = local
     counts = count_labels(chain, n_states)
-    return ChainProgress.from_store(found.n_sweeps, found.values, found.attrs, found.traces, counts)
+    return ChainProgress.from_store(
+        checkpoint.n_sweeps, checkpoint.values, checkpoint.attrs, checkpoint.traces, counts
+    )
 
 
-def check_same(config: FitConfig, given: FitConfig | None) -> None:
+def check_same(config: FitConfig, requested: FitConfig | None) -> None:
     """Refuse settings that were given and differ from those that a fit was begun with.
 
     Raises
     ------
     InputError
     """
-    before, now = config.to_dict(), (given or FitConfig()).to_dict()
+    before, now = config.to_dict(), (requested or FitConfig()).to_dict()
     problems = [
         Problem(
             f"{json.dumps(before[name])}, as in the fit that is resumed",
@@ -256,7 +260,7 @@ def check_same(config: FitConfig, given: FitConfig | None) -> None:
             "leave it out, or begin again with `overwrite=True`",
         )
         for name in now
-        if given is not None and name in given.given and now[name] != before[name]
+        if requested is not None and name in requested.given and now[name] != before[name]
     ]
     if problems:
         raise InputError.of(problems)

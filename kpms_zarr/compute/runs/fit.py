@@ -255,20 +255,20 @@ class _Job:
         return number
 
     def resume(
-        self, found: Checkpoint, given: FitConfig | None, save_every: int, began: float
+        self, checkpoint: Checkpoint, requested: FitConfig | None, save_every: int, began: float
     ) -> FitSummary:
-        config, preparation = read_preparation(self.store, found)
-        check_same(config, given)
-        self.messages += [str(note) for note in found.attrs.get("notes", ())]
-        self.notify(Noted(f"going on after sweep {found.n_sweeps} of {n_sweeps_of(config)}"))
+        config, preparation = read_preparation(self.store, checkpoint)
+        check_same(config, requested)
+        self.messages += [str(note) for note in checkpoint.attrs.get("notes", ())]
+        self.notify(Noted(f"going on after sweep {checkpoint.n_sweeps} of {n_sweeps_of(config)}"))
         plan = self.plan(preparation, config)
         with make_chain(preparation, config, plan, self.budget.scratch) as chain:
             load_data(chain, preparation, config)
             sweeper = self.sweeper(chain, config, plan)
-            progress = restore(chain, found, config.n_states)
+            progress = restore(chain, checkpoint, config.n_states)
             committer = self.committer(
                 chain, preparation, config, save_every,
-                from_version=found.attrs.get("from_version"), committed=found.n_sweeps,
+                from_version=checkpoint.attrs.get("from_version"), committed=checkpoint.n_sweeps,
             )  # fmt: skip
             return self.sweep(sweeper, preparation, committer, progress, began)
 

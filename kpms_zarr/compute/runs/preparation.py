@@ -169,19 +169,19 @@ def _stored_components(
 
 
 def _outlier_model(
-    found: xr.Dataset, study: StudySettings, config: FitConfig, start: StartModel | None
+    pca: xr.Dataset, study: StudySettings, config: FitConfig, start: StartModel | None
 ) -> OutlierModel | None:
     """Outlier model of a fit: that of the start model, else that of the PCA that is used."""
     if start is not None:
         return start.outliers
-    if _is_other(found, study) or not _has_scale(found, config):
+    if _is_other(pca, study) or not _has_scale(pca, config):
         return None
-    return from_store(found.variables, found.attrs)
+    return from_store(pca.variables, pca.attrs)
 
 
-def _other_scale(found: xr.Dataset, config: FitConfig) -> str:
+def _other_scale(pca: xr.Dataset, config: FitConfig) -> str:
     """Message on a PCA that has left out other points than the fit does."""
-    before = found.attrs.get("outlier_scale", "none")
+    before = pca.attrs.get("outlier_scale", "none")
     now = "none" if config.outlier_scale is None else f"{config.outlier_scale:g}"
     return (
         f"the PCA of the store was made with outlier_scale {before}, the fit has {now}: it finds "
@@ -189,29 +189,29 @@ def _other_scale(found: xr.Dataset, config: FitConfig) -> str:
     )
 
 
-def _is_other(found: xr.Dataset, study: StudySettings) -> bool:
+def _is_other(pca: xr.Dataset, study: StudySettings) -> bool:
     """Whether a PCA is of other keypoints or another heading."""
     names = ("keypoints", "anterior", "posterior")
-    return any(tuple(found.attrs.get(name, ())) != getattr(study, name) for name in names)
+    return any(tuple(pca.attrs.get(name, ())) != getattr(study, name) for name in names)
 
 
-def _has_scale(found: xr.Dataset, config: FitConfig) -> bool:
+def _has_scale(pca: xr.Dataset, config: FitConfig) -> bool:
     """Whether a PCA left out the same points as the fit; old ones left out nothing."""
-    scale = found.attrs.get("outlier_scale", "none")
+    scale = pca.attrs.get("outlier_scale", "none")
     return (None if scale == "none" else float(scale)) == config.outlier_scale
 
 
-def _alignment(found: xr.Dataset, config: FitConfig) -> AlignmentSettings:
+def _alignment(pca: xr.Dataset, config: FitConfig) -> AlignmentSettings:
     default = AlignmentSettings()
     fix_heading = config.fix_heading
     if fix_heading is None:
-        fix_heading = bool(found.attrs.get("fix_heading", default.fix_heading))
-    threshold = float(found.attrs.get("confidence_threshold", default.confidence_threshold))
+        fix_heading = bool(pca.attrs.get("fix_heading", default.fix_heading))
+    threshold = float(pca.attrs.get("confidence_threshold", default.confidence_threshold))
     return AlignmentSettings(threshold, fix_heading)
 
 
 def _projection(
-    found: xr.Dataset,
+    pca: xr.Dataset,
     plain: Aligner,
     aligner: Aligner,
     scale: dict[int, float],
@@ -219,17 +219,17 @@ def _projection(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Loading (latent, keypoint, space) and mean (keypoint, space) in model units."""
     is_own = (
-        _is_other(found, plain.study)
-        or not _has_scale(found, config)
+        _is_other(pca, plain.study)
+        or not _has_scale(pca, config)
         or config.scale == "session"
-        or bool(found.attrs["fix_heading"]) != plain.settings.fix_heading
+        or bool(pca.attrs["fix_heading"]) != plain.settings.fix_heading
     )
     if is_own:
-        variance = float(found.attrs.get("variance", 0.9))
+        variance = float(pca.attrs.get("variance", 0.9))
         components = pca_module.components_of(aligner, variance=variance)
         factor = 1.0
     else:
-        components, factor = found, next(iter(scale.values()))
+        components, factor = pca, next(iter(scale.values()))
     n_latent = config.latent_dim or int(components.attrs["n_components"])
     matrix, mean = pca_module.projection(components, n_latent)
     shape = (len(plain.study.keypoints), len(plain.study.space))
@@ -241,7 +241,7 @@ def _refined(
 ) -> tuple[np.ndarray, np.ndarray]:
     n_latent = len(loading)
     most = n_latent if config.latent_dim else pca_module.MAX_COMPONENTS
-    found = refine(aligner, n_latent, most=most)
+    found = refine(aligner, n_latent, max_latent=most)
     if found is None:
         notify(Noted("too few frames with all keypoints: components kept as pca found them"))
         return loading, mean

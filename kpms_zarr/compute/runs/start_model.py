@@ -184,12 +184,12 @@ class StartModel:
             for session in sessions
         }
 
-    def conflict(self, name: str, given: object, value: object) -> Problem:
+    def conflict(self, name: str, requested: object, value: object) -> Problem:
         """Message on a setting that differs from that of the model."""
         option = f"`{name}=`"
         return Problem(
             f"{as_typed(value)}, as in the model {self.name!r} that the fit goes on from",
-            as_typed(given),
+            as_typed(requested),
             option,
             f"leave {option} out, or fit with `stage='both'`",
         )

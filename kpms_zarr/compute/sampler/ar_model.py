@@ -144,7 +144,7 @@ class ArModel:
         self,
         chain: Chain,
         task: Task,
-        given: ArInput,
+        inputs: ArInput,
         tables: Any,
         device_tables: ArTables,
         address: SweepAddress,
@@ -153,8 +153,8 @@ class ArModel:
         lags = chain.index.lags
         z, moments = jax.block_until_ready(
             sample_tile(
-                *device_tables, *given, address.seed_words, np.int32(address.number),
-                lags=lags, n_frames=given.x.shape[1] - lags,
+                *device_tables, *inputs, address.seed_words, np.int32(address.number),
+                lags=lags, n_frames=inputs.x.shape[1] - lags,
             )
         )  # fmt: skip
         return TileDraw(z, None, SweepSums(np.asarray(moments, np.float64)))

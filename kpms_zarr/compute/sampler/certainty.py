@@ -262,12 +262,12 @@ class _Messages:
         return forward | backward
 
     @staticmethod
-    def _differs(given: np.ndarray, now: np.ndarray, other: np.ndarray) -> np.ndarray:
+    def _differs(received: np.ndarray, now: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Whether the posterior at a border, a product of both sides, changes with one of them.
 
         It cannot change by more at any frame behind, as the rest of the chain is the same.
         """
-        was, found = (side.astype(np.float64) * other for side in (given, now))
+        was, found = (side.astype(np.float64) * other for side in (received, now))
         was /= was.sum(1, keepdims=True)
         found /= found.sum(1, keepdims=True)
         return np.abs(was - found).sum(1) / 2 > _TOLERANCE

@@ -113,7 +113,7 @@ class FullModel:
         self,
         chain: Chain,
         task: Task,
-        given: TileInput,
+        inputs: TileInput,
         tables: FullTables,
         device_tables: FullTables,
         address: SweepAddress,
@@ -121,12 +121,12 @@ class FullModel:
         """See :class:`TileModel`."""
         lags = chain.index.lags
         drawn = jax.block_until_ready(
-            self._sample(device_tables, given, address, task.is_odd, lags)
+            self._sample(device_tables, inputs, address, task.is_odd, lags)
         )
         is_repeated = not _is_sound(drawn, chain.local.dtype)
         if is_repeated:
             single = drawn
-            drawn = self._recompute_in_float64(chain.index, task, tables, given, address)
+            drawn = self._recompute_in_float64(chain.index, task, tables, inputs, address)
             if self.keeps_sound_segments:
                 drawn = _only_bad(single, drawn, chain.local.dtype)
         by_segment = [np.asarray(getattr(drawn, name), np.float64).sum() for name in self.terms]
@@ -142,14 +142,14 @@ class FullModel:
     def _sample(
         self,
         tables: FullTables,
-        given: TileInput,
+        inputs: TileInput,
         address: SweepAddress,
         is_last_pass: bool,
         lags: int,
     ) -> TileOutput:
         return sample_full_tile(
             tables,
-            given,
+            inputs,
             address.seed_words,
             np.int32(address.number),
             np.bool_(is_last_pass),
@@ -162,13 +162,13 @@ class FullModel:
         index: ChainIndex,
         task: Task,
         tables: FullTables,
-        given: TileInput,
+        inputs: TileInput,
         address: SweepAddress,
     ) -> TileOutput:
         double = np.dtype("float64")
         # One at a time: they take twice the memory of the tiles that were planned for.
         with self._one_at_a_time, jax.enable_x64(True):
-            wide = given._replace(local=given.local.astype(double))
+            wide = inputs._replace(local=inputs.local.astype(double))
             shared = on_device(tables, double)
             drawn = self._sample(shared, wide, address, task.is_odd, index.lags)
         first_bad = np.asarray(drawn.first_bad)

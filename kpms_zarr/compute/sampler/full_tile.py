@@ -259,12 +259,12 @@ def _draw_latent(
     tables: FullTables,
     x: jax.Array,
     z: jax.Array,
-    given: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
+    conditions: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
     frames: _Frames,
     keys: tuple[jax.Array, jax.Array],
     settings: FixedSettings,
 ) -> tuple[jax.Array, jax.Array]:
-    y, weight, v, h = given
+    y, weight, v, h = conditions
     n_rows = y.shape[2]
     j, g = latent_evidence(tables.pose, weight, y - v[:, :n_rows], h)
     noise = rng.frame_normals(keys, frames.first, n_rows, x.shape[1], x.dtype)

@@ -412,11 +412,11 @@ def _piece(values: jax.Array, start: jax.Array, *, n_rows: int) -> jax.Array:
 
 @partial(jax.jit, donate_argnums=0)
 def _overwrite(
-    values: jax.Array, given: jax.Array, start: jax.Array, low: jax.Array, high: jax.Array
+    values: jax.Array, piece: jax.Array, start: jax.Array, low: jax.Array, high: jax.Array
 ) -> jax.Array:
-    before = jax.lax.dynamic_slice_in_dim(values, start, len(given))
-    row = jnp.arange(len(given)).reshape(-1, *(1,) * (values.ndim - 1))
-    new = jnp.where((row >= low) & (row < high), given, before)
+    before = jax.lax.dynamic_slice_in_dim(values, start, len(piece))
+    row = jnp.arange(len(piece)).reshape(-1, *(1,) * (values.ndim - 1))
+    new = jnp.where((row >= low) & (row < high), piece, before)
     return jax.lax.dynamic_update_slice_in_dim(values, new, start, 0)
 
 

@@ -129,7 +129,7 @@ class TileModel(Protocol):
         self,
         chain: Chain,
         task: Task,
-        given: Any,
+        inputs: Any,
         tables: Any,
         device_tables: Any,
         address: SweepAddress,

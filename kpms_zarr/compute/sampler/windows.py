@@ -50,13 +50,13 @@ class LabelWindows:
         start = index.lags + (modelled[rows] - length) // 2
         return cls(tuple(index.sessions[row].name for row in rows), start, length)
 
-    def keep(self, chain: Chain, done: int, n_sweeps: int) -> None:
+    def keep(self, chain: Chain, n_done: int, n_sweeps: int) -> None:
         """Keep the labels after sweep ``n_done`` of ``n_sweeps``, if it is one of the last few.
 
         Of a fit of 100 sweeps or less every one is, of a longer one every second, third, ..., the
         last one always; of those the last 40 stay.
         """
-        if (n_sweeps - done) % max(1, n_sweeps // _PARTS):
+        if (n_sweeps - n_done) % max(1, n_sweeps // _PARTS):
             return
         place = dict(zip((s.name for s in chain.index.sessions), chain.index.first, strict=True))
         found = np.full((len(self.session), int(self.length.max(initial=0))), NO_STATE, np.int16)
@@ -64,7 +64,7 @@ class LabelWindows:
             first = int(place[name] + self.start[row])
             length = int(self.length[row])
             found[row, :length] = chain.syllable[first : first + length]
-        self.sweep = [*self.sweep, done][-_KEPT:]
+        self.sweep = [*self.sweep, n_done][-_KEPT:]
         self.syllable = [*self.syllable, found][-_KEPT:]
 
     def to_store(self, number: np.ndarray | None = None) -> dict[str, np.ndarray]:

@@ -68,17 +68,17 @@ def _side_of(name: str) -> tuple[int, str] | None:
     return None
 
 
-def pairs_by_geometry(pose: np.ndarray, taken: Sequence[int] = ()) -> tuple[tuple[int, int], ...]:
+def pairs_by_geometry(pose: np.ndarray, paired: Sequence[int] = ()) -> tuple[tuple[int, int], ...]:
     """Keypoints that are each other's nearest mirror image, left one first.
 
     Parameters
     ----------
     pose : ndarray, (keypoint, space)
         Typical, the animal facing +x, centred on its long axis; NaN = not known.
-    taken : sequence of int
+    paired : sequence of int
         Keypoints that are paired already.
     """
-    free = [k for k in range(len(pose)) if k not in taken and np.isfinite(pose[k]).all()]
+    free = [k for k in range(len(pose)) if k not in paired and np.isfinite(pose[k]).all()]
     if len(free) < 2:
         return ()
     points = pose[free]

@@ -394,18 +394,18 @@ def _learned(
     )
 
 
-def _whole(found: PoseDistribution, seen: np.ndarray) -> PoseDistribution:
+def _whole(model: PoseDistribution, seen: np.ndarray) -> PoseDistribution:
     """Fit a pose model of all keypoints; those never seen are not judged."""
     if seen.all():
-        return found
-    n_space = found.mean.shape[1]
+        return model
+    n_space = model.mean.shape[1]
     mean, limit = np.zeros((len(seen), n_space)), np.full(len(seen), np.inf)
-    mean[seen], limit[seen] = found.mean, found.limit
+    mean[seen], limit[seen] = model.mean, model.limit
     size = len(seen) * n_space
     covariance = np.eye(size).reshape(len(seen), n_space, len(seen), n_space)
     at = np.flatnonzero(seen)
-    covariance[at[:, None], :, at[None, :], :] = found.covariance.transpose(0, 2, 1, 3)
-    return PoseDistribution(mean, covariance, limit, found.is_turning)
+    covariance[at[:, None], :, at[None, :], :] = model.covariance.transpose(0, 2, 1, 3)
+    return PoseDistribution(mean, covariance, limit, model.is_turning)
 
 
 def _every(

@@ -204,7 +204,7 @@ def _to_mean(pose: np.ndarray, weight: np.ndarray, model: PoseDistribution) -> n
     return centred + shift
 
 
-def _best_angle(pose: np.ndarray, kept: np.ndarray, model: PoseDistribution) -> np.ndarray:
+def _best_angle(pose: np.ndarray, in_use: np.ndarray, model: PoseDistribution) -> np.ndarray:
     """Poses turned so that most of them lies close to the mean, whatever the rest does.
 
     By the best of some angles, then by weights that fall with the distance from the mean.
@@ -214,7 +214,7 @@ def _best_angle(pose: np.ndarray, kept: np.ndarray, model: PoseDistribution) -> 
     angles = 2 * np.pi * np.arange(_ANGLES if model.is_turning else 1) / _ANGLES
     for angle in angles:
         turned = rotate(pose, np.full(len(pose), angle))
-        gap = np.where(kept[..., None], turned - model.mean, np.nan)
+        gap = np.where(in_use[..., None], turned - model.mean, np.nan)
         shift = _median(gap)
         square = np.square(gap - shift).sum(-1) / variance
         cost = np.nansum(np.minimum(square, _WORST_SQUARE), axis=1)
@@ -223,7 +223,7 @@ def _best_angle(pose: np.ndarray, kept: np.ndarray, model: PoseDistribution) -> 
         best = np.where(is_better[:, None, None], turned - shift, best)
     for _ in range(_REFINEMENTS):
         square = np.square(best - model.mean).sum(-1) / variance
-        best = _to_mean(best, kept / (1 + square), model)
+        best = _to_mean(best, in_use / (1 + square), model)
     return best
 
 
@@ -237,19 +237,19 @@ def _median(gap: np.ndarray) -> np.ndarray:
 
 
 def _without_worst(
-    gap: np.ndarray, kept: np.ndarray, predictor: _Predictor, square: np.ndarray
+    gap: np.ndarray, in_use: np.ndarray, predictor: _Predictor, square: np.ndarray
 ) -> np.ndarray:
     """Mask of the keypoints that remain when the worst is left out until the others agree."""
-    kept = kept.copy()
-    most = np.minimum((kept.sum(1) - 1) // 2, kept.sum(1) - _FEWEST_KEPT)
-    open_, n_gone = np.arange(len(kept)), 0
+    in_use = in_use.copy()
+    most = np.minimum((in_use.sum(1) - 1) // 2, in_use.sum(1) - _FEWEST_KEPT)
+    open_, n_gone = np.arange(len(in_use)), 0
     while open_.size:
-        distance = predictor.distances(gap[open_], kept[open_])
-        excess = np.where(kept[open_], distance / square, 0.0)
+        distance = predictor.distances(gap[open_], in_use[open_])
+        excess = np.where(in_use[open_], distance / square, 0.0)
         is_bad = (excess.max(1) > 1) & (n_gone < most[open_])
         open_, excess, n_gone = open_[is_bad], excess[is_bad], n_gone + 1
-        kept[open_, excess.argmax(1)] = False
-    return kept
+        in_use[open_, excess.argmax(1)] = False
+    return in_use
 
 
 class _Others(NamedTuple):
@@ -306,18 +306,18 @@ class _Predictor:
                 self._found[key] = found
         return found
 
-    def distances(self, gap: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    def distances(self, gap: np.ndarray, in_use: np.ndarray) -> np.ndarray:
         """Distances of every keypoint given the others in use: (frame, keypoint).
 
         Parameters
         ----------
         gap : ndarray, (frame, keypoint, space)
             From the mean.
-        kept : ndarray, (frame, keypoint) bool
+        in_use : ndarray, (frame, keypoint) bool
         """
         n_frames, n_points, n_space = gap.shape
         found = np.zeros((n_frames, n_points))
-        for rows, pattern in _patterns(kept):
+        for rows, pattern in _patterns(in_use):
             others = self._others(pattern)
             here = gap if len(rows) == n_frames else gap[rows]
             known = here[:, pattern].reshape(len(rows), -1)
@@ -331,15 +331,15 @@ class _Predictor:
         return found
 
 
-def _patterns(kept: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _patterns(in_use: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Group frames (row,) that use the same keypoints (keypoint,)."""
-    packed = np.packbits(kept, axis=1)
+    packed = np.packbits(in_use, axis=1)
     keys = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}")[:, 0]
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)
     order = np.argsort(which, kind="stable")
     ends = np.cumsum(np.bincount(which, minlength=len(first)))
     for row, begin, end in zip(first, np.append(0, ends[:-1]), ends, strict=True):
-        yield order[begin:end], kept[row]
+        yield order[begin:end], in_use[row]
 
 
 def _diagonal(matrix: np.ndarray, n_space: int) -> np.ndarray:
@@ -447,7 +447,7 @@ def _limits(
 
 
 def _expected(
-    turned: np.ndarray, kept: np.ndarray, model: PoseDistribution
+    turned: np.ndarray, in_use: np.ndarray, model: PoseDistribution
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of poses of which some keypoints are missing, these integrated out."""
     n_points, n_space = model.mean.shape
@@ -456,7 +456,7 @@ def _expected(
     blocks = np.arange(size).reshape(n_points, n_space)
     filled, extra = turned.copy(), np.zeros((size, size))
     centre = np.eye(size) - np.tile(np.eye(n_space), (n_points, n_points)) / n_points
-    for rows, pattern in _patterns(kept):
+    for rows, pattern in _patterns(in_use):
         if pattern.all():
             continue
         columns, others = blocks[pattern].ravel(), blocks[~pattern].ravel()
@@ -469,7 +469,7 @@ def _expected(
         one = np.zeros((size, size))
         one[np.ix_(others, others)] = left
         extra += len(rows) * one
-    whole = np.ones(kept.shape, bool)
+    whole = np.ones(in_use.shape, bool)
     filled = _to_mean(filled, whole, model)
     flat = filled.reshape(len(filled), -1)
     mean = flat.mean(0)

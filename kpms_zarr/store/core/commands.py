@@ -41,18 +41,18 @@ def _translated(mark: re.Match[str]) -> str:
         return mark[0]
 
 
-def _command(found: ast.expr) -> str:
-    if isinstance(found, ast.Name):
-        return f"kpms-zarr {found.id}"
-    if not isinstance(found, ast.Call) or not isinstance(found.func, ast.Name):
+def _command(node: ast.expr) -> str:
+    if isinstance(node, ast.Name):
+        return f"kpms-zarr {node.id}"
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
         raise ValueError
-    verb = found.func.id
-    words = [word for argument in found.args for word in _words(argument)]
-    return " ".join(["kpms-zarr", verb, *words, *_options(found)])
+    verb = node.func.id
+    words = [word for argument in node.args for word in _words(argument)]
+    return " ".join(["kpms-zarr", verb, *words, *_options(node)])
 
 
-def _options(found: ast.Call) -> Iterator[str]:
-    for keyword in found.keywords:
+def _options(node: ast.Call) -> Iterator[str]:
+    for keyword in node.keywords:
         if isinstance(keyword.value, ast.Call):  # settings: their own names are the options
             yield from _options(keyword.value)
         else:
@@ -66,19 +66,19 @@ def _words(argument: ast.expr) -> Iterator[str]:
         yield shlex.quote(str(one)) if not isinstance(one, Stand) else one
 
 
-def _value(found: ast.expr) -> Any:
-    if isinstance(found, ast.Name):
-        return Stand(found.id)
-    if isinstance(found, ast.List):
-        values = [_value(one) for one in found.elts if not _is_more(one)]
-        if any(map(_is_more, found.elts)) and values:
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name):
+        return Stand(node.id)
+    if isinstance(node, ast.List):
+        values = [_value(one) for one in node.elts if not _is_more(one)]
+        if any(map(_is_more, node.elts)) and values:
             values[-1] = Stand(f"{values[-1]}...")
         return values
-    return ast.literal_eval(found)
+    return ast.literal_eval(node)
 
 
-def _is_more(found: ast.expr) -> bool:
-    return isinstance(found, ast.Constant) and found.value is Ellipsis
+def _is_more(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is Ellipsis
 
 
 def _spelled(name: str) -> str:

@@ -130,9 +130,9 @@ def _parents(path: str) -> list[str]:
     return ["/".join(parts[:n]) for n in range(1, len(parts))]
 
 
-def _children(known: dict[str, Any], name: str) -> dict[str, Any]:
+def _children(metadata: dict[str, Any], name: str) -> dict[str, Any]:
     start = f"{name}/"
-    return {path[len(start) :]: node for path, node in known.items() if path.startswith(start)}
+    return {path[len(start) :]: node for path, node in metadata.items() if path.startswith(start)}
 
 
 def _plain(node: dict[str, Any]) -> dict[str, Any]:

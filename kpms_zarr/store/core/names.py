@@ -133,27 +133,29 @@ def typed(text: str) -> str:
 # ------------------------------------------------------------------ found and not found
 
 
-def match(name: str, known: Sequence[str]) -> str | None:
+def match(name: str, names: Sequence[str]) -> str | None:
     """Find the name that is meant: the same, or the only one that is the same when tidy.
 
     Blanks and compositions of Unicode do not count, in stores of before they were made alike.
     """
-    if name in known:
+    if name in names:
         return name
-    same = [one for one in known if tidy(one) == tidy(name)]
+    same = [one for one in names if tidy(one) == tidy(name)]
     return same[0] if len(same) == 1 else None
 
 
-def hint(name: str, known: Sequence[str], *, prefix: str = "", most: int = 1) -> str:
+def hint(name: str, names: Sequence[str], *, prefix: str = "", max_names: int = 1) -> str:
     """Suggest names: ``did you mean 'Nose' (upper and lower case differ)? ``, "" without any."""
-    case = [one for one in known if tidy(one).casefold() == tidy(name).casefold()]
-    blank = [one for one in known if _bare(one) == _bare(name)]
+    case = [one for one in names if tidy(one).casefold() == tidy(name).casefold()]
+    blank = [one for one in names if _bare(one) == _bare(name)]
     if case and name not in case:
-        return f"did you mean {_either(case[:most], prefix)} (upper and lower case differ)? "
+        return f"did you mean {_either(case[:max_names], prefix)} (upper and lower case differ)? "
     if blank and name not in blank:
-        return f"did you mean {_either(blank[:most], prefix)} (blanks or '_' and '-' differ)? "
+        return f"did you mean {_either(blank[:max_names], prefix)} (blanks or '_' and '-' differ)? "
     near = [
-        one for one in difflib.get_close_matches(name, known, n=most, cutoff=0.5) if one != name
+        one
+        for one in difflib.get_close_matches(name, names, n=max_names, cutoff=0.5)
+        if one != name
     ]
     return f"did you mean {_either(near, prefix)}? " if near else ""
 

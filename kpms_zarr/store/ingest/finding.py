@@ -53,13 +53,13 @@ class FileFinder:
         Folders and patterns -> the candidates in them.
     """
 
-    def __init__(self, store: str = "", apart: Iterable[str | Path] = ()) -> None:
+    def __init__(self, store: str = "", excluded: Iterable[str | Path] = ()) -> None:
         self.notes: list[str] = []
         self.problems: list[Problem] = []
         self.bad: list[tuple[Path, Problem]] = []
         self.items: dict[str, list[Path]] = {}
         self._store = os.path.realpath(store) if store and "://" not in store else ""
-        self._apart = {os.path.realpath(path) for path in apart}
+        self._apart = {os.path.realpath(path) for path in excluded}
         self._found: dict[str, list[FoundFile]] = {}
         self._others: dict[str, Counter[str]] = {}
 

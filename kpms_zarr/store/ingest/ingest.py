@@ -274,7 +274,7 @@ def ingest(
             min_visible, Correction.of(confidence_scale, missing_value), anterior, posterior,
             skeleton, parse_max_gap(max_gap), ignore_case,
         ),
-        apart=[option for option in (fps, mapping, metadata) if isinstance(option, str | Path)],
+        excluded=[option for option in (fps, mapping, metadata) if isinstance(option, str | Path)],
         skip_bad=skip_bad,
         workers=workers,
         on_progress=on_progress or (lambda progress: None),
@@ -406,13 +406,13 @@ class _Ingest:
         read: ReadOptions,
         choice: _IngestChoices,
         *,
-        apart: Iterable[str | Path],
+        excluded: Iterable[str | Path],
         skip_bad: bool,
         workers: int | None,
         on_progress: Callable[[IngestProgress], None],
     ) -> None:
         self.store, self.read, self.choice = store, read, choice
-        self.apart = apart
+        self.apart = excluded
         self.skip_bad, self.workers, self.on_progress = skip_bad, workers, on_progress
         self.token = uuid.uuid4().hex
         self.looks: list[Probe] = []

@@ -228,9 +228,9 @@ class _Planner:
         self.plan.warnings += choice.warnings
         return [*arrays, *choice.looks]
 
-    def chosen(self, look: Probe) -> tuple[TrackHeader, ...]:
+    def chosen(self, probe: Probe) -> tuple[TrackHeader, ...]:
         """Individuals of a file that are taken, if the file can be."""
-        header = look.header
+        header = probe.header
         path = header.path
         self.plan.notes += [readable(f"{path.name}: {note}") for note in header.notes]
         names = list(
@@ -306,17 +306,17 @@ class _Planner:
         return next((n for n in alike if is_same_place(self._there[n].origin, origin)), None)
 
     @staticmethod
-    def _content(look: Probe, track: TrackHeader) -> str:
-        return hashlib.sha256(f"{look.file_hash}{track.block_key}".encode()).hexdigest()
+    def _content(probe: Probe, track: TrackHeader) -> str:
+        return hashlib.sha256(f"{probe.file_hash}{track.block_key}".encode()).hexdigest()
 
-    def add(self, look: Probe, tracks: Sequence[TrackHeader]) -> None:
+    def add(self, probe: Probe, tracks: Sequence[TrackHeader]) -> None:
         """Plan the tracks of one file, if it has a name."""
-        if look.header.path not in self._names:
+        if probe.header.path not in self._names:
             return
-        planned = [self._planned(look, track) for track in tracks]
+        planned = [self._planned(probe, track) for track in tracks]
         new = tuple(track for track in planned if track is not None)
-        if new and look.header.path not in dict(self.plan.bad):
-            self.plan.files.append(PlannedFile(look, new))
+        if new and probe.header.path not in dict(self.plan.bad):
+            self.plan.files.append(PlannedFile(probe, new))
 
     def _named(self, header: FileHeader) -> FileHeader:
         """Tidy the names in a header."""
@@ -356,13 +356,13 @@ class _Planner:
             return ()
         return tracks
 
-    def _is_unlike(self, found: Sequence[str], wanted: Sequence[str]) -> bool:
+    def _is_unlike(self, keypoints: Sequence[str], wanted: Sequence[str]) -> bool:
         """Whether the keypoints of a track do not go with those of the study."""
         is_exact = not self._there and not self._asked
-        return not set(wanted) <= set(found) or (is_exact and not set(found) <= set(wanted))
+        return not set(wanted) <= set(keypoints) or (is_exact and not set(keypoints) <= set(wanted))
 
-    def _planned(self, look: Probe, track: TrackHeader) -> PlannedTrack | None:
-        plan, header = self.plan, look.header
+    def _planned(self, probe: Probe, track: TrackHeader) -> PlannedTrack | None:
+        plan, header = self.plan, probe.header
         path = header.path
         self._wanted = self._wanted or track.keypoints
         plan.settings = replace(
@@ -370,7 +370,7 @@ class _Planner:
         )
         name = self._names[path]
         session, recording = session_name(name, track.key), session_name(name, track.part)
-        content = self._content(look, track)
+        content = self._content(probe, track)
         fps = self._rate(session, track)
         window = self._trim.window(fps, track.frame_step, self._downsample)
         fps /= track.frame_step * window.step
@@ -379,16 +379,16 @@ class _Planner:
         if content in self._by_hash:
             self._is_known(planned, self._by_hash[content], path)
             return None
-        if self._is_untimely(look, planned):
+        if self._is_untimely(probe, planned):
             return None
         if header.space != plan.settings.space:
             plan.bad.append((path, _other_space(path, plan.settings.space, header.space)))
             return None
         return planned
 
-    def _is_untimely(self, look: Probe, planned: PlannedTrack) -> bool:
+    def _is_untimely(self, probe: Probe, planned: PlannedTrack) -> bool:
         """Whether the times of a file are implausible; adds a problem then."""
-        path, track = look.header.path, planned.header
+        path, track = probe.header.path, planned.header
         fps = planned.fps * planned.frame_step
         problem = self._max_gap.problem(path, track, fps, planned.window)
         if self._rate_given(planned.session) is None:
@@ -592,11 +592,11 @@ def _ways_out(
     return found or ["put recordings with different keypoints into different stores"]
 
 
-def _first(texts: Iterable[str], most: int = 5) -> str:
+def _first(texts: Iterable[str], max_shown: int = 5) -> str:
     """List the first few, and how many more."""
     texts = list(texts)
-    more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
+    more = f" and {len(texts) - max_shown} more" if len(texts) > max_shown else ""
+    return ", ".join(texts[:max_shown]) + more
 
 
 def _meant(keypoints: Sequence[str], settings: StudySettings) -> tuple[str, ...]:

@@ -114,7 +114,7 @@ def rate_problem(path: Path, fps: float) -> Problem | None:
     )
 
 
-def rate_note(fps: float, said: float | None, who: str) -> str:
+def rate_note(fps: float, stated: float | None, who: str) -> str:
     """Note on a frame rate that a person gave, "" if it is plausible."""
     notes = []
     if not is_plausible(fps):
@@ -124,8 +124,8 @@ def rate_note(fps: float, said: float | None, who: str) -> str:
             f"`fps={fps:g}` is taken, though cameras take {SLOWEST:g} to {FASTEST:,.0f} frames per "
             f"second{meant}"
         )
-    if said is not None and abs(said - fps) > _SAME_RATE * fps:
-        notes.append(f"`fps={fps:g}` is taken, though the file says {said:g} frames per second")
+    if stated is not None and abs(stated - fps) > _SAME_RATE * fps:
+        notes.append(f"`fps={fps:g}` is taken, though the file says {stated:g} frames per second")
     return f"{who}: {'; '.join(notes)}" if notes else ""
 
 

@@ -143,16 +143,19 @@ def _is_such(result: Result, word: str) -> bool:
 
 
 def _in_other_formats(
-    kept: Sequence[int], looks: Sequence[Probe], results: Sequence[Result], is_known: Sequence[bool]
+    candidates: Sequence[int],
+    probes: Sequence[Probe],
+    results: Sequence[Result],
+    is_known: Sequence[bool],
 ) -> dict[int, str]:
     """Choose between the csv and the h5 file of one DeepLabCut result, and say why."""
     by_name: dict[str, list[int]] = {}
-    for n in kept:
-        if looks[n].header.format in _OF_DEEPLABCUT:
+    for n in candidates:
+        if probes[n].header.format in _OF_DEEPLABCUT:
             by_name.setdefault(results[n].stem, []).append(n)
     dropped = {}
     for same in by_name.values():
-        best = max(same, key=lambda n: (is_known[n], looks[n].header.format == "dlc_h5", -n))
+        best = max(same, key=lambda n: (is_known[n], probes[n].header.format == "dlc_h5", -n))
         for n in same:
             if n != best and results[n].folder == results[best].folder:
                 suffix = results[n].suffix

@@ -121,9 +121,13 @@ def verify(
 
 class _Verification:
     def __init__(
-        self, root: zarr.Group, store: StoreLike, found: VerifySummary, tell: Callable[[str], None]
+        self,
+        root: zarr.Group,
+        store: StoreLike,
+        summary: VerifySummary,
+        notify: Callable[[str], None],
     ) -> None:
-        self.root, self.store, self.found, self.tell = root, store, found, tell
+        self.root, self.store, self.found, self.tell = root, store, summary, notify
 
     def damage(self, where: str, what: str, fix: str) -> None:
         self.found.damages.append(Damage(where, what, fix))

@@ -217,9 +217,9 @@ def some(names: tuple[str, ...] | list[str], limit: int = 5) -> str:
     return ", ".join(f"`{shortened(name)}`" for name in names[:limit]) + more
 
 
-def shortened(name: str, most: int = 100) -> str:
+def shortened(name: str, max_length: int = 100) -> str:
     """Shorten a name for a message where it is very long."""
-    return name if len(name) <= most else f"{name[:most]}..."
+    return name if len(name) <= max_length else f"{name[:max_length]}..."
 
 
 def float32(values: np.ndarray) -> np.ndarray:

@@ -213,10 +213,10 @@ class _SessionIndex:
             f"{self._did_you_mean(name, known)}add one, with a value for each session: {add}",
         )
 
-    def _did_you_mean(self, text: str, known: Sequence[str], prefix: str = "") -> str:
+    def _did_you_mean(self, text: str, names: Sequence[str], prefix: str = "") -> str:
         if len(self.problems) >= _MOST_HINTS:
             return ""
-        return hint(text, known, prefix=prefix, most=3)
+        return hint(text, names, prefix=prefix, max_names=3)
 
 
 def _is_coordinate(node: object) -> bool:

@@ -217,11 +217,11 @@ def _no_bone(found: str) -> Problem:
     )
 
 
-def _several_bones(part: str, known: Sequence[tuple[str, str]]) -> Problem:
-    ways = [typed("-".join(quoted(end, "-") for end in way)) for way in known]
+def _several_bones(part: str, bones: Sequence[tuple[str, str]]) -> Problem:
+    ways = [typed("-".join(quoted(end, "-") for end in way)) for way in bones]
     return Problem(
         "a bone that can be read in one way",
-        f"{part!r}, which can be any of {', '.join(' to '.join(map(repr, way)) for way in known)}",
+        f"{part!r}, which can be any of {', '.join(' to '.join(map(repr, way)) for way in bones)}",
         "`skeleton=`",
         f"put names that hold '-' in quotes: {' or '.join(ways)}",
     )

@@ -170,14 +170,14 @@ class Study:
             self._models_open[key] = self.opened(names.model).renamed(names)
             self.revision += 1
 
-    def _renamed(self, found: dict[str, models.ModelInfo]) -> dict[tuple[str, str], OpenModel]:
+    def _renamed(self, models_now: dict[str, models.ModelInfo]) -> dict[tuple[str, str], OpenModel]:
         """Models that are looked at, with the names that others gave to their syllables."""
         with self._lock:
             shown = dict(self._models_open)
         now = {
             (model, version): (opened, read_names(self.store, model, version))
             for (model, version), opened in shown.items()
-            if model in found and version in found[model].versions
+            if model in models_now and version in models_now[model].versions
         }
         return {
             key: opened.renamed(names)

@@ -397,29 +397,29 @@ def label_stability(
     return hv.Layout([image, share]).cols(1)
 
 
-def draw_stability(found: Stability) -> tuple[hv.Image, hv.Curve]:
+def draw_stability(stability: Stability) -> tuple[hv.Image, hv.Curve]:
     """Draw both views of :func:`label_stability`."""
     load()
-    begin, end = found.seconds
-    n_rows = len(found.sweep)
+    begin, end = stability.seconds
+    n_rows = len(stability.sweep)
     image = hv.Image(
-        found.syllable.astype(np.float32),
+        stability.syllable.astype(np.float32),
         kdims=["time", "row"],
         vdims=["syllable"],
         bounds=(begin, 0, end, n_rows),
     )
     shown = np.unique(np.linspace(0, n_rows - 1, _MOST_TICKS).round().astype(int))
-    n_syllables = max(1, int(found.syllable.max()) + 1)
+    n_syllables = max(1, int(stability.syllable.max()) + 1)
     image = image.opts(
-        **_window_frame(found, 320, _sweep_hover(found)),
+        **_window_frame(stability, 320, _sweep_hover(stability)),
         cmap=palette(n_syllables),
         clim=(-1.5, n_syllables - 0.5),
-        yticks=[(n_rows - row - 0.5, str(found.sweep[row])) for row in shown],
+        yticks=[(n_rows - row - 0.5, str(stability.sweep[row])) for row in shown],
         ylabel="sweep",
-        title=f"{found.session}: labels after the last {n_rows} kept sweeps",
+        title=f"{stability.session}: labels after the last {n_rows} kept sweeps",
     )
-    time = (found.start + np.arange(found.syllable.shape[1]) + 0.5) / found.fps
-    table = (time, 100 * found.agreement, found.syllable[-1])
+    time = (stability.start + np.arange(stability.syllable.shape[1]) + 0.5) / stability.fps
+    table = (time, 100 * stability.agreement, stability.syllable[-1])
     curve = hv.Curve(table, kdims=["time"], vdims=["agreement", "last"])
     hover = hover_tool(
         [
@@ -431,39 +431,40 @@ def draw_stability(found: Stability) -> tuple[hv.Image, hv.Curve]:
         mode="vline",
     )
     curve = curve.opts(
-        **_window_frame(found, 190, hover),
+        **_window_frame(stability, 190, hover),
         color=LINE,
         interpolation="steps-mid",
         ylim=(0, 105),
         ylabel="same label (%)",
-        title=f"Sweeps in which a frame has its last label: {100 * found.agreement.mean():.0f} %",
+        title="Sweeps in which a frame has its last label: "
+        f"{100 * stability.agreement.mean():.0f} %",
     )
     return image, curve
 
 
-def _window_frame(found: Stability, height: int, hover: Any) -> dict[str, Any]:
+def _window_frame(stability: Stability, height: int, hover: Any) -> dict[str, Any]:
     """Options of a view over the time of a window, from which frames can be chosen."""
-    options = frame(height, hover=hover, xlim=found.seconds, xlabel="time in the session (s)")
+    options = frame(height, hover=hover, xlim=stability.seconds, xlabel="time in the session (s)")
     options["tools"] = ["xbox_select", *options["tools"][1:]]
     options["active_tools"] = ["xbox_select"]
-    options["hooks"] = [*options["hooks"], partial(_align, left=_LEFT)]
+    options["hooks"] = [*options["hooks"], partial(_align, min_border=_LEFT)]
     return options
 
 
-def _align(plot: Any, _element: Any, *, left: int) -> None:
+def _align(plot: Any, _element: Any, *, min_border: int) -> None:
     """Hook: views above each other begin at the same place."""
-    plot.state.min_border_left = left
+    plot.state.min_border_left = min_border
 
 
-def _sweep_hover(found: Stability) -> Any:
-    sweeps = [str(sweep) for sweep in found.sweep]
+def _sweep_hover(stability: Stability) -> Any:
+    sweeps = [str(sweep) for sweep in stability.sweep]
     sweep = CustomJSHover(
         args={"sweeps": sweeps},
         code="return sweeps[Math.max(0, Math.floor(sweeps.length - value))];",
     )
     # One formatter for all that is said of the x axis.
     frame_or_time = CustomJSHover(
-        args={"fps": found.fps},
+        args={"fps": stability.fps},
         code='return format == "custom" ? String(Math.floor(value * fps)) : value.toFixed(2);',
     )
     return hover_tool(

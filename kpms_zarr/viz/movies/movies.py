@@ -249,7 +249,7 @@ def _grid(
     )
 
 
-def _bouts(made: Sequence[tuple[Example, Cell]]) -> list[dict[str, Any]]:
+def _bouts(cells: Sequence[tuple[Example, Cell]]) -> list[dict[str, Any]]:
     """Which bouts a movie shows, row by row."""
     return [
         {
@@ -258,7 +258,7 @@ def _bouts(made: Sequence[tuple[Example, Cell]]) -> list[dict[str, Any]]:
             "onset_seconds": round(example.onset / example.session.fps, 3),
             "duration_ms": round(1000 * example.seconds),
         }
-        for example, _ in made
+        for example, _ in cells
     ]
 
 

@@ -270,20 +270,20 @@ def pose_frame(data: xr.Dataset, max_components: int) -> tuple[np.ndarray, np.nd
     )
 
 
-def draw_scores(found: Scores) -> hv.Layout:
+def draw_scores(scores: Scores) -> hv.Layout:
     """Draw the densities of the groups, three in a row."""
-    top = 100 * max((share.max() for share in found.share.values()), default=0.0)
+    top = 100 * max((share.max() for share in scores.share.values()), default=0.0)
     hover = hover_tool(
         [
-            (f"latent {found.dims[0]}", "@across{0.00}"),
-            (f"latent {found.dims[1]}", "@up{0.00}"),
+            (f"latent {scores.dims[0]}", "@across{0.00}"),
+            (f"latent {scores.dims[1]}", "@up{0.00}"),
             ("share of the frames", "@share{0.000} %"),
         ]
     )
-    across, up = found.edges
+    across, up = scores.edges
     panels = []
-    for name, share in found.share.items():
-        n_sessions = found.n_sessions[name]
+    for name, share in scores.share.items():
+        n_sessions = scores.n_sessions[name]
         mesh = hv.QuadMesh(
             (across, up, 100 * np.where(share > 0, share, np.nan)),
             kdims=["across", "up"],
@@ -303,8 +303,8 @@ def draw_scores(found: Scores) -> hv.Layout:
                 colorbar_opts={"formatter": PrintfTickFormatter(format="%g %%")},
                 xlim=(across[0], across[-1]),
                 ylim=(up[0], up[-1]),
-                xlabel=f"latent {found.dims[0]}",
-                ylabel=f"latent {found.dims[1]}",
+                xlabel=f"latent {scores.dims[0]}",
+                ylabel=f"latent {scores.dims[1]}",
                 toolbar=None,
             )
         )

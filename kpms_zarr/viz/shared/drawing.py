@@ -180,10 +180,10 @@ def fitted(text: str, size: int, width: float) -> str:
     return f"{text.rstrip()}…" if text else ""
 
 
-def round_length(most: float) -> float:
+def round_length(max_length: float) -> float:
     """Longest of 1, 2, 5, 10, 20, ... that is not longer than ``max_length``."""
-    power = 10.0 ** np.floor(np.log10(most))
-    return float(max(step * power for step in (1, 2, 5) if step * power <= most * (1 + 1e-9)))
+    power = 10.0 ** np.floor(np.log10(max_length))
+    return float(max(step * power for step in (1, 2, 5) if step * power <= max_length * (1 + 1e-9)))
 
 
 @lru_cache(maxsize=8)

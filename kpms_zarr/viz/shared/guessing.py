@@ -78,10 +78,10 @@ def _guessed(
     return tuple(guessed_bones(np.concatenate(poses))) if poses else ()
 
 
-def _sample(data: xr.Dataset, session: Session, most: int) -> np.ndarray:
+def _sample(data: xr.Dataset, session: Session, max_frames: int) -> np.ndarray:
     """Poses from the first chunk of a session, their typical size 1."""
     stop = min(session.n_frames, FRAMES_PER_CHUNK)
-    position, _ = read_tracked(data, session.index, slice(0, stop, -(-stop // most)))
+    position, _ = read_tracked(data, session.index, slice(0, stop, -(-stop // max_frames)))
     seen = np.isfinite(position).all((1, 2))
     whole = position[seen] if seen.any() else position
     spread = np.nanmax(whole, 1, initial=-np.inf) - np.nanmin(whole, 1, initial=np.inf)

@@ -32,12 +32,12 @@ def fading(color: str, n: int) -> list[str]:
     return [faded(color, share) for share in np.linspace(_FIRST_SHARE, 1, n)]
 
 
-def extent(found: Sequence[Trajectory], aspect: float = 0.75) -> np.ndarray:
+def extent(trajectories: Sequence[Trajectory], aspect: float = 0.75) -> np.ndarray:
     """Middle and half length along each axis of a box around some poses.
 
     Parameters
     ----------
-    found : sequence of Trajectory
+    trajectories : sequence of Trajectory
     aspect : float
         Height of the box by its width.
 
@@ -45,7 +45,7 @@ def extent(found: Sequence[Trajectory], aspect: float = 0.75) -> np.ndarray:
     -------
     ndarray, (2, space)
     """
-    points = np.concatenate([one.pose.reshape(-1, one.pose.shape[-1]) for one in found])
+    points = np.concatenate([one.pose.reshape(-1, one.pose.shape[-1]) for one in trajectories])
     points = points[np.isfinite(points).all(1)]
     if not len(points):
         return np.array([[0.0] * points.shape[1], [1.0, *[aspect] * (points.shape[1] - 1)]])
@@ -57,7 +57,7 @@ def extent(found: Sequence[Trajectory], aspect: float = 0.75) -> np.ndarray:
 
 
 def draw(
-    found: Trajectory,
+    trajectory: Trajectory,
     *,
     width: int,
     half: np.ndarray | None = None,
@@ -68,7 +68,7 @@ def draw(
 
     Parameters
     ----------
-    found : Trajectory
+    trajectory : Trajectory
     width : int
         In px; the height is three quarters of it.
     half : ndarray, optional
@@ -81,14 +81,14 @@ def draw(
     -------
     list of holoviews.Overlay
     """
-    box = extent([found]) if half is None else half
-    sides = [(1, "from above"), (2, "from the side")] if found.is_3d else [(1, "")]
+    box = extent([trajectory]) if half is None else half
+    sides = [(1, "from above"), (2, "from the side")] if trajectory.is_3d else [(1, "")]
     views = []
     for axis, side in sides:
         (x, y), (dx, dy) = box[0][[0, axis]], box[1][[0, axis]]
         ylim = (y - dy, y + dy)
         style = {
-            "hooks": [partial(_shape, is_down=not found.is_3d)],
+            "hooks": [partial(_shape, is_down=not trajectory.is_3d)],
             "frame_width": width,
             "frame_height": round(width * 0.75),
             "default_tools": [],
@@ -101,25 +101,25 @@ def draw(
             "show_legend": False,
             **({} if labels else {"xaxis": None, "yaxis": None}),
         }
-        views.append(hv.Overlay(_skeletons(found, axis)).opts(**style))
+        views.append(hv.Overlay(_skeletons(trajectory, axis)).opts(**style))
     return views
 
 
-def _skeletons(found: Trajectory, axis: int) -> list[hv.Element]:
+def _skeletons(trajectory: Trajectory, axis: int) -> list[hv.Element]:
     """Draw all poses as one Segments and one Points, larger and with a rim at the front."""
-    colors = fading(syllable_color(found.syllable), len(found.seconds))
-    flat = found.pose[..., [0, axis]]
+    colors = fading(syllable_color(trajectory.syllable), len(trajectory.seconds))
+    flat = trajectory.pose[..., [0, axis]]
     n_moments, n_keypoints = flat.shape[:2]
-    joined = np.asarray(found.bones, dtype=np.int64).reshape(-1, 2)
+    joined = np.asarray(trajectory.bones, dtype=np.int64).reshape(-1, 2)
     ends = flat[:, joined].reshape(-1, 4)  # (moment and bone, x0 y0 x1 y1)
     lines = (*ends.T, np.repeat(colors, len(joined)))
-    is_front = np.isin(np.arange(n_keypoints), found.front)
+    is_front = np.isin(np.arange(n_keypoints), trajectory.front)
     table = (
         flat[..., 0].ravel(),
         flat[..., 1].ravel(),
         np.repeat(colors, n_keypoints),
-        list(found.keypoints) * n_moments,
-        np.repeat(1000 * found.seconds, n_keypoints),
+        list(trajectory.keypoints) * n_moments,
+        np.repeat(1000 * trajectory.seconds, n_keypoints),
         np.tile(np.where(is_front, 9, 4), n_moments),
         np.where(np.tile(is_front, n_moments), INK, np.repeat(colors, n_keypoints)),
     )
@@ -144,12 +144,12 @@ def _shape(plot: Any, _element: Any, *, is_down: bool) -> None:
         figure.y_range.update(start=high, end=low)
 
 
-def picture(found: Trajectory, *, half: np.ndarray, label: str) -> str:
+def picture(trajectory: Trajectory, *, half: np.ndarray, label: str) -> str:
     """Poses as an SVG picture that takes the width of its place.
 
     Parameters
     ----------
-    found : Trajectory
+    trajectory : Trajectory
     half : ndarray, (2, space)
         Result of :func:`extent`.
     label : str
@@ -160,9 +160,9 @@ def picture(found: Trajectory, *, half: np.ndarray, label: str) -> str:
     str
         ``<svg ...>``; in three dimensions from above on the left, from the side on the right.
     """
-    axes = (1, 2) if found.is_3d else (1,)
+    axes = (1, 2) if trajectory.is_3d else (1,)
     scale = 100 / half[1, 0]
-    views = [_marks(found, half, axis, scale, 200.0 * n) for n, axis in enumerate(axes)]
+    views = [_marks(trajectory, half, axis, scale, 200.0 * n) for n, axis in enumerate(axes)]
     box = f"0 0 {200 * len(axes)} {200 * half[1, 1] / half[1, 0]:.0f}"
     return (
         f'<svg viewBox="{box}" role="img" aria-label="{html.escape(label)}" '
@@ -170,24 +170,24 @@ def picture(found: Trajectory, *, half: np.ndarray, label: str) -> str:
     )
 
 
-def _marks(found: Trajectory, half: np.ndarray, axis: int, scale: float, left: float) -> str:
+def _marks(trajectory: Trajectory, half: np.ndarray, axis: int, scale: float, left: float) -> str:
     """Lines and dots of the poses, in units of the picture."""
-    colors = fading(syllable_color(found.syllable), len(found.seconds))
-    x = left + 100 + (found.pose[..., 0] - half[0, 0]) * scale
+    colors = fading(syllable_color(trajectory.syllable), len(trajectory.seconds))
+    x = left + 100 + (trajectory.pose[..., 0] - half[0, 0]) * scale
     # In two dimensions the second axis goes down, as in videos.
-    down = -1 if found.is_3d else 1
-    y = scale * half[1, axis] + (found.pose[..., axis] - half[0, axis]) * scale * down
+    down = -1 if trajectory.is_3d else 1
+    y = scale * half[1, axis] + (trajectory.pose[..., axis] - half[0, axis]) * scale * down
     parts = []
     for moment, color in enumerate(colors):
         spots = [f"{a:.1f},{b:.1f}" for a, b in zip(x[moment], y[moment], strict=True)]
         if not np.isfinite(x[moment]).all():
             continue
-        lines = "".join(f"M{spots[a]}L{spots[b]}" for a, b in found.bones)
+        lines = "".join(f"M{spots[a]}L{spots[b]}" for a, b in trajectory.bones)
         parts.append(
             f'<path d="{lines}" fill="none" stroke="{color}" stroke-width="3" '
             'stroke-linecap="round"/>'
         )
-        shown = range(len(spots)) if not found.bones else found.front
+        shown = range(len(spots)) if not trajectory.bones else trajectory.front
         parts += [
             f'<circle cx="{x[moment, row]:.1f}" cy="{y[moment, row]:.1f}" r="5" fill="{color}" '
             f'stroke="{INK}"/>'

@@ -328,13 +328,13 @@ def _bouts(
 def _choose(
     bouts: reading.Bouts,
     session: Session,
-    found: dict[int, dict[int, list[Example]]],
+    examples: dict[int, dict[int, list[Example]]],
     max_examples: int,
     rng: np.random.Generator,
 ) -> None:
     """Add some bouts of each syllable, drawn at random, to the examples."""
     order = rng.permutation(len(bouts.start))
-    for state, by_session in found.items():
+    for state, by_session in examples.items():
         mine = order[bouts.syllable[order] == state][:max_examples]
         if len(mine):
             by_session.setdefault(session.index, []).extend(

@@ -260,14 +260,14 @@ def draw_graph(
     graph: TransitionGraph,
     normalise: str = "overall",
     naming: Naming = str,
-    chosen: int = -1,
+    syllable: int = -1,
 ) -> hv.Overlay:
-    """Draw a graph that is laid out; ``chosen``: syllable. See :func:`transition_graph`."""
+    """Draw a graph that is laid out; ``syllable``: syllable. See :func:`transition_graph`."""
     load()
     names = np.array([naming(int(state)) for state in graph.state], dtype=object)
     colors = np.array([syllable_color(int(state)) for state in graph.state], dtype=object)
     parts = [
-        _nodes_and_edges(counts, graph, names, colors, chosen),
+        _nodes_and_edges(counts, graph, names, colors, syllable),
         _arrows(counts, graph, names, colors, normalise),
         _node_names(graph, names),
     ]
@@ -290,13 +290,13 @@ def _nodes_and_edges(
     graph: TransitionGraph,
     names: np.ndarray,
     colors: np.ndarray,
-    chosen: int,
+    syllable: int,
 ) -> hv.Graph:
     frequency = 100 * counts.frequency[graph.state]
     size = np.interp(
         np.sqrt(frequency), (0, np.sqrt(max(frequency.max(initial=0), 1))), _NODE_SIZES
     )
-    is_chosen = graph.state == chosen
+    is_chosen = graph.state == syllable
     nodes = hv.Nodes(
         (
             *graph.position.T, np.arange(len(names)), names, frequency, size, colors,

@@ -364,8 +364,8 @@ def compare(
     return hv.Layout([view for row in zip(*columns, strict=True) for view in row]).cols(2)
 
 
-def _title(found: Trajectory, called: SyllableNames) -> str:
-    return short(f"Syllable {called.label(found.syllable)}", 26)
+def _title(trajectory: Trajectory, called: SyllableNames) -> str:
+    return short(f"Syllable {called.label(trajectory.syllable)}", 26)
 
 
 def _neighbour_bars(

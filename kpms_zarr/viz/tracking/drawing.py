@@ -33,27 +33,27 @@ _MAX_KEYPOINT_LABELS = 60
 
 
 def draw_map(
-    found: QualityTable, *, what: str, chosen: tuple[str, str] | None = None
+    table: QualityTable, *, what: str, marked: tuple[str, str] | None = None
 ) -> hv.HeatMap | hv.Overlay:
-    """Draw the heat map of a table; with ``chosen`` (session, keypoint) a mark on that cell."""
-    rows, columns = labels(found.sessions), labels(found.keypoints, 18)
+    """Draw the heat map of a table; with ``marked`` (session, keypoint) a mark on that cell."""
+    rows, columns = labels(table.sessions), labels(table.keypoints, 18)
     row, column = (grid.ravel() for grid in np.indices((len(rows), len(columns))))
     data = (
         np.array(columns, dtype=object)[column],
         np.array(rows, dtype=object)[row],
-        band(found.share[what][row, column]),
+        band(table.share[what][row, column]),
         row,
         column,
-        *(100 * found.share[name][row, column] for name in WORDS),
-        found.longest_gap[row, column],
-        found.worst[what][row, column],
+        *(100 * table.share[name][row, column] for name in WORDS),
+        table.longest_gap[row, column],
+        table.worst[what][row, column],
     )
     vdims = ["band", "row", "column", *WORDS, "gap", "worst"]
     heat = hv.HeatMap(data, kdims=["keypoint", "session"], vdims=vdims)
-    heat = heat.opts(**_map_style(found, columns, WORDS[what]))
-    if chosen is None or chosen[0] not in found.sessions or chosen[1] not in found.keypoints:
+    heat = heat.opts(**_map_style(table, columns, WORDS[what]))
+    if marked is None or marked[0] not in table.sessions or marked[1] not in table.keypoints:
         return heat
-    place = (columns[found.keypoints.index(chosen[1])], rows[found.sessions.index(chosen[0])])
+    place = (columns[table.keypoints.index(marked[1])], rows[table.sessions.index(marked[0])])
     mark = hv.Points([place], kdims=["keypoint", "session"]).opts(
         marker="square", size=_ROW_HEIGHT - 3, fill_alpha=0, line_color=LINE, line_width=3
     )
@@ -75,11 +75,11 @@ def band(share: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(share), np.nan, np.where(share <= 0, 0.0, number))
 
 
-def _map_style(found: QualityTable, columns: list[str], words: str) -> dict[str, Any]:
+def _map_style(table: QualityTable, columns: list[str], words: str) -> dict[str, Any]:
     rotate = sum(map(len, columns)) > 90
     label_height = 7 * max(map(len, columns), default=0) if rotate else 20
-    hover = _map_hover(found, words)
-    style = frame(70 + label_height + _ROW_HEIGHT * max(len(found.sessions), 9), hover=hover)
+    hover = _map_hover(table, words)
+    style = frame(70 + label_height + _ROW_HEIGHT * max(len(table.sessions), 9), hover=hover)
     return {
         **style,
         "hooks": [*style["hooks"], _thin_labels],
@@ -116,7 +116,7 @@ def _thin_labels(plot: Any, _element: Any) -> None:
         )
 
 
-def _map_hover(found: QualityTable, words: str) -> HoverTool:
+def _map_hover(table: QualityTable, words: str) -> HoverTool:
     """Hover box with whole names, and numbers that may be missing."""
     percent = CustomJSHover(
         code="""
@@ -130,7 +130,7 @@ def _map_hover(found: QualityTable, words: str) -> HoverTool:
     )
     name = {
         at: CustomJSHover(args={"names": list(names)}, code="return names[value]")
-        for at, names in (("@row", found.sessions), ("@column", found.keypoints))
+        for at, names in (("@row", table.sessions), ("@column", table.keypoints))
     }
     return hover_tool(
         [
@@ -153,10 +153,10 @@ def _map_hover(found: QualityTable, words: str) -> HoverTool:
 
 
 def draw_confidences(
-    found: Sequence[Confidences], *, threshold: float, with_all: bool
+    confidences: Sequence[Confidences], *, threshold: float, with_all: bool
 ) -> hv.Layout:
     """Draw histograms, three in a row, with common axes; the one of shares is logarithmic."""
-    panels = [_histogram(one, threshold, with_all) for one in found]
+    panels = [_histogram(one, threshold, with_all) for one in confidences]
     return hv.Layout(panels).cols(3)
 
 
@@ -202,44 +202,44 @@ def _histogram(one: Confidences, threshold: float, with_all: bool) -> hv.Overlay
 # ------------------------------------------------------------------ traces
 
 
-def draw_traces(found: Traces) -> hv.Layout:
+def draw_traces(traces: Traces) -> hv.Layout:
     """Draw the traces, one panel below the other, on one time axis."""
-    above = [None, *found.traces]
+    above = [None, *traces.traces]
     panels = [
         _panel(
-            found,
+            traces,
             trace,
             with_title=before is None or before.keypoint != trace.keypoint,
-            with_label=trace is found.traces[-1],
+            with_label=trace is traces.traces[-1],
         )
-        for before, trace in zip(above, found.traces, strict=False)
+        for before, trace in zip(above, traces.traces, strict=False)
     ]
     return hv.Layout(panels).cols(1)
 
 
-def what_was_read(found: Traces) -> str:
+def what_was_read(traces: Traces) -> str:
     """Note on what was not read; "" when everything was."""
-    if len(found.parts) == 1:
+    if len(traces.parts) == 1:
         return ""
-    minutes = found.session.fps * 60
+    minutes = traces.session.fps * 60
     return (
-        f"Of this long time {len(found.parts)} parts at equal distances were read, "
-        f"{found.n_read / minutes:,.0f} of {(found.stop - found.start) / minutes:,.0f} minutes; "
+        f"Of this long time {len(traces.parts)} parts at equal distances were read, "
+        f"{traces.n_read / minutes:,.0f} of {(traces.stop - traces.start) / minutes:,.0f} minutes; "
         "the rest is hatched. Choose a shorter time to see every frame."
     )
 
 
 def _panel(
-    found: Traces, trace: KeypointTrace, *, with_title: bool, with_label: bool
+    traces: Traces, trace: KeypointTrace, *, with_title: bool, with_label: bool
 ) -> hv.Overlay:
-    fps = found.session.fps
+    fps = traces.session.fps
     low, high = value_limits(trace)
     style = {
         **frame(120 + 26 * with_title + 26 * with_label),
-        "title": _title(found, trace) if with_title else "",
+        "title": _title(traces, trace) if with_title else "",
         "toolbar": "above" if with_title else None,
         "fontsize": _FONT_SIZE,
-        "xlim": (found.start / fps, found.stop / fps),
+        "xlim": (traces.start / fps, traces.stop / fps),
         "ylim": (low, high),
         "xlabel": "time (s)" if with_label else "",
         "ylabel": f"{short(trace.keypoint, 12)} {trace.space}",
@@ -262,17 +262,17 @@ def _panel(
     parts: list[hv.Element] = [line]
     if len(trace.gaps):
         parts.append(_spans(trace.gaps / fps, GAP, 0.8))
-    parts += _not_read(found)
+    parts += _not_read(traces)
     for marks, why in ((trace.low_confidence, "low confidence"), (trace.outlier, "outlier")):
         if len(marks.frame):
             parts.append(_marks(marks, fps, (low, high), why, axis, hover))
     return hv.Overlay(parts).opts(**style)
 
 
-def _title(found: Traces, trace: KeypointTrace) -> str:
+def _title(traces: Traces, trace: KeypointTrace) -> str:
     """Title with the number of marked frames."""
     return (
-        f"{short(trace.keypoint, 24)}: of {found.n_read:,} frames {trace.n_missing:,} missing, "
+        f"{short(trace.keypoint, 24)}: of {traces.n_read:,} frames {trace.n_missing:,} missing, "
         f"{trace.low_confidence.n_all:,} low confidence, {trace.outlier.n_all:,} outlying"
     )
 
@@ -301,9 +301,9 @@ def _spans(edges: np.ndarray, color: str, alpha: float) -> hv.VSpans:
     )
 
 
-def _not_read(found: Traces) -> list[hv.VSpans]:
+def _not_read(traces: Traces) -> list[hv.VSpans]:
     """Hatch what was not read, where a sample was read."""
-    edges = np.array(found.parts) / found.session.fps
+    edges = np.array(traces.parts) / traces.session.fps
     between = np.column_stack([edges[:-1, 1], edges[1:, 0]])
     between = between[between[:, 1] > between[:, 0]]
     return [_spans(between, "#ffffff", 1.0).opts(hooks=[_hatch])] if len(between) else []

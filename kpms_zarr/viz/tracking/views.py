@@ -146,10 +146,10 @@ def keypoint_traces(
     )
 
 
-def worst_keypoint(found: QualityTable) -> str:
+def worst_keypoint(table: QualityTable) -> str:
     """Find the keypoint of the first session with the largest of all shares."""
-    largest = np.nanmax([np.nan_to_num(share[0]) for share in found.share.values()], axis=0)
-    return found.keypoints[int(largest.argmax())]
+    largest = np.nanmax([np.nan_to_num(share[0]) for share in table.share.values()], axis=0)
+    return table.keypoints[int(largest.argmax())]
 
 
 def frames_between(session: Session, start: float, stop: float | None) -> tuple[int, int]:

@@ -85,7 +85,7 @@ def sniff(path: Path) -> str | None:
         if not is_hdf5(path):
             return None
         with h5py.File(path, "r") as file:
-            found = _pose_groups(file, most=1)
+            found = _pose_groups(file, max_groups=1)
     except DAMAGE:
         return None
     return f"PoseEstimation `/{found[0]}`" if found else None
@@ -169,13 +169,13 @@ def _track(pose: _Pose) -> TrackHeader:
 # ------------------------------------------------------------------ finding
 
 
-def _pose_groups(file: h5py.File, most: int | None = None) -> list[str]:
+def _pose_groups(file: h5py.File, max_groups: int | None = None) -> list[str]:
     found: list[str] = []
 
     def visit(name: str, item: object) -> bool | None:
         if type_of(item) == "PoseEstimation":
             found.append(name)
-        return True if most and len(found) >= most else None
+        return True if max_groups and len(found) >= max_groups else None
 
     # Follows no external or soft links, so stays in this file.
     file.visititems(visit)

@@ -115,21 +115,21 @@ class Count:
         self.n += len(whole)
         self.last = int(whole[-1])
 
-    def _look(self, apart: np.ndarray, rows: np.ndarray, whole: np.ndarray) -> None:
-        back = np.flatnonzero(apart <= 0)
+    def _look(self, steps: np.ndarray, rows: np.ndarray, whole: np.ndarray) -> None:
+        back = np.flatnonzero(steps <= 0)
         if len(back):
             first = int(back[0])
-            after = int(whole[first + len(whole) - len(apart)])
+            after = int(whole[first + len(whole) - len(steps)])
             n = len(back) + (self.fault.n if self.fault else 0)
-            where = self.fault or RowConflict(int(rows[first]), after - int(apart[first]), after)
+            where = self.fault or RowConflict(int(rows[first]), after - int(steps[first]), after)
             self.fault = RowConflict(where.row, where.before, where.after, n)
-        odd = np.flatnonzero(apart != self.step)
-        self.common_step = int(np.gcd.reduce(np.append(apart[odd], [self.common_step, self.step])))
+        odd = np.flatnonzero(steps != self.step)
+        self.common_step = int(np.gcd.reduce(np.append(steps[odd], [self.common_step, self.step])))
         self._n_kept += len(odd)
         self.has_too_many_gaps = self._n_kept > MOST_GAPS
         if len(odd) and not self.has_too_many_gaps:
             self._row.append(rows[odd])
-            self._apart.append(apart[odd])
+            self._apart.append(steps[odd])
 
     def gaps(self, source: str) -> Gaps | None:
         """Gaps, if any, when rows are `common_step` apart."""

@@ -153,9 +153,9 @@ class _FitPage:
             sizing_mode="stretch_width",
         )  # fmt: skip
 
-    def _chooser(self, found: fit_views.Stability) -> pn.viewable.Viewable:
+    def _chooser(self, stability: fit_views.Stability) -> pn.viewable.Viewable:
         """Build what does the same as dragging, by keyboard."""
-        begin, end = found.seconds
+        begin, end = stability.seconds
         ends = [
             pn.widgets.FloatInput(
                 name=name, value=round(value, 2), start=begin, end=end, step=0.5, width=180
@@ -168,7 +168,9 @@ class _FitPage:
         button = pn.widgets.Button(
             name="Show them in the player", button_type="primary", align="end"
         )
-        button.on_click(lambda _: self._show(found.session, *(one.value or 0.0 for one in ends)))
+        button.on_click(
+            lambda _: self._show(stability.session, *(one.value or 0.0 for one in ends))
+        )
         return pn.Row(*ends, button)
 
     def _show(self, session: str, begin: float, end: float) -> None:

@@ -122,7 +122,7 @@ def _map(state: State, what: str, first: pn.widgets.IntSlider) -> Any:
     first.param.update(
         end=max(1, found.n_sessions - _MAX_ROWS), visible=found.n_sessions > _MAX_ROWS
     )
-    drawn = drawing.draw_map(found, what=what, chosen=(state.session, state.keypoint))
+    drawn = drawing.draw_map(found, what=what, marked=(state.session, state.keypoint))
     heat = next(iter(drawn)) if isinstance(drawn, hv.Overlay) else drawn
     tap = hv.streams.Tap(source=heat)
     tap.add_subscriber(_on_tap(state, found, what))
@@ -134,25 +134,25 @@ def _map(state: State, what: str, first: pn.widgets.IntSlider) -> Any:
     )
 
 
-def _in_words(found: QualityTable, what: str) -> str:
+def _in_words(table: QualityTable, what: str) -> str:
     """Describe the map of the whole study in words, for those who do not see it."""
-    last = found.first + len(found.sessions)
-    shown = f"Sessions {found.first + 1:,} to {last:,} of {found.n_sessions:,}, the worst first. "
-    if np.isnan(found.overall).all():
+    last = table.first + len(table.sessions)
+    shown = f"Sessions {table.first + 1:,} to {last:,} of {table.n_sessions:,}, the worst first. "
+    if np.isnan(table.overall).all():
         return f"{shown}There is nothing to count: no session has confidences."
-    worst = int(np.nan_to_num(found.overall, nan=-1).argmax())
+    worst = int(np.nan_to_num(table.overall, nan=-1).argmax())
     return (
         f"{shown}{drawing.WORDS[what].capitalize()} in the median session: at most "
-        f"{100 * found.overall[worst]:.2g} % of the frames, of {found.keypoints[worst]}."
+        f"{100 * table.overall[worst]:.2g} % of the frames, of {table.keypoints[worst]}."
     )
 
 
-def _on_tap(state: State, found: QualityTable, what: str) -> Callable[..., None]:
-    rows, columns = drawing.labels(found.sessions), drawing.labels(found.keypoints, 18)
+def _on_tap(state: State, table: QualityTable, what: str) -> Callable[..., None]:
+    rows, columns = drawing.labels(table.sessions), drawing.labels(table.keypoints, 18)
 
     def tapped(x: Any = None, y: Any = None) -> None:
         if x in columns and y in rows:
-            choose(state, found.sessions[rows.index(y)], found.keypoints[columns.index(x)], what)
+            choose(state, table.sessions[rows.index(y)], table.keypoints[columns.index(x)], what)
 
     return tapped
 

@@ -82,15 +82,15 @@ class _Column:
             self._place[:] = [parts.text("Counting the changes in these sessions ...")]
         _beside(parts.guarded(count), partial(self._take, key), is_short=selectors is None)
 
-    def _take(self, key: Any, found: Any) -> None:
+    def _take(self, key: Any, result: Any) -> None:
         """Show what was counted, or in words why it could not be."""
         if key != self._counted:  # something else is wanted by now
             return
-        if isinstance(found, TransitionCounts):
-            self._counts = found
+        if isinstance(result, TransitionCounts):
+            self._counts = result
             self._draw()
         else:
-            self._place[:] = [found]
+            self._place[:] = [result]
 
     def _draw(self) -> None:
         if self._counts is not None:
