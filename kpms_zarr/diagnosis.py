@@ -19,6 +19,7 @@ import numpy as np
 
 from kpms_zarr.compute import memory
 from kpms_zarr.store.core.provenance import package_version
+from kpms_zarr.store.cores import n_cores
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.rotation import rotate
 
@@ -277,10 +278,10 @@ def _devices() -> tuple[tuple[memory.DeviceMemory, ...], str | None]:
     try:
         return memory.device_memory(), None
     except Exception as error:  # whatever is broken is what a doctor is asked about
-        return (), _said(error)
+        return (), _message(error)
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
 
@@ -308,18 +309,14 @@ def find_gpu(root: Path = _ROOT) -> Gpu:
 
 
 def _host() -> Host:
-    machine_cores = os.cpu_count() or 1
-    cores = machine_cores
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    quota = cpu_quota()
+    cores, quota = n_cores(), cpu_quota()
     return Host(
         memory=memory.total_host_memory(),
         free_memory=memory.free_host_memory(),
         cgroup_memory=memory.cgroup_limit(),
         cgroup_free=memory.cgroup_free(),
         cores=cores if quota is None else max(1, min(cores, math.ceil(quota))),
-        machine_cores=machine_cores,
+        machine_cores=os.cpu_count() or 1,
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     )
 
@@ -522,7 +519,7 @@ def _speed(seconds: float, threads: int, *, is_possible: bool) -> Speed:
         )
     except Exception as error:  # whatever is broken is what a doctor is asked about
         took = time.perf_counter() - began
-        return Speed(threads, None, None, None, None, took, f"failed: {_said(error)}")
+        return Speed(threads, None, None, None, None, took, f"failed: {_message(error)}")
     sweep = _study_sweep(full, threads)
     whole = _AR_SWEEPS * _study_sweep(ar, threads) + _FULL_SWEEPS * sweep
     whole += ar.compile_seconds + full.compile_seconds
@@ -575,7 +572,7 @@ def _round_seconds(tile: _TimedTile, threads: int, seconds: float) -> float:
 def _ar_tile() -> _TimedTile:
     from kpms_zarr.compute.sampler.ar_model import sample_tile
 
-    tables, tile = _made_up()
+    tables, tile = _synthetic_tile()
     right = np.full(_SEGMENTS, N_STATES, np.int32)
     latent = np.ascontiguousarray(tile.local[:, : LAGS + _SEGMENT_FRAMES, :N_LATENT])
     return _TimedTile(
@@ -591,7 +588,7 @@ def _ar_tile() -> _TimedTile:
 def _full_tile() -> _TimedTile:
     from kpms_zarr.compute.sampler.full_tile import FixedSettings, sample_full_tile
 
-    tables, tile = _made_up()
+    tables, tile = _synthetic_tile()
     settings = FixedSettings(5, 10.0, 1e6, False)
     return _TimedTile(
         sample_full_tile,
@@ -600,7 +597,7 @@ def _full_tile() -> _TimedTile:
     )
 
 
-def _made_up() -> tuple[FullTables, TileInput]:
+def _synthetic_tile() -> tuple[FullTables, TileInput]:
     """Synthetic tables and data of one full tile, in the middle of a session."""
     from kpms_zarr.compute.kernels.hmm import HmmTables, hmm_tables
     from kpms_zarr.compute.kernels.pose import PoseMap

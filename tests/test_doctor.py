@@ -107,7 +107,7 @@ def test_doctor__measures_speed():
 def test_made_up_tile__is_finite_and_of_the_right_shape():
     import numpy as np
 
-    tables, tile = diagnosis._made_up()
+    tables, tile = diagnosis._synthetic_tile()
     assert tile.local.shape == (48, 262, 15)
     assert tile.observed.shape == (48, 259, 24)
     for values in (*tables.hmm, *tables.pose, *tile):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -26,6 +25,7 @@ from kpms_zarr.compute.settings import (
     settings_of,
     whole,
 )
+from kpms_zarr.store.core.names import hint
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.wording import option
 
@@ -296,9 +296,8 @@ class FitConfig:
         problems = []
         for name in settings:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "remove it"
-                problems.append(Problem(f"one of {', '.join(known)}", repr(name), "settings", hint))
+                fix = hint(name, known).rstrip() or "remove it"
+                problems.append(Problem(f"one of {', '.join(known)}", repr(name), "settings", fix))
         if problems:
             raise InputError.of(problems)
         return cls(**settings)

@@ -16,6 +16,7 @@ from kpms_zarr.store.core import access, layout, regions
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
+from kpms_zarr.store.cores import n_cores
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.missing import without_missing
 from kpms_zarr.store.run_lengths import run_starts
@@ -163,7 +164,7 @@ def limit_workers(
             where="blocks of frames in memory",
             fix=f"give {option('host_memory', needed)}",
         )
-    n_threads = int(min(max(1, n_blocks), os.cpu_count() or 1))
+    n_threads = int(min(max(1, n_blocks), n_cores()))
     with dask.config.set(num_workers=n_threads):
         yield
 

@@ -166,14 +166,14 @@ def test_interpolate__is_the_same_to_the_bit_for_any_block_length(seed, share, l
     sessions = [rng.normal(size=(n, 3, 2)).astype(np.float32) for n in sizes]
     valids = [rng.random((n, 3)) < share for n in sizes]
     pieces = [range(0, n, length) for n in sizes]
-    sightings = [
-        alignment.sightings_of_block(p[s : s + length], v[s : s + length], s)
+    observations = [
+        alignment.observations_of_block(p[s : s + length], v[s : s + length], s)
         for p, v, starts in zip(sessions, valids, pieces, strict=True)
         for s in starts
     ]
-    together = sightings[0]
-    for more in sightings[1:]:
-        together = alignment.add_sightings(together, more)
+    together = observations[0]
+    for more in observations[1:]:
+        together = alignment.add_observations(together, more)
     first_row = np.cumsum([0, *map(len, pieces)])[:-1]
     earlier, later = alignment._neighbours(together, first_row)
     for session, (position, valid) in enumerate(zip(sessions, valids, strict=True)):
@@ -349,7 +349,7 @@ def test_aligner__of_some_keypoints_equals_a_store_of_them(store, copy_store, tm
     assert ours.study.keypoints == theirs.study.keypoints == names
     for block in (Block(0, 0, N_FRAMES), Block(1, 15_000, 36_000)):
         equal(ours.align(block), theirs.align(block))
-    equal(ours.sightings, theirs.sightings)
+    equal(ours.observations, theirs.observations)
 
 
 def test_aligner__all_keypoints_in_another_order_give_the_same_animal(store, aligner):

@@ -35,19 +35,19 @@ from kpms_zarr.compute.sampler.stream import in_flight
 
 sizes = TileSizes(TileShape({lanes}, 128), 60, 4, 3, {keypoints}, 2, "float32")
 memory = tile_memory(sizes)
-tables = made_up_tables(sizes)
-tiles = [made_up_tile(sizes, seed) for seed in range(2)]
+tables = synthetic_tables(sizes)
+tiles = [synthetic_tile(sizes, seed) for seed in range(2)]
 run = lambda tile: jax.block_until_ready(sample_full_tile(
     tables, tile, np.zeros(2, np.uint32), np.int32(0), np.bool_(False),
     settings=DEFAULT_SETTINGS, lags=3))
-small = made_up_tile(sizes, 9)
+small = synthetic_tile(sizes, 9)
 run(small)
 ctypes.CDLL("libc.so.6").malloc_trim(0)
 before = resident_memory()
 Path("/proc/self/clear_refs").write_text("5")
 for _ in in_flight(run, tiles, 2, is_double=False):
     pass
-print(json.dumps([peak_resident_memory() - before, int(2 * _MARGIN * memory.total), memory.given]))
+print(json.dumps([peak_resident_memory() - before, int(2 * _MARGIN * memory.total), memory.input]))
 """
 
 

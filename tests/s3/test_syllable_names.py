@@ -47,7 +47,7 @@ def test_names__two_processes_lose_nothing_and_leave_no_lease(store):
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(name, (1, 2))) == [0, 0]
     names = read_names(store, "m")
-    assert (names.given(1), names.given(2), names.version) == ("name 1", "name 2", "v2")
+    assert (names.custom_name(1), names.custom_name(2), names.version) == ("name 1", "name 2", "v2")
     root = access.open_group(store)
     assert is_current(root)
     assert access.subgroup(root, "models/m/labels/lock") is None

@@ -190,7 +190,10 @@ def test_names__two_processes_lose_nothing(store):
         writer.communicate(timeout=120)
         assert writer.returncode == 0
     names = read_names(store, "m")
-    assert [names.given(one) for one in range(9)] == [*(f"name {one}" for one in range(8)), ""]
+    assert [names.custom_name(one) for one in range(9)] == [
+        *(f"name {one}" for one in range(8)),
+        "",
+    ]
     assert names.version == "v8"
     assert is_current(access.open_group(store))
 

@@ -250,7 +250,7 @@ def test_page__buttons_move_within_the_session(levelled: Path) -> None:
     page._resize(0.5)
     assert state.span == (2.0, 6.0)
     page._resize(1e9)
-    session = state.chosen
+    session = state.session_row
     assert session is not None
     assert state.span == (0.0, session.n_frames / session.fps)
 

@@ -129,7 +129,7 @@ def interpolate(
     Returns
     -------
     ndarray, (frame, keypoint, space) float64
-        NaN for keypoints without any sighting.
+        NaN for keypoints without any observation.
     """
     filled = position.astype(np.float64)
     row, point = np.nonzero(~valid)
@@ -145,8 +145,8 @@ def interpolate(
     is_lost = (left < 0) & (right == n_rows)
     left, right = np.where(left < 0, right, left), np.where(right == n_rows, left, right)
     left[is_lost] = right[is_lost] = 0
-    left_frame, left_value = _sighting(position, borders, start, left, point)
-    right_frame, right_value = _sighting(position, borders, start, right, point)
+    left_frame, left_value = _observation(position, borders, start, left, point)
+    right_frame, right_value = _observation(position, borders, start, right, point)
     weight = (row + start - left_frame) / np.maximum(right_frame - left_frame, 1)
     weight = np.where(right_frame > left_frame, weight, 0.0)[:, None]
     line = left_value + (right_value - left_value) * weight
@@ -154,7 +154,7 @@ def interpolate(
     return filled
 
 
-def _sighting(
+def _observation(
     position: np.ndarray, borders: Borders, start: int, row: np.ndarray, point: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frame and position of observations by row, from 1; row 0 and the last are the borders."""
@@ -280,7 +280,7 @@ class Observations(NamedTuple):
     last_value: np.ndarray
 
 
-def sightings_of_block(position: np.ndarray, valid: np.ndarray, start: int) -> Observations:
+def observations_of_block(position: np.ndarray, valid: np.ndarray, start: int) -> Observations:
     """First and last valid observations of one block."""
     point = np.arange(valid.shape[1])
     seen = valid.any(0)
@@ -295,27 +295,27 @@ def sightings_of_block(position: np.ndarray, valid: np.ndarray, start: int) -> O
     return Observations(*(values[None] for values in found))
 
 
-def add_sightings(a: Observations, b: Observations) -> Observations:
+def add_observations(a: Observations, b: Observations) -> Observations:
     """Observations of the blocks of ``a``, then of ``b``."""
     return Observations(*(np.concatenate(pair) for pair in zip(a, b, strict=True)))
 
 
-def _sightings(reader: BlockReader, threshold: float, block: Block) -> Observations:
+def _observe(reader: BlockReader, threshold: float, block: Block) -> Observations:
     position = reader.position(block)
     valid = is_valid(position, reader.confidence(block), threshold)
-    return sightings_of_block(position, valid, block.start)
+    return observations_of_block(position, valid, block.start)
 
 
-def _neighbours(sightings: Observations, first_row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _neighbours(observations: Observations, first_row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the nearest earlier and later block of the session with an observation, or -1.
 
     Parameters
     ----------
-    sightings : Observations
+    observations : Observations
     first_row : ndarray, (session,)
         First block of each session.
     """
-    seen = sightings.first_frame >= 0
+    seen = observations.first_frame >= 0
     n_rows = len(seen)
     rows = np.arange(n_rows)[:, None]
     count = np.diff(np.append(first_row, n_rows))
@@ -344,7 +344,7 @@ class Aligner:
     settings : AlignmentSettings
     study : StudySettings
     sessions : tuple of Session
-    sightings : Observations
+    observations : Observations
         One row per block of 16,384 frames.
     notes : tuple of str
         What a person should know: keypoints that count in no frame of a session.
@@ -354,7 +354,7 @@ class Aligner:
     settings: AlignmentSettings
     study: StudySettings
     sessions: tuple[Session, ...] = field(repr=False)
-    sightings: Observations = field(repr=False)
+    observations: Observations = field(repr=False)
     notes: tuple[str, ...] = ()
     _earlier: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)
     _later: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)
@@ -408,17 +408,17 @@ class Aligner:
         if not settings.fix_heading:
             require_heading(study, os.fspath(store), stored=stored)
         reader = BlockReader(store, keypoints=columns, scale=scale, screen=screen)
-        look = partial(_sightings, reader, settings.confidence_threshold)
-        sightings = map_reduce(look, iter_blocks(sessions, FRAMES_PER_CHUNK), add_sightings)
+        look = partial(_observe, reader, settings.confidence_threshold)
+        observations = map_reduce(look, iter_blocks(sessions, FRAMES_PER_CHUNK), add_observations)
         n_blocks = [-(-session.n_frames // FRAMES_PER_CHUNK) for session in sessions]
         first_row = np.cumsum([0, *n_blocks[:-1]])
         place = {
             s.index: _SessionRows(int(r), s.n_frames)
             for s, r in zip(sessions, first_row, strict=True)
         }
-        around = _neighbours(sightings, first_row)
-        found = cls(reader, settings, study, sessions, sightings, (), *around, place)
-        seen = np.maximum.reduceat(sightings.first_frame, first_row, axis=0) >= 0
+        around = _neighbours(observations, first_row)
+        found = cls(reader, settings, study, sessions, observations, (), *around, place)
+        seen = np.maximum.reduceat(observations.first_frame, first_row, axis=0) >= 0
         if seen.all():
             return found
         if typical_pose is None:
@@ -436,10 +436,10 @@ class Aligner:
         point = np.arange(self._earlier.shape[1])
         earlier, later = self._earlier[row], self._later[row]
         return Borders(
-            np.where(earlier < 0, -1, self.sightings.last_frame[earlier, point]),
-            self.sightings.last_value[earlier, point],
-            np.where(later < 0, -1, self.sightings.first_frame[later, point]),
-            self.sightings.first_value[later, point],
+            np.where(earlier < 0, -1, self.observations.last_frame[earlier, point]),
+            self.observations.last_value[earlier, point],
+            np.where(later < 0, -1, self.observations.first_frame[later, point]),
+            self.observations.first_value[later, point],
         )
 
     def interpolated(self, block: Block) -> tuple[np.ndarray, np.ndarray]:

@@ -187,7 +187,7 @@ def pca(
         ``explained_variance`` and ``explained_variance_ratio`` (component,). Attributes:
         ``n_components`` (the fewest that reach ``variance``, at most 10), ``n_frames`` used,
         ``notes`` and the settings. With ``outlier_scale`` also ``outlier_fraction`` (keypoint,),
-        the share of the confident sightings that were taken for missing, and by what they were
+        the share of the confident observations that were taken for missing, and by what they were
         found (``schema.OUTLIERS``).
 
     Raises
@@ -359,7 +359,7 @@ def _first_look(aligner: Aligner, basis: np.ndarray, block: Block) -> tuple[Mome
     compass = aligner.compass
     number = np.array([0, block.n_frames])
     if compass.anterior and compass.posterior:
-        # As they were tracked: what is outlying is on the line between other sightings by now.
+        # As they were tracked: what is outlying is on the line between other observations by now.
         position, confidence = aligner.reader.believed(block), aligner.reader.confidence(block)
         valid = is_valid(position, confidence, aligner.settings.confidence_threshold)
         pose = np.where(valid[..., None], position, np.nan)

@@ -198,8 +198,8 @@ def apply(
             writer = _write(root, start, chain, preparation, config, chosen, certainty)
             # Only then published: what stops it here publishes nothing.
             compare = _Comparison(preparation, config, fitted, plan, run.pipeline.n, lock, scratch)
-            like_fit = compare.again(run, again, sweeps)
-            like_new = compare.as_new(as_new, sweeps)
+            like_fit = compare.with_the_fit(run, again, sweeps)
+            like_new = compare.of_a_new_session(as_new, sweeps)
             settings = {
                 **config.to_dict(), "sessions": [session.name for session in chosen],
                 "sweeps": sweeps, "notes": list(messages),
@@ -421,7 +421,9 @@ class _Comparison:
         self._plan, self._n_in_flight = replace(plan, kept_bytes=0), n_in_flight
         self._lock, self._scratch = lock, scratch
 
-    def again(self, run: _Run, sessions: Sequence[Session], max_sweeps: int) -> tuple[float, float]:
+    def with_the_fit(
+        self, run: _Run, sessions: Sequence[Session], max_sweeps: int
+    ) -> tuple[float, float]:
         """Compare the labels of sessions of the fit that a run has labelled again."""
         names = {session.name for session in sessions}
         index = run.chain.index
@@ -442,7 +444,7 @@ class _Comparison:
         twin = self._labels(index.sessions[one], max_sweeps, seed=1, is_new=False)
         return same / n_frames, float((twin == run.labels_of(one)).mean())
 
-    def as_new(self, session: Session | None, max_sweeps: int) -> tuple[float, float]:
+    def of_a_new_session(self, session: Session | None, max_sweeps: int) -> tuple[float, float]:
         """Compare the labels of a session of the fit that is labelled as if it were new."""
         if session is None or session.n_frames <= self._config.lags:
             return float("nan"), float("nan")

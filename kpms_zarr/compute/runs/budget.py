@@ -12,7 +12,7 @@ import numpy as np
 from kpms_zarr.compute.kernels.dynamics import Dynamics
 from kpms_zarr.compute.kernels.pose import PoseMap
 from kpms_zarr.compute.sampler.ar_model import sample_tile
-from kpms_zarr.compute.sampler.certainty import certainty_of_tile, made_up_borders
+from kpms_zarr.compute.sampler.certainty import certainty_of_tile, synthetic_messages
 from kpms_zarr.compute.sampler.full_tile import (
     FixedSettings,
     FullTables,
@@ -51,18 +51,18 @@ class TileMemory:
 
     Attributes
     ----------
-    given, left, temporary : int
+    input, output, temporary : int
         What goes in, what comes out, what is held meanwhile.
     """
 
-    given: int
-    left: int
+    input: int
+    output: int
     temporary: int
 
     @property
     def total(self) -> int:
         """Sum of the three."""
-        return self.given + self.left + self.temporary
+        return self.input + self.output + self.temporary
 
 
 def tile_memory(sizes: TileSizes, settings: FixedSettings | None = None) -> TileMemory:
@@ -77,15 +77,15 @@ def tile_memory(sizes: TileSizes, settings: FixedSettings | None = None) -> Tile
     dtype = np.dtype(sizes.precision)
     with jax.enable_x64(dtype == np.float64):
         if sizes.n_keypoints:
-            arguments = (made_up_tables(sizes), made_up_tile(sizes))
+            arguments = (synthetic_tables(sizes), synthetic_tile(sizes))
             lowered = sample_full_tile.lower(
                 *arguments, np.zeros(2, np.uint32), np.int32(0), np.bool_(False),
                 settings=settings or DEFAULT_SETTINGS, lags=sizes.lags,
             )  # fmt: skip
         else:
-            tables = made_up_tables(sizes)
+            tables = synthetic_tables(sizes)
             lowered = sample_tile.lower(
-                tables.hmm, tables.weight_bias, *_made_up_ar_tile(sizes),
+                tables.hmm, tables.weight_bias, *_synthetic_ar_tile(sizes),
                 np.zeros(2, np.uint32), np.int32(0), lags=sizes.lags,
                 n_frames=sizes.shape.n_frames,
             )  # fmt: skip
@@ -96,9 +96,9 @@ def certainty_memory(sizes: TileSizes) -> TileMemory:
     """Compile a tile of :class:`LabelCertainty` and ask the compiler what it takes."""
     dtype = np.dtype(sizes.precision)
     with jax.enable_x64(dtype == np.float64):
-        x, *_ = _made_up_ar_tile(sizes)
+        x, *_ = _synthetic_ar_tile(sizes)
         lowered = certainty_of_tile.lower(
-            made_up_tables(sizes).hmm, x, *made_up_borders(sizes.shape, sizes.n_states, dtype),
+            synthetic_tables(sizes).hmm, x, *synthetic_messages(sizes.shape, sizes.n_states, dtype),
             lags=sizes.lags,
         )  # fmt: skip
         return _memory_of(lowered)
@@ -117,7 +117,7 @@ def _memory_of(lowered: Any) -> TileMemory:
 DEFAULT_SETTINGS = FixedSettings(5, 10.0, 1e6, False)
 
 
-def made_up_tables(sizes: TileSizes) -> FullTables:
+def synthetic_tables(sizes: TileSizes) -> FullTables:
     """Parameters of the right shapes on the device: a random walk, all states alike."""
     n, m, lags, k = sizes.n_states, sizes.n_latent, sizes.lags, sizes.n_keypoints
     weight_bias = np.zeros((n, m, m * lags + 1))
@@ -135,7 +135,7 @@ def made_up_tables(sizes: TileSizes) -> FullTables:
     return result
 
 
-def made_up_tile(sizes: TileSizes, seed: int = 0) -> TileInput:
+def synthetic_tile(sizes: TileSizes, seed: int = 0) -> TileInput:
     """One tile of the full stage in which a random walk is tracked."""
     rng = np.random.default_rng(seed)
     b, t, lags = sizes.shape.n_segments, sizes.shape.n_frames, sizes.lags
@@ -155,7 +155,7 @@ def made_up_tile(sizes: TileSizes, seed: int = 0) -> TileInput:
     )
 
 
-def _made_up_ar_tile(sizes: TileSizes) -> tuple[Any, ...]:
+def _synthetic_ar_tile(sizes: TileSizes) -> tuple[Any, ...]:
     b, t = sizes.shape.n_segments, sizes.shape.n_frames
     return (
         np.zeros((b, sizes.lags + t, sizes.n_latent), sizes.precision),
@@ -178,18 +178,18 @@ def time_of_tile(sizes: TileSizes, settings: FixedSettings, n_in_flight: int) ->
     """
     is_double = np.dtype(sizes.precision) == np.float64
     with jax.enable_x64(is_double):
-        tables = made_up_tables(sizes)
+        tables = synthetic_tables(sizes)
     seed = np.zeros(2, np.uint32)
 
     def run(number: int) -> None:
         if sizes.n_keypoints:
             found = sample_full_tile(
-                tables, made_up_tile(sizes, number), seed, np.int32(number), np.bool_(False),
+                tables, synthetic_tile(sizes, number), seed, np.int32(number), np.bool_(False),
                 settings=settings, lags=sizes.lags,
             )  # fmt: skip
         else:
             found = sample_tile(
-                tables.hmm, tables.weight_bias, *_made_up_ar_tile(sizes), seed, np.int32(number),
+                tables.hmm, tables.weight_bias, *_synthetic_ar_tile(sizes), seed, np.int32(number),
                 lags=sizes.lags, n_frames=sizes.shape.n_frames,
             )  # fmt: skip
         jax.block_until_ready(found)

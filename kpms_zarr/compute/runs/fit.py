@@ -462,7 +462,7 @@ def _notify(callbacks: Sequence[Callback], messages: list[str], stop: Stop, even
         for callback in callbacks:
             callback(event)
 
-    stop.say(lambda text: pass_on(Noted(text)))
+    stop.report(lambda text: pass_on(Noted(text)))
     if isinstance(event, Noted):
         messages.append(event.text)
     pass_on(event)

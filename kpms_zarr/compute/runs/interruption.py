@@ -32,13 +32,13 @@ class Stop:
     """Request to stop a fit, and whether it was reported."""
 
     is_asked: bool = False
-    is_said: bool = False
+    is_reported: bool = False
 
-    def say(self, notify: Callable[[str], None]) -> None:
+    def report(self, notify: Callable[[str], None]) -> None:
         """Report the request once; not from within the signal, which may come while
         somebody is writing."""
-        if self.is_asked and not self.is_said:
-            self.is_said = True
+        if self.is_asked and not self.is_reported:
+            self.is_reported = True
             notify("stopping once this sweep is done and committed; again to stop at once")
 
     def check(self) -> None:

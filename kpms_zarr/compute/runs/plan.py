@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -37,6 +36,7 @@ from kpms_zarr.compute.sampler.stream import Pipeline
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
+from kpms_zarr.store.cores import n_cores
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.study.settings import StudySettings, read_settings, subset_keypoints
@@ -137,8 +137,8 @@ class Needs:
             return found
         other = certainty_memory(self.sizes)
         return TileMemory(
-            max(found.given, other.given),
-            max(found.left, other.left),
+            max(found.input, other.input),
+            max(found.output, other.output),
             max(found.temporary, other.temporary),
         )
 
@@ -191,7 +191,7 @@ def plan(
     config : FitConfig, optional
     budget : Budget, optional
     time_tiles : bool
-        Also run three tiles of made-up data for every one in flight, and predict the time of a
+        Also run three tiles of synthetic data for every one in flight, and predict the time of a
         sweep.
 
     Returns
@@ -255,7 +255,7 @@ def make_plan(needs: Needs, budget: Budget) -> ResourcePlan:
     one = int(_MARGIN * tile.total)
     n_frames = needs.index.n_frames
     state, data = needs.state_row * n_frames, needs.data_row * n_frames
-    wanted = budget.tiles_in_flight or (_n_cores() if is_cpu else _GPU_TILES)
+    wanted = budget.tiles_in_flight or (n_cores() if is_cpu else _GPU_TILES)
     wanted = min(wanted, max(1, _n_tiles(needs)))
     least = wanted if budget.tiles_in_flight else 1
     resident = state + data
@@ -271,7 +271,7 @@ def make_plan(needs: Needs, budget: Budget) -> ResourcePlan:
     def fixed_of(n_tiles: int) -> int:
         """Bytes that are held whatever else is kept in memory."""
         recent = 0 if home == "device" else min(data, _recent_bytes(needs, n_tiles))
-        return base + recent + (n_tiles + 1) * (tile.given + tile.left)
+        return base + recent + (n_tiles + 1) * (tile.input + tile.output)
 
     needed = state if home == "host" and budget.home else 0
     while n > least and fixed_of(n) + needed > host_limit:
@@ -289,7 +289,7 @@ def make_plan(needs: Needs, budget: Budget) -> ResourcePlan:
     kept = min(kept, data)
     host_bytes = max(held + int(_KEPT_OVERHEAD * kept), peak_resident_memory())
     device_bytes = n * one + (resident if home == "device" else 0)
-    moved = 0 if home == "device" else _n_tiles(needs) * (tile.given + tile.left)
+    moved = 0 if home == "device" else _n_tiles(needs) * (tile.input + tile.output)
     return ResourcePlan(
         len(needs.index.sessions), n_frames, needs.n_latent, needs.config.n_states,
         needs.shape.n_segments, needs.shape.n_frames, _n_tiles(needs), n, home,
@@ -326,12 +326,6 @@ def _recent_bytes(needs: Needs, n_in_flight: int) -> int:
 def _n_tiles(needs: Needs) -> int:
     per_tile = needs.shape.n_segments * needs.shape.n_frames
     return max(1, -(-int(needs.index.n_modelled.sum()) // per_tile))
-
-
-def _n_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _too_small(what: str, needed: int, limit: int) -> InputError:

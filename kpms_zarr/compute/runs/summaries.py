@@ -99,7 +99,7 @@ def summary(store: StoreLike, *, model: str) -> xr.Dataset:
     table = table.drop_vars(others).assign_coords(state=np.arange(table.sizes["state"]))
     called = read_names(store, model)
     if called.version:
-        names = [called.given(state) for state in range(table.sizes["state"])]
+        names = [called.custom_name(state) for state in range(table.sizes["state"])]
         table["name"] = ("state", np.asarray(names, dtype=object))
     used = int((table["frequency"].values >= USED_FRACTION).sum())
     table = table.isel(state=np.flatnonzero(table["n_bouts"].values > 0))

@@ -120,7 +120,7 @@ class LabelCertainty:
         self._n_states = sweeper.n_states
         self._is_double = self._dtype == np.float64
         self._tables = on_device(tables_of(parameters), self._dtype)
-        self._flight = Pipeline(sweeper.pipeline.n, on_less=sweeper.pipeline.on_less)
+        self._pipeline = Pipeline(sweeper.pipeline.n, on_less=sweeper.pipeline.on_less)
         self._total = np.zeros(self._n_states, np.int64)
         self._number = np.zeros(self._n_states, np.int64)
 
@@ -179,7 +179,7 @@ class LabelCertainty:
         tasks = [Task(False, tile, 0) for tile in tiles(chosen, self._shape)]
         borders.take(which)
         update = partial(self._update, segments=segments, borders=borders)
-        results = run_tasks(update, tasks, self._flight, is_double=self._is_double)
+        results = run_tasks(update, tasks, self._pipeline, is_double=self._is_double)
         with closing(results):
             for task, (certainty, predicted, message) in results:
                 rows = segments.rows(task.tile)
@@ -324,7 +324,7 @@ def held_bytes(index: ChainIndex, shape: TileShape, n_states: int, precision: st
     return most + 8 * _ROWS * n_states * 8
 
 
-def made_up_borders(shape: TileShape, n_states: int, dtype: np.dtype) -> tuple[Any, ...]:
+def synthetic_messages(shape: TileShape, n_states: int, dtype: np.dtype) -> tuple[Any, ...]:
     """Synthetic labels, messages and lengths, for a tile without data."""
     even = np.full((shape.n_segments, n_states), 1 / n_states, dtype)
     z = np.zeros((shape.n_segments, shape.n_frames), np.int32)

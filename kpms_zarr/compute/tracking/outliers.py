@@ -101,7 +101,7 @@ class Screen:
     ----------
     model : OutlierModel
     fraction : ndarray, (keypoint,)
-        Share of the confident sightings that are outlying, over all sessions.
+        Share of the confident observations that are outlying, over all sessions.
     notes : tuple of str
         What a person should know.
     """
@@ -301,7 +301,7 @@ def make_screen(
         counts = {**counts, **_counted(reader, model, rows, cache, again)}
     total = np.sum([counts[session.index] for session in ordered], axis=0)
     fraction = total[1] / np.maximum(total[0], 1)
-    notes = [*_said(fraction, keypoints), *_said_exempt(ordered, exempt, keypoints)]
+    notes = [*_share_notes(fraction, keypoints), *_exempt_notes(ordered, exempt, keypoints)]
     return Screen(model, fraction, tuple(notes), rows, cache)
 
 
@@ -493,7 +493,7 @@ def _exempted(
     return after, exempt
 
 
-def _said(fraction: np.ndarray, keypoints: Sequence[str]) -> list[str]:
+def _share_notes(fraction: np.ndarray, keypoints: Sequence[str]) -> list[str]:
     shares = [
         f"{name} {share:.1%}"
         for name, share in zip(keypoints, fraction, strict=True)
@@ -512,7 +512,7 @@ def _said(fraction: np.ndarray, keypoints: Sequence[str]) -> list[str]:
     return notes
 
 
-def _said_exempt(
+def _exempt_notes(
     sessions: Sequence[Session], exempt: Mapping[int, np.ndarray], keypoints: Sequence[str]
 ) -> list[str]:
     names = np.asarray(keypoints)

@@ -21,6 +21,7 @@ from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.consolidation import consolidate
 from kpms_zarr.store.core.locking import Lock, sessions_lock
 from kpms_zarr.store.core.provenance import package_version
+from kpms_zarr.store.cores import n_cores
 from kpms_zarr.store.errors import InputError, OtherKindError, Problem, readable
 from kpms_zarr.store.ingest.annotate import annotate_sessions, check_rows, read_metadata
 from kpms_zarr.store.ingest.finding import FileFinder, nothing_there
@@ -31,7 +32,7 @@ from kpms_zarr.store.ingest.loading import (
     ProbeTask,
     TrackTask,
     load,
-    look,
+    probe,
     rehearse,
 )
 from kpms_zarr.store.ingest.planning import (
@@ -282,7 +283,7 @@ def ingest(
     if read.mapping is not None and format == "auto":
         format = "table"  # whose columns it describes
     with closing(run):
-        run.look([files] if isinstance(files, str | Path) else list(files), format)
+        run.probe([files] if isinstance(files, str | Path) else list(files), format)
         if dry_run:
             plan, settings = run.plan()
             return run.summary(plan, settings, run.rehearse(plan), is_dry=True)
@@ -415,7 +416,7 @@ class _Ingest:
         self.apart = excluded
         self.skip_bad, self.workers, self.on_progress = skip_bad, workers, on_progress
         self.token = uuid.uuid4().hex
-        self.looks: list[Probe] = []
+        self.probes: list[Probe] = []
         self.notes: list[str] = []
         self.warnings: list[str] = []
         self.problems: list[Problem] = []
@@ -430,10 +431,10 @@ class _Ingest:
         self.notes.append(text)
         logging.getLogger("kpms_zarr").warning(text)
 
-    def look(self, files: Sequence[str | Path], format: str) -> None:
+    def probe(self, files: Sequence[str | Path], format: str) -> None:
         """Read the headers of arrays and of all files, in order of their paths."""
         memory = self.read.memory or {}
-        self.looks = [Probe(t.header, hash_of(t), "in memory") for t in memory.values()]
+        self.probes = [Probe(t.header, hash_of(t), "in memory") for t in memory.values()]
         finder = FileFinder(self.store, self.apart)
         found = finder.find(files) if files or not memory else []
         self.notes += finder.notes
@@ -443,10 +444,10 @@ class _Ingest:
             self._failed(path, InputError.of([problem]))
         read = replace(self.read, memory=None)
         tasks = [ProbeTask(one.path, format, read, one.is_named) for one in found]
-        looks: dict[int, Probe] = {}
+        probes: dict[int, Probe] = {}
         others: list[Path] = []
         self._staff = Workers("process", self._n_workers([one.path for one in found]))
-        with closing(self._staff.run(look, tasks)) as done:
+        with closing(self._staff.run(probe, tasks)) as done:
             for n_done, (index, result) in enumerate(done, start=1):
                 path = found[index].path
                 if isinstance(result, OtherKindError) and not found[index].is_named:
@@ -457,9 +458,9 @@ class _Ingest:
                 elif isinstance(result, Exception):
                     self._failed(path, result)
                 else:
-                    looks[index] = replace(result, below=found[index].below)
+                    probes[index] = replace(result, below=found[index].below)
                 self.on_progress(IngestProgress("look", n_done, len(tasks), 0))
-        self.looks += [looks[index] for index in sorted(looks)]
+        self.probes += [probes[index] for index in sorted(probes)]
         tracking = {one.path for one in found} - set(others) | {path for path, _ in finder.bad}
         self.problems += finder.nothing_in(tracking)
 
@@ -470,9 +471,8 @@ class _Ingest:
     def _n_workers(self, paths: Sequence[Path]) -> int:
         if self.workers is not None:
             return min(self.workers, len(paths))
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
         size = sum(path.stat().st_size for path in paths if path.is_file())
-        return min(cores, len(paths), 1 + size // _BYTES_PER_WORKER)
+        return min(n_cores(), len(paths), 1 + size // _BYTES_PER_WORKER)
 
     def _failed(self, path: Path, error: Exception) -> None:
         if not isinstance(error, InputError):
@@ -499,7 +499,7 @@ class _Ingest:
         choice = self.choice
         plan = plan_files(
             self.store,
-            self.looks,
+            self.probes,
             keypoints=choice.keypoints,
             individuals=choice.individuals,
             scheme=choice.scheme,
@@ -540,7 +540,7 @@ class _Ingest:
         InputError
         """
         new = [
-            Named(track.session, track.recording, file.look.header.path.name, track.header.video)
+            Named(track.session, track.recording, file.probe.header.path.name, track.header.video)
             for file in plan.files
             for track in file.tracks
         ]
@@ -561,7 +561,7 @@ class _Ingest:
             added = self._load(rows, plan)
             self._check_any(plan, added)
             raise_all(self.problems)
-            names = [file.look.header.path.name for file in plan.files]
+            names = [file.probe.header.path.name for file in plan.files]
             rows.finish({"files": names[:100], "n_files": len(names)})
         except BaseException:
             rows.undo()
@@ -573,7 +573,7 @@ class _Ingest:
         if not (added or plan.known or self.problems):
             self.problems += self._all_bad()
         if plan.files and not (added or plan.known or self.problems):
-            where = str(plan.files[0].look.header.path)
+            where = str(plan.files[0].probe.header.path)
             if self.all_trimmed:
                 self.problems.append(
                     Problem(
@@ -600,7 +600,7 @@ class _Ingest:
             for n_done, (index, result) in enumerate(done, start=1):
                 file = plan.files[index]
                 if isinstance(result, Exception):
-                    self._failed(file.look.header.path, result)
+                    self._failed(file.probe.header.path, result)
                 else:
                     new[index] = self._sessions(file, result)
                     self.n_frames += sum(session.n_frames for session in new[index])
@@ -627,7 +627,7 @@ class _Ingest:
                 turns.has_ended(index)
                 file = plan.files[index]
                 if isinstance(result, Exception):
-                    self._failed(file.look.header.path, result)
+                    self._failed(file.probe.header.path, result)
                 elif not self.problems:
                     new = self._sessions(file, result)
                     added[index] = [str(session.entries["session"]) for session in new]
@@ -637,12 +637,12 @@ class _Ingest:
         return [name for index in sorted(added) for name in added[index]]
 
     def _task(self, file: PlannedFile) -> LoadTask:
-        header = file.look.header
+        header = file.probe.header
         is_array = header.format == "array"
         read = self.read if is_array else replace(self.read, memory=None)
         tracks = tuple(TrackTask(t.header.block_key, t.columns, t.window) for t in file.tracks)
         return LoadTask(
-            self.store, self.token, header, read, tracks, self.choice.min_visible, file.look.stamp,
+            self.store, self.token, header, read, tracks, self.choice.min_visible, file.probe.stamp,
             self.choice.correction,
         )  # fmt: skip
 
@@ -675,7 +675,7 @@ class _Ingest:
     def _entries(
         self, file: PlannedFile, track: PlannedTrack, loaded: LoadedTrack
     ) -> dict[str, Any]:
-        header = file.look.header
+        header = file.probe.header
         return {
             "session": track.session,
             "fps": track.fps,
@@ -712,7 +712,8 @@ class _Ingest:
                 "no heading yet: give `anterior=` and `posterior=`, here or in `kpms_zarr.pca`"
             )
         recognised = {
-            str(look.header.path): f"{look.header.format}: {look.reason}" for look in self.looks
+            str(probe.header.path): f"{probe.header.format}: {probe.reason}"
+            for probe in self.probes
         }
         return IngestSummary(
             self.store,

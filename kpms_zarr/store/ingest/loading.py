@@ -73,7 +73,7 @@ def stamp_of(path: Path) -> tuple[int, ...]:
     return now.st_size, now.st_mtime_ns, now.st_ino
 
 
-def look(task: ProbeTask, ask: Ask) -> Probe:
+def probe(task: ProbeTask, ask: Ask) -> Probe:
     """Recognise a file and read its header.
 
     Raises
@@ -85,14 +85,14 @@ def look(task: ProbeTask, ask: Ask) -> Probe:
         tracking files, and is not recognised.
     """
     try:
-        return _look(task)
+        return _probe(task)
     except InputError as error:
         if task.is_named:
             raise
         raise _of_a_found_file(task, error) from error
 
 
-def _look(task: ProbeTask) -> Probe:
+def _probe(task: ProbeTask) -> Probe:
     parser, reason = recognise(task.path, task.format)
     if not task.is_named and is_unfinished(task.path.name):
         raise InputError(

@@ -25,7 +25,7 @@ from kpms_zarr.store.ingest.bodies import (
 from kpms_zarr.store.ingest.loading import FrameWindow, Probe
 from kpms_zarr.store.ingest.timeline import MaxGap, rate_note, rate_problem
 from kpms_zarr.store.ingest.trimming import Trim
-from kpms_zarr.store.ingest.twins import Stored, chosen, without_copies
+from kpms_zarr.store.ingest.twins import Stored, choose, without_copies
 from kpms_zarr.store.parsers.base import FileHeader, TrackHeader, some
 from kpms_zarr.store.study.matching import Named
 from kpms_zarr.store.study.result_names import result_of
@@ -86,7 +86,7 @@ class PlannedTrack:
 class PlannedFile:
     """A file with at least one track that becomes a session."""
 
-    look: Probe
+    probe: Probe
     tracks: tuple[PlannedTrack, ...]
 
 
@@ -122,7 +122,7 @@ class IngestPlan:
 
 def plan_files(
     store: StoreLike,
-    looks: Sequence[Probe],
+    probes: Sequence[Probe],
     *,
     keypoints: Sequence[str] | None,
     individuals: Sequence[str] | None,
@@ -140,7 +140,7 @@ def plan_files(
     ----------
     store : path or URL
         May not exist yet.
-    looks : sequence of Probe
+    probes : sequence of Probe
     keypoints : sequence of str, optional
         To take, in this order.
     individuals : sequence of str, optional
@@ -160,11 +160,11 @@ def plan_files(
     planner = _Planner(
         store, keypoints, Individuals(individuals), rates, trim, downsample, max_gap, ignore_case
     )
-    looks = planner.one_of_each(looks, preferred)
-    chosen = [(one, planner.chosen(one)) for one in looks]
-    planner.name([(one, tracks) for one, tracks in chosen if tracks], scheme)
-    planner.match_rates(chosen)
-    for one, tracks in chosen:
+    probes = planner.one_of_each(probes, preferred)
+    selected = [(one, planner.select_tracks(one)) for one in probes]
+    planner.name([(one, tracks) for one, tracks in selected if tracks], scheme)
+    planner.match_rates(selected)
+    for one, tracks in selected:
         planner.add(one, tracks)
     planner.close()
     return planner.plan
@@ -203,32 +203,32 @@ class _Planner:
         self._unlike: dict[tuple[str, ...], list[Path]] = {}
         self._bodies: dict[Kinds, list[Path]] = {}
 
-    def one_of_each(self, looks: Sequence[Probe], preferred: Sequence[str]) -> list[Probe]:
+    def one_of_each(self, probes: Sequence[Probe], preferred: Sequence[str]) -> list[Probe]:
         """Drop copies and, of several results of one video, those that are not preferred."""
-        looks, notes = without_copies(looks)
+        probes, notes = without_copies(probes)
         self.plan.notes += map(readable, notes)
-        arrays = [look for look in looks if look.header.format == "array"]
-        files = [look for look in looks if look.header.format != "array"]
+        arrays = [probe for probe in probes if probe.header.format == "array"]
+        files = [probe for probe in probes if probe.header.format != "array"]
         stored = [
             Stored(name, result_of(known.source, known.origin.folders))
             for name, known in self._there.items()
             if known.source
         ]
-        choice = chosen(
+        choice = choose(
             files,
-            [Origin.of(look.header.path).folders for look in files],
+            [Origin.of(probe.header.path).folders for probe in files],
             [
-                all(self._content(look, t) in self._by_hash for t in look.header.tracks)
-                for look in files
+                all(self._content(probe, t) in self._by_hash for t in probe.header.tracks)
+                for probe in files
             ],
             stored,
             preferred,
         )
         self.plan.notes += map(readable, choice.notes)
         self.plan.warnings += choice.warnings
-        return [*arrays, *choice.looks]
+        return [*arrays, *choice.probes]
 
-    def chosen(self, probe: Probe) -> tuple[TrackHeader, ...]:
+    def select_tracks(self, probe: Probe) -> tuple[TrackHeader, ...]:
         """Individuals of a file that are taken, if the file can be."""
         header = probe.header
         path = header.path
@@ -247,7 +247,7 @@ class _Planner:
             self.plan.problems += problems
             return ()
         self.plan.notes += _tidied(path, names)
-        tracks = self._chosen(self._named(header))
+        tracks = self._selected(self._named(header))
         self._wanted = self._wanted or (tracks[0].keypoints if tracks else ())
         return tracks
 
@@ -255,11 +255,11 @@ class _Planner:
         """Give every file a name: that of its sessions in the store, if there are any."""
         taken = set(self._there)
         wanted: list[tuple[Path, Wanted]] = []
-        for look, tracks in files:
-            path = look.header.path
-            new = tuple(t.key for t in tracks if self._content(look, t) not in self._by_hash)
-            known = [t for t in look.header.tracks if self._content(look, t) in self._by_hash]
-            if look.header.format == "array":
+        for probe, tracks in files:
+            path = probe.header.path
+            new = tuple(t.key for t in tracks if self._content(probe, t) not in self._by_hash)
+            known = [t for t in probe.header.tracks if self._content(probe, t) in self._by_hash]
+            if probe.header.format == "array":
                 self._names[path] = path.name
                 names = Wanted(Origin(path.name), new).sessions(path.name)
                 self.plan.problems += [
@@ -267,12 +267,12 @@ class _Planner:
                 ]
                 taken |= set(names)
             elif known:
-                session = self._by_hash[self._content(look, known[0])]
+                session = self._by_hash[self._content(probe, known[0])]
                 self._names[path] = session.removesuffix(f"_{tidy(known[0].key)}")
             elif (other := self._at_same_place(path)) is not None:
                 self.plan.bad.append((path, _changed(path, other)))
             else:
-                wanted.append((path, Wanted(Origin.of(path, look.below), new)))
+                wanted.append((path, Wanted(Origin.of(path, probe.below), new)))
         stored = [known.origin for known in self._there.values() if known.source]
         found = names_of([file for _, file in wanted], stored, taken, scheme)
         self._names |= {path: name for (path, _), name in zip(wanted, found, strict=True)}
@@ -289,7 +289,7 @@ class _Planner:
                 path.name,
                 track.video,
             )
-            for path, tracks in ((look.header.path, tracks) for look, tracks in files)
+            for path, tracks in ((probe.header.path, tracks) for probe, tracks in files)
             for track in tracks
             if path in self._names
         ]
@@ -341,7 +341,7 @@ class _Planner:
         same = tuple(known.get(name.casefold(), name) for name in found)
         return same if len(set(same)) == len(found) else found
 
-    def _chosen(self, header: FileHeader) -> tuple[TrackHeader, ...]:
+    def _selected(self, header: FileHeader) -> tuple[TrackHeader, ...]:
         """Individuals of a file that are taken; of several kinds of bodies none, with a problem."""
         tracks, notes = self._individuals.of(header)
         if self._asked:

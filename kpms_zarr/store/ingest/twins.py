@@ -63,21 +63,21 @@ class TwinChoice:
 
     Attributes
     ----------
-    looks : list of Probe
+    probes : list of Probe
         What is taken.
     notes, warnings : list of str
     """
 
-    looks: list[Probe]
+    probes: list[Probe]
     notes: list[str]
     warnings: list[str]
 
 
-def without_copies(looks: Sequence[Probe]) -> tuple[list[Probe], list[str]]:
+def without_copies(probes: Sequence[Probe]) -> tuple[list[Probe], list[str]]:
     """Keep one of the files of the same content, whatever their order; note the others."""
     by_content: dict[str, list[Path]] = {}
-    for look in looks:
-        by_content.setdefault(look.file_hash, []).append(look.header.path)
+    for probe in probes:
+        by_content.setdefault(probe.file_hash, []).append(probe.header.path)
     kept = {content: cleanest(paths) for content, paths in by_content.items()}
     notes = [
         f"{path}: the same content as {kept[content]}, left out"
@@ -85,11 +85,11 @@ def without_copies(looks: Sequence[Probe]) -> tuple[list[Probe], list[str]]:
         for path in paths
         if path != kept[content]
     ]
-    return [look for look in looks if look.header.path == kept[look.file_hash]], notes
+    return [probe for probe in probes if probe.header.path == kept[probe.file_hash]], notes
 
 
-def chosen(
-    looks: Sequence[Probe],
+def choose(
+    probes: Sequence[Probe],
     folders: Sequence[tuple[str, ...]],
     is_known: Sequence[bool],
     stored: Sequence[Stored],
@@ -99,7 +99,7 @@ def chosen(
 
     Parameters
     ----------
-    looks : sequence of Probe
+    probes : sequence of Probe
     folders : sequence of tuple of str
         Of each: names of its folders, the nearest first.
     is_known : sequence of bool
@@ -108,32 +108,32 @@ def chosen(
     preferred : sequence of str
         Of `WORDS`, the most important first.
     """
-    results = [result_of(x.header.path.name, f) for x, f in zip(looks, folders, strict=True)]
+    results = [result_of(x.header.path.name, f) for x, f in zip(probes, folders, strict=True)]
     everything = [*results, *(one.result for one in stored)]
     gone: set[int] = set()
     notes: list[str] = []
     doubled: list[list[str]] = []
     choices: set[str] = set()
-    for group in _groups(everything, looks):
-        members = [n for n in group if n < len(looks)]
+    for group in _groups(everything, probes):
+        members = [n for n in group if n < len(probes)]
         kept = members
         for word in preferred:
             kept = [n for n in kept if _is_such(results[n], word)] or kept
         why = f"another result of the same video is taken ({option('prefer', list(preferred))})"
         dropped = {n: why for n in members if n not in kept}
-        dropped |= _in_other_formats(kept, looks, results, is_known)
+        dropped |= _in_other_formats(kept, probes, results, is_known)
         dropped = {n: why for n, why in dropped.items() if not is_known[n]}
-        notes += [f"{looks[n].header.path}: left out, {why}" for n, why in dropped.items()]
+        notes += [f"{probes[n].header.path}: left out, {why}" for n, why in dropped.items()]
         gone |= dropped.keys()
         new = [n for n in members if n not in gone and not is_known[n]]
-        there = [n for n in group if n >= len(looks)]
-        sessions = sorted({stored[n - len(looks)].session for n in there})
+        there = [n for n in group if n >= len(probes)]
+        sessions = sorted({stored[n - len(probes)].session for n in there})
         if new and len(new) + len(sessions) > 1:
-            names = [str(looks[n].header.path) for n in new]
+            names = [str(probes[n].header.path) for n in new]
             doubled.append([*names, *(f"the session {name!r}" for name in sessions)])
             choices |= _choices([everything[n] for n in (*new, *there)])
     warnings = [_warning(doubled, sorted(choices))] if doubled else []
-    return TwinChoice([x for n, x in enumerate(looks) if n not in gone], notes, warnings)
+    return TwinChoice([x for n, x in enumerate(probes) if n not in gone], notes, warnings)
 
 
 def _is_such(result: Result, word: str) -> bool:
@@ -194,7 +194,7 @@ _MOST_TOLD = 20
 # ------------------------------------------------------------------ what is of one video
 
 
-def _groups(results: Sequence[Result], looks: Sequence[Probe]) -> list[list[int]]:
+def _groups(results: Sequence[Result], probes: Sequence[Probe]) -> list[list[int]]:
     """Numbers of results that are of the same video, in order; those alone are a group, too."""
     leader = list(range(len(results)))
 
@@ -208,7 +208,7 @@ def _groups(results: Sequence[Result], looks: Sequence[Probe]) -> list[list[int]
         for n in numbers[1:]:
             leader[n] = numbers[0]
 
-    for same in _by_key(results, looks):
+    for same in _by_key(results, probes):
         join(same)
     for pair in _filtered_elsewhere(results, first):
         join(pair)
@@ -218,7 +218,7 @@ def _groups(results: Sequence[Result], looks: Sequence[Probe]) -> list[list[int]
     return list(groups.values())
 
 
-def _by_key(results: Sequence[Result], looks: Sequence[Probe]) -> list[list[int]]:
+def _by_key(results: Sequence[Result], probes: Sequence[Probe]) -> list[list[int]]:
     """Results in one folder that have the name of a video in common, or the video itself."""
     bare = {(r.folder, r.video) for r in results if r.stem == r.without_copy}
     by_key: dict[tuple[object, ...], list[int]] = {}
@@ -229,20 +229,22 @@ def _by_key(results: Sequence[Result], looks: Sequence[Probe]) -> list[list[int]
         # (1), (2) and (3) without one that has no number are counted, not copied.
         is_counted = result.stem != result.without_copy and place not in bare
         by_key.setdefault((*place, result.stem if is_counted else ""), []).append(n)
-    for n, look in enumerate(looks):
-        videos = {_stem_of_video(track.video) for track in look.header.tracks} - {""}
+    for n, probe in enumerate(probes):
+        videos = {_stem_of_video(track.video) for track in probe.header.tracks} - {""}
         for video in videos | {results[n].video}:
             by_key.setdefault(("video", results[n].folder, video), []).append(n)
     return [
         same
         for key, same in by_key.items()
-        if key[0] != "video" or _is_one_of_each(same, results, looks)
+        if key[0] != "video" or _is_one_of_each(same, results, probes)
     ]
 
 
-def _is_one_of_each(same: Sequence[int], results: Sequence[Result], looks: Sequence[Probe]) -> bool:
+def _is_one_of_each(
+    same: Sequence[int], results: Sequence[Result], probes: Sequence[Probe]
+) -> bool:
     """Whether files of one tracker on a video are of different animals: these are no twins."""
-    names = {(looks[n].header.format, results[n].video) for n in same}
+    names = {(probes[n].header.format, results[n].video) for n in same}
     formats = {format for format, _ in names}
     return 1 < len(formats) == len(names)
 

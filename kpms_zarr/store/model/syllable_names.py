@@ -53,17 +53,17 @@ class SyllableNames:
     names: tuple[str, ...] = ()
     descriptions: tuple[str, ...] = ()
 
-    def given(self, syllable: int) -> str:
+    def custom_name(self, syllable: int) -> str:
         """Name that a person gave; "" without."""
         return self.names[syllable] if 0 <= syllable < len(self.names) else ""
 
     def name(self, syllable: int) -> str:
         """Name of a syllable; its number where nobody named it, "none" for -1."""
-        return "none" if syllable < 0 else self.given(syllable) or str(syllable)
+        return "none" if syllable < 0 else self.custom_name(syllable) or str(syllable)
 
     def label(self, syllable: int) -> str:
         """Number and name, such as ``"3 rear"``; the number alone where there is no name."""
-        return "none" if syllable < 0 else f"{syllable} {self.given(syllable)}".rstrip()
+        return "none" if syllable < 0 else f"{syllable} {self.custom_name(syllable)}".rstrip()
 
     def description(self, syllable: int) -> str:
         """Description that a person gave; "" without."""

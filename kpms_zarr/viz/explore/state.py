@@ -45,14 +45,14 @@ class State(param.Parameterized):
         return self.model in self.study.models
 
     @property
-    def chosen(self) -> Session | None:
+    def session_row(self) -> Session | None:
         """The chosen session as a row of ``keypoints``."""
         return self.study.sessions.get(self.session)
 
     @property
     def span(self) -> tuple[float, float]:
         """Span of the session that is shown, in s."""
-        session = self.chosen
+        session = self.session_row
         end = session.n_frames / session.fps if session else 0.0
         stop = min(self.stop, end) if self.stop > 0 else end
         return (self.start, stop) if self.start < stop else (0.0, end)
@@ -75,7 +75,7 @@ class State(param.Parameterized):
             self.keypoint = ""
         if self.syllable >= known.n_states(self.model):
             self.syllable = -1
-        session = self.chosen
+        session = self.session_row
         if session and not 0 <= self.start < session.n_frames / session.fps:
             self.param.update(start=0.0, stop=0.0)
 

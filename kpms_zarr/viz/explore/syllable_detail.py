@@ -287,7 +287,7 @@ class _Form:
     def fill(self) -> None:
         """Show what is saved, unless a person is writing something else."""
         names, one = self._detail.names, self._detail.syllable
-        now = (names.given(one), names.description(one))
+        now = (names.custom_name(one), names.description(one))
         if (self._name.value, self._description.value) in (("", ""), self._shown):
             self._name.value, self._description.value = now
         self._shown = now
@@ -318,7 +318,7 @@ class _Form:
             self._notify("Nothing has changed.")
             return
         one = detail.syllable
-        self._shown = (after.given(one), after.description(one))
+        self._shown = (after.custom_name(one), after.description(one))
         self._name.value, self._description.value = self._shown
         self._notify(
             f"Saved as version {after.version[1:]} of the names of the model {after.model}."

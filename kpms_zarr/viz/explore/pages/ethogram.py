@@ -170,7 +170,7 @@ class _EthogramPage(param.Parameterized):
         self._show((start + stop - length) / 2, length)
 
     def _show(self, start: float, length: float) -> None:
-        session = self.state.chosen
+        session = self.state.session_row
         if session is not None:
             end = session.n_frames / session.fps
             length = min(max(length, 4 / session.fps), end)

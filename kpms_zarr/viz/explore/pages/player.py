@@ -53,7 +53,7 @@ def page(state: State) -> pn.viewable.Viewable:
 
     def build() -> pn.viewable.Viewable:
         leave()
-        if state.chosen is None:
+        if state.session_row is None:
             return parts.empty(
                 "No session yet. Add tracking files:",
                 command("ingest", state.study.store, "FILES..."),

@@ -233,7 +233,7 @@ def shifted(
 
 
 def _end(state: State) -> float:
-    session = state.chosen
+    session = state.session_row
     return session.n_frames / session.fps if session else 0.0
 
 
@@ -246,14 +246,14 @@ def _span(state: State) -> tuple[float, float]:
 
 def _keypoint(state: State) -> str:
     """The chosen keypoint, or the worst one of the session."""
-    quality, session = state.study.quality(), state.chosen
+    quality, session = state.study.quality(), state.session_row
     if state.keypoint or quality is None or session is None:
         return state.keypoint
     return views.worst_keypoint(table(quality, {session.name: session}, what=PROBLEMS[0]))
 
 
 def _traces(state: State) -> Any:
-    quality, session = state.study.quality(), state.chosen
+    quality, session = state.study.quality(), state.session_row
     if quality is None or session is None:
         return None
     start, stop = _span(state)
@@ -310,7 +310,7 @@ def _on_zoom(state: State, shown: tuple[float, float]) -> Callable[..., None]:
 
 
 def _histograms(state: State) -> Any:
-    quality, session = state.study.quality(), state.chosen
+    quality, session = state.study.quality(), state.session_row
     if quality is None or session is None:
         return None
     found = confidences(

@@ -131,7 +131,7 @@ class _SyllablesPage:
         found = [
             one
             for one in gallery.used
-            if not wanted or wanted == str(one) or wanted in names.given(one).casefold()
+            if not wanted or wanted == str(one) or wanted in names.custom_name(one).casefold()
         ]
         key: Callable[..., float] = _ORDERS[self._order.value]
         return sorted(found, key=lambda one: key(gallery.labels, one))
@@ -173,7 +173,7 @@ class _SyllablesPage:
         return {
             "key": one,
             "number": str(one),
-            "title": self._names.given(one),
+            "title": self._names.custom_name(one),
             "color": syllable_color(one),
             "lines": facts,
             "hint": f"Syllable {self._names.label(one)}: {', '.join(facts)}",
