@@ -26,6 +26,7 @@ from kpms_zarr.viz.syllables import data as syllable_data
 from kpms_zarr.viz.syllables import drawing as pose_drawings
 from kpms_zarr.viz.syllables import views as syllables
 from kpms_zarr.viz.syllables.data import Gallery
+from kpms_zarr.viz.syllables.transition_counts import neighbours_of
 
 SOLID = SyntheticStudy(n_sessions=2, n_frames=1200, n_space=3, seed=4)
 
@@ -94,9 +95,9 @@ def test_neighbours_of__are_counted_between_bouts(store, labels, helpers):
                 after[int(following)] = after.get(int(following), 0) + 1
             if following == 2 and one >= 0:
                 before[int(one)] = before.get(int(one), 0) + 1
-    opened = models.open_labels(store, "m")
+    changes = models.open_labels(store, "m")["transition_count"].values
     for found, wanted in zip(
-        syllable_data.neighbours_of(opened, 2, max_neighbours=4), (before, after), strict=True
+        neighbours_of(changes, 2, max_neighbours=4), (before, after), strict=True
     ):
         assert found.count.tolist() == sorted(wanted.values(), reverse=True)[:4]
         assert [wanted[int(one)] for one in found.syllable] == found.count.tolist()
@@ -226,8 +227,8 @@ def test_frequency__has_a_point_a_session_and_the_mean_of_each_group(grouped, la
 
 
 def test_neighbours__are_called_by_their_names(grouped):
-    opened = models.open_labels(grouped, "m")
-    _, after = syllable_data.neighbours_of(opened, 1)
+    changes = models.open_labels(grouped, "m")["transition_count"].values
+    _, after = neighbours_of(changes, 1, max_neighbours=6)
     name_syllable(grouped, "m", int(after.syllable[0]), name="rear")
     view = list(syllables.neighbours(grouped, model="m", syllable=1))[1]
     assert view.dimension_values("syllable")[0] == f"{after.syllable[0]} rear"

@@ -23,7 +23,7 @@ from kpms_zarr.viz.syllables.transition_counts import (
     TransitionCounts,
     count_blocks,
     count_transitions,
-    neighbours,
+    neighbours_of,
 )
 from kpms_zarr.viz.syllables.transition_views import (
     draw_graph,
@@ -160,12 +160,10 @@ def test_share__of_a_syllable_that_never_changes_is_zero():
 
 
 def test_neighbours__are_the_commonest(counts):
-    before, after = neighbours(counts, 4, n=3)
-    assert [i for i, _ in after] == np.argsort(-counts.changes[4], kind="stable")[:3].tolist()
-    assert [i for i, _ in before] == np.argsort(-counts.changes[:, 4], kind="stable")[:3].tolist()
-    assert after[0][1] == pytest.approx(100 * counts.changes[4].max() / counts.changes[4].sum())
-    assert neighbours(counts, -1) == ([], [])
-    assert neighbours(counts, 99) == ([], [])
+    before, after = neighbours_of(counts.changes, 4, max_neighbours=3)
+    for side, changes in ((before, counts.changes[:, 4]), (after, counts.changes[4])):
+        assert side.syllable.tolist() == np.argsort(-changes, kind="stable")[:3].tolist()
+    assert after.share[0] == pytest.approx(100 * counts.changes[4].max() / counts.changes[4].sum())
 
 
 # ------------------------------------------------------------------ matrix

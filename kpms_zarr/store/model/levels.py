@@ -22,7 +22,7 @@ from kpms_zarr.store.core.consolidation import consolidate, is_consolidated
 from kpms_zarr.store.core.locking import model_lock
 from kpms_zarr.store.core.provenance import provenance
 from kpms_zarr.store.core.schema import LEVEL_FRAMES
-from kpms_zarr.store.model.models import labels_path
+from kpms_zarr.store.model.models import labels_path, make_group
 from kpms_zarr.store.run_lengths import run_starts
 
 _MOST_BINS = 1024
@@ -183,9 +183,7 @@ def write_levels(root: zarr.Group, model: str, version: str, *, overwrite: bool 
         return False
     labels = access.subgroup(root, f"{layout.model_path(model)}/labels/{version}")
     assert labels is not None
-    above = access.require_group(root, f"{layout.model_path(model)}/levels")
-    if "provenance" not in above.attrs:
-        attributes.write(above, provenance("levels"))
+    above = make_group(root, f"{layout.model_path(model)}/levels", "levels")
     group = above.create_group(version, overwrite=True)
     _fill(group, labels)
     # Without it, they are not there.

@@ -194,7 +194,7 @@ class LabelWriter:
             raise ValueError(f"scale: expected {len(sessions)} positive numbers, found {scale}")
         base = layout.model_path(model)
         self._root, self._base = root, base
-        self._labels = _require_group(root, f"{base}/labels")
+        self._labels = make_group(root, f"{base}/labels")
         published = _published(self._labels)
         self.version = f"v{1 + int(published[-1][1:])}" if published else "v1"
         self._group = self._labels.create_group(self.version, overwrite=True)
@@ -327,14 +327,14 @@ def finished_version(root: zarr.Group, model: str, fit_id: str) -> str | None:
     return None
 
 
-def _require_group(root: zarr.Group, path: str) -> zarr.Group:
-    """A group that is made where it is missing, every level with its provenance."""
+def make_group(root: zarr.Group, path: str, verb: str = "fit") -> zarr.Group:
+    """Make a group where it is missing, every level with the provenance of a verb."""
     group = root
     for name in path.split("/"):
         below = access.subgroup(group, name)
         group = below if below is not None else group.create_group(name, overwrite=True)
         if "provenance" not in group.attrs:
-            attributes.write(group, provenance("fit"))
+            attributes.write(group, provenance(verb))
     return group
 
 
@@ -353,7 +353,7 @@ def write_parameters(
 
     ``attrs`` are what the fit settled that is not a setting.
     """
-    above = _require_group(root, f"{layout.model_path(model)}/parameters")
+    above = make_group(root, f"{layout.model_path(model)}/parameters")
     group = above.create_group(version, overwrite=True)
     layout.write_values(group, "parameters", values)
     attributes.write(group, {**(attrs or {}), **provenance("fit", settings)})

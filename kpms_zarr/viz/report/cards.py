@@ -14,8 +14,9 @@ from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.grouping import group_coordinates, groups_of
 from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.style import short
-from kpms_zarr.viz.syllables.data import Gallery, neighbours_of, session_frames
+from kpms_zarr.viz.syllables.data import Gallery, session_frames
 from kpms_zarr.viz.syllables.drawing import extent, picture
+from kpms_zarr.viz.syllables.transition_counts import neighbours_of
 
 _ASPECT = 0.55
 _N_EXAMPLES = 4
@@ -118,7 +119,8 @@ def _examples(gallery: Gallery, state: int) -> tuple[ExamplePicture, ...]:
 def _lines(labels: xr.Dataset, called: SyllableNames, state: int) -> list[tuple[str, str]]:
     share = 100 * float(labels["frequency"][state])
     median, n_bouts = float(labels["median_duration"][state]), int(labels["n_bouts"][state])
-    before, after = neighbours_of(labels, state, max_neighbours=_N_NEIGHBOURS)
+    changes = labels["transition_count"].values
+    before, after = neighbours_of(changes, state, max_neighbours=_N_NEIGHBOURS)
     lines = [
         ("frames", f"{share:.1f} %"),
         ("bouts", f"{n_bouts:,}"),

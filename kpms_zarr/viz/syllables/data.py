@@ -65,23 +65,6 @@ class Trajectory:
         return self.pose.shape[-1] > 2
 
 
-@dataclass(frozen=True)
-class Neighbours:
-    """Syllables before or after a syllable, most frequent first.
-
-    Attributes
-    ----------
-    syllable : ndarray, (neighbour,) int
-    share : ndarray, (neighbour,)
-        In % of all changes to, or from, the syllable.
-    count : ndarray, (neighbour,) int
-    """
-
-    syllable: np.ndarray
-    share: np.ndarray
-    count: np.ndarray
-
-
 class Gallery:
     """Example bouts of the syllables of a model, found once and read when they are looked at.
 
@@ -251,34 +234,3 @@ def frequency_by_group(
         attrs={"syllable": syllable, "coordinate": coordinate},
     )
     return found.isel(session=np.flatnonzero(total > 0))
-
-
-def neighbours_of(
-    labels: xr.Dataset, syllable: int, *, max_neighbours: int = 6
-) -> tuple[Neighbours, Neighbours]:
-    """Find what comes before and what comes after a syllable.
-
-    Parameters
-    ----------
-    labels : Dataset
-        With ``transition_count`` (state, state_next).
-    syllable : int
-    max_neighbours : int
-        Of each.
-
-    Returns
-    -------
-    before, after : Neighbours
-    """
-    count = labels["transition_count"].values
-    return _most_frequent(count[:, syllable], syllable, max_neighbours), _most_frequent(
-        count[syllable], syllable, max_neighbours
-    )
-
-
-def _most_frequent(count: np.ndarray, syllable: int, max_neighbours: int) -> Neighbours:
-    changes = np.array(count, dtype=np.int64)
-    changes[syllable] = 0
-    order = np.argsort(-changes, kind="stable")[:max_neighbours]
-    order = order[changes[order] > 0]
-    return Neighbours(order, 100 * changes[order] / max(1, changes.sum()), changes[order])

@@ -66,6 +66,23 @@ class TransitionCounts:
         return order[self.frequency[order] >= USED_FRACTION][:MOST_SHOWN]
 
 
+@dataclass(frozen=True)
+class Neighbours:
+    """Syllables before or after a syllable, most frequent first.
+
+    Attributes
+    ----------
+    syllable : ndarray, (neighbour,) int
+    share : ndarray, (neighbour,)
+        In % of all changes to, or from, the syllable.
+    count : ndarray, (neighbour,) int
+    """
+
+    syllable: np.ndarray
+    share: np.ndarray
+    count: np.ndarray
+
+
 def count_transitions(
     store: StoreLike,
     *,
@@ -177,22 +194,31 @@ def _grown(changes: np.ndarray, frames: np.ndarray, n: int) -> tuple[np.ndarray,
     return np.pad(changes, (0, more)), np.pad(frames, (0, more))
 
 
-def neighbours(
-    counts: TransitionCounts, syllable: int, n: int = 3
-) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+def neighbours_of(
+    changes: np.ndarray, syllable: int, *, max_neighbours: int
+) -> tuple[Neighbours, Neighbours]:
     """Find what comes most often before a syllable, and after it.
+
+    Parameters
+    ----------
+    changes : ndarray, (state, state_next) int
+    syllable : int
+    max_neighbours : int
+        Of each.
 
     Returns
     -------
-    before, after : list of (int, float)
-        Syllable, and its share in % of the changes to and from the chosen one.
+    before, after : Neighbours
     """
+    return (
+        _most_frequent(changes[:, syllable], syllable, max_neighbours),
+        _most_frequent(changes[syllable], syllable, max_neighbours),
+    )
 
-    def most(changes: np.ndarray) -> list[tuple[int, float]]:
-        order = np.argsort(-changes, kind="stable")[:n]
-        total = max(1, int(changes.sum()))
-        return [(int(i), 100 * float(changes[i]) / total) for i in order if changes[i] > 0]
 
-    if not 0 <= syllable < len(counts.changes):
-        return [], []
-    return most(counts.changes[:, syllable]), most(counts.changes[syllable])
+def _most_frequent(count: np.ndarray, syllable: int, max_neighbours: int) -> Neighbours:
+    changes = np.array(count, dtype=np.int64)
+    changes[syllable] = 0
+    order = np.argsort(-changes, kind="stable")[:max_neighbours]
+    order = order[changes[order] > 0]
+    return Neighbours(order, 100 * changes[order] / max(1, changes.sum()), changes[order])

@@ -17,6 +17,7 @@ from kpms_zarr.viz.shared.style import INK, frame, hover_tool, load, short
 from kpms_zarr.viz.syllables import data
 from kpms_zarr.viz.syllables.data import Trajectory
 from kpms_zarr.viz.syllables.drawing import draw, extent
+from kpms_zarr.viz.syllables.transition_counts import Neighbours, neighbours_of
 
 _MAX_BARS = 60
 _SHOWN_SHARE = 0.99
@@ -303,9 +304,9 @@ def neighbours(
     """
     load()
     opened = OpenModel.of(store, model, version)
-    labels, called = opened.labels_with("transition_count"), opened.names
+    changes, called = opened.labels_with("transition_count")["transition_count"], opened.names
     opened.check_syllable(syllable)
-    sides = data.neighbours_of(labels, syllable, max_neighbours=most)
+    sides = neighbours_of(changes.values, syllable, max_neighbours=most)
     top = 1.1 * max([1.0, *(float(side.share.max(initial=0)) for side in sides)])
     titles = ("comes before", "comes after")
     views = [
@@ -368,9 +369,7 @@ def _title(trajectory: Trajectory, called: SyllableNames) -> str:
     return short(f"Syllable {called.label(trajectory.syllable)}", 26)
 
 
-def _neighbour_bars(
-    side: data.Neighbours, called: SyllableNames, title: str, top: float
-) -> hv.Bars:
+def _neighbour_bars(side: Neighbours, called: SyllableNames, title: str, top: float) -> hv.Bars:
     table = (
         np.asarray([short(called.label(int(one)), 22) for one in side.syllable], dtype=object),
         side.share,

@@ -16,9 +16,10 @@ from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.syllables import transition_views
 from kpms_zarr.viz.syllables.transition_counts import (
     NORMALISATIONS,
+    Neighbours,
     TransitionCounts,
     count_transitions,
-    neighbours,
+    neighbours_of,
 )
 
 TITLE = "Transitions"
@@ -133,18 +134,21 @@ class _Column:
     def _in_words(self, counts: TransitionCounts, naming: Callable[[int], str]) -> str:
         """Describe what the chosen syllable comes after, and what follows it."""
         syllable = self.state.syllable
-        before, after = neighbours(counts, syllable)
         if syllable < 0:
             return "No syllable is chosen."
-        if not (before or after):
+        is_known = syllable < len(counts.changes)
+        sides = neighbours_of(counts.changes, syllable, max_neighbours=3) if is_known else ()
+        if not any(len(side.syllable) for side in sides):
             return f"Syllable {naming(syllable)} does not change into another in these sessions."
 
-        def listed(pairs: list[tuple[int, float]]) -> str:
+        def listed(side: Neighbours) -> str:
+            pairs = zip(side.syllable.tolist(), side.share, strict=True)
             return ", ".join(f"{naming(i)} ({share:.0f} %)" for i, share in pairs) or "none"
 
+        before, after = map(listed, sides)
         return (
-            f"Syllable {naming(syllable)} comes mostly after {listed(before)}; "
-            f"it is followed mostly by {listed(after)}."
+            f"Syllable {naming(syllable)} comes mostly after {before}; "
+            f"it is followed mostly by {after}."
         )
 
 
