@@ -395,7 +395,7 @@ def _config(options: argparse.Namespace) -> kpms_zarr.FitConfig:
 
 
 def _given_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """What was given: in a file, then as options."""
+    """Settings that were given: in a file, then as options."""
     given = given_settings(options, kpms_zarr.FitConfig)
     settings = {**_settings_file(options.config), **given}
     if options.continue_from is not None:

@@ -153,7 +153,7 @@ def _check_together(options: argparse.Namespace, is_whole: bool) -> None:
 
 
 def _written(result: Any) -> list[str]:
-    """What a person reads at the end."""
+    """Lines that a person reads at the end."""
     bad = list(result.bad_videos.items())
     lines = [f"LEFT OUT: session {name}: {what}" for name, what in bad[:_MOST_BAD]]
     if len(bad) > _MOST_BAD:

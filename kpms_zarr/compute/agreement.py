@@ -1,4 +1,4 @@
-"""How well two labellings of the same frames agree."""
+"""Agreement of two labellings of the same frames."""
 
 from __future__ import annotations
 

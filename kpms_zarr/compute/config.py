@@ -327,7 +327,7 @@ DEVICE_TILE_FRAMES = (FRAMES_PER_TILE, FRAMES_PER_DEVICE_TILE)
 @documented
 @dataclass(frozen=True)
 class Budget:
-    """What a computation may take of the machine; nothing in it changes a result."""
+    """Budget: what a computation may take of the machine; nothing in it changes a result."""
 
     device_memory: str | int | None = setting(
         None,

@@ -16,7 +16,7 @@ T = TypeVar("T", bound=type)
 
 
 @dataclass(frozen=True)
-class SettingCheck:
+class Check:
     """Check of a setting: the values that it may have.
 
     Attributes
@@ -32,14 +32,14 @@ class SettingCheck:
 
 
 @dataclass(frozen=True)
-class Choice(SettingCheck):
+class Choice(Check):
     """Check for one of some words."""
 
     words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class NameList(SettingCheck):
+class NameList(Check):
     """Check for names of keypoints or sessions; kept as a tuple, which can be hashed."""
 
 
@@ -56,9 +56,9 @@ def names(what: str) -> NameList:
     )
 
 
-def whole(low: int, high: int) -> SettingCheck:
+def whole(low: int, high: int) -> Check:
     """Check for a whole number within limits."""
-    return SettingCheck(
+    return Check(
         f"a whole number from {low} to {high}",
         lambda value: (
             isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
@@ -73,14 +73,12 @@ def _is_number(value: object) -> bool:
 
 UNKNOWN: Any = frozenset({""})
 """In place of the names of settings that were given: find them out."""
-NUMBER = SettingCheck("a number", _is_number)
-POSITIVE = SettingCheck("a positive number", lambda value: _is_number(value) and value > 0)
-FLAG = SettingCheck("True or False", lambda value: isinstance(value, bool))
-MODEL = SettingCheck("the name of a model", lambda value: isinstance(value, str))
-FOLDER = SettingCheck("a folder", lambda value: isinstance(value, str))
-SIZE = SettingCheck(
-    "a size such as 4GB, or bytes", lambda value: isinstance(value, str | int | float)
-)
+NUMBER = Check("a number", _is_number)
+POSITIVE = Check("a positive number", lambda value: _is_number(value) and value > 0)
+FLAG = Check("True or False", lambda value: isinstance(value, bool))
+MODEL = Check("the name of a model", lambda value: isinstance(value, str))
+FOLDER = Check("a folder", lambda value: isinstance(value, str))
+SIZE = Check("a size such as 4GB, or bytes", lambda value: isinstance(value, str | int | float))
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class Setting:
 
     Attributes
     ----------
-    check : SettingCheck
+    check : Check
     help : str
         What it is, for the documentation of the class and for the command line.
     unit : str
@@ -100,7 +98,7 @@ class Setting:
         What None stands for where it is a value like others.
     """
 
-    check: SettingCheck
+    check: Check
     help: str
     unit: str = ""
     open: str = ""
@@ -120,13 +118,7 @@ class Setting:
 
 
 def setting(
-    default: object,
-    check: SettingCheck,
-    help: str,
-    *,
-    unit: str = "",
-    open: str = "",
-    none: str = "",
+    default: object, check: Check, help: str, *, unit: str = "", open: str = "", none: str = ""
 ) -> Any:
     """Declare a field of a settings class; see :class:`Setting`."""
     return field(default=default, metadata={"setting": Setting(check, help, unit, open, none)})

@@ -362,14 +362,14 @@ def test_look__outlives_storage_that_is_away(fresh, commit, caplog):
     shutil.move(fresh, away)
     study._glanced = study._refreshed = -100.0
     study._looking.acquire()
-    study._look()
+    study._poll()
     assert "cannot be looked at" in caplog.text
     assert study.unfinished == {"f": 5}
     shutil.move(away, fresh)
     commit(6)
     study._glanced = study._refreshed = -100.0
     study._looking.acquire()
-    study._look()
+    study._poll()
     assert study.unfinished == {"f": 6}
 
 

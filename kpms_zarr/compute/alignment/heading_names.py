@@ -1,4 +1,4 @@
-"""Which keypoints are at the front and at the rear of the animal, by their names."""
+"""Keypoints at the front and at the rear of the animal, guessed by their names."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def require_heading(
     front, rear = suggest_heading(study.keypoints)
     front, rear = study.anterior or front, study.posterior or rear
     ends = {"anterior": list(front or "X"), "posterior": list(rear or "Y")}
-    said = "did you mean" if front and rear else "name them among the keypoints"
+    advice = "did you mean" if front and rear else "name them among the keypoints"
     expected = "anterior and posterior keypoints, which give the heading of the animal"
     others = call("pca", where, **ends)
     fixed = "Or `fix_heading=True` for an animal that never turns."
@@ -80,11 +80,11 @@ def require_heading(
             expected=expected,
             found=f"no {lost} keypoint among {', '.join(study.keypoints)}",
             where=where,
-            fix=f"{said}: {others} (or with the same options: "
+            fix=f"{advice}: {others} (or with the same options: "
             f"{call('ingest', where, 'FILES')}). {fixed}",
         )
     left_out = [name for side in sides for name in getattr(stored, side)]
-    fixes = [f"{said}: {others}"]
+    fixes = [f"{advice}: {others}"]
     if left_out:
         fixes.insert(0, f"add {joined(left_out)} to `use_keypoints=`")
     raise InputError(

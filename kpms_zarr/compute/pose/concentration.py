@@ -47,7 +47,7 @@ class Spread(NamedTuple):
         )
 
     def add(self, other: Spread) -> Spread:
-        """Of both."""
+        """Add the distances of other frames."""
         worst = sorted((*self.worst, *other.worst), key=lambda one: (-one[0], one[1:]))[:_NAMED]
         return Spread(self.number + other.number, self.total + other.total, tuple(worst))
 

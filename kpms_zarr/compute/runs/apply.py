@@ -401,7 +401,7 @@ class _Run:
 
 
 class _Comparison:
-    """How well labels agree: with those of the fit, and those of one session with themselves.
+    """Agreement of labels with those of the fit, and of repeated labels of one session.
 
     Two samples of the labels of a session are two runs with different random numbers: sweeps of
     one chain are alike for longer than anybody would wait.

@@ -193,7 +193,7 @@ def fit(
 
 @dataclass
 class _Job:
-    """One fit, from its plan to its labels."""
+    """Job: one fit, from its plan to its labels."""
 
     store: StoreLike
     model: str

@@ -130,7 +130,7 @@ class Needs:
         )  # fmt: skip
 
     def tile(self) -> TileMemory:
-        """What a tile of the most demanding stage takes on the device."""
+        """Memory of a tile of the most demanding stage on the device."""
         settings = fixed_settings(self.config, fix_heading=self.fix_heading)
         found = tile_memory(self.sizes, settings)
         if not self.config.certainty:
@@ -183,7 +183,7 @@ def plan(
     budget: Budget | None = None,
     time_tiles: bool = True,
 ) -> ResourcePlan:
-    """What a fit of a store would take, without running it.
+    """Plan what a fit of a store would take, without running it.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ NO_STATE = -1
 
 @dataclass(frozen=True)
 class ChainIndex:
-    """Where each session lies in the flat arrays.
+    """Index of the sessions in the flat arrays.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class ChainIndex:
         return cls(ordered, np.cumsum(length) - length, length, words, lags)
 
     def only(self, which: np.ndarray) -> ChainIndex:
-        """Some of the sessions, where they lie; ``which``: (session,) bool."""
+        """Index of some of the sessions; ``which``: (session,) bool."""
         sessions = tuple(s for s, is_in in zip(self.sessions, which, strict=True) if is_in)
         return ChainIndex(
             sessions, self.first[which], self.length[which], self.words[which], self.lags

@@ -56,7 +56,7 @@ class ParameterPrior:
     noise: NoisePrior | None = None
 
     def with_kappa(self, kappa: float) -> ParameterPrior:
-        """The same with another stickiness."""
+        """Priors with another stickiness."""
         return replace(self, transition=self.transition._replace(kappa=kappa))
 
     def first(self, seed: int, n_states: int) -> Parameters:

@@ -62,7 +62,7 @@ class TileShape:
 
 
 def cut(index: ChainIndex, shape: TileShape, seed: int, sweep: int) -> tuple[Tile, Tile]:
-    """All segments of one sweep, even ones and odd ones, in the order of the index.
+    """Cut sessions into the even and the odd segments of a sweep, in the order of the index.
 
     Cuts begin at a pseudo-random offset per session, addressed by (seed, sweep, session).
     """
@@ -103,7 +103,7 @@ class Task:
 
 
 def schedule(index: ChainIndex, shape: TileShape, seed: int, sweep: int, lag: int) -> list[Task]:
-    """All tiles of a sweep in the order of their start.
+    """Schedule the tiles of a sweep in the order of their start.
 
     Odd segments follow closely behind the even ones around them, so that data are still at hand;
     which draws result does not depend on it, since a segment depends on its neighbours alone.

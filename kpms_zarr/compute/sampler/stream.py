@@ -1,4 +1,4 @@
-"""The one mover of tiles between store, host and device: read ahead, compute, write back."""
+"""Movement of tiles between store, host and device: read ahead, compute, write back."""
 
 from __future__ import annotations
 

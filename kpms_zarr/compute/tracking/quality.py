@@ -561,10 +561,10 @@ def _implausible(dataset: xr.Dataset) -> list[str]:
     distance = np.asarray(dataset["distance_median"].transpose("session", "keypoint"))
     found: dict[str, list[str]] = {}
     for name, confidences, distances in zip(names, highest, distance, strict=True):
-        said = scale_doubts(float(np.fmax.reduce(confidences)))
+        doubtful = scale_doubts(float(np.fmax.reduce(confidences)))
         body = distances[distances > 0]
-        said += body_doubts(float(2 * np.median(body))) if body.size else []
-        for text in said:
+        doubtful += body_doubts(float(2 * np.median(body))) if body.size else []
+        for text in doubtful:
             found.setdefault(text, []).append(name)
     return [f"{_names(np.asarray(who), len(names))}: {text}" for text, who in found.items()]
 

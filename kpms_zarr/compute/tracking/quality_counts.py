@@ -151,7 +151,7 @@ def bad_seconds(is_bad: np.ndarray, problem: str, first_frame: int, bin_frames: 
 
 
 def worst_start(histogram: Histogram, session: Session, n_keypoints: int) -> np.ndarray:
-    """Where the stretches with most bad frames begin, the earliest of equals.
+    """Begin of the stretches with most bad frames, the earliest of equals.
 
     Parameters
     ----------

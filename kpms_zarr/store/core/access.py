@@ -354,7 +354,7 @@ def sessions(store: StoreLike | zarr.Group) -> tuple[Session, ...]:
 
 
 def require_sessions(store: StoreLike | zarr.Group, where: str = "") -> tuple[Session, ...]:
-    """Like :func:`sessions`, with an error when there are none."""
+    """List sessions like :func:`sessions`, with an error when there are none."""
     found = sessions(store)
     if not found:
         raise InputError(

@@ -49,13 +49,13 @@ def update_attributes(
 
 def is_consolidated(root: zarr.Group, path: str) -> bool:
     """Whether a group below the root holds the metadata of what is in it."""
-    node = sync(_RawStore(root.store_path.store, root.store_path.path).get(path))
+    node = sync(_Store(root.store_path.store, root.store_path.path).get(path))
     return node is not None and bool(node.get("consolidated_metadata"))
 
 
 def is_current(root: zarr.Group) -> bool:
     """Whether the consolidated metadata of the root say what the groups and arrays say."""
-    place = _RawStore(root.store_path.store, root.store_path.path)
+    place = _Store(root.store_path.store, root.store_path.path)
     top = sync(place.get("")) or {}
     known = (top.get("consolidated_metadata") or {}).get("metadata") or {}
     return bool(known == sync(place.walk("")))
@@ -64,7 +64,7 @@ def is_current(root: zarr.Group) -> bool:
 async def _update(
     store: Any, base: str, path: str, changes: Mapping[str, Any], without: tuple[str, ...]
 ) -> None:
-    place = _RawStore(store, base)
+    place = _Store(store, base)
     node = await place.get(path)
     if node is None:
         return
@@ -79,7 +79,7 @@ async def _update(
 
 
 async def _consolidate(store: Any, base: str, changed: Iterable[str] | None) -> None:
-    place = _RawStore(store, base)
+    place = _Store(store, base)
     found: dict[str, Any] = {}
     known = _known(await place.get(""))
     paths = [""] if changed is None or not known else list(changed)
@@ -100,11 +100,7 @@ async def _consolidate(store: Any, base: str, changed: Iterable[str] | None) -> 
 
 
 async def _renew(
-    place: _RawStore,
-    name: str,
-    node: dict[str, Any] | None,
-    found: dict[str, Any],
-    paths: list[str],
+    place: _Store, name: str, node: dict[str, Any] | None, found: dict[str, Any], paths: list[str]
 ) -> None:
     """Write the metadata found below some paths of a group, and those stored for the others."""
     # As it is now: somebody else may have written other groups meanwhile.
@@ -141,7 +137,7 @@ def _plain(node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
-class _RawStore:
+class _Store:
     """A Zarr store below a path, by names relative to it."""
 
     def __init__(self, store: Any, base: str) -> None:

@@ -653,8 +653,8 @@ class _Ingest:
             one = by_key[track.header.block_key]
             if one.readings is not None:
                 names = [track.header.keypoints[column] for column in track.columns]
-                said = doubts(one.readings, names)
-                self.notes += [f"{track.session}: {text}" for text in said]
+                doubtful = doubts(one.readings, names)
+                self.notes += [f"{track.session}: {text}" for text in doubtful]
             if one.row is not None:
                 entries = self._entries(file, track, one)
                 found.append(NewSession(one.row, one.n_frames, entries))

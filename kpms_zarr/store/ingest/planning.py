@@ -564,14 +564,14 @@ def _other_columns(
     missing = [name for name in missing if name not in case]
     extra = [name for name in extra if name not in case.values()]
     pairs = [f"{typed(other)} for {typed(name)}" for name, other in case.items()]
-    said = [f"other upper and lower case ({_first(pairs)})"] if case else []
-    said += [f"without {_first(map(typed, missing))}"] if missing else []
-    said += [f"with {_first(map(typed, extra))} besides"] if extra else []
+    differences = [f"other upper and lower case ({_first(pairs)})"] if case else []
+    differences += [f"without {_first(map(typed, missing))}"] if missing else []
+    differences += [f"with {_first(map(typed, extra))} besides"] if extra else []
     common = [name for name in wanted if name not in missing]
     more = f" and {len(files) - 1} more with the same keypoints" if len(files) > 1 else ""
     return Problem(
         f"the keypoints {_first(map(typed, wanted))}",
-        " and ".join(said),
+        " and ".join(differences),
         f"{files[0]}{more}",
         " and ".join(_ways_out(case, missing, extra, common, is_in_store)),
     )

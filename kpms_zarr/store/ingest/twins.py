@@ -1,4 +1,4 @@
-"""The same recording under two names: copies, formats, filtered and raw results of one video."""
+"""Twins: copies, formats, filtered and raw results of one video under several names."""
 
 from __future__ import annotations
 
@@ -178,12 +178,12 @@ def _choices(results: Sequence[Result]) -> set[str]:
 
 
 def _warning(doubled: Sequence[Sequence[str]], choices: Sequence[str]) -> str:
-    told = "; ".join(" and ".join(names) for names in doubled[:_MOST_TOLD])
+    listed = "; ".join(" and ".join(names) for names in doubled[:_MOST_TOLD])
     more = f"; and {len(doubled) - _MOST_TOLD} more" if len(doubled) > _MOST_TOLD else ""
     of = "1 video has" if len(doubled) == 1 else f"{len(doubled)} videos have"
     options = [option("prefer", word) for word in choices]
     return readable(
-        f"{of} several results, of which each counts as a recording of its own: {told}{more}. "
+        f"{of} several results, of which each counts as a recording of its own: {listed}{more}. "
         f"Choose one: {', '.join([*options, 'or name the files'])}"
     )
 

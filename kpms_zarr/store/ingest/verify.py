@@ -107,19 +107,17 @@ def verify(
         When there is no store.
     """
     root = access.open_group(store, "r+" if repair else "r")
-    check = _Verification(
-        root, store, VerifySummary(os.fspath(store)), on_progress or (lambda text: None)
-    )
+    check = _Audit(root, store, VerifySummary(os.fspath(store)), on_progress or (lambda text: None))
     for part, where in ((check.keypoints, layout.KEYPOINTS), (check.others, "other groups")):
         try:
             part()
         except (ValueError, KeyError, TypeError) as error:  # metadata that are none
             check.damage(where, f"metadata cannot be read ({error})", _COPY)
     check.leftovers(repair=repair)
-    return check.found
+    return check.summary
 
 
-class _Verification:
+class _Audit:
     def __init__(
         self,
         root: zarr.Group,
@@ -127,10 +125,10 @@ class _Verification:
         summary: VerifySummary,
         notify: Callable[[str], None],
     ) -> None:
-        self.root, self.store, self.found, self.tell = root, store, summary, notify
+        self.root, self.store, self.summary, self.notify = root, store, summary, notify
 
     def damage(self, where: str, what: str, fix: str) -> None:
-        self.found.damages.append(Damage(where, what, fix))
+        self.summary.damages.append(Damage(where, what, fix))
 
     # -------------------------------------------------------------- tracked data
 
@@ -141,9 +139,9 @@ class _Verification:
         if lost:
             self.damage(layout.KEYPOINTS, str(lost), _COPY)
         if group is None:
-            self.found.notes += [] if lost else ["no sessions"]
+            self.summary.notes += [] if lost else ["no sessions"]
             return
-        self.tell(f"{layout.KEYPOINTS}: table of sessions")
+        self.notify(f"{layout.KEYPOINTS}: table of sessions")
         if not self._is_whole(group, "keypoints") or not self._table(group):
             return
         sessions = access.sessions(self.root)
@@ -157,7 +155,7 @@ class _Verification:
                 fix = "remove them and ingest their files again"
                 self.damage(layout.KEYPOINTS, f"{count} sessions named {name!r}", fix)
         for session in sessions:
-            self.tell(f"{layout.KEYPOINTS}: {session.name}")
+            self.notify(f"{layout.KEYPOINTS}: {session.name}")
             self._session(group, session, int(checksums[session.index]))
 
     def _table(self, group: zarr.Group) -> bool:
@@ -214,14 +212,14 @@ class _Verification:
                     self.damage(where, f"{what} ({values})", fix)
                     return
                 total = add_checksum(total, values)
-        self.found.n_sessions += 1
+        self.summary.n_sessions += 1
         if checksum >= 0:
-            self.found.n_checksums += 1
+            self.summary.n_checksums += 1
             if total != checksum:
                 self.damage(where, "not the numbers that were written: chunks lost or altered", fix)
 
     def _read(self, array: zarr.Array[Any], where: Any) -> Any:
-        self.found.n_chunks += 1
+        self.summary.n_chunks += 1
         try:
             return np.asarray(array[where])
         except Exception as error:
@@ -256,13 +254,13 @@ class _Verification:
         for path, group in _groups(self.root):
             if path.split("/")[0] == layout.KEYPOINTS or "lock" in path.split("/"):
                 continue
-            self.tell(path)
+            self.notify(path)
             kind = _kind(path)
             if kind == "levels" and "provenance" not in group.attrs:
-                self.found.notes.append(f"{path}: not finished ({_rebuild(path)})")
+                self.summary.notes.append(f"{path}: not finished ({_rebuild(path)})")
                 continue
             if kind == "names" and "provenance" not in group.attrs:
-                self.found.notes.append(f"{path}: left by a process that was killed; harmless")
+                self.summary.notes.append(f"{path}: left by a process that was killed; harmless")
                 continue
             if kind in GROUPS and access.arrays_below(group):
                 self._is_whole(group, kind)
@@ -287,7 +285,7 @@ class _Verification:
         if access.is_web(self.store):  # which lists nothing, and where nothing can be mended
             return
         group = access.keypoints_group(self.root)
-        if group is not None and not self.found.damages:
+        if group is not None and not self.summary.damages:
             rows = leftover_rows(group)
             if rows or group.attrs.get(UNFINISHED):
                 what = f"frames of {counted(len(rows), 'session')} never finished, or removed"
@@ -299,9 +297,9 @@ class _Verification:
     def _tidy(self, what: str, repair: bool, action: Callable[[], None]) -> None:
         if repair:
             action()
-            self.found.repaired.append(what)
+            self.summary.repaired.append(what)
         else:
-            self.found.notes.append(f"{what} (`kpms_zarr.verify(STORE, repair=True)` tidies up)")
+            self.summary.notes.append(f"{what} (`kpms_zarr.verify(STORE, repair=True)` tidies up)")
 
 
 def _delete_rows(root: zarr.Group, store: StoreLike) -> None:

@@ -336,8 +336,8 @@ def _is_results(names: Iterable[str]) -> bool:
 def _table_content(names: list[str], what: str) -> Content:
     if _is_results(names):
         return Content("syllables, the results of a model", _MAYBE, Verdict.OTHER)
-    said = some([shortened(readable(name), 40) for name in names if name], 4)
-    found = f"{what} with the columns {said}"
+    columns = some([shortened(readable(name), 40) for name in names if name], 4)
+    found = f"{what} with the columns {columns}"
     if has_coordinates(names):
         fix = "if it is tracking, say with `mapping=` what its columns hold"
         return Content(found, fix)

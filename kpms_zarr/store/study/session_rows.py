@@ -66,9 +66,9 @@ def read_sheet(path: Path, where: str) -> Sheet:
         No file, a workbook, no text, quotes without an end, numbers that can be read in two ways.
     """
     text, notes = _text(path, where)
-    said = _SAID_BY_EXCEL.match(text)
-    text = text[said.end() :] if said else text
-    separator, found = said[1] if said else "", []
+    excel_line = _SAID_BY_EXCEL.match(text)
+    text = text[excel_line.end() :] if excel_line else text
+    separator, found = excel_line[1] if excel_line else "", []
     if not separator:
         separator = _separator(text)
     try:
@@ -83,7 +83,7 @@ def read_sheet(path: Path, where: str) -> Sheet:
         ) from error
     lines = [
         (number, tuple(_clean(cell) for cell in cells))
-        for number, cells in enumerate(found, start=2 if said else 1)
+        for number, cells in enumerate(found, start=2 if excel_line else 1)
     ]
     lines = [(number, _without_end(cells)) for number, cells in lines if any(cells)]
     header, rows = lines[0][1] if lines else (), lines[1:]

@@ -84,7 +84,7 @@ class State(param.Parameterized):
         if wait:
             self.study.refresh()
         else:
-            self.study.look()
+            self.study.poll()
         # Of all windows each has to notice for itself.
         if self._revision != self.study.revision:
             self._revision = self.study.revision

@@ -98,7 +98,7 @@ class Study:
             self.revision += is_new
             return is_new
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Begin to look for something new, unless that was done just now; nobody waits for it.
 
         Mostly at the fits alone, with few small requests, so that commits are seen soon.
@@ -106,9 +106,9 @@ class Study:
         if time.monotonic() - self._glanced < _GLANCE_SECONDS[access.is_remote(self.store)]:
             return
         if self._looking.acquire(blocking=False):
-            threading.Thread(target=self._look, name="look", daemon=True).start()
+            threading.Thread(target=self._poll, name="poll", daemon=True).start()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         try:
             now, begun = pulse(self._root), self._running(self.unfinished)
             age = time.monotonic() - self._refreshed

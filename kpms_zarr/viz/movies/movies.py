@@ -250,7 +250,7 @@ def _grid(
 
 
 def _bouts(cells: Sequence[tuple[Example, Cell]]) -> list[dict[str, Any]]:
-    """Which bouts a movie shows, row by row."""
+    """Bouts of a movie, row by row."""
     return [
         {
             "session": example.session.name,

@@ -136,7 +136,7 @@ def _lines(labels: xr.Dataset, called: SyllableNames, state: int) -> list[tuple[
 
 
 def _group_shares(opened: OpenModel) -> dict[int, list[tuple[str, str]]]:
-    """Of each syllable the mean share in each group of sessions, where the study has groups."""
+    """Mean share of each syllable in each group of sessions, where the study has groups."""
     labels, table = opened.labels, opened.tracked
     coordinates = group_coordinates(table)
     if not coordinates:

@@ -1,4 +1,4 @@
-"""How often syllables are used, and how long their bouts last."""
+"""Usage of syllables: share of the frames, and durations of bouts."""
 
 from __future__ import annotations
 

@@ -298,7 +298,7 @@ class VideoReader:
     # -------------------------------------------------------------- opening
 
     def _timing_by(self, first: Any) -> Even | FrameTimes:
-        """When the frames are shown, by the index of the file or by all its packets."""
+        """Read when frames are shown, by the index of the file or by all its packets."""
         found: Even | FrameTimes | None = timing(self._container, self._stream, first)
         if found is None:
             self._reopen()

@@ -218,8 +218,8 @@ def _video(file: h5py.File) -> tuple[str, float | None]:
     else:
         paths = texts(data)
     try:
-        said: Any = json.loads(text(file.attrs["video_backend_metadata"]))
-        fps = float(said["fps"])
+        metadata: Any = json.loads(text(file.attrs["video_backend_metadata"]))
+        fps = float(metadata["fps"])
     except DAMAGE:
         fps = math.nan
     # SLEAP on Windows joins folder and name with a backslash, the rest with slashes.

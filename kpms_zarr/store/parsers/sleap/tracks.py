@@ -35,13 +35,13 @@ def individuals(n_tracks: int) -> tuple[str, ...]:
 
 def names_note(names: Sequence[str]) -> tuple[str, ...]:
     """Say what the file calls its tracks, unless it only numbers them."""
-    said = [
+    named = [
         f"`{name}` is {individual}" if individual else f"`{name}`"
         for i, (name, individual) in enumerate(zip(names, individuals(len(names)), strict=True))
         if name not in ("", f"track_{i}", f"track{i}")
     ]
-    more = ", ..." if len(said) > 5 else ""
-    return (f"names of tracks in the file: {', '.join(said[:5])}{more}",) if said else ()
+    more = ", ..." if len(named) > 5 else ""
+    return (f"names of tracks in the file: {', '.join(named[:5])}{more}",) if named else ()
 
 
 def wrong_names(names: Sequence[str], where: str, fix: str) -> Iterator[Problem]:

@@ -154,10 +154,10 @@ def contradiction(one: Gaps | None, other: Gaps | None, sources: tuple[str, str]
     if not is_other.any():
         return ""
     at = int(np.argmax(is_other))
-    said = " and ".join(
+    counts = " and ".join(
         f"{int(n[at]):,} by {source}" for n, source in zip(n_missing, sources, strict=True)
     )
-    return f"frames missing before frame {int(rows[at])} of those that are there: {said}"
+    return f"frames missing before frame {int(rows[at])} of those that are there: {counts}"
 
 
 def _before(rows: np.ndarray, gaps: Gaps | None) -> np.ndarray:

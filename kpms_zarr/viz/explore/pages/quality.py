@@ -238,7 +238,7 @@ def _end(state: State) -> float:
 
 
 def _span(state: State) -> tuple[float, float]:
-    """What is shown: as chosen, or of a long session the beginning."""
+    """Span to show: as chosen, or the beginning of a long session."""
     start, stop = state.span
     is_chosen = state.start > 0 or state.stop > 0
     return start, stop if is_chosen else min(stop, start + _FIRST_SECONDS)
