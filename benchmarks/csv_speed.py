@@ -62,8 +62,8 @@ def readers(path: Path, n_fields: int) -> dict[str, Callable[[], object]]:
     found: dict[str, Callable[[], object]] = {
         "dlc_csv parser": parser,
         "rows by Arrow": lambda: blocks(text_rows.by_arrow),
-        "rows by NumPy": lambda: blocks(text_rows.by_numpy),
-        "rows by NumPy, one thread": lambda: blocks(text_rows.by_numpy, threads=1),
+        "rows by pandas": lambda: blocks(text_rows.by_pandas),
+        "rows by pandas, one thread": lambda: blocks(text_rows.by_pandas, threads=1),
         "rows line by line": blocks,
     }
     if not text_rows.has_arrow():

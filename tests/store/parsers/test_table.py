@@ -174,7 +174,7 @@ def test_small_batches__give_the_same(tmp_path, load, monkeypatch):
     position, confidence = some_poses(300, individuals=("a", "b"))
     path = write(tmp_path / "x.csv", long(position, confidence, ("a", "b")))
     whole = load(PARSER, path)
-    monkeypatch.setattr("kpms_zarr.store.parsers.table.files._CELLS_AT_ONCE", 1)
+    monkeypatch.setattr("kpms_zarr.store.parsers.text.reading._RANGE_BYTES", 100)
     monkeypatch.setattr(table, "_BLOCK_BYTES", 500)
     found = load(PARSER, path, block_frames=128)
     for key, values in whole.position.items():

@@ -23,9 +23,9 @@ from kpms_zarr.store.parsers.text import rows as text_rows
 from kpms_zarr.store.parsers.text.reading import Table, read_blocks
 
 LINES: tuple = ()
-NUMPY = (text_rows.by_numpy,)
+PANDAS = (text_rows.by_pandas,)
 ARROW = (text_rows.by_arrow,)
-ENGINES = {"lines": LINES, "numpy": NUMPY}
+ENGINES = {"lines": LINES, "pandas": PANDAS}
 if text_rows.has_arrow():
     ENGINES["arrow"] = ARROW
 each_engine = pytest.mark.parametrize("engines", ENGINES.values(), ids=ENGINES)
@@ -302,13 +302,12 @@ def test_rows__needs_at_least_one_a_block(tmp_path):
         next(read_blocks(table_of(tmp_path / "a.csv"), 0))
 
 
-@pytest.mark.parametrize("name", ["arrow", "numpy"])
+@pytest.mark.parametrize("name", ["arrow", "pandas"])
 def test_simple_rows__are_not_read_line_by_line(tmp_path, name):
     if name == "arrow":
         pytest.importorskip("pyarrow")
-    word = "NA" if name == "arrow" else ""
     text_of_rows = csv_of(numbers(100), lambda n: f"frame{n:04d}", "\r\n")
-    text_of_rows += f"7,,{word},1e-300\r\n\r\n"
+    text_of_rows += f"7,,NA,1e-300\r\n\r\n"
     table = table_of(tmp_path)
     engine = getattr(text_rows, f"by_{name}")
     piece = engine(table, text_of_rows.encode())
@@ -318,8 +317,10 @@ def test_simple_rows__are_not_read_line_by_line(tmp_path, name):
     assert want.fault.is_blank
 
 
-def test_arrow__cells_of_all_kinds__as_python_reads_them(tmp_path):
-    pytest.importorskip("pyarrow")
+@pytest.mark.parametrize("name", ["arrow", "pandas"])
+def test_libraries__cells_of_all_kinds__as_python_reads_them(tmp_path, name):
+    if name == "arrow":
+        pytest.importorskip("pyarrow")
     cells = ["".join(cell) for n in range(5) for cell in itertools.product("05.-e+", repeat=n)]
     cells += ["inf", "-Infinity", "nan", "nan(1)", "-nan", "NA", "0x10", "1_0", " 7", "7\t", "True"]
     cells += ["1e400", "1e-400", "0." + "0" * 30 + "5" * 30, "9" * 400, "1\0", "1 2", "1d5", "1e 5"]
@@ -328,7 +329,7 @@ def test_arrow__cells_of_all_kinds__as_python_reads_them(tmp_path):
         group = list(group)
         for together in [group] if not want else [[cell] for cell in group[:400] + group[-20:]]:
             lines = "".join(f"0,{cell}\n" for cell in together).encode()
-            piece = text_rows.by_arrow(table, lines)
+            piece = getattr(text_rows, f"by_{name}")(table, lines)
             if want:
                 assert piece is None, together
             elif piece is not None:
@@ -350,7 +351,7 @@ def test_rows__byte_order_mark_within_the_file__is_text(tmp_path, engines):
         assert r"row 2, column x: expected a number or an empty cell" in error
 
 
-def test_engines__without_pyarrow__numpy_alone(tmp_path, monkeypatch):
+def test_engines__without_pyarrow__pandas_alone(tmp_path, monkeypatch):
     table = table_of(write(tmp_path, csv_of(numbers(5000))))
     monkeypatch.setattr(text, "has_arrow", lambda: False)
     monkeypatch.setattr(text_rows, "_arrow", None)

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import some
-from kpms_zarr.store.parsers.text.dialect import PLAIN_NUMBERS, is_thousands
 from kpms_zarr.store.parsers.text.reading import (
     LONGEST_LINE,
-    MISSING,
     Dialect,
-    lines,
+    Table,
+    dialect_of,
+    fields,
     opened,
     plain_text,
+    read_pieces,
 )
+from kpms_zarr.store.parsers.text.rows import Texts
 
 _CELLS_AT_ONCE = 500_000
-_MISSING = (*MISSING, "nan", "NaN", "NAN")
-
 _PARQUET = b"PAR1"
 _MOST_EXPANSION = 2_000
 _ALWAYS_FINE_BYTES = 64_000_000
@@ -47,13 +45,13 @@ class Batch:
         Number of the first row, as people count them.
     numbers : ndarray, (row, column) float64
         The columns of numbers, in the order asked for; NaN = missing.
-    texts : list of (ndarray, list of str)
-        For each column of text asked for: number of the text of every row, and the texts.
+    texts : sequence of Texts
+        One for each column of text asked for.
     """
 
     row: int
     numbers: np.ndarray
-    texts: list[tuple[np.ndarray, list[str]]]
+    texts: Sequence[Texts]
 
 
 def is_parquet(path: Path) -> bool:
@@ -85,7 +83,7 @@ def names_of(path: Path) -> list[str]:
         with _parquet(path) as file:
             return [str(name).strip() for name in file.schema_arrow.names]
     with opened(path) as text:
-        return _header(text.readline(LONGEST_LINE))
+        return _header(text)
 
 
 def sniffed_names(path: Path) -> list[str]:
@@ -100,7 +98,7 @@ def sniffed_names(path: Path) -> list[str]:
             return _names_in_footer(path)
         return [str(name).strip() for name in pyarrow.parquet.read_schema(path).names]
     with plain_text(path) as text:
-        return _header(text.readline(LONGEST_LINE))
+        return _header(text)
 
 
 def batches(
@@ -132,131 +130,27 @@ def batches(
             yield from _parquet_batches(file, path, numeric, textual)
         return
     with opened(path, dialect) as text:
-        names = _header(text.readline(LONGEST_LINE))
-        reader = _Csv(path, names, numeric, textual, (*_MISSING, *missing))
-        rows, row = lines(text), 2
-        while block := reader.checked(
-            list(islice(rows, max(64, _CELLS_AT_ONCE // len(names)))), row, rows
-        ):
-            yield reader.batch(block, row)
-            row += len(block)
+        names = _header(text)
+    table = Table(
+        path,
+        n_lines=1,
+        n_fields=len(names),
+        columns=tuple(numeric),
+        names=tuple(names[number] for number in numeric),
+        dialect=dialect or dialect_of(path),
+        texts=tuple(textual),
+        missing=tuple(missing),
+        dtype=np.float64,
+    )
+    row = 2
+    for piece in read_pieces(table):
+        yield Batch(row, piece.values, piece.texts)
+        row += len(piece.values)
 
 
-# ------------------------------------------------------------------ csv
-
-
-def _header(line: str) -> list[str]:
-    """Names of the columns."""
-    cells = next(csv.reader([line.rstrip("\n")]), [])
-    return [cell.strip() for cell in cells] or [""]
-
-
-@dataclass(frozen=True)
-class _Csv:
-    """How to read lines of a csv file."""
-
-    path: Path
-    names: list[str]
-    numeric: Sequence[int]
-    textual: Sequence[int]
-    missing: Sequence[str]
-
-    def fields(self, line: str) -> list[str]:
-        if '"' not in line:
-            return line.rstrip("\n").split(",")
-        return next(csv.reader([line.rstrip("\n")]), [])
-
-    def checked(self, block: list[str], row: int, rest: Iterator[str]) -> list[str]:
-        """The lines, each with the right number of fields; blank ones at the end do not count."""
-        for index, line in enumerate(block):
-            n_fields = line.count(",") + 1
-            if '"' in line:
-                n_fields = len(self.fields(line))
-            is_blank = not line.strip(" \r\n")
-            if n_fields == len(self.names) and not is_blank:
-                continue
-            more = next((m for m in (*block[index + 1 :], *islice(rest, 1)) if m.strip()), None)
-            if is_blank and more is None:
-                return block[:index]
-            cut_off = more is None and n_fields < len(self.names)
-            raise InputError(
-                expected=f"{len(self.names)} fields",
-                found="an empty line" if is_blank else f"{n_fields} fields",
-                where=f"{self.path}, row {row + index}",
-                fix="the file is cut off: copy or export it again, or delete its last row"
-                if cut_off
-                else "correct this row, or export the file again",
-            )
-        return block
-
-    def batch(self, block: list[str], row: int) -> Batch:
-        """Numbers and texts: by pandas, or cell by cell where it finds something odd."""
-        batch = self._by_pandas(block, row)
-        if batch is not None:
-            return batch
-        rows = [self.fields(line) for line in block]
-        numbers = np.array(
-            [
-                [self._number(cells[n], row + index, n) for n in self.numeric]
-                for index, cells in enumerate(rows)
-            ]
-        ).reshape(len(block), len(self.numeric))
-        texts = []
-        for n in self.textual:
-            codes: dict[str, int] = {}
-            of_row = [codes.setdefault(cells[n].strip(), len(codes)) for cells in rows]
-            texts.append((np.array(of_row), list(codes)))
-        return Batch(row, numbers, texts)
-
-    def _by_pandas(self, block: list[str], row: int) -> Batch | None:
-        import pandas
-
-        text = "".join(block)
-        if "\0" in text:
-            return None
-        try:
-            frame = pandas.read_csv(
-                io.StringIO(text),
-                header=None,
-                names=range(len(self.names)),
-                usecols=[*self.numeric, *self.textual],
-                dtype=dict.fromkeys(self.numeric, np.float64) | dict.fromkeys(self.textual, str),
-                na_values={n: list(self.missing) for n in self.numeric},
-                keep_default_na=False,
-                index_col=False,
-                skip_blank_lines=False,
-            )
-        except (ValueError, OverflowError, MemoryError):
-            return None
-        if len(frame) != len(block):
-            return None
-        texts = []
-        for n in self.textual:
-            codes, names = pandas.factorize(frame[n])
-            texts.append((codes, [str(name).strip() for name in names]))
-        return Batch(row, frame[list(self.numeric)].to_numpy(np.float64), texts)
-
-    def _number(self, cell: str, row: int, column: int) -> float:
-        cell = cell.strip()
-        if cell in self.missing:
-            return np.nan
-        try:
-            # Python alone would read 1_0 as ten.
-            if "_" not in cell:
-                return float(cell)
-        except ValueError:
-            pass
-        fix = "correct this cell (empty it where the point is missing), or export the file again"
-        if is_thousands(cell):
-            fix = PLAIN_NUMBERS
-        elif cell.replace(",", ".", 1).replace(".", "", 1).strip("-+").isdigit():
-            fix = "write numbers with a decimal point, not a comma"
-        raise InputError(
-            expected="a number or an empty cell",
-            found=f"the text {cell[:40]!r}",
-            where=f"{self.path}, row {row}, column {self.names[column]}",
-            fix=fix,
-        )
+def _header(text: TextIO) -> list[str]:
+    """Names of the columns of a csv file."""
+    return [cell.strip() for cell in fields(text.readline(LONGEST_LINE))]
 
 
 # ------------------------------------------------------------------ parquet
@@ -363,7 +257,7 @@ def _numbers(column: Any) -> np.ndarray:
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
-def _texts(column: Any) -> tuple[np.ndarray, list[str]]:
+def _texts(column: Any) -> Texts:
     import pyarrow
 
     if pyarrow.types.is_dictionary(column.type):

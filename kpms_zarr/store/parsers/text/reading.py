@@ -26,7 +26,7 @@ from kpms_zarr.store.parsers.text.rows import (
     Piece,
     Table,
     by_arrow,
-    by_numpy,
+    by_pandas,
     fields,
     has_arrow,
     read_rows,
@@ -34,7 +34,7 @@ from kpms_zarr.store.parsers.text.rows import (
 
 __all__ = [
     "LONGEST_LINE", "MISSING", "Dialect", "Table", "check_dialect", "column_cells", "dialect_of",
-    "fields", "lines", "opened", "plain_text", "read_blocks", "readable",
+    "fields", "opened", "plain_text", "read_blocks", "read_pieces", "readable",
 ]  # fmt: skip
 
 LONGEST_LINE = 4_000_000
@@ -70,12 +70,12 @@ def read_blocks(
     range_bytes : int, optional
     engines : tuple of Engine, optional
         What to try on each range, before it is read line by line; the result is the same. Default:
-        Arrow for large files if pyarrow is installed, then NumPy.
+        for large files Arrow if pyarrow is installed, then pandas.
 
     Yields
     ------
-    ndarray, (row, column) float32
-        NaN where a cell is empty or says so in words, and for infinite numbers.
+    ndarray, (row, column)
+        NaN where a cell is empty or says so in words.
 
     Raises
     ------
@@ -84,10 +84,9 @@ def read_blocks(
         read. Names row and column; complete blocks before it are given first.
     """
     check_block_frames(block_frames)
-    row = table.n_lines + 1
     kept: list[np.ndarray] = []
     n_kept = 0
-    for piece, end in _pieces(table, threads or _n_threads(), range_bytes, engines):
+    for piece in read_pieces(table, threads=threads, range_bytes=range_bytes, engines=engines):
         kept.append(piece.values)
         n_kept += len(piece.values)
         if n_kept >= block_frames:
@@ -96,14 +95,28 @@ def read_blocks(
             for start in range(0, n_full, block_frames):
                 yield rows[start : start + block_frames]
             kept, n_kept = [rows[n_full:]], n_kept - n_full
+    if n_kept:
+        yield np.concatenate(kept)
+
+
+def read_pieces(
+    table: Table,
+    *,
+    threads: int | None = None,
+    range_bytes: int | None = None,
+    engines: tuple[Engine, ...] | None = None,
+) -> Iterator[Piece]:
+    """Rows of numbers and texts as `read_blocks` gives them, in pieces of any length."""
+    row = table.n_lines + 1
+    for piece, end in _pieces(table, threads or _n_threads(), range_bytes, engines):
+        if len(piece.values):
+            yield piece
         if piece.fault:
             rest_is_blank = piece.fault.is_last and _is_blank_from(table, end)
             if piece.fault.is_blank and rest_is_blank:
-                break
+                return
             raise _error(table, piece.fault, row, rest_is_blank)
         row += len(piece.values)
-    if n_kept:
-        yield np.concatenate(kept)
 
 
 def column_cells(table: Table, column: int) -> Iterator[np.ndarray]:
@@ -194,12 +207,6 @@ def opened(path: Path, dialect: Dialect | None = None) -> Iterator[TextIO]:
         ) from error
 
 
-def lines(file: TextIO) -> Iterator[str]:
-    """Lines of a file, none of them too long to be held."""
-    while line := file.readline(LONGEST_LINE):
-        yield line
-
-
 def _error(table: Table, fault: Fault, first_row: int, rest_is_blank: bool) -> InputError:
     where = f"{table.path}, row {first_row + fault.line}"
     cut_off = "the file is cut off: copy or export it again, or delete its last, incomplete row"
@@ -225,12 +232,11 @@ def _pieces(
     """Ranges of the file, read, and where they end; the first one here, the others in threads."""
     with readable(table.path), plain_bytes(table.path, table.dialect) as file:
         _skip_lines(file, table)
-        # Small files are not worth the time to import pyarrow.
-        first = (by_numpy,) if engines is None else engines
+        # Small files are not worth the time to import a library.
+        first = engines or ()
         if engines is None:
-            engines = (by_arrow, by_numpy) if has_arrow() else (by_numpy,)
-        size = range_bytes or (_RANGE_BYTES if by_arrow in engines else _RANGE_BYTES // 2)
-        ranges = _ranges(file, table, size)
+            engines = (by_arrow, by_pandas) if has_arrow() else (by_pandas,)
+        ranges = _ranges(file, table, range_bytes or _RANGE_BYTES)
         for text, end in ranges:
             yield read_rows(table, text, first), end
             break

@@ -1,4 +1,4 @@
-"""Rows of a range of a text file: by Arrow or NumPy if they are simple, else line by line.
+"""Rows of a range of a text file: by Arrow or pandas if they are simple, else line by line.
 
 Line by line is what the other two have to agree with, in every value and in every error.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -29,6 +30,7 @@ MISSING = (
 """What stands in cells without a number."""
 
 NOT_TEXT = "save the file as `CSV UTF-8`; if it should be text already, it may be damaged"
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d*(\.\d*)?")
 _CORRECT_ROW = "correct this row, or export the file again"
 
 
@@ -44,7 +46,7 @@ class Table:
     n_fields : int
         Cells in every row, at least two.
     columns : tuple of int
-        Numbers of the cells to read, from 0, increasing; whatever stands in others is ignored.
+        Numbers of the cells to read, from 0; whatever stands in others is ignored.
     names : tuple of str
         What to call these columns in errors.
     delimiter : str
@@ -52,6 +54,13 @@ class Table:
     dialect : Dialect
         How the file is written. The numbers of lines, and all else here, are those of the plain
         text that it is read as.
+    texts : tuple of int
+        Numbers of the cells to read as text.
+    missing : tuple of str
+        What stands for no number, besides `MISSING`.
+    dtype : type
+        Of the numbers: float32, or float64 where these are frames or times. Infinite ones are
+        missing in float32.
     """
 
     path: Path
@@ -61,6 +70,14 @@ class Table:
     names: tuple[str, ...]
     delimiter: str = ","
     dialect: Dialect = PLAIN
+    texts: tuple[int, ...] = ()
+    missing: tuple[str, ...] = ()
+    dtype: type[np.floating] = np.float32
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What stands for no number."""
+        return (*MISSING, *self.missing)
 
     @property
     def row_bytes(self) -> bytes:
@@ -86,12 +103,26 @@ class Fault:
     is_last: bool = False
 
 
+Texts = tuple[np.ndarray, list[str]]
+"""A column of text: number of the text of every row, (row,) int, and the texts."""
+
+
 @dataclass(frozen=True)
 class Piece:
-    """What a range holds: its rows, float32, up to the first one with a fault."""
+    """What a range holds: its rows up to the first one with a fault.
+
+    Attributes
+    ----------
+    values : ndarray, (row, column)
+        Of the dtype that the table asks for; NaN = missing.
+    fault : Fault, optional
+    texts : tuple of Texts
+        One for every column of text.
+    """
 
     values: np.ndarray
     fault: Fault | None = None
+    texts: tuple[Texts, ...] = ()
 
 
 Engine = Callable[[Table, bytes], Piece | None]
@@ -120,19 +151,35 @@ def read_rows(table: Table, text: bytes, engines: tuple[Engine, ...]) -> Piece:
     return by_lines(table, text)
 
 
-def _simple_rows(text: bytes) -> tuple[bytes, bool] | None:
+def _simple_rows(table: Table, text: bytes) -> tuple[bytes, bool] | None:
     r"""Lines without what needs care, and whether empty ones follow; None if they are not so.
 
     Between the lines is a "\n", and none after the last.
     """
-    if b'"' in text or not _is_utf8(text):
+    # Libraries take a byte order mark off, and stop at a zero.
+    if b"\0" in text or text[:3] == b"\xef\xbb\xbf" or not _is_utf8(text):
         return None
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n")
         if b"\r" in text:
             return None
+    if b'"' in text:
+        if not _is_quoted_for_nothing(table, text):
+            return None
+        text = text.replace(b'"', b"")
     rows = text.rstrip(b"\n")
-    return rows, len(text) > len(rows) + 1
+    return (rows, len(text) > len(rows) + 1) if rows else None
+
+
+def _is_quoted_for_nothing(table: Table, text: bytes) -> bool:
+    """Whether all quotes are around whole cells, which say the same without."""
+    letters = np.frombuffer(b"\n%b\n" % text, np.uint8)
+    quotes = np.flatnonzero(letters == ord('"'))
+    is_mark = (letters == ord(table.delimiter)) | (letters == ord("\n"))
+    if len(quotes) % 2 or not (is_mark[quotes[::2] - 1] & is_mark[quotes[1::2] + 1]).all():
+        return False
+    n_marks = np.cumsum(is_mark, dtype=np.int32)[quotes]
+    return bool((n_marks[::2] == n_marks[1::2]).all())
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -142,14 +189,26 @@ def _is_utf8(text: bytes) -> bool:
         return False
 
 
+def _piece(
+    table: Table, values: np.ndarray, texts: Sequence[Texts], *, blank_follows: bool
+) -> Piece:
+    """What a library has read."""
+    fault = _blank_line(table, len(values), True) if blank_follows else None
+    return Piece(_numbers(table, values), fault, tuple(texts))
+
+
+def _numbers(table: Table, values: np.ndarray) -> np.ndarray:
+    return float32(values) if table.dtype is np.float32 else values
+
+
 # --- Arrow -------------------------------------------------------------------------------
 
 
 def by_arrow(table: Table, text: bytes) -> Piece | None:
     """With pyarrow, if it finds nothing but numbers and empty cells."""
-    simple = _simple_rows(text)
-    # Arrow takes "nan(1)" for a number, and a byte order mark off.
-    if simple is None or not simple[0] or b"(" in text or text[:3] == b"\xef\xbb\xbf":
+    simple = _simple_rows(table, text)
+    # Arrow takes "nan(1)" for a number.
+    if simple is None or b"(" in text:
         return None
     rows, blank_follows = simple
     try:
@@ -161,21 +220,27 @@ def by_arrow(table: Table, text: bytes) -> Piece | None:
     except arrow.ArrowException:
         return None
     # Arrow leaves empty lines out.
-    n_rows = 1 + int(np.count_nonzero(np.frombuffer(rows, np.uint8) == ord("\n")))
+    n_rows = 1 + rows.count(b"\n")
     if read.num_rows != n_rows:
         return None
-    values = np.empty((n_rows, len(table.columns)), dtype=np.float32)
+    values = np.empty((n_rows, len(table.columns)), dtype=table.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         for place, number in enumerate(table.columns):
             column = read.column(str(number)).combine_chunks()
             values[:, place] = column.to_numpy(zero_copy_only=False)
-    return Piece(float32(values), _blank_line(table, n_rows, True) if blank_follows else None)
+    texts = []
+    for number in table.texts:
+        column = read.column(str(number)).combine_chunks().dictionary_encode()
+        names = [name.strip() for name in column.dictionary.to_pylist()]
+        texts.append((column.indices.to_numpy(zero_copy_only=False), names))
+    return _piece(table, values, texts, blank_follows=blank_follows)
 
 
 @lru_cache(maxsize=8)
 def _arrow(table: Table) -> tuple[Any, Any, dict[str, Any]]:
     arrow, arrow_csv = import_module("pyarrow"), import_module("pyarrow.csv")
-    names = [str(number) for number in dict.fromkeys(table.columns)]
+    numbers = dict.fromkeys(map(str, table.columns), arrow.float64())
+    types = numbers | dict.fromkeys(map(str, table.texts), arrow.string())
     options = {
         "read_options": arrow_csv.ReadOptions(
             use_threads=False,
@@ -186,42 +251,64 @@ def _arrow(table: Table) -> tuple[Any, Any, dict[str, Any]]:
             delimiter=table.delimiter, quote_char=False, double_quote=False
         ),
         "convert_options": arrow_csv.ConvertOptions(
-            column_types=dict.fromkeys(names, arrow.float64()),
-            include_columns=names,
-            null_values=list(MISSING),
+            column_types=types, include_columns=list(types), null_values=list(table.words)
         ),
     }
     return arrow, arrow_csv, options
 
 
-# --- NumPy -------------------------------------------------------------------------------
+# --- pandas ------------------------------------------------------------------------------
 
 
-def by_numpy(table: Table, text: bytes) -> Piece | None:
-    """With NumPy, if all lines have all their cells, and these nothing but numbers or nothing."""
-    simple = _simple_rows(text)
-    if simple is None or not simple[0]:
+def by_pandas(table: Table, text: bytes) -> Piece | None:
+    """With pandas, if all lines have all their cells, and these nothing but numbers or nothing."""
+    simple = _simple_rows(table, text)
+    if simple is None or not _has_all_cells(table, simple[0]):
         return None
     rows, blank_follows = simple
-    if not _has_all_cells(table, rows):
+    # Columns of True are numbers to pandas; and if "-1" is missing, -1.0 is missing too.
+    is_misread = any(word in rows for word in (b"rue", b"RUE", b"alse", b"ALSE"))
+    if is_misread or any(_number(word) is not None for word in table.missing):
         return None
-    mark = table.delimiter
-    plain = f"\n{rows.decode()}\n".replace(mark * 2, f"{mark}nan{mark}")
-    plain = plain.replace(mark * 2, f"{mark}nan{mark}").replace(f"{mark}\n", f"{mark}nan\n")
-    plain = plain.replace(f"\n{mark}", f"\nnan{mark}")
+    pandas, options = _pandas(table)
     try:
-        values = np.loadtxt(
-            io.StringIO(plain), delimiter=mark, comments=None, usecols=table.columns, ndmin=2
-        )
-    except ValueError:
+        read = pandas.read_csv(io.BytesIO(rows), **options)
+    except (ValueError, OverflowError, MemoryError):
         return None
-    if len(values) != rows.count(b"\n") + 1:
+    if len(read) != rows.count(b"\n") + 1:
         return None
-    return Piece(float32(values), _blank_line(table, len(values), True) if blank_follows else None)
+    texts = []
+    for number in table.texts:
+        codes, names = pandas.factorize(read[number])
+        texts.append((codes, [str(name).strip() for name in names]))
+    values = read[list(table.columns)].to_numpy(np.float64)
+    return _piece(table, values, texts, blank_follows=blank_follows)
+
+
+@lru_cache(maxsize=8)
+def _pandas(table: Table) -> tuple[Any, dict[str, Any]]:
+    pandas = import_module("pandas")
+    options = {
+        "sep": table.delimiter,
+        "quoting": csv.QUOTE_NONE,
+        "header": None,
+        "names": range(table.n_fields),
+        "index_col": False,
+        "usecols": sorted({*table.columns, *table.texts}),
+        "dtype": dict.fromkeys(table.columns, np.float64) | dict.fromkeys(table.texts, str),
+        "na_values": dict.fromkeys(table.columns, [*table.words, "nan", "NaN", "NAN"]),
+        "keep_default_na": False,
+        "skip_blank_lines": False,
+        "low_memory": False,
+    }
+    if tuple(map(int, pandas.__version__.split(".")[:2])) < (3, 1):
+        # By default, these are wrong in the last digit.
+        options["float_precision"] = "round_trip"
+    return pandas, options
 
 
 def _has_all_cells(table: Table, rows: bytes) -> bool:
-    """Whether every line has as many cells as there are columns, which NumPy does not mind."""
+    """Whether every line has as many cells as there are columns, which pandas does not mind."""
     text = np.frombuffer(rows + b"\n", np.uint8)
     marks = text[(text == ord(table.delimiter)) | (text == ord("\n"))]
     wanted = np.frombuffer(table.row_bytes, np.uint8)
@@ -246,40 +333,55 @@ def by_lines(table: Table, text: bytes) -> Piece:
         fault = Fault(0, "text in UTF-8", f"the byte {byte!r}", NOT_TEXT)
     # The lines that a file opened as text has.
     lines = list(io.StringIO(decoded, newline=None))
-    rows, found = _rows(table, lines, is_whole=fault is None)
+    rows, texts, found = _rows(table, lines, is_whole=fault is None)
     if found is None and fault is not None:
         found = Fault(len(rows), fault.expected, fault.found, fault.fix)
-    return Piece(float32(np.array(rows).reshape(-1, len(table.columns))), found)
+    values = np.array(rows, dtype=np.float64).reshape(-1, len(table.columns))
+    return Piece(_numbers(table, values), found, tuple(map(_coded, texts)))
+
+
+def _coded(texts: list[str]) -> Texts:
+    """Texts of rows as numbers of the different ones."""
+    codes: dict[str, int] = {}
+    return np.array([codes.setdefault(text, len(codes)) for text in texts], np.int64), list(codes)
 
 
 def _rows(
     table: Table, lines: list[str], *, is_whole: bool
-) -> tuple[list[list[float]], Fault | None]:
-    """Numbers of the lines up to the first fault. Not `is_whole`: other lines follow."""
+) -> tuple[list[list[float]], list[list[str]], Fault | None]:
+    """Numbers, and texts by column, of the lines up to the first fault.
+
+    Not `is_whole`: other lines follow.
+    """
     pick = itemgetter(*table.columns)
     one = len(table.columns) == 1
     rows: list[list[float]] = []
+    texts: list[list[str]] = [[] for _ in table.texts]
     for number, line in enumerate(lines):
         try:
             cells = fields(line, table.delimiter)
         except csv.Error as error:
-            return rows, Fault(number, "cells of a csv file", f"{error}", _CORRECT_ROW)
+            fault = Fault(number, "cells of a csv file", f"{error}", _CORRECT_ROW)
+            return rows, texts, fault
         if len(cells) != table.n_fields:
             is_last = is_whole and not any(text.strip() for text in lines[number + 1 :])
-            return rows, _wrong_length(table, number, line, len(cells), is_last)
+            return rows, texts, _wrong_length(table, number, line, len(cells), is_last)
         picked = [pick(cells)] if one else pick(cells)
         try:
             # Python alone would read 1_0 as ten.
-            if "_" in line and any("_" in cell for cell in picked):
+            if table.missing or ("_" in line and any("_" in cell for cell in picked)):
                 raise ValueError
             rows.append([float(cell) if cell else np.nan for cell in picked])
         except ValueError:
-            values = [_number(cell) for cell in picked]
+            values = [_number(cell, table.missing) for cell in picked]
             if None in values:
                 wrong = values.index(None)
-                return rows, _no_number(picked[wrong], number, table.names[wrong])
+                fault = _no_number(picked[wrong], number, table.names[wrong])
+                return rows, texts, fault
             rows.append([value for value in values if value is not None])
-    return rows, None
+        for column, at in zip(texts, table.texts, strict=True):
+            column.append(cells[at].strip())
+    return rows, texts, None
 
 
 def _wrong_length(table: Table, line: int, text: str, n_cells: int, is_last: bool) -> Fault:
@@ -295,10 +397,10 @@ def _blank_line(table: Table, line: int, is_last: bool) -> Fault:
     return Fault(line, expected, found, _CORRECT_ROW, is_blank=True, is_last=is_last)
 
 
-def _number(cell: str) -> float | None:
+def _number(cell: str, missing: Sequence[str] = ()) -> float | None:
     """What a cell says, or None for other text."""
     cell = cell.strip()
-    if cell in MISSING:
+    if cell in MISSING or cell in missing:
         return np.nan
     try:
         return None if "_" in cell else float(cell)
@@ -307,11 +409,10 @@ def _number(cell: str) -> float | None:
 
 
 def _no_number(cell: str, line: int, column: str) -> Fault:
+    cell = cell.strip()
     fix = "correct this cell (empty it where the point is missing), or export the file again"
-    return Fault(
-        line,
-        "a number or an empty cell",
-        f"the text {cell.strip()[:40]!r}",
-        PLAIN_NUMBERS if is_thousands(cell) else fix,
-        column,
-    )
+    if is_thousands(cell):
+        fix = PLAIN_NUMBERS
+    elif _DECIMAL_COMMA.fullmatch(cell):
+        fix = "write numbers with a decimal point, not a comma"
+    return Fault(line, "a number or an empty cell", f"the text {cell[:40]!r}", fix, column)
