@@ -20,15 +20,13 @@ from kpms_zarr.store.parsers.base import (
     some,
 )
 from kpms_zarr.store.parsers.text.reading import (
-    LONGEST_LINE,
     Dialect,
     Table,
     column_cells,
     dialect_of,
-    fields,
-    opened,
-    plain_text,
+    first_rows,
     read_blocks,
+    sniffed_rows,
 )
 from kpms_zarr.store.parsers.time.clock import ROWS, Timing
 from kpms_zarr.store.parsers.time.row_index import RowIndex
@@ -63,8 +61,7 @@ class _Header:
 def sniff(path: Path) -> str | None:
     """Recognise columns such as ``nose_x``, ``nose_y``, ``nose_z``, ``nose_error``."""
     try:
-        with plain_text(path) as file:
-            groups, _ = _groups(fields(file.readline(LONGEST_LINE)))
+        groups, _ = _groups([name for row in sniffed_rows(path) for name in row])
     except (OSError, ValueError, csv.Error):
         return None
     for name, at in groups.items():
@@ -135,16 +132,14 @@ def _groups(names: list[str]) -> tuple[_Groups, list[str]]:
 
 
 def _read_header(path: Path) -> _Header:
-    with opened(path) as file:
-        names = fields(file.readline(LONGEST_LINE))
-        first_frame = file.readline(LONGEST_LINE)
+    names, first_frame = [*first_rows(path, 2), [""], [""]][:2]
     groups, doubled = _groups(names)
     # Other quantities may be called `stage_x` or `trial_score`: anipose writes both kinds.
     keypoints = {
         name: at for name, at in groups.items() if at.keys() & {*_SPACE} and at.keys() & {*_BESIDE}
     } or {name: at for name, at in groups.items() if {*_SPACE} <= at.keys()}
     problems = list(_problems(keypoints, doubled, path, names))
-    if not problems and not first_frame.strip():
+    if not problems and len(first_frame) == 1 and not first_frame[0].strip():
         problems.append(
             Problem(
                 expected="at least one frame below the header",

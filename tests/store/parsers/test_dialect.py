@@ -22,6 +22,7 @@ from kpms_zarr.store.parsers import recognise
 from kpms_zarr.store.parsers.text import dialect, plain_text
 from kpms_zarr.store.parsers.text.dialect import dialect_of
 from kpms_zarr.store.parsers.text.plain_text import plain_bytes
+from kpms_zarr.store.parsers.text.rows import MISSING
 
 MISSING_WORDS = (
     "", "NaN", "nan", "NA", "N/A", "#N/A", "null", "None", "-", "inf", "-inf", " ", "#NV", "n/a",
@@ -180,6 +181,19 @@ def test_table_in_any_dialect__says_what_the_plain_file_says(
     assert is_said is (style["n_inner_rows"] > 0)
 
 
+@pytest.mark.parametrize("kind", ["single", "multi", "anipose", "wide", "long"])
+def test_words_for_missing__are_the_same_in_all_formats(tmp_path, kind):
+    position, confidence = recording(n_space=3 if kind == "anipose" else 2)
+    confidence[np.isnan(position).any(-1)] = np.nan
+    header, rows = table(kind, position, confidence)
+    for word in (*MISSING, "nan", "NaN", "NAN"):
+        found, _ = read(write(tmp_path, written(header, rows, PLAIN | {"missing": (word,)})))
+        np.testing.assert_array_equal(found[2], position.astype(np.float32), err_msg=word)
+        np.testing.assert_array_equal(found[3], confidence.astype(np.float32), err_msg=word)
+    with pytest.raises(InputError, match="expected a number or an empty cell"):
+        read(write(tmp_path, written(header, rows, PLAIN | {"missing": ("lost",)})))
+
+
 @pytest.mark.parametrize("block_bytes", [1, 7, 64, 1000])
 @pytest.mark.parametrize("style", [
     {"delimiter": ";", "decimal": ",", "end": "\r\n", "n_empty_rows": 2},
@@ -190,7 +204,10 @@ def test_plain_text__is_the_same_in_blocks_of_any_size_and_after_going_back(
     tmp_path, monkeypatch, block_bytes, style
 ):
     header, rows = table("single", *recording())
-    plain = written(header, rows, PLAIN)
+    # What has to be decoded gets line feeds.
+    keys = ("delimiter", "decimal") if "encoding" in style else ("delimiter", "decimal", "end")
+    kept = {key: style[key] for key in keys if key in style}
+    plain = written(header, rows, PLAIN | kept)
     path = write(tmp_path, written(header, rows, PLAIN | style))
     monkeypatch.setattr(plain_text, "_BLOCK_BYTES", block_bytes)
     monkeypatch.setattr(dialect, "_BLOCK_BYTES", block_bytes)
@@ -199,7 +216,7 @@ def test_plain_text__is_the_same_in_blocks_of_any_size_and_after_going_back(
     with plain_bytes(path, found.for_rows(are_counted=True, n_header=len(header))) as file:
         assert file.read(100) == plain[:100]
         file.seek(40)
-        assert file.read().rstrip(b"\n") == plain[40:].rstrip(b"\n")
+        assert file.read().rstrip(b"\r\n") == plain[40:].rstrip(b"\r\n")
         file.seek(7)
         assert (file.tell(), file.read(9)) == (7, plain[7:16])
 
@@ -231,7 +248,9 @@ def test_numbers_with_thousands_far_below__are_refused_with_their_row(tmp_path, 
         read(path)
 
 
-def test_decimal_commas_that_come_late__are_read(tmp_path):
+@pytest.mark.parametrize("block_bytes", [7, 262_144])
+def test_decimal_commas_that_come_late__are_read(tmp_path, monkeypatch, block_bytes):
+    monkeypatch.setattr(dialect, "_BLOCK_BYTES", block_bytes)
     rows = "".join(f"{n};;;\n" for n in range(30_000)) + "30000;1,5;-2,5e1;1\n"
     found, _ = read(write(tmp_path, f"frame;a_x;a_y;a_p\n{rows}"))
     np.testing.assert_array_equal(found[2][-1], [[1.5, -25]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import itertools
 import threading
@@ -20,7 +21,7 @@ from kpms_zarr.store.parsers.dlc import csv as dlc_csv
 from kpms_zarr.store.parsers.dlc import h5 as dlc_h5
 from kpms_zarr.store.parsers.text import reading as text
 from kpms_zarr.store.parsers.text import rows as text_rows
-from kpms_zarr.store.parsers.text.reading import Table, read_blocks
+from kpms_zarr.store.parsers.text.reading import Dialect, Table, read_blocks
 
 LINES: tuple = ()
 PANDAS = (text_rows.by_pandas,)
@@ -33,7 +34,7 @@ NAMES = ("nose x", "nose y", "tail x")
 
 
 def table_of(path, n_lines=0, n_fields=4, columns=(1, 2, 3), names=NAMES, delimiter=","):
-    return Table(path, n_lines, n_fields, columns, names, delimiter)
+    return Table(path, n_lines, n_fields, columns, names, Dialect(delimiter=delimiter))
 
 
 def write(folder, content, name="a.csv"):
@@ -59,7 +60,7 @@ def outcome(table, block_frames=3, **options):
 def python_number(cell):
     """What Python makes of a cell; None if nothing."""
     cell = cell.strip()
-    if cell in text.MISSING:
+    if cell in text_rows.MISSING:
         return np.nan
     try:
         value = float(cell)
@@ -135,7 +136,7 @@ def plain_reading(data, names=NAMES, n_fields=4):
             if any(rest is None or rest.strip() for rest in lines[number:]):
                 return rows, (number, "an empty line")
             break
-        cells = text.fields(line)
+        cells = text_rows.fields(line, ",")
         if len(cells) != n_fields:
             last = not any(rest is None or rest.strip() for rest in lines[number:])
             cut_off = last and len(cells) < n_fields
@@ -302,12 +303,84 @@ def test_rows__needs_at_least_one_a_block(tmp_path):
         next(read_blocks(table_of(tmp_path / "a.csv"), 0))
 
 
+NAMES_IN_ROWS = st.sampled_from(["nose", " nose ", "", "left, ear", "a;b", "True", "NA", "7", "é"])
+WORDS = ("lost", "-1")
+
+
+@settings(max_examples=examples(80), deadline=None)
+@given(
+    st.lists(
+        st.tuples(CELLS | st.sampled_from([*WORDS, "-1.0", *text_rows.MISSING]), NAMES_IN_ROWS)
+    ),
+    st.sampled_from([(",", "."), (";", "."), (";", ","), ("\t", ","), (",", ",")]),
+    st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+    st.sampled_from([(), ("lost",), WORDS]),
+    st.sampled_from([np.float32, np.float64]),
+)
+def test_columns_of_text_and_said_words__same_rows_or_same_error_in_every_way(
+    tmp_path_factory, rows, marks, quoting, missing, dtype
+):
+    delimiter, decimal = marks
+    path = tmp_path_factory.getbasetemp() / "odd.csv"
+    cells = [(cell.replace(".", decimal), name) for cell, name in rows]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=delimiter, quoting=quoting, lineterminator="\n")
+        writer.writerows((*row, "x") for row in cells)
+    kind = Dialect(delimiter=delimiter, decimal=decimal)
+    table = Table(path, 0, 3, (0,), ("c",), kind, texts=(1,), missing=missing, dtype=dtype)
+    want, wrong = [], ""
+    for cell, name in rows:
+        is_said = cell.strip() in missing
+        value = np.nan if is_said or cell.strip() in text_rows.MISSING else cell
+        try:
+            want.append((float(value), name.strip()))
+        except ValueError:
+            wrong = cell
+            break
+    numbers_of_rows = np.array([number for number, _ in want])
+    with np.errstate(over="ignore"):
+        numbers_of_rows = numbers_of_rows.astype(dtype)
+    if dtype is np.float32:
+        numbers_of_rows[~np.isfinite(numbers_of_rows)] = np.nan
+    for engines in ENGINES.values():
+        found, names, error = [], [], ""
+        try:
+            for piece in text.read_pieces(table, engines=engines, range_bytes=50):
+                found += piece.values[:, 0].tolist()
+                ((codes, known),) = piece.texts
+                names += [known[code] for code in codes]
+                assert piece.values.dtype == dtype
+        except InputError as caught:
+            error = str(caught)
+        np.testing.assert_array_equal(found, numbers_of_rows)
+        assert names == [name for _, name in want]
+        assert bool(error) is bool(wrong)
+        assert not wrong or f"row {len(want) + 1}, column c" in error
+
+
+@pytest.mark.parametrize(("delimiter", "decimal"), [(",", "."), (";", ","), (",", ",")])
+@pytest.mark.parametrize("name", ["arrow", "pandas"])
+def test_quoted_rows__are_not_read_line_by_line(tmp_path, name, delimiter, decimal):
+    if name == "arrow":
+        pytest.importorskip("pyarrow")
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter, quoting=csv.QUOTE_ALL)
+    cells = [[str(cell).replace(".", decimal) for cell in row] for row in numbers(50, missing=0)]
+    writer.writerows(["a, b", *row] for row in cells)
+    kind = Dialect(delimiter=delimiter, decimal=decimal)
+    table = Table(tmp_path, 0, 4, (1, 2, 3), NAMES, kind, texts=(0,))
+    piece = getattr(text_rows, f"by_{name}")(table, out.getvalue().encode())
+    want = text_rows.by_lines(table, out.getvalue().encode())
+    np.testing.assert_array_equal(piece.values, want.values)
+    assert piece.texts[0][1] == want.texts[0][1] == ["a, b"]
+
+
 @pytest.mark.parametrize("name", ["arrow", "pandas"])
 def test_simple_rows__are_not_read_line_by_line(tmp_path, name):
     if name == "arrow":
         pytest.importorskip("pyarrow")
     text_of_rows = csv_of(numbers(100), lambda n: f"frame{n:04d}", "\r\n")
-    text_of_rows += f"7,,NA,1e-300\r\n\r\n"
+    text_of_rows += "7,,NA,1e-300\r\n\r\n"
     table = table_of(tmp_path)
     engine = getattr(text_rows, f"by_{name}")
     piece = engine(table, text_of_rows.encode())

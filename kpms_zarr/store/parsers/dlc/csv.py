@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TextIO
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.appearing import appears
@@ -32,14 +30,13 @@ from kpms_zarr.store.parsers.dlc.header import (
     with_repeated_names,
 )
 from kpms_zarr.store.parsers.text.reading import (
-    LONGEST_LINE,
     Dialect,
     Table,
     column_cells,
     dialect_of,
-    opened,
-    plain_text,
+    first_rows,
     read_blocks,
+    sniffed_rows,
 )
 from kpms_zarr.store.parsers.time.clock import ROWS, Timing
 from kpms_zarr.store.parsers.time.row_index import RowIndex
@@ -72,8 +69,7 @@ class _Header:
 def sniff(path: Path) -> str | None:
     """Recognise the header rows; see `Parser`."""
     try:
-        with plain_text(path) as file:
-            rows = _first_rows(file)
+        rows = sniffed_rows(path, _FIRST_LINES)
     except (OSError, ValueError, csv.Error):
         return None
     last = _coords_row(rows)
@@ -116,25 +112,6 @@ def _inspect(path: Path) -> tuple[_Header, Layout]:
     return header, only_appearing(header.layout, partial(_search, path, header), str(path))
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    """Open for reading the header; what cannot be read is an InputError."""
-    try:
-        with opened(path) as file:
-            yield file
-    except csv.Error as error:
-        raise _not_a_header(path, str(error)) from error
-
-
-def _first_rows(file: TextIO) -> list[list[str]]:
-    lines = (file.readline(LONGEST_LINE) for _ in range(_FIRST_LINES))
-    return [_fields(line) for line in lines if line]
-
-
-def _fields(line: str) -> list[str]:
-    return next(csv.reader([line.rstrip("\n")]), [])
-
-
 def _coords_row(rows: list[list[str]]) -> int | None:
     """Number of the header row that says x, y, likelihood."""
     for number, row in enumerate(rows):
@@ -162,8 +139,7 @@ def _level_column(head: list[list[str]]) -> int:
 
 
 def _read_header(path: Path) -> _Header:
-    with _opened(path) as file:
-        rows = _first_rows(file)
+    rows = first_rows(path, _FIRST_LINES)
     last = _coords_row(rows)
     if last is None:
         cells = ", ".join(repr(row[0][:40]) for row in rows[:4] if row)

@@ -7,21 +7,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import some
 from kpms_zarr.store.parsers.text.reading import (
-    LONGEST_LINE,
     Dialect,
     Table,
     dialect_of,
-    fields,
-    opened,
-    plain_text,
+    first_rows,
     read_pieces,
+    sniffed_rows,
 )
 from kpms_zarr.store.parsers.text.rows import Texts
 
@@ -82,8 +80,7 @@ def names_of(path: Path) -> list[str]:
     if parquet:
         with _parquet(path) as file:
             return [str(name).strip() for name in file.schema_arrow.names]
-    with opened(path) as text:
-        return _header(text)
+    return _stripped(first_rows(path))
 
 
 def sniffed_names(path: Path) -> list[str]:
@@ -97,8 +94,7 @@ def sniffed_names(path: Path) -> list[str]:
         except ImportError:
             return _names_in_footer(path)
         return [str(name).strip() for name in pyarrow.parquet.read_schema(path).names]
-    with plain_text(path) as text:
-        return _header(text)
+    return _stripped(sniffed_rows(path))
 
 
 def batches(
@@ -129,8 +125,7 @@ def batches(
         with _parquet(path) as file:
             yield from _parquet_batches(file, path, numeric, textual)
         return
-    with opened(path, dialect) as text:
-        names = _header(text)
+    names = names_of(path)
     table = Table(
         path,
         n_lines=1,
@@ -148,9 +143,9 @@ def batches(
         row += len(piece.values)
 
 
-def _header(text: TextIO) -> list[str]:
-    """Names of the columns of a csv file."""
-    return [cell.strip() for cell in fields(text.readline(LONGEST_LINE))]
+def _stripped(rows: list[list[str]]) -> list[str]:
+    """Names in the first row."""
+    return [cell.strip() for cell in rows[0]] if rows else [""]
 
 
 # ------------------------------------------------------------------ parquet

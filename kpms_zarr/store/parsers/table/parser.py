@@ -26,7 +26,7 @@ More keys, all optional:
     With a pattern: what stands for x, y, z and confidence, such as ``{"x": "X", "y": "Y"}``.
 ``missing``
     Numbers or texts that stand for a coordinate that is missing, such as ``[-1, "lost"]``; empty
-    cells and ``nan`` always do.
+    cells, ``nan`` and words such as ``NA`` and ``null`` always do.
 
 A file that needs no mapping has the columns frame, keypoint, x, y and perhaps z, confidence,
 individual; or those of SLEAP's csv export (track, frame_idx, instance.score, NAME.x, NAME.y,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
+import io
 import re
 import zlib
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ HEAD_BYTES = 65_536
 _BLOCK_BYTES = 262_144
 _DELIMITERS = ",;\t"
 _MOST_LINES = 200
+_LONGEST_NUMBER = 400
 _MOST_BLANK_BYTES = 64_000_000
 _GZIP = b"\x1f\x8b"
 _MARKS = (
@@ -45,6 +47,9 @@ PLAIN_NUMBERS = (
 )
 
 
+ONE_MARK = "numbers with one decimal mark and without thousands separators"
+
+
 @dataclass(frozen=True)
 class Dialect:
     """How a text file with a table is written; as it stands here, in the plain way.
@@ -59,7 +64,7 @@ class Dialect:
     delimiter : str
         One ASCII character.
     decimal : str
-        ``"."``, ``","``, or "" where no number at the beginning of the file says it.
+        ``"."`` or ``","``.
     names_delimiter : bool
         The first line says which delimiter the others have, as Excel understands it.
     end : int, optional
@@ -91,11 +96,9 @@ class Dialect:
     problem: Problem | None = field(default=None, compare=False)
 
     @property
-    def is_translated(self) -> bool:
-        """Whether the text has to be written anew to be plain."""
-        return self.names_delimiter or (self.encoding, self.delimiter, self.decimal) != (
-            "utf-8", ",", ".",
-        )  # fmt: skip
+    def is_decoded(self) -> bool:
+        """Whether the bytes have to be written anew to be plain text."""
+        return self.names_delimiter or self.encoding != "utf-8"
 
     def for_rows(self, *, are_counted: bool, n_header: int) -> Dialect:
         """Say whether rows that hold only separators are left out.
@@ -191,26 +194,24 @@ def dialect_of(path: Path) -> Dialect:
     if delimiter != "," or encoding == "cp1252" or any('"' in line for line in lines):
         cells = [cell.strip() for row in _rows(lines, delimiter) for cell in row]
         decimal, problem = _decimal(cells, delimiter, path)
-    notes = tuple(_notes(encoding, delimiter, decimal, cells))
     end, n_blank_rows, n_inner = None, 0, 0
     try:
+        decimal = decimal or _later_decimal(path, is_packed, encoding, delimiter)
         end, n_blank_rows = _end(path, is_packed, encoding, delimiter)
         n_inner = _inner_blank_rows(path, is_packed, encoding, delimiter, end)
     except InputError as error:
         problem = error.problems[0]
     return Dialect(
-        is_packed,
-        True,
-        encoding,
-        delimiter,
-        decimal,
-        said is not None,
-        end,
-        n_blank_rows,
-        n_inner,
-        None,
-        notes,
-        problem,
+        is_packed=is_packed,
+        encoding=encoding,
+        delimiter=delimiter,
+        decimal=decimal,
+        names_delimiter=said is not None,
+        end=end,
+        n_blank_rows=n_blank_rows,
+        n_inner_blank_rows=n_inner,
+        notes=tuple(_notes(encoding, delimiter, decimal, cells)),
+        problem=problem,
     )
 
 
@@ -299,7 +300,7 @@ def _delimiter(lines: list[str]) -> str:
 
 
 def _decimal(cells: list[str], delimiter: str, path: Path) -> tuple[str, Problem | None]:
-    """The decimal mark, and why numbers cannot be read."""
+    """The decimal mark, "" where no number says it, and why numbers cannot be read."""
     with_comma = [cell for cell in cells if _WITH_COMMA.fullmatch(cell)]
     with_point = [cell for cell in cells if _WITH_POINT.fullmatch(cell)]
     thousands = [cell for cell in cells if _THOUSANDS.fullmatch(cell)]
@@ -317,20 +318,25 @@ def _decimal(cells: list[str], delimiter: str, path: Path) -> tuple[str, Problem
 
 
 def _no_plain_numbers(found: str, path: Path) -> Problem:
-    return Problem(
-        expected="numbers with one decimal mark and without thousands separators",
-        found=found,
-        where=str(path),
-        fix=PLAIN_NUMBERS,
-    )
+    return Problem(expected=ONE_MARK, found=found, where=str(path), fix=PLAIN_NUMBERS)
 
 
-def mixed_marks(cell: str, row: int, path: Path) -> InputError:
-    """A number with a point in a file of numbers with commas."""
-    problem = _no_plain_numbers(f"`{cell.strip()}` among numbers with a decimal comma", path)
-    return InputError(
-        expected=problem.expected, found=problem.found, where=f"{path}, row {row}", fix=problem.fix
-    )
+def _later_decimal(path: Path, is_packed: bool, encoding: str, delimiter: str) -> str:
+    """The decimal mark of the first number that has one, wherever it is."""
+    around = rf'[{delimiter}\r\n"]'
+    number = re.compile(rf"{around} *[+-]?(?:\d+([.,])\d*|([.,])\d+){_EXPONENT} *{around}")
+    text = ""
+    with (
+        unpacked(path, is_packed) as raw,
+        io.TextIOWrapper(raw, encoding, errors="replace") as file,
+    ):
+        while block := file.read(_BLOCK_BYTES):
+            # A cell may go on in the next block.
+            text = text[-_LONGEST_NUMBER:] + block
+            if found := number.search(text):
+                return found[1] or found[2]
+    found = number.search(text[-_LONGEST_NUMBER:] + "\n")
+    return (found[1] or found[2]) if found else "."
 
 
 def _notes(encoding: str, delimiter: str, decimal: str, cells: list[str]) -> Iterator[str]:

@@ -19,7 +19,6 @@ from kpms_zarr.store.parsers.base import check_block_frames
 from kpms_zarr.store.parsers.text.dialect import Dialect, dialect_of
 from kpms_zarr.store.parsers.text.plain_text import plain_bytes, plain_text
 from kpms_zarr.store.parsers.text.rows import (
-    MISSING,
     NOT_TEXT,
     Engine,
     Fault,
@@ -33,11 +32,11 @@ from kpms_zarr.store.parsers.text.rows import (
 )
 
 __all__ = [
-    "LONGEST_LINE", "MISSING", "Dialect", "Table", "check_dialect", "column_cells", "dialect_of",
-    "fields", "opened", "plain_text", "read_blocks", "read_pieces", "readable",
+    "Dialect", "Table", "column_cells", "dialect_of", "first_rows", "opened", "read_blocks",
+    "read_pieces", "sniffed_rows",
 ]  # fmt: skip
 
-LONGEST_LINE = 4_000_000
+_LONGEST_LINE = 4_000_000
 """Bytes; far more than a real line. Stops at once in a large file without line ends."""
 
 _RANGE_BYTES = 1_000_000
@@ -124,7 +123,7 @@ def column_cells(table: Table, column: int) -> Iterator[np.ndarray]:
 
     Without empty lines, and only up to a row of another length: of these, `read_blocks` speaks.
     """
-    with readable(table.path), plain_bytes(table.path, table.dialect) as file:
+    with _readable(table.path), plain_bytes(table.path, table.dialect) as file:
         _skip_lines(file, table)
         for text, _ in _ranges(file, table, _RANGE_BYTES):
             text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -157,13 +156,15 @@ def _cells(text: bytes, table: Table, column: int) -> tuple[np.ndarray, bool]:
     width = np.arange(int(np.clip((end - start).max(), 1, _LONGEST_INDEX)))
     place = start[:, np.newaxis] + width
     shown = np.where(place < end[:, np.newaxis], letters[np.minimum(place, len(letters) - 1)], 0)
+    if table.has_decimal_commas:
+        shown[shown == ord(",")] = ord(".")
     cells = shown.astype(np.uint8).view(f"S{len(width)}").ravel()
     has_around = ((shown > 0) & (shown <= ord('"'))).any()
     return np.char.strip(cells, b'" \t') if has_around else cells, not is_odd.any()
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def _readable(path: Path) -> Iterator[None]:
     """What the operating system or the decoder dislikes in the body is an InputError."""
     try:
         yield
@@ -183,7 +184,7 @@ def readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def check_dialect(path: Path) -> None:
+def _check_dialect(path: Path) -> None:
     """Refuse a file with numbers that can be read in several ways, or in none."""
     problem = dialect_of(path).problem
     if problem is not None:
@@ -191,16 +192,34 @@ def check_dialect(path: Path) -> None:
 
 
 @contextmanager
-def opened(path: Path, dialect: Dialect | None = None) -> Iterator[TextIO]:
+def opened(path: Path) -> Iterator[TextIO]:
     """Open text for reading; what cannot be read is an InputError."""
+    with _readable(path):
+        _check_dialect(path)
+        with plain_text(path) as file:
+            yield file
+
+
+def sniffed_rows(path: Path, n_lines: int = 1) -> list[list[str]]:
+    """Cells of the first lines.
+
+    Raises OSError, csv.Error, or ValueError for what cannot be decoded or unpacked.
+    """
+    delimiter = dialect_of(path).delimiter
+    with plain_text(path) as file:
+        lines = (file.readline(_LONGEST_LINE) for _ in range(n_lines))
+        return [fields(line, delimiter) for line in lines if line]
+
+
+def first_rows(path: Path, n_lines: int = 1) -> list[list[str]]:
+    """Cells of the first lines; what cannot be read is an InputError."""
     try:
-        with readable(path):
-            check_dialect(path)
-            with plain_text(path, dialect) as file:
-                yield file
+        with _readable(path):
+            _check_dialect(path)
+            return sniffed_rows(path, n_lines)
     except csv.Error as error:
         raise InputError(
-            expected="fields with commas between them",
+            expected="fields with separators between them",
             found=str(error),
             where=str(path),
             fix="the file is damaged: copy or export it again",
@@ -230,7 +249,7 @@ def _pieces(
     table: Table, threads: int, range_bytes: int | None, engines: tuple[Engine, ...] | None
 ) -> Iterator[tuple[Piece, int]]:
     """Ranges of the file, read, and where they end; the first one here, the others in threads."""
-    with readable(table.path), plain_bytes(table.path, table.dialect) as file:
+    with _readable(table.path), plain_bytes(table.path, table.dialect) as file:
         _skip_lines(file, table)
         # Small files are not worth the time to import a library.
         first = engines or ()
@@ -263,7 +282,7 @@ def _skip_lines(file: BinaryIO, table: Table) -> None:
         # One byte more, because a carriage return may be half of a line end.
         while not (found := _LINE_END.search(head)) or found.end() == len(head):
             more = file.read(_FIRST_RANGE_BYTES)
-            if not more or len(head) > LONGEST_LINE:
+            if not more or len(head) > _LONGEST_LINE:
                 break
             head += more
         if not found:
@@ -285,9 +304,9 @@ def _ranges(file: BinaryIO, table: Table, range_bytes: int) -> Iterator[tuple[by
         if not cut and b"\r" in text:
             # Lines of old computers. The last return may be half of a line end.
             cut = text.rfind(b"\r", 0, len(text) - 1) + 1
-        if not cut and len(text) > LONGEST_LINE:
+        if not cut and len(text) > _LONGEST_LINE:
             raise InputError(
-                expected=f"lines of at most {LONGEST_LINE:,} characters",
+                expected=f"lines of at most {_LONGEST_LINE:,} characters",
                 found="a longer one",
                 where=str(table.path),
                 fix="check that this is a text file with one row a line; it may be damaged",
@@ -302,7 +321,7 @@ def _ranges(file: BinaryIO, table: Table, range_bytes: int) -> Iterator[tuple[by
 
 
 def _is_blank_from(table: Table, place: int) -> bool:
-    with readable(table.path), plain_bytes(table.path, table.dialect) as file:
+    with _readable(table.path), plain_bytes(table.path, table.dialect) as file:
         file.seek(place)
         return all(
             part.decode("utf-8", "replace").isspace()

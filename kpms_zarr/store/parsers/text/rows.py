@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,7 +20,13 @@ from typing import Any
 import numpy as np
 
 from kpms_zarr.store.parsers.base import float32
-from kpms_zarr.store.parsers.text.dialect import PLAIN, PLAIN_NUMBERS, Dialect, is_thousands
+from kpms_zarr.store.parsers.text.dialect import (
+    ONE_MARK,
+    PLAIN,
+    PLAIN_NUMBERS,
+    Dialect,
+    is_thousands,
+)
 
 # Python reads "nan" in any case by itself.
 MISSING = (
@@ -31,6 +37,7 @@ MISSING = (
 
 NOT_TEXT = "save the file as `CSV UTF-8`; if it should be text already, it may be damaged"
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d*(\.\d*)?")
+_UNIT_SEPARATOR = "\x1f"
 _CORRECT_ROW = "correct this row, or export the file again"
 
 
@@ -49,11 +56,9 @@ class Table:
         Numbers of the cells to read, from 0; whatever stands in others is ignored.
     names : tuple of str
         What to call these columns in errors.
-    delimiter : str
-        One ASCII character.
     dialect : Dialect
-        How the file is written. The numbers of lines, and all else here, are those of the plain
-        text that it is read as.
+        How the file is written. The numbers of lines are those of the plain text that it is read
+        as.
     texts : tuple of int
         Numbers of the cells to read as text.
     missing : tuple of str
@@ -68,11 +73,20 @@ class Table:
     n_fields: int
     columns: tuple[int, ...]
     names: tuple[str, ...]
-    delimiter: str = ","
     dialect: Dialect = PLAIN
     texts: tuple[int, ...] = ()
     missing: tuple[str, ...] = ()
     dtype: type[np.floating] = np.float32
+
+    @property
+    def delimiter(self) -> str:
+        """What separates the cells of a row."""
+        return self.dialect.delimiter
+
+    @property
+    def has_decimal_commas(self) -> bool:
+        """Whether numbers are written like 1,5."""
+        return self.dialect.decimal == ","
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -129,8 +143,8 @@ Engine = Callable[[Table, bytes], Piece | None]
 """Reads whole lines, or returns None if it cannot. Called in threads."""
 
 
-def fields(line: str, delimiter: str = ",") -> list[str]:
-    """Cells of a line, quotes taken off."""
+def fields(line: str, delimiter: str) -> list[str]:
+    """Cells of a line, quotes taken off; raises csv.Error."""
     line = line.rstrip("\n")
     if '"' in line:
         return next(csv.reader([line], delimiter=delimiter), [])
@@ -151,11 +165,30 @@ def read_rows(table: Table, text: bytes, engines: tuple[Engine, ...]) -> Piece:
     return by_lines(table, text)
 
 
-def _simple_rows(table: Table, text: bytes) -> tuple[bytes, bool] | None:
-    r"""Lines without what needs care, and whether empty ones follow; None if they are not so.
+@dataclass(frozen=True)
+class _Simple:
+    r"""Lines without what needs care, and whether empty ones follow.
 
-    Between the lines is a "\n", and none after the last.
+    Between the lines is a "\n", and none after the last. The delimiter may be another than that of
+    the file.
     """
+
+    table: Table
+    rows: bytes
+    blank_follows: bool
+
+    @property
+    def n_rows(self) -> int:
+        return self.rows.count(b"\n") + 1
+
+    def piece(self, values: np.ndarray, texts: Sequence[Texts]) -> Piece:
+        """What a library has read."""
+        fault = _blank_line(self.table, len(values), True) if self.blank_follows else None
+        return Piece(_numbers(self.table, values), fault, tuple(texts))
+
+
+def _simple(table: Table, text: bytes) -> _Simple | None:
+    """Lines as libraries read them without a mistake; None if they are not so."""
     # Libraries take a byte order mark off, and stop at a zero.
     if b"\0" in text or text[:3] == b"\xef\xbb\xbf" or not _is_utf8(text):
         return None
@@ -164,22 +197,39 @@ def _simple_rows(table: Table, text: bytes) -> tuple[bytes, bool] | None:
         if b"\r" in text:
             return None
     if b'"' in text:
-        if not _is_quoted_for_nothing(table, text):
+        unquoted = _unquoted(table, text)
+        if unquoted is None:
             return None
-        text = text.replace(b'"', b"")
+        table, text = unquoted
     rows = text.rstrip(b"\n")
-    return (rows, len(text) > len(rows) + 1) if rows else None
+    return _Simple(table, rows, len(text) > len(rows) + 1) if rows else None
 
 
-def _is_quoted_for_nothing(table: Table, text: bytes) -> bool:
-    """Whether all quotes are around whole cells, which say the same without."""
-    letters = np.frombuffer(b"\n%b\n" % text, np.uint8)
-    quotes = np.flatnonzero(letters == ord('"'))
-    is_mark = (letters == ord(table.delimiter)) | (letters == ord("\n"))
-    if len(quotes) % 2 or not (is_mark[quotes[::2] - 1] & is_mark[quotes[1::2] + 1]).all():
-        return False
-    n_marks = np.cumsum(is_mark, dtype=np.int32)[quotes]
-    return bool((n_marks[::2] == n_marks[1::2]).all())
+def _unquoted(table: Table, text: bytes) -> tuple[Table, bytes] | None:
+    """Lines with quotes around whole cells without them; None if quotes are elsewhere too.
+
+    Cells may hold the delimiter; then another one is put between them.
+    """
+    letters = np.frombuffer(b"\n%b\n" % text, np.uint8).copy()
+    is_quote = letters == ord('"')
+    is_inside = np.logical_xor.accumulate(is_quote)
+    quotes = np.flatnonzero(is_quote)
+    is_line_end, is_mark = letters == ord("\n"), letters == ord(table.delimiter)
+    is_around = is_mark | is_line_end
+    if (is_inside & is_line_end).any() or not (
+        is_around[quotes[::2] - 1].all() and is_around[quotes[1::2] + 1].all()
+    ):
+        return None
+    if (is_inside & is_mark).any():
+        if _UNIT_SEPARATOR.encode() in text:
+            return None
+        letters[is_mark & ~is_inside] = ord(_UNIT_SEPARATOR)
+        table = replace(table, dialect=replace(table.dialect, delimiter=_UNIT_SEPARATOR))
+    return table, letters[~is_quote][1:-1].tobytes()
+
+
+def _numbers(table: Table, values: np.ndarray) -> np.ndarray:
+    return float32(values) if table.dtype is np.float32 else values
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -189,41 +239,27 @@ def _is_utf8(text: bytes) -> bool:
         return False
 
 
-def _piece(
-    table: Table, values: np.ndarray, texts: Sequence[Texts], *, blank_follows: bool
-) -> Piece:
-    """What a library has read."""
-    fault = _blank_line(table, len(values), True) if blank_follows else None
-    return Piece(_numbers(table, values), fault, tuple(texts))
-
-
-def _numbers(table: Table, values: np.ndarray) -> np.ndarray:
-    return float32(values) if table.dtype is np.float32 else values
-
-
 # --- Arrow -------------------------------------------------------------------------------
 
 
 def by_arrow(table: Table, text: bytes) -> Piece | None:
     """With pyarrow, if it finds nothing but numbers and empty cells."""
-    simple = _simple_rows(table, text)
+    simple = _simple(table, text)
     # Arrow takes "nan(1)" for a number.
     if simple is None or b"(" in text:
         return None
-    rows, blank_follows = simple
     try:
-        arrow, arrow_csv, options = _arrow(table)
+        arrow, arrow_csv, options = _arrow(simple.table)
     except ImportError:
         return None
     try:
-        read = arrow_csv.read_csv(arrow.BufferReader(rows), **options)
+        read = arrow_csv.read_csv(arrow.BufferReader(simple.rows), **options)
     except arrow.ArrowException:
         return None
     # Arrow leaves empty lines out.
-    n_rows = 1 + rows.count(b"\n")
-    if read.num_rows != n_rows:
+    if read.num_rows != simple.n_rows:
         return None
-    values = np.empty((n_rows, len(table.columns)), dtype=table.dtype)
+    values = np.empty((read.num_rows, len(table.columns)), dtype=table.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         for place, number in enumerate(table.columns):
             column = read.column(str(number)).combine_chunks()
@@ -233,7 +269,7 @@ def by_arrow(table: Table, text: bytes) -> Piece | None:
         column = read.column(str(number)).combine_chunks().dictionary_encode()
         names = [name.strip() for name in column.dictionary.to_pylist()]
         texts.append((column.indices.to_numpy(zero_copy_only=False), names))
-    return _piece(table, values, texts, blank_follows=blank_follows)
+    return simple.piece(values, texts)
 
 
 @lru_cache(maxsize=8)
@@ -251,7 +287,10 @@ def _arrow(table: Table) -> tuple[Any, Any, dict[str, Any]]:
             delimiter=table.delimiter, quote_char=False, double_quote=False
         ),
         "convert_options": arrow_csv.ConvertOptions(
-            column_types=types, include_columns=list(types), null_values=list(table.words)
+            column_types=types,
+            include_columns=list(types),
+            null_values=list(table.words),
+            decimal_point=table.dialect.decimal,
         ),
     }
     return arrow, arrow_csv, options
@@ -262,41 +301,43 @@ def _arrow(table: Table) -> tuple[Any, Any, dict[str, Any]]:
 
 def by_pandas(table: Table, text: bytes) -> Piece | None:
     """With pandas, if all lines have all their cells, and these nothing but numbers or nothing."""
-    simple = _simple_rows(table, text)
-    if simple is None or not _has_all_cells(table, simple[0]):
+    simple = _simple(table, text)
+    if simple is None or not _has_all_cells(simple):
         return None
-    rows, blank_follows = simple
+    plain = replace(table, missing=())
     # Columns of True are numbers to pandas; and if "-1" is missing, -1.0 is missing too.
-    is_misread = any(word in rows for word in (b"rue", b"RUE", b"alse", b"ALSE"))
-    if is_misread or any(_number(word) is not None for word in table.missing):
+    is_misread = any(word in simple.rows for word in (b"rue", b"RUE", b"alse", b"ALSE"))
+    if is_misread or any(_number(plain, word) is not None for word in table.missing):
         return None
-    pandas, options = _pandas(table)
+    pandas, options = _pandas(simple.table)
     try:
-        read = pandas.read_csv(io.BytesIO(rows), **options)
+        read = pandas.read_csv(io.BytesIO(simple.rows), **options)
     except (ValueError, OverflowError, MemoryError):
         return None
-    if len(read) != rows.count(b"\n") + 1:
+    if len(read) != simple.n_rows:
         return None
     texts = []
     for number in table.texts:
         codes, names = pandas.factorize(read[number])
         texts.append((codes, [str(name).strip() for name in names]))
     values = read[list(table.columns)].to_numpy(np.float64)
-    return _piece(table, values, texts, blank_follows=blank_follows)
+    return simple.piece(values, texts)
 
 
 @lru_cache(maxsize=8)
 def _pandas(table: Table) -> tuple[Any, dict[str, Any]]:
     pandas = import_module("pandas")
+    words = [*table.words, "nan", "NaN", "NAN"]
     options = {
         "sep": table.delimiter,
+        "decimal": table.dialect.decimal,
         "quoting": csv.QUOTE_NONE,
         "header": None,
         "names": range(table.n_fields),
         "index_col": False,
         "usecols": sorted({*table.columns, *table.texts}),
         "dtype": dict.fromkeys(table.columns, np.float64) | dict.fromkeys(table.texts, str),
-        "na_values": dict.fromkeys(table.columns, [*table.words, "nan", "NaN", "NAN"]),
+        "na_values": dict.fromkeys(table.columns, words),
         "keep_default_na": False,
         "skip_blank_lines": False,
         "low_memory": False,
@@ -307,9 +348,9 @@ def _pandas(table: Table) -> tuple[Any, dict[str, Any]]:
     return pandas, options
 
 
-def _has_all_cells(table: Table, rows: bytes) -> bool:
+def _has_all_cells(simple: _Simple) -> bool:
     """Whether every line has as many cells as there are columns, which pandas does not mind."""
-    text = np.frombuffer(rows + b"\n", np.uint8)
+    table, text = simple.table, np.frombuffer(simple.rows + b"\n", np.uint8)
     marks = text[(text == ord(table.delimiter)) | (text == ord("\n"))]
     wanted = np.frombuffer(table.row_bytes, np.uint8)
     if len(marks) % table.n_fields:
@@ -355,6 +396,7 @@ def _rows(
     """
     pick = itemgetter(*table.columns)
     one = len(table.columns) == 1
+    is_special = table.has_decimal_commas or bool(table.missing)
     rows: list[list[float]] = []
     texts: list[list[str]] = [[] for _ in table.texts]
     for number, line in enumerate(lines):
@@ -369,14 +411,14 @@ def _rows(
         picked = [pick(cells)] if one else pick(cells)
         try:
             # Python alone would read 1_0 as ten.
-            if table.missing or ("_" in line and any("_" in cell for cell in picked)):
+            if is_special or ("_" in line and any("_" in cell for cell in picked)):
                 raise ValueError
             rows.append([float(cell) if cell else np.nan for cell in picked])
         except ValueError:
-            values = [_number(cell, table.missing) for cell in picked]
+            values = [_number(table, cell) for cell in picked]
             if None in values:
                 wrong = values.index(None)
-                fault = _no_number(picked[wrong], number, table.names[wrong])
+                fault = _no_number(table, picked[wrong], number, table.names[wrong])
                 return rows, texts, fault
             rows.append([value for value in values if value is not None])
         for column, at in zip(texts, table.texts, strict=True):
@@ -397,22 +439,28 @@ def _blank_line(table: Table, line: int, is_last: bool) -> Fault:
     return Fault(line, expected, found, _CORRECT_ROW, is_blank=True, is_last=is_last)
 
 
-def _number(cell: str, missing: Sequence[str] = ()) -> float | None:
+def _number(table: Table, cell: str) -> float | None:
     """What a cell says, or None for other text."""
     cell = cell.strip()
-    if cell in MISSING or cell in missing:
+    if cell in MISSING or cell in table.missing:
         return np.nan
+    if table.has_decimal_commas:
+        cell = "_" if "." in cell else cell.replace(",", ".")
     try:
         return None if "_" in cell else float(cell)
     except ValueError:
         return None
 
 
-def _no_number(cell: str, line: int, column: str) -> Fault:
+def _no_number(table: Table, cell: str, line: int, column: str) -> Fault:
     cell = cell.strip()
+    expected, found = "a number or an empty cell", f"the text {cell[:40]!r}"
     fix = "correct this cell (empty it where the point is missing), or export the file again"
-    if is_thousands(cell):
+    if table.has_decimal_commas and _number(replace(table, dialect=PLAIN), cell) is not None:
+        expected, fix = ONE_MARK, PLAIN_NUMBERS
+        found = f"`{cell[:40]}` among numbers with a decimal comma"
+    elif is_thousands(cell):
         fix = PLAIN_NUMBERS
     elif _DECIMAL_COMMA.fullmatch(cell):
         fix = "write numbers with a decimal point, not a comma"
-    return Fault(line, "a number or an empty cell", f"the text {cell[:40]!r}", fix, column)
+    return Fault(line, expected, found, fix, column)
