@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,16 @@ from hypothesis import strategies as st
 
 import kpms_zarr
 from helpers.amount import examples
+from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr import viz
 from kpms_zarr.compute.tracking.quality import summarise, warnings_of
 from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session
 
-STUDY = SyntheticStudy(n_sessions=1, n_frames=120, n_keypoints=5, n_syllables=4, seed=4)
-NAMES = ["nose", "earL", "earR", "back", "tail"]
-CONFIG = kpms_zarr.FitConfig(
-    ar_sweeps=1, sweeps=2, n_states=6, latent_dim=2, segment_frames=32, tile_frames=256
-)
+STUDY = SyntheticStudy(n_sessions=1, n_frames=120, n_keypoints=N_KEYPOINTS, n_syllables=4, seed=4)
+NAMES = ["nose", "earL", "earR", "neck", "back", "tail"]
+CONFIG = replace(SMALL, ar_sweeps=1, sweeps=2)
 Arrays = tuple[np.ndarray, np.ndarray | None]
 
 
@@ -64,7 +64,7 @@ KINDS: dict[str, Callable[[], Arrays]] = {
     ),
     "one_spot": lambda: _with(lambda p, c: _set(p, slice(None), 7.0)),
     "one_spot_each_frame": lambda: _with(lambda p, c: _set(p, slice(None), p[:, :1])),
-    "front_is_rear": lambda: _with(lambda p, c: _set(p, np.s_[:, 0], p[:, 4])),
+    "front_is_rear": lambda: _with(lambda p, c: _set(p, np.s_[:, 0], p[:, 5])),
     "no_confidence": lambda: (whole()[0], None),
     "confidence_zero": lambda: _with(lambda p, c: _set(c, slice(None), 0.0)),
     "confidence_zero_of_one": lambda: _with(lambda p, c: _set(c, np.s_[:, 2], 0.0)),

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
+from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr.compute.agreement import adjusted_rand_index
-from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Noted, PlanMade, Published, SessionsSettled
 from kpms_zarr.compute.runs import apply as apply_module
 from kpms_zarr.compute.runs.apply import LEAST_SWEEPS, ApplySummary, has_settled
@@ -31,18 +31,17 @@ from kpms_zarr.store.model import models
 from kpms_zarr.store.study import synthetic
 
 STUDY = synthetic.SyntheticStudy(
-    lengths=(500, 450, 400, 300, 110, 700, 70, 3, 20), n_syllables=6, n_keypoints=6, n_latent=3,
-    missing_fraction=0.03, seed=2,
+    lengths=(500, 450, 400, 300, 110, 700, 70, 3, 20), n_syllables=6, n_keypoints=N_KEYPOINTS,
+    n_latent=3, missing_fraction=0.03, seed=2,
 )  # fmt: skip
 NAMES = STUDY.session_names
 FITTED, NEW = NAMES[:3], NAMES[3:]
 UNSEEN, SHORT, BRIEF = NAMES[4], NAMES[7], NAMES[8]
 """Sessions that never see one keypoint, that get no label, and that have one segment."""
 # Segments and tiles of a shape that a fit of few frames has, too: compiled once for both.
-CONFIG = FitConfig(
-    ar_sweeps=15, sweeps=15, n_states=10, latent_dim=3, segment_frames=64, tile_frames=512,
-    sessions=("session_00[0-2]",), save_noise_scale=True,
-)  # fmt: skip
+CONFIG = replace(
+    SMALL, ar_sweeps=15, sweeps=15, sessions=("session_00[0-2]",), save_noise_scale=True
+)
 AR = replace(CONFIG, stage="ar", save_noise_scale=False)
 PER_FRAME = ("syllable", "certainty", "latent", "centroid", "heading", "noise_scale")
 

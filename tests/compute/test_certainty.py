@@ -14,6 +14,7 @@ import xarray as xr
 from scipy.special import logsumexp
 
 import kpms_zarr
+from helpers.small import SMALL
 from kpms_zarr.cli import main
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.kernels.dynamics import Dynamics
@@ -266,10 +267,7 @@ def test_plan__counts_what_certainty_takes():
 # ------------------------------------------------------------------ what is published
 
 STUDY = synthetic.SyntheticStudy(n_sessions=5, n_frames=900, is_ragged=True, seed=3)
-CONFIG = FitConfig(
-    stage="ar", sweeps=10, n_states=10, latent_dim=3, segment_frames=64, tile_frames=512,
-    sessions=("session_00[0-2]",),
-)  # fmt: skip
+CONFIG = replace(SMALL, stage="ar", sweeps=10, sessions=("session_00[0-2]",))
 
 
 @pytest.fixture(scope="module")

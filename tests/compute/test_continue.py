@@ -11,6 +11,7 @@ import xarray as xr
 import zarr
 
 import kpms_zarr
+from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr.compute.agreement import adjusted_rand_index
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Committed, Noted, PlanMade, SweepEnded, SweepStarted
@@ -23,16 +24,13 @@ from kpms_zarr.store.model import models
 from kpms_zarr.store.study import synthetic
 
 STUDY = synthetic.SyntheticStudy(
-    lengths=(500, 450, 400, 300, 110, 700, 70, 3, 20), n_syllables=6, n_keypoints=6, n_latent=3,
-    missing_fraction=0.03, seed=2,
+    lengths=(500, 450, 400, 300, 110, 700, 70, 3, 20), n_syllables=6, n_keypoints=N_KEYPOINTS,
+    n_latent=3, missing_fraction=0.03, seed=2,
 )  # fmt: skip
 NAMES = STUDY.session_names
 PART, SHORT = NAMES[:3], NAMES[7]
 # Segments and tiles of a shape that a fit of few frames has, too: compiled once for both.
-CONFIG = FitConfig(
-    ar_sweeps=15, sweeps=15, n_states=10, latent_dim=3, segment_frames=64, tile_frames=512,
-    sessions=("session_00[0-2]",), kappa=2e4,
-)  # fmt: skip
+CONFIG = replace(SMALL, ar_sweeps=15, sweeps=15, sessions=("session_00[0-2]",), kappa=2e4)
 AR = replace(CONFIG, stage="ar", kappa=5e5, sweeps=10)
 TILES = {"segment_frames": 64, "tile_frames": 512}
 MORE = FitConfig(stage="full", from_model="part", sweeps=3, **TILES)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr.compute.config import FitConfig
+from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr.compute.runs import publish
 from kpms_zarr.store.model.levels import bin_modes, open_levels
 from kpms_zarr.store.study import synthetic
 
 STUDY = synthetic.SyntheticStudy(
-    lengths=(200, 150), n_syllables=4, n_keypoints=5, n_latent=2, seed=2
+    lengths=(200, 150), n_syllables=4, n_keypoints=N_KEYPOINTS, n_latent=3, seed=2
 )
-CONFIG = FitConfig(
-    ar_sweeps=2, sweeps=2, n_states=5, latent_dim=2, segment_frames=64, tile_frames=512,
-    sessions=("session_000",),
-)  # fmt: skip
+CONFIG = replace(SMALL, ar_sweeps=2, sweeps=2, sessions=("session_000",))
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 
 import kpms_zarr
 from helpers.amount import examples
+from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr.cli import main
-from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.compute.events import Committed, Noted, PlanMade, SweepEnded
 from kpms_zarr.compute.runs import fit as fit_module
@@ -38,12 +38,13 @@ from kpms_zarr.store.model import checkpoints, models
 from kpms_zarr.store.study import synthetic
 
 STUDY = synthetic.SyntheticStudy(
-    n_keypoints=5, n_latent=2, seed=4, missing_fraction=0.05, lengths=(700, 2, 260, 5, 410, 90)
+    n_keypoints=N_KEYPOINTS,
+    n_latent=3,
+    seed=4,
+    missing_fraction=0.05,
+    lengths=(700, 2, 260, 5, 410, 90),
 )
-CONFIG = FitConfig(
-    ar_sweeps=4, sweeps=5, n_states=8, latent_dim=2, segment_frames=32, tile_frames=256,
-    target_duration=300.0, save_noise_scale=True,
-)  # fmt: skip
+CONFIG = replace(SMALL, ar_sweeps=4, sweeps=5, target_duration=300.0, save_noise_scale=True)
 
 
 @pytest.fixture(scope="module")
@@ -394,7 +395,7 @@ def test_resume__command_refuses_what_was_typed_and_differs(store, capsys):
     for option, value in [("--seed", "7"), ("--n-states", "100"), ("--stage", "full")]:
         assert main([*line, option, value]) == 2
         assert option in capsys.readouterr().err
-    assert main([*line, "--seed", "0", "--n-states", "8"]) == 0
+    assert main([*line, "--seed", "0", "--n-states", "10"]) == 0
 
 
 def test_lock__refuses_a_second_fit_and_goes_with_its_process(store):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr.compute.config import FitConfig
+from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr.compute.events import SweepEnded
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
 from kpms_zarr.compute.sampler.windows import LabelWindows
@@ -20,10 +20,10 @@ from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.model import models
 from kpms_zarr.store.study import synthetic
 
-STUDY = synthetic.SyntheticStudy(n_keypoints=5, n_latent=2, seed=4, lengths=(1400, 2, 700, 90))
-CONFIG = FitConfig(
-    stage="ar", sweeps=8, n_states=8, latent_dim=2, segment_frames=32, tile_frames=256
+STUDY = synthetic.SyntheticStudy(
+    n_keypoints=N_KEYPOINTS, n_latent=3, seed=4, lengths=(1400, 2, 700, 90)
 )
+CONFIG = replace(SMALL, stage="ar", sweeps=8)
 NAMES = ("window_syllable", "window_sweep", "window_session", "window_start", "window_length")
 
 
@@ -182,7 +182,7 @@ def test_progress__numbers_windows_like_its_labels(store: Path):
         kpms_zarr.fit(store, model="m", config=CONFIG, save_every=2, callbacks=[StopAt(7)])
     found = kpms_zarr.open_progress(store, "m").load()
     assert (found.attrs["n_sweeps"], found.attrs["n_sweeps_in_all"]) == (6, 8)
-    assert attributes.read(found.attrs)["settings"]["n_states"] == 8
+    assert attributes.read(found.attrs)["settings"]["n_states"] == CONFIG.n_states
     assert found["window_sweep"].values.tolist() == list(range(1, 7))
     for row, name in enumerate(found["window_session"].values):
         start, n = (int(found[f"window_{key}"][row]) for key in ("start", "length"))

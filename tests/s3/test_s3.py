@@ -17,8 +17,8 @@ import pytest
 import xarray as xr
 
 import kpms_zarr
+from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr.cli import main
-from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import SweepEnded
 from kpms_zarr.store.core import access, layout, regions
 from kpms_zarr.store.core.blocks import Block
@@ -41,10 +41,7 @@ pytestmark = [
 
 KEY, SECRET = "kpmskey", "kpmssecret123"
 
-STUDY = SyntheticStudy(n_sessions=3, n_frames=300, n_keypoints=5, missing_fraction=0.02)
-SMALL = FitConfig(
-    ar_sweeps=3, sweeps=4, n_states=6, latent_dim=2, segment_frames=64, tile_frames=512
-)
+STUDY = SyntheticStudy(n_sessions=3, n_frames=300, n_keypoints=N_KEYPOINTS, missing_fraction=0.02)
 
 
 @pytest.fixture(scope="module")
