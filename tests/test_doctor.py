@@ -104,7 +104,7 @@ def test_doctor__measures_speed():
     assert "108,000 frames) takes about" in as_text(report)
 
 
-def test_made_up_tile__is_finite_and_of_the_right_shape():
+def test_synthetic_tile__is_finite_and_of_the_right_shape():
     import numpy as np
 
     tables, tile = diagnosis._synthetic_tile()

@@ -17,7 +17,7 @@ import kpms_zarr
 from helpers.amount import examples
 from kpms_zarr.compute.config import HOMES
 from kpms_zarr.compute.errors import OutOfMemoryError
-from kpms_zarr.compute.sampler import placement as homes
+from kpms_zarr.compute.sampler import placement
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.sampler.placement import (
     ColumnView,
@@ -81,7 +81,7 @@ def steps(draw) -> tuple[str, tuple[object, ...]]:
 
 
 def do(rows, kind: str, what: tuple, rng: np.random.Generator) -> np.ndarray | None:
-    """Do it to an array of one of the homes."""
+    """Do it to an array of one of the placements."""
     shape = rows.shape
     if kind == "set":
         n = len(range(*what[0].indices(N_ROWS)))
@@ -267,7 +267,7 @@ def test_disk__reads_and_writes_whole_pieces_on_every_system(lacks, monkeypatch)
 
 def test_device__one_program_serves_slices_of_all_lengths(monkeypatch):
     """Sessions differ in length; each would otherwise be compiled for."""
-    monkeypatch.setattr(homes, "_PIECE_ROWS", 7)
+    monkeypatch.setattr(placement, "_PIECE_ROWS", 7)
     rng = np.random.default_rng(0)
     values = rng.normal(size=(50, 3)).astype(np.float32)
     with closing(DeviceRows("float32", (50, 3))) as rows:
@@ -277,7 +277,7 @@ def test_device__one_program_serves_slices_of_all_lengths(monkeypatch):
             rows[start:stop] = values[start:stop]
             assert_same_bits(rows[:], values)
             assert_same_bits(rows[start:stop], values[start:stop])
-            counts.add((homes._overwrite._cache_size(), homes._piece._cache_size()))
+            counts.add((placement._overwrite._cache_size(), placement._piece._cache_size()))
         assert len(counts) == 1
 
 
@@ -287,7 +287,7 @@ def test_device__a_write_without_memory_is_final(monkeypatch):
     def fail(*_: object) -> None:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes.")
 
-    monkeypatch.setattr(homes, "_put", fail)
+    monkeypatch.setattr(placement, "_put", fail)
     with closing(DeviceRows("float32", (50, 3))) as rows:
         with pytest.raises(OutOfMemoryError, match="RESOURCE_EXHAUSTED") as caught:
             rows.put(*(np.array([0]),) * 2, np.array([2]), jnp.zeros((4, 7, 3), "float32"))
@@ -308,7 +308,7 @@ def test_disk__that_ended_early_is_an_error():
             rows[:]
 
 
-# ------------------------------------------------------------------ the chain in its homes
+# ------------------------------------------------------------------ the chain in its placements
 
 
 def test_chain__is_the_same_in_every_home():
