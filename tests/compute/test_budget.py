@@ -129,7 +129,7 @@ def steady(monkeypatch):
     """A machine of four cores, and a process that holds the same at every look."""
     monkeypatch.setattr(plan_module, "resident_memory", lambda: 300_000_000)
     monkeypatch.setattr(plan_module, "peak_resident_memory", lambda: 300_000_000)
-    monkeypatch.setattr(plan_module, "_n_cores", lambda: 4)
+    monkeypatch.setattr(plan_module, "n_cores", lambda: 4)
     monkeypatch.setattr(plan_module, "_BETWEEN_RUNS", 1.0)
 
 

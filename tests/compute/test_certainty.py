@@ -260,7 +260,7 @@ def test_plan__counts_what_certainty_takes():
     tiles = [needs.tile() for needs in (with_it, without)]
     assert all(
         getattr(tiles[0], name) >= getattr(tiles[1], name)
-        for name in ("given", "left", "temporary")
+        for name in ("input", "output", "temporary")
     )
 
 
