@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -83,10 +84,16 @@ def module_of(path):
     )
 
 
+@cache
+def tree_of(path):
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports_of(path):
     """Every module that a file imports, wherever in it; ``from a import b`` counts as a and a.b."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -156,10 +163,9 @@ def run_python(code):
     return done.stdout
 
 
-@pytest.mark.parametrize("module", ["kpms_zarr", "kpms_zarr.cli", "kpms_zarr.store.ingest.ingest"])
-def test_import__loads_nothing_heavy(module):
+def test_import__loads_nothing_heavy():
     found = run_python(
-        f"import sys, {module}\n"
+        "import sys, kpms_zarr, kpms_zarr.cli, kpms_zarr.store.ingest.ingest\n"
         "print([n for n in ('jax', 'holoviews', 'bokeh', 'panel') if n in sys.modules])"
     )
     assert found.strip() == "[]"
@@ -216,7 +222,7 @@ def test_public_names__exist_and_are_documented():
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_module__has_a_docstring_and_prints_nothing(path):
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     assert ast.get_docstring(tree) or not path.read_text().strip()
     if module_of(path) == "kpms_zarr.cli.entry":
         return

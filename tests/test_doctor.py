@@ -82,10 +82,10 @@ def test_doctor__reports_a_backend_that_does_not_work(monkeypatch):
 
 
 def test_doctor__reports_a_speed_test_that_fails(monkeypatch):
-    def broken():
+    def broken(*_):
         raise MemoryError("no room\nat all")
 
-    monkeypatch.setattr(diagnosis, "_full_tile", broken)
+    monkeypatch.setattr("kpms_zarr.compute.sampler.full_tile.FixedSettings", broken)
     speed = kpms_zarr.doctor(1).speed
     assert speed.problem == "failed: MemoryError: no room at all"
     assert (speed.ar, speed.full, speed.sweep_seconds, speed.fit_seconds) == (None,) * 4
@@ -93,7 +93,7 @@ def test_doctor__reports_a_speed_test_that_fails(monkeypatch):
 
 @pytest.mark.slow
 def test_doctor__measures_speed():
-    report = kpms_zarr.doctor(2)
+    report = kpms_zarr.doctor(0.2)
     speed = report.speed
     assert speed.problem is None
     for tile in (speed.ar, speed.full):

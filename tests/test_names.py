@@ -42,7 +42,7 @@ def run(*arguments: str) -> None:
 
 @settings(
     deadline=None,
-    max_examples=examples(40),
+    max_examples=examples(25),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(keypoints=NAMES, called=st.lists(SESSION, min_size=2, max_size=2, unique_by=names.tidy))

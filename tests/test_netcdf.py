@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ import xarray as xr
 import zarr
 
 import kpms_zarr
+from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr import viz
 from kpms_zarr.store.core import access, attributes
 from kpms_zarr.store.model.models import open_parameters
 from kpms_zarr.store.study.settings import read_settings
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 
-STUDY = SyntheticStudy(n_sessions=2, n_frames=600, n_keypoints=5, missing_fraction=0.01)
-CONFIG = kpms_zarr.FitConfig(stage="ar", sweeps=2, n_states=6, latent_dim=3)
+STUDY = SyntheticStudy(n_sessions=2, n_frames=600, n_keypoints=N_KEYPOINTS, missing_fraction=0.01)
+CONFIG = replace(SMALL, stage="ar", sweeps=2)
 
 
 def stop(event: object) -> None:

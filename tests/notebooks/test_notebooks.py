@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from helpers.small import N_KEYPOINTS, SMALL
 
 nbclient = pytest.importorskip("nbclient", reason="needs nbclient, see the extra test")
 nbformat = pytest.importorskip("nbformat")
@@ -14,9 +17,15 @@ FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NAMES = ("01_ingest", "02_quality_and_pca", "03_fit", "04_explore")
 
 
-def run(name: str, folder: Path) -> None:
+# What takes long, and what a run that is not full has in its place.
+SMALLER = {
+    "n_sessions=4, n_frames=3_000": f"n_sessions=2, n_frames=600, n_keypoints={N_KEYPOINTS}",
+    "ar_sweeps=20, sweeps=30": ", ".join(f"{name}={vars(SMALL)[name]!r}" for name in SMALL.given),
+}
+
+
+def run(notebook: Any, folder: Path) -> None:
     """Run a notebook in a folder; an error in a cell is an error here."""
-    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     nbclient.NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     ).execute()
@@ -27,9 +36,17 @@ def run(name: str, folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*zmq.*", "ignore::DeprecationWarning")
-def test_notebooks__run_in_their_order(tmp_path):
-    for name in NAMES:
-        run(name, tmp_path)
+def test_notebooks__run_in_their_order(tmp_path, full):
+    notebooks = [nbformat.read(FOLDER / f"{name}.ipynb", as_version=4) for name in NAMES]
+    if not full:  # one process, which forgets every name after each notebook
+        forget = nbformat.v4.new_code_cell
+        cells = [cell for one in notebooks for cell in (*one.cells, forget("%reset -f"))]
+        for long, short in SMALLER.items():
+            (cell,) = (cell for cell in cells if long in cell.source)
+            cell.source = cell.source.replace(long, short)
+        notebooks = [nbformat.v4.new_notebook(cells=cells)]
+    for notebook in notebooks:
+        run(notebook, tmp_path)
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)

@@ -473,13 +473,13 @@ ingest(sys.argv[1], sys.argv[2:], workers=2)
 @pytest.mark.slow
 def test_killed_ingest__with_workers_at_random_moments(store, tmp_path, full):
     """Sessions are there as a whole or not at all, and the same call finishes the work."""
-    study = SyntheticStudy(n_sessions=12, n_frames=4_000, n_keypoints=4)
+    study = SyntheticStudy(n_sessions=12 if full else 6, n_frames=4_000, n_keypoints=4)
     files = write_dlc_csv(tmp_path / "tracking", study)
     ingest(tmp_path / "clean.zarr", files)
     clean = keypoints(tmp_path / "clean.zarr").drop_vars("ingest").drop_attrs()
     rng = np.random.default_rng(int.from_bytes(os.urandom(4), "little"))
     counts = []
-    for _ in range(20 if full else 4):
+    for _ in range(20 if full else 2):
         process = subprocess.Popen(
             [sys.executable, "-c", _LONG, store, *files],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -35,7 +36,8 @@ def local(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def remote(tmp_path: Path) -> Iterator[str]:
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(locking, "_SETTLE_SECONDS", 0.05)
     url = f"memory://{tmp_path.name}/s.zarr"
     access.create(url)
     yield url
@@ -113,11 +115,10 @@ def test_remote__of_a_process_that_died_ends_by_itself(remote, monkeypatch):
 
 def test_remote__a_holder_that_slept_too_long_is_told(remote, monkeypatch):
     """Somebody else took the model meanwhile: the first holder must not write any more."""
-    monkeypatch.setattr(locking, "_RENEW_SECONDS", 0.0)
-    # No thread: this process sleeps.
-    monkeypatch.setattr(locking._Lease, "_live", lambda self: None)
     lock = hold(remote)
     first = lock.__enter__()
+    clock = itertools.count(time.time(), locking.LEASE_SECONDS)
+    monkeypatch.setattr(locking.time, "time", clock.__next__)
     first.renew()
     group = access.open_group(remote, "r+")["models/m/lock"]
     group.attrs.put({"owner": "somebody", "host": "elsewhere", "process": 7, "renewed": 1e12})
@@ -132,16 +133,17 @@ def test_remote__a_holder_that_slept_too_long_is_told(remote, monkeypatch):
 def test_remote__of_two_at_the_same_moment_one_has_it(remote, monkeypatch, settle):
     """Both find it free before either has written; without waiting both would go on."""
     monkeypatch.setattr(locking, "_SETTLE_SECONDS", 1.5 if settle is None else settle)
-    read, both = locking._Lease._read, threading.Barrier(2)
+    subgroup, both, looked = access.subgroup, threading.Barrier(2), set()
 
-    def slow(self: locking._Lease) -> dict:
-        found = read(self)
-        if not hasattr(self, "_renewed"):
+    def slow(root: zarr.Group, path: str) -> zarr.Group | None:
+        found, name = subgroup(root, path), threading.current_thread().name
+        if path.endswith("lock") and name not in looked:
+            looked.add(name)
             both.wait(10)
-            time.sleep(0.2 * (threading.current_thread().name == "later"))
+            time.sleep(0.2 * (name == "later"))
         return found
 
-    monkeypatch.setattr(locking._Lease, "_read", slow)
+    monkeypatch.setattr(access, "subgroup", slow)
     held, refused, end = [], [], threading.Event()
 
     def try_it() -> None:
@@ -182,15 +184,15 @@ def test_a_group_that_another_makes_at_the_same_moment_is_taken(where, request, 
 
 
 def test_remote__storage_that_is_away_does_not_end_a_lease(remote, monkeypatch):
-    monkeypatch.setattr(locking, "_RENEW_SECONDS", 0.0)
-    monkeypatch.setattr(locking._Lease, "_live", lambda self: None)
     with hold(remote) as lock:
+        later = time.time() + locking.LEASE_SECONDS + 1
+        monkeypatch.setattr(locking.time, "time", lambda: later)
         with monkeypatch.context() as patch:
 
-            def away(self: object) -> None:
+            def away(*_: object) -> None:
                 raise ConnectionError("gone")
 
-            patch.setattr(locking._Lease, "_read", away)
+            patch.setattr(access, "subgroup", away)
             lock.renew()
         lock.renew()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,14 +104,28 @@ def naive(written: Written, session: int, *, scale: float = 1.0) -> np.ndarray:
     return found
 
 
-@pytest.fixture(params=[2, 3])
-def store(request, tmp_path):
-    write_store(tmp_path / "study.zarr", replace(STUDY, n_space=request.param))
-    return tmp_path / "study.zarr"
+@pytest.fixture(scope="module", params=[2, 3])
+def fresh(request, tmp_path_factory):
+    """A store without a model."""
+    place = tmp_path_factory.mktemp("fresh") / "study.zarr"
+    write_store(place, replace(STUDY, n_space=request.param))
+    return place
 
 
-def test_reconstruct__is_the_formula(store):
-    written = write_model(store)
+@pytest.fixture
+def store(fresh, tmp_path):
+    return shutil.copytree(fresh, tmp_path / "study.zarr")
+
+
+@pytest.fixture(scope="module")
+def whole(fresh, tmp_path_factory):
+    """A store with a model, and what was written; nobody writes to it."""
+    store = shutil.copytree(fresh, tmp_path_factory.mktemp("whole") / "study.zarr")
+    return store, write_model(store)
+
+
+def test_reconstruct__is_the_formula(whole):
+    store, written = whole
     for row, name in enumerate(STUDY.session_names):
         found = reconstruct(store, "m", name)
         assert found.dims == ("frame", "keypoint", "space")
@@ -127,8 +142,8 @@ def test_reconstruct__is_the_formula(store):
     assert set(found.coords) == {"session", "keypoint", "space", "n_frames", "fps"}
 
 
-def test_reconstruct__all_sessions_with_padding(store):
-    written = write_model(store)
+def test_reconstruct__all_sessions_with_padding(whole):
+    store, written = whole
     found = kpms_zarr.reconstruct(store, "m")
     assert found.dims == ("session", "frame", "keypoint", "space")
     assert found["session"].values.tolist() == list(STUDY.session_names)
@@ -176,9 +191,9 @@ def test_reconstruct__versions_without_scale_or_noise(store):
     )
 
 
-def test_reconstruct__computes_nothing_until_asked(store, monkeypatch):
-    write_model(store)
-    root = access.open_group(store, "r+")
+def test_reconstruct__computes_nothing_until_asked(whole, monkeypatch):
+    store, _ = whole
+    root = access.open_group(store)
 
     def refuse(*_, **__):
         raise AssertionError("something was computed")

@@ -15,6 +15,7 @@ import xarray as xr
 from zarr.storage import LocalStore
 
 import kpms_zarr
+from helpers.amount import some
 from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.ingest import rows
@@ -80,7 +81,7 @@ def test_killed_remove__leaves_nothing_to_the_next_session_of_the_row(
         kpms_zarr.remove(store, ["session_001"])
     assert len(copies.places) > 15
     short = {"short": np.ones((20, 4, 2))}
-    for place in copies.places[::3]:
+    for place in some(copies.places, 6):
         before = {session.name for session in access.sessions(place)}
         assert before in ({"session_000", "session_002"}, {f"session_00{i}" for i in range(3)})
         ingest(place, arrays=short, keypoint_names=NAMES)
@@ -103,14 +104,14 @@ def test_killed_undo__leaves_no_session_without_a_name(files, store, tmp_path, m
     assert [s.name for s in access.sessions(store)] == ["session_000"]
     assert max(len(access.sessions(place)) for place in copies.places) == 2
     files[2].write_text(good)
-    for place in copies.places[:: max(1, len(copies.places) // 12)]:
+    for place in some(copies.places, 5):
         assert {s.name for s in access.sessions(place)} <= set(SMALL.session_names)
         ingest(place, files)
         assert [s.name for s in access.sessions(place)] == list(SMALL.session_names)
         assert_sound(place)
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_stopped_ingest__leaves_no_worker_writing(store, tmp_path, workers):
     study = SyntheticStudy(n_sessions=4, n_frames=3_000, n_keypoints=4)
     files = write_dlc_csv(tmp_path / "long", study)
@@ -174,19 +175,17 @@ def test_table_that_lost_its_lengths__is_damage_and_deletes_nothing(files, store
     assert {p: b for p, b in files_of(store).items() if "/c/" in str(p)} == chunks
 
 
-@pytest.mark.parametrize(
-    "array", ["source_hash", "keypoint", "space", "fps", "session", "recording", "checksum"]
-)
-def test_verify__looks_at_every_column_of_the_table(files, store, array):
+def test_verify__looks_at_every_column_of_the_table(files, store):
     ingest(store, files)
-    (chunk,) = (p for p in (store / "keypoints" / array / "c").rglob("*") if p.is_file())
-    content = chunk.read_bytes()
-    chunk.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
-    assert not kpms_zarr.verify(store).is_sound
-    chunk.unlink()
-    assert array == "recording" or not kpms_zarr.verify(store).is_sound
-    chunk.write_bytes(content)
-    assert kpms_zarr.verify(store).is_sound
+    for array in ("source_hash", "keypoint", "space", "fps", "session", "recording", "checksum"):
+        (chunk,) = (p for p in (store / "keypoints" / array / "c").rglob("*") if p.is_file())
+        content = chunk.read_bytes()
+        chunk.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+        assert not kpms_zarr.verify(store).is_sound, array
+        chunk.unlink()
+        assert array == "recording" or not kpms_zarr.verify(store).is_sound, array
+        chunk.write_bytes(content)
+        assert kpms_zarr.verify(store).is_sound, array
 
 
 def test_growing_store__is_opened_by_plain_xarray_at_any_moment(
@@ -197,7 +196,7 @@ def test_growing_store__is_opened_by_plain_xarray_at_any_moment(
         copies = Copies(patch, store, tmp_path)
         ingest(store, files)
     lengths = set()
-    for place in copies.places[::2]:
+    for place in some(copies.places, 12):
         data = xr.open_zarr(place, group="keypoints", consolidated=True)
         lengths.add(int((data.n_frames > 0).sum()))
         names = data.session.values[data.n_frames.values > 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -50,10 +51,15 @@ STUDY = SyntheticStudy(n_sessions=3, n_frames=300, n_keypoints=4, is_ragged=True
 N_LATENT = 2
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    write_store(place := tmp_path_factory.mktemp("written") / "study.zarr", STUDY)
+    return place
+
+
 @pytest.fixture
-def store(tmp_path):
-    write_store(tmp_path / "study.zarr", STUDY)
-    return tmp_path / "study.zarr"
+def store(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "study.zarr")
 
 
 def write_version(store, model="m", *, seed=0, publish=True):
@@ -126,11 +132,12 @@ def test_create__goes_around_what_a_killed_write_left(tmp_path):
 # --- provenance and schema -------------------------------------------------------------
 
 
-@pytest.fixture
-def full_store(store):
-    """Ingested, with quality, PCA and two versions of a model."""
+@pytest.fixture(scope="module")
+def full_store(written, tmp_path_factory):
+    """Ingested, with quality, PCA and two versions of a model; nobody writes to it."""
     from kpms_zarr import pca, quality
 
+    store = shutil.copytree(written, tmp_path_factory.mktemp("full") / "study.zarr")
     quality(store)
     pca(store)
     write_version(store)
@@ -220,12 +227,11 @@ def test_label_versions__pointer_moves_only_on_publishing(store):
     assert provenance_of(open_parameters(store, "m", "v1").attrs)["settings"] == {"seed": 0}
 
 
-def test_label_versions__an_interrupted_one_is_replaced(store):
+def test_label_versions__an_interrupted_one_is_replaced(store, written):
     write_version(store)
     write_version(store, seed=5, publish=False)
     assert write_version(store, seed=1).version == "v2"
-    other = store.parent / "other.zarr"
-    write_store(other, STUDY)
+    other = shutil.copytree(written, store.parent / "other.zarr")
     write_version(other)
     write_version(other, seed=1)
     one, two = (open_labels(s, "m").load().drop_attrs() for s in (store, other))
@@ -233,8 +239,10 @@ def test_label_versions__an_interrupted_one_is_replaced(store):
 
 
 def test_label_versions__are_counted_not_sorted_as_text(store):
-    for seed in range(11):
-        write_version(store, seed=seed)
+    root = access.open_group(store, "r+")
+    given = {"sessions": access.sessions(root), "settings": read_settings(root)}
+    for _ in range(11):
+        LabelWriter(root, "m", **given).publish("fit", {})
     assert require_model(store, "m") == "v11"
     assert list_models(store)[0].versions == tuple(f"v{i}" for i in range(1, 12))
 

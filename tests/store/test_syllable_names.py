@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,22 +41,26 @@ for syllable in range(first, first + 4):
 KILLED = """
 import os, sys
 from kpms_zarr.store.model import syllable_names
-where = sys.argv[2]
 def die(*_, **__):
     os._exit(9)
-if where == "arrays":
-    syllable_names.layout.write_values = die
-elif where == "provenance":
-    original = syllable_names.layout.write_values
-    def write(*a, **k):
-        original(*a, **k)
-        die()
-    syllable_names.layout.write_values = write
-elif where == "current":
-    syllable_names.update_attributes = die
-elif where == "consolidate":
-    syllable_names.consolidate = die
-syllable_names.name_syllable(sys.argv[1], "m", 2, name="lost")
+def write(*a, original=syllable_names.layout.write_values, **k):
+    original(*a, **k)
+    die()
+for place in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        where = os.path.basename(place)
+        if where == "arrays":
+            syllable_names.layout.write_values = die
+        elif where == "provenance":
+            syllable_names.layout.write_values = write
+        elif where == "current":
+            syllable_names.update_attributes = die
+        elif where == "consolidate":
+            syllable_names.consolidate = die
+        syllable_names.name_syllable(place, "m", 2, name="lost")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9, place
 """
 
 
@@ -87,12 +92,17 @@ def publish(store, *, parameters: str = "") -> str:
     return writer.publish("fit", {}, statistics)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    path = tmp_path / "s.zarr"
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("names") / "s.zarr"
     write_store(path, STUDY)
     publish(path)
     return path
+
+
+@pytest.fixture
+def store(tmp_path: Path, published: Path) -> Path:
+    return shutil.copytree(published, tmp_path / "s.zarr")
 
 
 # ------------------------------------------------------------------ versions
@@ -203,20 +213,21 @@ def test_names__may_be_given_while_the_model_is_fitted(store):
         assert name_syllable(store, "m", 1, name="rear").version == "v1"
 
 
-@pytest.mark.parametrize("where", ["arrays", "provenance", "current", "consolidate"])
-def test_names__a_killed_writer_leaves_the_version_before_it(store, where):
+def test_names__a_killed_writer_leaves_the_version_before_it(store, tmp_path):
     name_syllable(store, "m", 3, name="rear")
-    done = subprocess.run([sys.executable, "-c", KILLED, str(store), where], timeout=120)
-    assert done.returncode == 9
-    was_saved = where == "consolidate"
-    names = read_names(store, "m")
-    assert names.name(3) == "rear"
-    assert names.name(2) == ("lost" if was_saved else "2")
-    assert not damaged_names(store)
-    after = name_syllable(store, "m", 4, name="walk")
-    assert [after.name(one) for one in (2, 3, 4)] == [names.name(2), "rear", "walk"]
-    assert read_names(store, "m") == after
-    assert is_current(access.open_group(store))
+    places = [tmp_path / where for where in ("arrays", "provenance", "current", "consolidate")]
+    for place in places:
+        shutil.copytree(store, place)
+    subprocess.run([sys.executable, "-c", KILLED, *places], timeout=120, check=True)
+    for place in places:
+        names = read_names(place, "m")
+        assert names.name(3) == "rear"
+        assert names.name(2) == ("lost" if place.name == "consolidate" else "2")
+        assert not damaged_names(place)
+        after = name_syllable(place, "m", 4, name="walk")
+        assert [after.name(one) for one in (2, 3, 4)] == [names.name(2), "rear", "walk"]
+        assert read_names(place, "m") == after
+        assert is_current(access.open_group(place))
 
 
 def test_names__on_remote_storage(tmp_path, monkeypatch):
