@@ -364,9 +364,9 @@ def test_damaged_bytes__give_no_other_error(tmp_path, survives_damage):
 
 
 @pytest.mark.parametrize("text", ["9", '"', ",", "nose_x,nose_y,nose_z,nose_error,", "\0"])
-def test_without_line_ends__is_refused_soon(tmp_path, text):
+def test_without_line_ends__is_refused_soon(tmp_path, text, full):
     path = tmp_path / "a.csv"
-    path.write_text(text * (20_000_000 // len(text)))
+    path.write_text(text * ((20_000_000 if full else 5_000_000) // len(text)))
     PARSER.sniff(path)
     with pytest.raises(InputError):
         PARSER.inspect(path)
