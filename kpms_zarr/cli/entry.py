@@ -32,7 +32,6 @@ from kpms_zarr.store.core.access import set_storage_options
 from kpms_zarr.store.core.commands import command, for_shell
 from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.ingest.workers import WorkerLost
 from kpms_zarr.store.model.models import stage_of
 from kpms_zarr.store.wording import counted
 
@@ -58,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(options, str(error), 2)
     except OSError as error:
         return _refuse(options, f"the system refused: {error}", 1)
-    except (SamplingError, OutOfMemoryError, WorkerLost) as error:
+    except (SamplingError, OutOfMemoryError) as error:
         return _refuse(options, str(error), 1)
     except KeyboardInterrupt as error:
         print(file=sys.stderr)  # behind the ^C

@@ -63,8 +63,8 @@ def folder(tmp_path):
     return place
 
 
-def looked_at(folder):
-    return ingest(folder.parent / "dry.zarr", folder, skip_bad=True, dry_run=True)
+def looked_at(folder, **options):
+    return ingest(folder.parent / "dry.zarr", folder, skip_bad=True, dry_run=True, **options)
 
 
 # ------------------------------------------------------------------ what cannot be used
@@ -208,7 +208,8 @@ def test_file__without_permission_is_a_problem(folder, monkeypatch):
         return opened(path, *args, **options)
 
     monkeypatch.setattr(Path, "open", refuse)
-    assert "Permission denied" in looked_at(folder).reasons[str(folder / "mine.csv")]
+    reasons = looked_at(folder, workers=1).reasons
+    assert "Permission denied" in reasons[str(folder / "mine.csv")]
 
 
 _HOLD = "import h5py, sys; f = h5py.File(sys.argv[1], 'a'); print(1, flush=True); sys.stdin.read()"

@@ -40,12 +40,14 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 import kpms_zarr
 from helpers import mutations
 from helpers.mutations import Source
 from kpms_zarr.store.core import access
+from kpms_zarr.store.ingest import workers as guard
 from kpms_zarr.store.parsers import formats
 
 HERE = Path(__file__).resolve().parent
@@ -249,6 +251,7 @@ class Bench:
     """Runs cases in this process, each in a store that holds the good file already."""
 
     def __init__(self, sources: list[Source], folder: Path) -> None:
+        self.is_guarded = True
         self.sources = sources
         self.by_name = {source.name: source for source in sources}
         self.folder = folder
@@ -306,7 +309,8 @@ class Bench:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                summary = kpms_zarr.ingest(store, [path], format=format, workers=1)
+                workers = None if self.is_guarded else 1
+                summary = kpms_zarr.ingest(store, [path], format=format, workers=workers)
         except kpms_zarr.InputError as error:
             check_error(error)
             return "refused", str(error)
@@ -415,23 +419,43 @@ def check_text(text: str) -> None:
 
 
 class Meter:
-    """Time of computing, and the rise of memory."""
+    """Time of computing, and the rise of memory, here and in the process that reads files."""
 
     def __init__(self) -> None:
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # the peak is the present
-        self._memory, self._time = memory("VmRSS"), time.process_time()
+        self._readers = psutil.Process().children()
+        self._ids = [os.getpid(), *(reader.pid for reader in self._readers)]
+        for process in self._ids:
+            with contextlib.suppress(OSError):  # the peak is the present
+                Path(f"/proc/{process}/clear_refs").write_text("5")
+        self._memory, self._time = self._memories("VmRSS"), self._seconds()
+
+    def _memories(self, kind: str) -> list[float]:
+        return [memory(kind, process) for process in self._ids]
+
+    def _seconds(self) -> float:
+        seconds = time.process_time()
+        for reader in self._readers:
+            with contextlib.suppress(psutil.Error):  # one that was ended
+                seconds += sum(reader.cpu_times()[:2])
+        return seconds
 
     def read(self) -> tuple[float, float]:
-        return time.process_time() - self._time, memory("VmHWM") - self._memory
+        rise = [
+            now - then if now else 0.0
+            for now, then in zip(self._memories("VmHWM"), self._memory, strict=True)
+        ]
+        return self._seconds() - self._time, max(rise)
 
 
-def memory(kind: str) -> float:
-    """Of this process, in MB; its peak where the system does not tell more."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+def memory(kind: str, process: int | str = "self") -> float:
+    """Of a process, in MB, 0 when it has ended; its peak where the system does not tell more."""
+    try:
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
             if line.startswith(f"{kind}:"):
                 return int(line.split()[1]) / 1024
+    except OSError:
+        if process not in ("self", os.getpid()):
+            return 0.0
     unit = 1024 if sys.platform == "linux" else 1024**2
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
@@ -528,6 +552,7 @@ def serve(folder: Path, twin: str) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as own:
         bench = Bench(load_sources(folder), Path(own))
         limit_memory()
+        guard.MAX_SECONDS, guard.MAX_BYTES = SECONDS, _SPARE_BYTES
         for line in sys.stdin:
             # When the other side is killed while this hangs, nobody else would end it.
             signal.alarm(int(2 * SECONDS_UNTIL_KILLED))
@@ -535,6 +560,7 @@ def serve(folder: Path, twin: str) -> None:
             if twin:  # only from now on, so that there is a store to do harm to
                 bench.prepare(case)
                 TWINS[twin]()
+                bench.is_guarded = False
                 twin = ""
             outcome = bench.run(case)
             words.write(json.dumps(asdict(outcome)) + "\n")

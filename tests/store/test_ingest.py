@@ -479,7 +479,7 @@ def test_killed_ingest__at_any_write(is_new, files, store, tmp_path, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "set", set_and_copy)
-        ingest(store, files, **options)
+        ingest(store, files, workers=1, **options)
     assert len(copies) > 20
     before = 0 if is_new else 1
     for copy in some(copies, 5):

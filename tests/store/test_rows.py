@@ -194,7 +194,7 @@ def test_growing_store__is_opened_by_plain_xarray_at_any_moment(
     ingest(store, files[:1])
     with monkeypatch.context() as patch:
         copies = Copies(patch, store, tmp_path)
-        ingest(store, files)
+        ingest(store, files, workers=1)
     lengths = set()
     for place in some(copies.places, 12):
         data = xr.open_zarr(place, group="keypoints", consolidated=True)

@@ -52,7 +52,7 @@ from kpms_zarr.store.ingest.timeline import (
 )
 from kpms_zarr.store.ingest.trimming import Trim, check_downsample, parse_trim
 from kpms_zarr.store.ingest.twins import check_preferred
-from kpms_zarr.store.ingest.workers import Workers
+from kpms_zarr.store.ingest.workers import WorkerLost, Workers, seconds_for
 from kpms_zarr.store.parsers import formats
 from kpms_zarr.store.parsers.arrays import hash_of, tracks_in_memory
 from kpms_zarr.store.parsers.base import FileHeader, ReadOptions
@@ -248,6 +248,8 @@ def ingest(
         Read all files, write nothing, and say what would be added and what could not be used.
     workers : int, optional
         Processes (threads, for remote stores) at work; default: by cores and sizes of the files.
+        They are watched: a file that makes a library loop or take all memory is refused. 1: all is
+        done in this process, which nobody watches.
     on_progress : callable, optional
         Is given an :class:`IngestProgress` after every file.
 
@@ -446,8 +448,9 @@ class _Ingest:
         tasks = [ProbeTask(one.path, format, read, one.is_named) for one in found]
         probes: dict[int, Probe] = {}
         others: list[Path] = []
+        seconds = [seconds_for(one.path) for one in found]
         self._staff = Workers("process", self._n_workers([one.path for one in found]))
-        with closing(self._staff.run(probe, tasks)) as done:
+        with closing(self._staff.run(probe, tasks, seconds=seconds)) as done:
             for n_done, (index, result) in enumerate(done, start=1):
                 path = found[index].path
                 if isinstance(result, OtherKindError) and not found[index].is_named:
@@ -470,11 +473,13 @@ class _Ingest:
 
     def _n_workers(self, paths: Sequence[Path]) -> int:
         if self.workers is not None:
-            return min(self.workers, len(paths))
+            return 0 if self.workers == 1 else min(self.workers, len(paths))
         size = sum(path.stat().st_size for path in paths if path.is_file())
         return min(n_cores(), len(paths), 1 + size // _BYTES_PER_WORKER)
 
     def _failed(self, path: Path, error: Exception) -> None:
+        if isinstance(error, WorkerLost | MemoryError):
+            error = _too_much(path, error)
         if not isinstance(error, InputError):
             raise error
         problems = error.problems
@@ -596,7 +601,8 @@ class _Ingest:
         tasks = [self._task(file) for file in plan.files]
         staff = Workers() if any(task.options.memory for task in tasks) else self._staff
         new: dict[int, list[NewSession]] = {}
-        with closing(staff.run(rehearse, tasks)) as done:
+        seconds = [seconds_for(task.header.path) for task in tasks]
+        with closing(staff.run(rehearse, tasks, seconds=seconds)) as done:
             for n_done, (index, result) in enumerate(done, start=1):
                 file = plan.files[index]
                 if isinstance(result, Exception):
@@ -616,11 +622,13 @@ class _Ingest:
         in_memory = any(task.options.memory for task in tasks)
         staff = self._staff
         if in_memory or access.is_remote(self.store):
-            staff = Workers("thread", _THREADS if self.workers is None else self.workers)
+            n = _THREADS if self.workers is None else self.workers
+            staff = Workers("thread", 0 if n == 1 else n)
+        seconds = [seconds_for(task.header.path) for task in tasks]
         added: dict[int, list[str]] = {}
         # Whatever stops this, nobody writes any more when it has ended.
         with (
-            closing(staff.run(load, tasks, turns.rows)) as done,
+            closing(staff.run(load, tasks, turns.rows, seconds)) as done,
             closing(turns),
         ):
             for n_done, (index, result) in enumerate(done, start=1):
@@ -735,6 +743,18 @@ def _reason(problem: Problem, path: str) -> str:
     if not place or place == problem.where:
         return problem.found
     return f"{place}: expected {problem.expected}, found {problem.found}"
+
+
+def _too_much(path: Path, error: Exception) -> InputError:
+    """What to say of a file that no process could read to its end."""
+    found = str(error) if isinstance(error, WorkerLost) else "that memory runs out when it is read"
+    return InputError(
+        expected="a file that can be read within the memory and time that are usual for its size",
+        found=found,
+        where=str(path),
+        fix="the file is damaged, most likely: copy or export it again; where it is sound and "
+        "memory is short, use fewer `workers`, or `workers=1`, which has no limits",
+    )
 
 
 class _Turns:

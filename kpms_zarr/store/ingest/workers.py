@@ -1,11 +1,13 @@
-"""Many files at once: tasks run in processes of this package, in threads, or one after another.
+"""Many files at once: tasks run in guarded processes of this package, in threads, or right here.
 
 The processes are started as programs of their own rather than by ``multiprocessing``, which would
-run the script of the user again in each of them.
+run the script of the user again in each of them. Whoever hands out a task watches the process: a
+library that loops over a damaged file, or takes all memory, is ended, and the file is named.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -14,23 +16,46 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO, Literal
+
+import psutil  # type: ignore[import-untyped]
 
 Kind = Literal["process", "thread"]
 Ask = Callable[[Any], Any]
 """What a task calls to ask something of the process that handed it out."""
 Task = Callable[[Any, Ask], Any]
 
+MAX_BYTES = 8_000_000_000
+"""Memory of one process, or half of what is free, if that is less."""
+MAX_SECONDS = 30.0
+"""Time of computing for one small file; large ones have more, by `_BYTES_PER_SECOND`."""
+_BYTES_PER_SECOND = 500_000
+_LEAST_BYTES = 1_000_000_000
+# Threads reserve addresses that they never use.
+_RESERVED_BYTES = 4_000_000_000 + 150_000_000 * (os.cpu_count() or 1)
+_WATCH_SECONDS = 0.2
+_SPARE_SECONDS = 60.0
+"""A process waits for so long for the next ingest, which then need not start one."""
+
 _START = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from kpms_zarr.store.ingest.workers import serve; serve()"
+    "from kpms_zarr.store.ingest.workers import serve; serve(int(sys.argv[2]))"
 )
 
 
 class WorkerLost(RuntimeError):
-    """A worker that ended before its task did."""
+    """A worker that ended before its task did, or that had to be ended."""
+
+
+def seconds_for(path: Path) -> float:
+    """Time of computing that a file may take."""
+    with contextlib.suppress(OSError):
+        return MAX_SECONDS + path.stat().st_size / _BYTES_PER_SECOND
+    return MAX_SECONDS
 
 
 class Workers:
@@ -40,19 +65,24 @@ class Workers:
     ----------
     kind : {"process", "thread"}
     n : int
-        One: this thread, and no other.
+        None: this thread, and no other, with nobody to watch it.
     """
 
-    def __init__(self, kind: Kind = "process", n: int = 1) -> None:
-        self.kind, self.n = kind, n
-        # Started here and not where they are fed: they end with the thread that starts them.
-        self._processes = [_start() for _ in range(n if n > 1 and kind == "process" else 0)]
+    def __init__(self, kind: Kind = "process", n: int = 0) -> None:
+        self.n = n
+        self._is_closed = False
+        processes = [_process() for _ in range(n)] if kind == "process" else []
+        self._processes = processes
+        self._idle: queue.SimpleQueue[_Process | None] = queue.SimpleQueue()
+        for number in range(n):
+            self._idle.put(processes[number] if processes else None)
 
     def run(
         self,
         function: Task,
         tasks: Sequence[Any],
         answer: Callable[[int, Any], Any] = lambda index, question: None,
+        seconds: Sequence[float] = (),
     ) -> Generator[tuple[int, Any], None, None]:
         """Run a function on every task; results come as they are ready.
 
@@ -67,6 +97,8 @@ class Workers:
             Can be pickled, as can the results.
         answer : callable (index, question) -> reply
             Answers what a task asks, in a thread of its own per worker.
+        seconds : sequence of float, optional
+            Of computing that each task may take in a process; default: no limit.
 
         Yields
         ------
@@ -75,31 +107,46 @@ class Workers:
         result : object
             Or the exception that the task ended with, not raised.
         """
-        if self.n <= 1:
+        if not self.n:
             for index, task in enumerate(tasks):
                 yield index, _caught(function, task, partial(answer, index))
             return
-        crew = _Crew(function, tasks, answer, self.n, self._processes)
-        is_whole = False
-        try:
-            yield from crew.results()
-            is_whole = True
-        finally:
-            if not is_whole:
-                self._kill()
-            crew.end()
+        with ThreadPoolExecutor(self.n, "ingest") as pool:
+            limits = seconds or [float("inf")] * len(tasks)
+            futures = {
+                pool.submit(self._work, function, task, partial(answer, index), limit): index
+                for index, (task, limit) in enumerate(zip(tasks, limits, strict=True))
+            }
+            is_whole = False
+            try:
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+                is_whole = True
+            finally:
+                if not is_whole:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    self._end()
 
     def close(self) -> None:
-        """End all processes."""
-        self._kill()
+        """End all processes, but for one that the next ingest may have."""
+        if not self._is_closed:
+            for process in self._processes[:1]:
+                process.spare()
+        self._end(self._processes[1:])
 
-    def _kill(self) -> None:
-        for process in self._processes:
-            process.kill()
-        for process in self._processes:
-            # It closes its pipes, one of which may hold what the process no longer took.
-            with contextlib.suppress(OSError), process:
-                process.wait()
+    def _end(self, processes: Sequence[_Process] | None = None) -> None:
+        self._is_closed = True
+        for process in self._processes if processes is None else processes:
+            process.end()
+
+    def _work(self, function: Task, task: Any, ask: Ask, seconds: float) -> Any:
+        process = self._idle.get()
+        try:
+            if process is None:
+                return _caught(function, task, ask)
+            return _caught(partial(process.call, function, seconds), task, ask)
+        finally:
+            self._idle.put(process)
 
 
 def _caught(function: Task, task: Any, ask: Ask) -> Any:
@@ -109,77 +156,149 @@ def _caught(function: Task, task: Any, ask: Ask) -> Any:
         return error
 
 
-class _Crew:
-    """Threads that each work themselves or feed a process."""
+# ------------------------------------------------------------------ a process, from outside
 
-    def __init__(
-        self,
-        function: Task,
-        tasks: Sequence[Any],
-        answer: Callable[[int, Any], Any],
-        n: int,
-        processes: Sequence[subprocess.Popen[bytes]],
+
+class _Process:
+    """A process that does one task after another, watched while it does, started anew if lost."""
+
+    def __init__(self) -> None:
+        self._lock, self._is_ended = threading.Lock(), False
+        self._start()
+
+    def _start(self) -> None:
+        paths = json.dumps([path for path in sys.path if isinstance(path, str)])
+        free = int(psutil.virtual_memory().available)
+        self._max_bytes = min(MAX_BYTES, max(_LEAST_BYTES, free // 2))
+        self._popen = subprocess.Popen(
+            [sys.executable, "-c", _START, paths, str(self._max_bytes)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        # It ends with the thread that has started it, see `_end_with_parent`.
+        self._starter, self._owner = threading.current_thread(), os.getpid()
+
+    def is_usable(self) -> bool:
+        """Whether this process and thread may give it a task."""
+        return (
+            self._popen.poll() is None
+            and self._starter.is_alive()
+            and self._owner == os.getpid()
+            and not self._is_ended
+        )
+
+    def call(self, function: Task, seconds: float, task: Any, ask: Ask) -> Any:
+        """Have a task done.
+
+        Raises
+        ------
+        WorkerLost
+        """
+        with self._lock:
+            if self._is_ended:
+                raise WorkerLost("the ingest has ended")
+            if not self.is_usable():
+                self._kill()
+                self._start()
+            popen = self._popen
+        done, why = threading.Event(), list[str]()
+        watch = threading.Thread(target=self._watch, args=(popen, seconds, done, why), daemon=True)
+        watch.start()
+        is_whole = False
+        try:
+            _send(popen.stdin, (os.getcwd(), function, task))
+            while True:
+                word, content = _receive(popen.stdout)
+                if word == "done":
+                    is_whole = True
+                    return content
+                _send(popen.stdin, ask(content))
+        except (EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+            status = popen.wait()
+            raise WorkerLost(
+                *why or [f"that the process which read it ended by itself (status {status})"]
+            ) from error
+        finally:
+            done.set()
+            watch.join()
+            if not is_whole:  # it may still be at its task
+                popen.kill()
+
+    def _watch(
+        self, popen: subprocess.Popen[bytes], seconds: float, done: threading.Event, why: list[str]
     ) -> None:
-        self._function, self._tasks, self._answer = function, tasks, answer
-        self._next, self._lock = 0, threading.Lock()
-        self._done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
-        workers: Sequence[subprocess.Popen[bytes] | None] = processes or [None] * n
-        self._threads = [
-            threading.Thread(target=self._work, args=(process,), daemon=True) for process in workers
-        ]
-        for thread in self._threads:
-            thread.start()
+        """End the process when a task takes more than it may."""
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(popen.pid)
+            start, held = _computing(process), process.memory_info().rss
+            while not done.wait(_WATCH_SECONDS):
+                if _computing(process) - start > seconds:
+                    why.append(f"that reading it takes more than {seconds:.0f} s of computing")
+                elif process.memory_info().rss - held > self._max_bytes:
+                    why.append(
+                        f"that reading it takes more than {self._max_bytes / 1e9:.3g} GB of memory"
+                    )
+                if why:
+                    popen.kill()
+                    return
 
-    def results(self) -> Iterator[tuple[int, Any]]:
-        """Results in the order in which they arrive."""
-        for _ in range(len(self._tasks)):
-            yield self._done.get()
+    def spare(self) -> None:
+        """Wait for the next ingest of this process; not for long."""
+        if _spare or not self.is_usable():
+            self.end()
+            return
+        _spare.append(self)
+        timer = threading.Timer(_SPARE_SECONDS, self._no_longer_spare)
+        timer.daemon = True
+        self._timer = timer
+        timer.start()
+
+    def _no_longer_spare(self) -> None:
+        with contextlib.suppress(ValueError):  # somebody has it
+            _spare.remove(self)
+            self.end()
+
+    def taken(self) -> _Process:
+        """Stay; somebody has work."""
+        self._timer.cancel()
+        return self
 
     def end(self) -> None:
-        """Hand out no more tasks, and wait until nobody works."""
+        """End it for good."""
         with self._lock:
-            self._next = len(self._tasks)
-        for thread in self._threads:
-            thread.join()
+            self._is_ended = True
+            if self._owner == os.getpid():
+                self._kill()
 
-    def _take(self) -> int | None:
-        with self._lock:
-            if self._next == len(self._tasks):
-                return None
-            self._next += 1
-            return self._next - 1
-
-    def _work(self, process: subprocess.Popen[bytes] | None) -> None:
-        while (index := self._take()) is not None:
-            task, ask = self._tasks[index], partial(self._answer, index)
-            if process is None:
-                self._done.put((index, _caught(self._function, task, ask)))
-            else:
-                converse = partial(self._converse, process)
-                self._done.put((index, _caught(converse, task, ask)))
-
-    def _converse(self, process: subprocess.Popen[bytes], task: Any, ask: Ask) -> Any:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            _send(process.stdin, (self._function, task))
-            while True:
-                word, content = _receive(process.stdout)
-                if word == "done":
-                    return content
-                _send(process.stdin, ask(content))
-        except (EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-            raise WorkerLost(
-                f"a worker process ended by itself (exit status {process.poll()}); when memory ran "
-                "out, use fewer workers"
-            ) from error
+    def _kill(self) -> None:
+        self._popen.kill()
+        self._popen.wait()
+        for pipe in (self._popen.stdin, self._popen.stdout):
+            with contextlib.suppress(OSError):  # it may hold what the process no longer took
+                pipe.close()  # type: ignore[union-attr]
 
 
-def _start() -> subprocess.Popen[bytes]:
-    paths = json.dumps([path for path in sys.path if isinstance(path, str)])
-    return subprocess.Popen(
-        [sys.executable, "-c", _START, paths], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+_spare: list[_Process] = []
+
+
+def _process() -> _Process:
+    """The process of the ingest before, or a new one."""
+    with contextlib.suppress(IndexError):
+        spare = _spare.pop().taken()
+        if spare.is_usable():
+            return spare
+        spare.end()
+    return _Process()
+
+
+@atexit.register
+def _end_spare() -> None:
+    while _spare:
+        _spare.pop().taken().end()
+
+
+def _computing(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def _send(pipe: BinaryIO | Any, message: Any) -> None:
@@ -196,9 +315,20 @@ def _receive(pipe: BinaryIO | Any) -> Any:
     return pickle.loads(data)
 
 
-def serve() -> None:
-    """Work for the process at the other end of standard input until it has gone."""
+# ------------------------------------------------------------------ inside the process
+
+
+def serve(max_bytes: int) -> None:
+    """Work for the process at the other end of standard input until it has gone.
+
+    Parameters
+    ----------
+    max_bytes : int
+        Memory that tasks may take. On Linux, what asks for far more at once has a MemoryError;
+        what takes more little by little is seen by the process at the other end.
+    """
     _end_with_parent()
+    _limit_memory(max_bytes)
     # Whatever a library prints must not come between the messages.
     words, sys.stdout = os.fdopen(os.dup(1), "wb"), sys.stderr
     os.dup2(2, 1)
@@ -210,9 +340,11 @@ def serve() -> None:
 
     while True:
         try:
-            function, task = _receive(given)
+            folder, function, task = _receive(given)
         except (EOFError, KeyboardInterrupt):
             return
+        with contextlib.suppress(OSError):  # one that was deleted; then nothing in it is found
+            os.chdir(folder)
         result = _caught(function, task, ask)
         try:
             if isinstance(result, Exception):
@@ -223,6 +355,17 @@ def serve() -> None:
             _send(words, ("done", result))
         except BrokenPipeError:
             return
+
+
+def _limit_memory(max_bytes: int) -> None:
+    if sys.platform != "linux":
+        return
+    import resource
+
+    with contextlib.suppress(OSError, ValueError):
+        limit = psutil.Process().memory_info().vms + max_bytes + _RESERVED_BYTES
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 def _end_with_parent() -> None:

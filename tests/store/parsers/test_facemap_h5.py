@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import tempfile
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from helpers.amount import examples
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import NO_OPTIONS
 from kpms_zarr.store.parsers.facemap_h5 import PARSER
-from kpms_zarr.store.parsers.hdf5 import heaps as hdf5_heaps
 
 # In the order of HDF5, which is that of the names.
 NAMES = ("eye(back)", "nose(tip)", "paw", "whisker(II)")
@@ -194,37 +192,6 @@ def test_shape_far_beyond_the_file__is_refused(tmp_path):
     for work in (PARSER.inspect, lambda path: list(PARSER.read(path, 10**12))):
         with pytest.raises(InputError, match="as many values"):
             work(path)
-
-
-def circular(path):
-    """Damage that makes HDF5 itself take all memory: a free block that is its own successor."""
-    data = bytearray(path.read_bytes())
-    base = data.index(b"\x89HDF")
-    at = data.rindex(b"HEAP")
-    _, free, start = struct.unpack("<QQQ", data[at + 8 : at + 32])
-    data[base + start + free : base + start + free + 8] = struct.pack("<Q", free)
-    path.write_bytes(data)
-    return path
-
-
-@pytest.mark.parametrize("userblock", [0, 512, 2048])
-def test_free_space_in_a_circle__is_refused(tmp_path, userblock):
-    path = write(tmp_path / "a.h5", numbers(5))
-    with h5py.File(path) as old, h5py.File(tmp_path / "b.h5", "w", userblock_size=userblock) as new:
-        old.copy("Facemap", new)
-    path = tmp_path / "b.h5"
-    assert PARSER.sniff(path)
-    circular(path)
-    assert PARSER.sniff(path) is None
-    for work in (PARSER.inspect, lambda path: list(PARSER.read(path, 7))):
-        with pytest.raises(InputError, match="comes to no end"):
-            work(path)
-
-
-def test_free_space__of_real_files_ends(real):
-    files = [real.folder / name for name in real.expected if name.endswith(("h5", "slp", "nwb"))]
-    assert len(files) > 50
-    assert not [path for path in files if hdf5_heaps.has_endless_heap(path)]
 
 
 def test_damaged_bytes__give_no_other_error(tmp_path, survives_damage):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import mmap
 import pickle
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +13,6 @@ import h5py
 import numpy as np
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers.base import remembered
-from kpms_zarr.store.parsers.hdf5.heaps import has_endless_heap
 
 # What broken pickles, attributes and datasets make h5py, pickle and numpy raise.
 DAMAGE = (
@@ -42,19 +38,10 @@ _LARGEST_CHUNK_BYTES = 256_000_000
 # Larger ones are unpacked again for every read, unless HDF5 is told to keep them.
 _KEPT_ANYWAY_BYTES = 1_000_000
 
-_SCANNED_BYTES = 256_000_000
-
 
 @contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:
     """Open for reading; what h5py dislikes, here or in the body, is an InputError."""
-    if not heaps_are_sound(path):
-        raise InputError(
-            expected="a complete HDF5 file",
-            found="a list of names or texts that comes to no end",
-            where=str(path),
-            fix="the file is damaged: copy or export it again",
-        )
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -81,53 +68,9 @@ def opened(path: Path) -> Iterator[h5py.File]:
 def is_hdf5(path: Path) -> bool:
     """Whether it is an HDF5 file, without raising."""
     try:
-        return bool(h5py.is_hdf5(path)) and heaps_are_sound(path)
+        return bool(h5py.is_hdf5(path))
     except DAMAGE:
         return False
-
-
-def heaps_are_sound(path: Path) -> bool:
-    """Whether no heap is damaged in a way that makes HDF5 loop for ever.
-
-    Looks at part of a large file only. Never raises.
-    """
-    try:
-        return _heaps_are_sound(path)
-    except (OSError, ValueError):
-        return True
-
-
-@remembered
-def _heaps_are_sound(path: Path) -> bool:
-    if has_endless_heap(path):
-        return False
-    size = min(path.stat().st_size, _SCANNED_BYTES)
-    with path.open("rb") as raw, mmap.mmap(raw.fileno(), size, access=mmap.ACCESS_READ) as data:
-        return all(_is_sound_heap(data, start) for start in _all_of(b"GCOL\x01", data))
-
-
-def _all_of(signature: bytes, data: mmap.mmap) -> Iterator[int]:
-    start = data.find(signature)
-    while start >= 0:
-        if start + 32 <= len(data):
-            yield start
-        start = data.find(signature, start + 1)
-
-
-def _is_sound_heap(data: mmap.mmap, start: int) -> bool:
-    """Whether the objects of a collection of texts are inside it, one after another."""
-    end = start + struct.unpack_from("<Q", data, start + 8)[0]
-    if end > len(data):
-        return True  # HDF5 itself refuses it, or it was not looked at
-    at = start + 16
-    while at + 16 <= end:
-        index, size = struct.unpack_from("<H6xQ", data, at)
-        # The free space counts its own header, objects do not.
-        step = 16 + (size + 7) // 8 * 8 if index else size
-        if step == 0 or at + size > end:
-            return False
-        at += step
-    return True
 
 
 def attribute(item: h5py.Group | h5py.Dataset, name: str, default: Any = None) -> Any:
