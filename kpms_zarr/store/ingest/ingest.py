@@ -627,10 +627,7 @@ class _Ingest:
         seconds = [seconds_for(task.header.path) for task in tasks]
         added: dict[int, list[str]] = {}
         # Whatever stops this, nobody writes any more when it has ended.
-        with (
-            closing(staff.run(load, tasks, turns.rows, seconds)) as done,
-            closing(turns),
-        ):
+        with closing(staff.run(load, tasks, turns.rows, seconds, turns.close)) as done:
             for n_done, (index, result) in enumerate(done, start=1):
                 turns.has_ended(index)
                 file = plan.files[index]

@@ -13,6 +13,7 @@ import json
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -35,13 +36,15 @@ MAX_SECONDS = 30.0
 """Time of computing for one small file; large ones have more, by `_BYTES_PER_SECOND`."""
 _BYTES_PER_SECOND = 500_000
 _LEAST_BYTES = 1_000_000_000
-# Threads reserve addresses that they never use.
-_RESERVED_BYTES = 4_000_000_000 + 150_000_000 * (os.cpu_count() or 1)
+# Threads that are started later reserve stacks, which they hardly use.
+_RESERVED_BYTES = 1_000_000_000 + 20_000_000 * (os.cpu_count() or 1)
 _WATCH_SECONDS = 0.2
 _SPARE_SECONDS = 60.0
 """A process waits for so long for the next ingest, which then need not start one."""
 
+# Ctrl-C comes to all processes of a terminal, and this one is ended by who started it.
 _START = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
     "from kpms_zarr.store.ingest.workers import serve; serve(int(sys.argv[2]))"
 )
@@ -83,6 +86,7 @@ class Workers:
         tasks: Sequence[Any],
         answer: Callable[[int, Any], Any] = lambda index, question: None,
         seconds: Sequence[float] = (),
+        stop: Callable[[], None] = lambda: None,
     ) -> Generator[tuple[int, Any], None, None]:
         """Run a function on every task; results come as they are ready.
 
@@ -99,6 +103,8 @@ class Workers:
             Answers what a task asks, in a thread of its own per worker.
         seconds : sequence of float, optional
             Of computing that each task may take in a process; default: no limit.
+        stop : callable, optional
+            Is called when no more results are wanted, and ends all waiting in `answer`.
 
         Yields
         ------
@@ -125,6 +131,7 @@ class Workers:
             finally:
                 if not is_whole:
                     pool.shutdown(wait=False, cancel_futures=True)
+                    stop()
                     self._end()
 
     def close(self) -> None:
@@ -176,6 +183,7 @@ class _Process:
         )  # fmt: skip
         # It ends with the thread that has started it, see `_end_with_parent`.
         self._starter, self._owner = threading.current_thread(), os.getpid()
+        self._is_ready = False
 
     def is_usable(self) -> bool:
         """Whether this process and thread may give it a task."""
@@ -192,7 +200,31 @@ class _Process:
         Raises
         ------
         WorkerLost
+        OSError
+            When there is no process to do it.
         """
+        popen = self._ready()
+        done, why = threading.Event(), list[str]()
+        watch = threading.Thread(target=self._watch, args=(popen, seconds, done, why), daemon=True)
+        watch.start()
+        is_whole = False
+        message: Any = (os.getcwd(), function, task)
+        try:
+            while True:
+                word, content = _exchange(popen, message, why)
+                if word == "done":
+                    is_whole = True
+                    return content
+                message = ask(content)
+        finally:
+            done.set()
+            watch.join()
+            if not is_whole:  # it may still be at its task
+                popen.kill()
+                popen.wait()
+
+    def _ready(self) -> subprocess.Popen[bytes]:
+        """The process, when it waits for a task."""
         with self._lock:
             if self._is_ended:
                 raise WorkerLost("the ingest has ended")
@@ -200,28 +232,15 @@ class _Process:
                 self._kill()
                 self._start()
             popen = self._popen
-        done, why = threading.Event(), list[str]()
-        watch = threading.Thread(target=self._watch, args=(popen, seconds, done, why), daemon=True)
-        watch.start()
-        is_whole = False
-        try:
-            _send(popen.stdin, (os.getcwd(), function, task))
-            while True:
-                word, content = _receive(popen.stdout)
-                if word == "done":
-                    is_whole = True
-                    return content
-                _send(popen.stdin, ask(content))
-        except (EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-            status = popen.wait()
-            raise WorkerLost(
-                *why or [f"that the process which read it ended by itself (status {status})"]
-            ) from error
-        finally:
-            done.set()
-            watch.join()
-            if not is_whole:  # it may still be at its task
-                popen.kill()
+        if not self._is_ready:
+            try:
+                self._is_ready = _receive(popen.stdout) == "ready"
+            except (EOFError, ValueError) as error:
+                raise OSError(
+                    f"a process that reads files could not be started ({sys.executable}, status "
+                    f"{popen.wait()}); with `workers=1` they are read in this process"
+                ) from error
+        return popen
 
     def _watch(
         self, popen: subprocess.Popen[bytes], seconds: float, done: threading.Event, why: list[str]
@@ -229,11 +248,11 @@ class _Process:
         """End the process when a task takes more than it may."""
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(popen.pid)
-            start, held = _computing(process), process.memory_info().rss
+            start, held = _computing(process), _memory(process)
             while not done.wait(_WATCH_SECONDS):
                 if _computing(process) - start > seconds:
                     why.append(f"that reading it takes more than {seconds:.0f} s of computing")
-                elif process.memory_info().rss - held > self._max_bytes:
+                elif _memory(process) - held > self._max_bytes:
                     why.append(
                         f"that reading it takes more than {self._max_bytes / 1e9:.3g} GB of memory"
                     )
@@ -301,6 +320,33 @@ def _computing(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
+def _memory(process: psutil.Process) -> int:
+    """Bytes in use, without files that are mapped, where the system tells them apart."""
+    info = process.memory_info()
+    return int(info.rss - getattr(info, "shared", 0))
+
+
+def _exchange(popen: subprocess.Popen[bytes], message: Any, why: list[str]) -> Any:
+    """Say something to a process; returns what it says next."""
+    try:
+        _send(popen.stdin, message)
+        return _receive(popen.stdout)
+    except (EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        raise WorkerLost(*why or [_how_it_ended(popen)]) from error
+
+
+def _how_it_ended(popen: subprocess.Popen[bytes]) -> str:
+    try:
+        status = popen.wait(10.0)
+    except subprocess.TimeoutExpired:
+        return "that the process which read it answered something else"
+    if status == -9:  # nobody else sends this
+        return "that the system ended the process which read it, as memory ran out, most likely"
+    with contextlib.suppress(ValueError):
+        return f"that the process which read it crashed ({signal.Signals(-status).name})"
+    return f"that the process which read it ended by itself (status {status})"
+
+
 def _send(pipe: BinaryIO | Any, message: Any) -> None:
     data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     pipe.write(len(data).to_bytes(8, "little") + data)
@@ -325,7 +371,7 @@ def serve(max_bytes: int) -> None:
     ----------
     max_bytes : int
         Memory that tasks may take. On Linux, what asks for far more at once has a MemoryError;
-        what takes more little by little is seen by the process at the other end.
+        what takes more little by little is seen by the process at the other end, on any system.
     """
     _end_with_parent()
     _limit_memory(max_bytes)
@@ -338,6 +384,7 @@ def serve(max_bytes: int) -> None:
         _send(words, ("ask", question))
         return _receive(given)
 
+    _send(words, "ready")
     while True:
         try:
             folder, function, task = _receive(given)
@@ -358,21 +405,21 @@ def serve(max_bytes: int) -> None:
 
 
 def _limit_memory(max_bytes: int) -> None:
+    """Limit what can be asked for at once; files that are mapped do not count."""
     if sys.platform != "linux":
         return
     import resource
 
     with contextlib.suppress(OSError, ValueError):
-        limit = psutil.Process().memory_info().vms + max_bytes + _RESERVED_BYTES
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        limit = int(psutil.Process().memory_info().data) + max_bytes + _RESERVED_BYTES
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    with contextlib.suppress(OSError):  # if memory runs out, this process is to be ended first
+        Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def _end_with_parent() -> None:
     """Have the system end this process when its parent is killed, where it can."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     if sys.platform != "linux":
         return
     import ctypes

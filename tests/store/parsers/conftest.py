@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kpms_zarr.store.errors import InputError, Problem
+from helpers.damage import survives, survives_damage
 from kpms_zarr.store.parsers.base import NO_OPTIONS, FileHeader, Parser, ReadOptions
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
@@ -117,48 +117,10 @@ def load_whole(
     return Loaded(header, *({name[key]: v for key, v in joined[kind].items()} for kind in joined))
 
 
-def survives(parser: Parser, path: Path, options: ReadOptions = NO_OPTIONS) -> bool:
-    """Whether a file is read to its end; whatever its bytes, only an InputError may stop it."""
-    parser.sniff(path)
-    problems: list[Problem] = []
-    for work in (parser.inspect, lambda path, options: list(parser.read(path, 16, options))):
-        try:
-            work(path, options)
-        except InputError as error:
-            problems += error.problems
-    assert all(p.expected and p.found and p.where and p.fix for p in problems)
-    return not problems
-
-
-def damages(whole: bytes, n: int, *, seed: int = 0, most: int = 8, end: int | None = None):
-    """The content of a file, damaged in so many ways: cut off, or some bytes changed.
-
-    ``most``: bytes that change, at most; ``end``: of the part in which they do.
-    """
-    rng = np.random.default_rng(seed)
-    for number in range(n):
-        data = bytearray(whole)
-        if number % 4 == 0:
-            del data[int(rng.integers(len(data))) :]
-        else:
-            for at in rng.integers(0, end or len(data), rng.integers(1, most + 1)):
-                data[at] ^= int(rng.integers(1, 256))
-        yield bytes(data)
-
-
-@pytest.fixture
-def survives_damage(tmp_path: Path):
+@pytest.fixture(name="survives_damage")
+def _survives_damage():
     """Function that damages a file in many ways; returns how often it is read to its end."""
-
-    def count(parser: Parser, path: Path, n: int, **how: Any) -> int:
-        bad = tmp_path / f"bad{path.suffix}"
-        n_read = 0
-        for content in damages(path.read_bytes(), n, **how):
-            bad.write_bytes(content)
-            n_read += survives(parser, bad)
-        return n_read
-
-    return count
+    return survives_damage
 
 
 @pytest.fixture(name="survives")
