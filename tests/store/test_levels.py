@@ -126,8 +126,15 @@ def test_bin_modes__not_the_mean_and_not_the_mode_of_modes() -> None:
     assert bin_modes(labels, 9).syllable.tolist() == [5]
 
 
-@pytest.mark.parametrize("piece", [levels._PIECE_FRAMES, 4096])
-@pytest.mark.parametrize("n_together", [256, 2])
+@pytest.mark.parametrize(
+    ("piece", "n_together"),
+    [
+        (levels._PIECE_FRAMES, 256),
+        (4096, 2),
+        pytest.param(levels._PIECE_FRAMES, 2, marks=pytest.mark.full),
+        pytest.param(4096, 256, marks=pytest.mark.full),
+    ],
+)
 def test_levels__exact_at_every_level(
     tmp_path: Path,
     rows: list[np.ndarray],
