@@ -425,7 +425,7 @@ def write_then_die(*args):
     if not left[0]:
         os.kill(os.getpid(), signal.SIGKILL)
 module._write_piece = write_then_die
-ingest(sys.argv[2], sys.argv[3:])
+ingest(sys.argv[2], sys.argv[3:], workers=1)
 """
 
 
