@@ -116,55 +116,65 @@ def test_segments__have_the_posterior_of_the_uncut_session(full, monkeypatch):
     assert segment_error(n_sweeps) > 10
 
 
-def geweke(n_iterations: int, seed: int) -> float:
-    """Geweke's joint-distribution test of dynamics, transitions and labels: largest |z|."""
-    n_latent, lengths = 2, (11, 17)
-    prior = DynamicsPrior(prior_mean(n_latent, LAGS), 0.02, 2.0, n_latent + 12)
-    sticky = TransitionPrior(3.0, 4.0, 4.0)
-    index = ChainIndex.of([Session(f"g{i}", i, n, 30.0) for i, n in enumerate(lengths)], LAGS)
+N_LATENT, LENGTHS = 2, (11, 17)
+PRIOR = DynamicsPrior(prior_mean(N_LATENT, LAGS), 0.02, 2.0, N_LATENT + 12)
+STICKY = TransitionPrior(3.0, 4.0, 4.0)
+
+
+def draw_parameters(rng: np.random.Generator) -> Parameters:
+    return Parameters(
+        draw_prior_dynamics(rng, N_STATES, PRIOR), *draw_prior_transitions(rng, N_STATES, STICKY)
+    )
+
+
+def draw_labels(rng: np.random.Generator, pi: np.ndarray) -> list[np.ndarray]:
+    below = np.cumsum(pi, 1)
+    sessions = []
+    for n in LENGTHS:
+        z = [int(rng.integers(N_STATES))]
+        for u in rng.random(n - LAGS - 1):
+            z.append(min(int(np.searchsorted(below[z[-1]], u)), N_STATES - 1))
+        sessions.append(np.array(z))
+    return sessions
+
+
+def functions(p: Parameters, labels: list[np.ndarray]) -> list[float]:
+    z = np.concatenate(labels)
+    a, q = p.dynamics.weight_bias, p.dynamics.covariance
+    stays = np.mean(np.concatenate([s[1:] == s[:-1] for s in labels]))
+    return [
+        a[0, 0, 0], a[1, 0, 2], a[0, 1, -1] ** 2, np.log(np.linalg.det(q[0])), q[1, 0, 1],
+        p.usage[0], p.transition[0, 0], p.transition[1, 2], (z == 0).mean(),
+        (z == 0).mean() ** 2, stays, stays**2,
+    ]  # fmt: skip
+
+
+def forward(n: int, seed: int) -> np.ndarray:
+    """Functions of independent draws from the prior."""
     rng = np.random.default_rng(seed)
+    drawn = (draw_parameters(rng) for _ in range(n))
+    return np.array([functions(p, draw_labels(rng, p.transition)) for p in drawn])
 
-    def draw_parameters() -> Parameters:
-        return Parameters(
-            draw_prior_dynamics(rng, N_STATES, prior),
-            *draw_prior_transitions(rng, N_STATES, sticky),
-        )
 
-    def draw_labels(pi: np.ndarray) -> list[np.ndarray]:
-        sessions = []
-        for n in lengths:
-            z = [rng.integers(N_STATES)]
-            while len(z) < n - LAGS:
-                z.append(rng.choice(N_STATES, p=pi[z[-1]]))
-            sessions.append(np.array(z))
-        return sessions
+def successive(n: int, seed: int) -> np.ndarray:
+    """Functions of a chain that draws data given all else, and all else given the data."""
+    index = ChainIndex.of([Session(f"g{i}", i, n, 30.0) for i, n in enumerate(LENGTHS)], LAGS)
+    rng = np.random.default_rng(seed)
 
     def simulate_data(chain: Chain, dynamics: Dynamics) -> None:
         root = np.linalg.cholesky(dynamics.covariance)
-        for first, n in zip(index.first, lengths, strict=True):
-            x = np.zeros((n, n_latent))
+        for first, n in zip(index.first, LENGTHS, strict=True):
+            x = np.zeros((n, N_LATENT))
             x[:LAGS] = 1.0  # known, as in the model of this stage
+            noise = rng.normal(size=x.shape)
             for t in range(LAGS, n):
                 z = chain.syllable[first + t]
                 past = np.append(x[t - LAGS : t].ravel(), 1)
-                x[t] = dynamics.weight_bias[z] @ past + root[z] @ rng.normal(size=n_latent)
+                x[t] = dynamics.weight_bias[z] @ past + root[z] @ noise[t]
             chain.latent[first : first + n] = x
 
-    def functions(p: Parameters, labels: list[np.ndarray]) -> list[float]:
-        z = np.concatenate(labels)
-        a, q = p.dynamics.weight_bias, p.dynamics.covariance
-        stays = np.mean(np.concatenate([s[1:] == s[:-1] for s in labels]))
-        return [
-            a[0, 0, 0], a[1, 0, 2], a[0, 1, -1] ** 2, np.log(np.linalg.det(q[0])), q[1, 0, 1],
-            p.usage[0], p.transition[0, 0], p.transition[1, 2], (z == 0).mean(),
-            (z == 0).mean() ** 2, stays, stays**2,
-        ]  # fmt: skip
-
-    forward = []
-    for _ in range(4 * n_iterations):
-        p = draw_parameters()
-        forward.append(functions(p, draw_labels(p.transition)))
-    with Chain(index, n_latent=n_latent, n_space=2, dtype="float64") as chain:
+    found = []
+    with Chain(index, n_latent=N_LATENT, n_space=2, dtype="float64") as chain:
         sweeper = Sweeper(
             chain=chain,
             n_states=N_STATES,
@@ -172,35 +182,36 @@ def geweke(n_iterations: int, seed: int) -> float:
             pipeline=Pipeline(1),
             seed=seed,
         )
-        p = draw_parameters()
-        for first, n, z in zip(index.first, lengths, draw_labels(p.transition), strict=True):
-            chain.syllable[first + LAGS : first + n] = z
-        successive = []
-        for i in range(n_iterations):
+        p = draw_parameters(rng)
+        places = [slice(f + LAGS, f + n) for f, n in zip(index.first, LENGTHS, strict=True)]
+        for place, z in zip(places, draw_labels(rng, p.transition), strict=True):
+            chain.syllable[place] = z
+        for i in range(n):
             simulate_data(chain, p.dynamics)
             result = sweeper.sweep(ArModel(), p, i)
-            dynamics = draw_dynamics(rng, result.sums.moments, p.dynamics.weight_bias, prior)
+            dynamics = draw_dynamics(rng, result.sums.moments, p.dynamics.weight_bias, PRIOR)
             p = Parameters(
-                dynamics, *draw_transitions(rng, result.counts.transitions, p.usage, sticky)
+                dynamics, *draw_transitions(rng, result.counts.transitions, p.usage, STICKY)
             )
-            labels = [
-                np.array(chain.syllable[first + LAGS : first + n])
-                for first, n in zip(index.first, lengths, strict=True)
-            ]
-            successive.append(functions(p, labels))
-    a, b = np.array(forward), np.array(successive)
-    batches = b[: n_iterations // 40 * 40].reshape(40, -1, b.shape[1]).mean(1)
+            found.append(functions(p, [np.array(chain.syllable[place]) for place in places]))
+    return np.array(found)
+
+
+def geweke(a: np.ndarray, b: np.ndarray) -> float:
+    """Geweke's joint-distribution test: largest |z| of what was drawn forward and successively."""
+    batches = b[: len(b) // 40 * 40].reshape(40, -1, b.shape[1]).mean(1)
     error = np.sqrt(a.var(0) / len(a) + batches.var(0, ddof=1) / 40)
     return float(np.abs((a.mean(0) - b.mean(0)) / error).max())
 
 
 @pytest.mark.slow
 def test_ar_sweep__joint_distribution_test(full, monkeypatch):
-    n_iterations = 12_000 if full else 2400
-    assert geweke(n_iterations, 1) < 4.5
+    n = 12_000 if full else 1200
+    drawn = forward(4 * n, 1)
+    assert geweke(drawn, successive(n, 2)) < 4.5
     twin = partial(without_right, right_one=ar_model.neighbours)
     monkeypatch.setattr(ar_model, "neighbours", twin)
-    assert geweke(n_iterations, 1) > 6
+    assert geweke(drawn, successive(n, 2)) > 6
 
 
 @pytest.mark.full
