@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.browser import Server
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.blocks import iter_blocks
 from kpms_zarr.store.model import models
@@ -213,6 +214,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_store(path, STUDY)
     publish(path, truth())
     return path
+
+
+@pytest.fixture(scope="session")
+def served(store: Path) -> Iterator[Server]:
+    """The application on that store."""
+    one = Server(store)
+    yield one
+    one.stop()
 
 
 @pytest.fixture

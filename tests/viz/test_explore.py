@@ -26,13 +26,6 @@ def browser():
         yield one
 
 
-@pytest.fixture(scope="module")
-def served(store):
-    one = Server(store)
-    yield one
-    one.stop()
-
-
 # ------------------------------------------------------------------ choices
 
 
@@ -150,7 +143,7 @@ def test_server__listens_on_this_machine_only(served):
 
 
 @pytest.mark.slow
-def test_token__is_asked_for_elsewhere(store, browser):
+def test_token__is_asked_for_elsewhere_and_ctrl_c_ends_the_server(store, browser):
     shared = Server(store, "--address", "0.0.0.0")
     try:
         assert "?token=" in shared.link
@@ -162,6 +155,8 @@ def test_token__is_asked_for_elsewhere(store, browser):
         page = window.open(f"http://127.0.0.1:{port}/?{shared.link.split('?')[1]}")
         assert page.get_by_label("Session", exact=True).count() == 1
         window.close()
+        shared.process.send_signal(signal.SIGINT)
+        assert shared.process.wait(20) == 0
     finally:
         shared.stop()
 
@@ -219,14 +214,6 @@ def test_pages__are_reached_by_keyboard(served, browser):
     page.go_back()
     page.wait_for_function("location.search.includes('page=syllables')")
     window.close()
-
-
-@pytest.mark.slow
-def test_ctrl_c__ends_the_server(store):
-    one = Server(store)
-    one.process.send_signal(signal.SIGINT)
-    assert one.process.wait(20) == 0
-    one.stop()
 
 
 def test_command__wrong_store_is_one_message(tmp_path):

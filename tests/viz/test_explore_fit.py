@@ -21,7 +21,7 @@ from kpms_zarr.viz.syllables.transition_counts import count_transitions
 pytestmark = pytest.mark.slow
 
 STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=5, n_latent=2, seed=1)
-N_SWEEPS = 500
+N_SWEEPS = 300
 FIT = [
     *("--stage", "ar", "--sweeps", str(N_SWEEPS), "--save-every", "5", "--n-states", "15"),
     *("--target-duration", "300ms"),
@@ -172,11 +172,12 @@ def test_frames__are_chosen_by_keyboard_as_well(with_windows: Path, helpers: Any
         server.stop()
 
 
-def test_transitions__of_chosen_sessions_and_a_tap_chooses_a_syllable(store: Path, browser: Any):
-    server = Server(store)
+def test_transitions__of_chosen_sessions_and_a_tap_chooses_a_syllable(
+    store: Path, served: Server, browser: Any
+):
     window = Window(browser)
     try:
-        page = window.open(server.url(page="transitions"))
+        page = window.open(served.url(page="transitions"))
         page.get_by_text("3 sessions,").wait_for()
         field = page.get_by_label("Sessions", exact=True)
         field.fill("session_00[01]")
@@ -202,5 +203,4 @@ def test_transitions__of_chosen_sessions_and_a_tap_chooses_a_syllable(store: Pat
         assert window.problems == []
     finally:
         window.close()
-        server.stop()
-    assert not [line for line in server.log if "Traceback" in line]
+    assert not [line for line in served.log if "Traceback" in line]
