@@ -12,10 +12,10 @@ from typing import Any
 
 import kpms_zarr
 from kpms_zarr.cli import console
-from kpms_zarr.cli import data as cli_store
+from kpms_zarr.cli import data as cli_data
 from kpms_zarr.cli import movies as cli_movies
-from kpms_zarr.cli import naming as cli_names
-from kpms_zarr.cli import views as cli_explore
+from kpms_zarr.cli import naming as cli_naming
+from kpms_zarr.cli import views as cli_views
 from kpms_zarr.cli.options import (
     OptionParser,
     add_command,
@@ -84,21 +84,21 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"kpms-zarr {kpms_zarr.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
-        cli_store.ingest,
-        cli_store.info,
-        cli_store.annotate,
-        cli_store.remove,
-        cli_store.verify,
+        cli_data.ingest,
+        cli_data.info,
+        cli_data.annotate,
+        cli_data.remove,
+        cli_data.verify,
         _quality,
         _pca,
         _plan,
         _fit,
         _apply,
         _summary,
-        cli_names.name,
+        cli_naming.name,
         _report,
         cli_movies.movies,
-        cli_explore.explore,
+        cli_views.explore,
         _demo,
         _doctor,
     ):

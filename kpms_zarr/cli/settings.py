@@ -71,7 +71,7 @@ def _kind(field: Field[Any], setting: Setting) -> dict[str, Any]:
         return {"type": duration, "metavar": "400ms"}
     if setting.none:
         return {"type": scale_or_none, "metavar": "X|none"}
-    return _KINDS.get(check, {"type": int, "metavar": "N"})
+    return _KINDS.get(check, {"type": int, "metavar": "N"})  # the others are whole numbers
 
 
 def _help(field: Field[Any], setting: Setting) -> str:

@@ -15,7 +15,9 @@ _LANES = 8
 
 @dataclass(frozen=True)
 class Tile:
-    """Segments that are updated together; rows beyond ``n_segments`` of the shape are padding.
+    """Segments of any sessions that the device updates at once.
+
+    Rows beyond ``n_segments`` of the shape are padding.
 
     Attributes
     ----------

@@ -24,11 +24,11 @@ class ReadOptions:
     keypoint_names : tuple of str
         Names for the keypoints of files that hold none, in file order.
     mapping : mapping, optional
-        Which columns of a table hold what, see ``parsers/table.py``.
+        Which columns of a table hold what, see ``parsers/table/mapping.py``.
     memory : mapping of str to Tracks, optional
         Sessions that are in memory and in no file, by name.
     time_unit : str
-        What indices, frame numbers and time stamps count: one of ``clock.TIME_UNITS``.
+        What indices, frame numbers and time stamps count: see ``TIME_UNITS`` in ``time/clock.py``.
     """
 
     keypoint_names: tuple[str, ...] = ()
