@@ -226,8 +226,16 @@ def test_processes_that_read__know_no_jax(tasks):
     assert not {"jax", "jaxlib", "holoviews", "panel"} & packages
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C interrupts, also where whoever started the tests ignores it (``pytest &``)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("waits", ["in the process", "for an answer"])
-def test_ctrl_c__ends_all_work_at_once(tasks, waits):
+def test_ctrl_c__ends_all_work_at_once(tasks, waits, interruptible):
     begun, is_stopped = threading.Barrier(2, timeout=30), threading.Event()
 
     def answer(index, question):
