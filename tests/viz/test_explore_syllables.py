@@ -212,7 +212,7 @@ def test_browser__choose_name_save_reload_and_find(served, own, browser):
     page.wait_for_function("location.search.includes('syllable=1')")
     assert card(page, "Syllable 1:").get_attribute("aria-pressed") == "true"
     window.settle(1500)
-    assert page.locator("canvas:visible").count() >= 5
+    page.locator("canvas:visible").nth(4).wait_for(timeout=30_000)
     page.get_by_label("Name", exact=True).fill("rear & <turn>")
     page.get_by_label("Description").fill("stands up, then turns")
     page.get_by_role("button", name="Save", exact=True).click()
@@ -240,12 +240,13 @@ def test_browser__compare_and_play(served, browser, size):
     window = Window(browser, size=size)
     page = window.open(served.url(page="syllables", syllable=2))
     page.get_by_role("heading", name="Syllable 2").wait_for(timeout=30_000)
+    page.locator("canvas:visible").nth(4).wait_for(timeout=30_000)
     window.settle(1500)
     before = page.locator("canvas:visible").count()
     page.get_by_label("Compare with").select_option("0")
     page.get_by_text("Syllable 2 and syllable 0").wait_for(timeout=60_000)
     window.settle(1500)
-    assert page.locator("canvas:visible").count() > before
+    page.locator("canvas:visible").nth(before).wait_for(timeout=30_000)
     window.picture(f"syllables_compared_{size[0]}")
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
     group = page.get_by_role("group", name="Example bouts")
