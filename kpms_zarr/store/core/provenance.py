@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -14,10 +16,14 @@ _PACKAGES = ("zarr", "numpy", "xarray", "dask", "jax")
 
 def package_version() -> str:
     """Version of the installed package, "unknown" from a bare source tree."""
-    try:
-        return metadata.version("kpms_zarr")
-    except metadata.PackageNotFoundError:
-        return "unknown"
+    return _version("kpms_zarr") or "unknown"
+
+
+@cache
+def _version(package: str) -> str | None:
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return None
 
 
 def provenance_of(holder: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,12 +41,7 @@ def provenance(action: str, settings: Mapping[str, Any] | None = None) -> dict[s
     settings : mapping, optional
         JSON-compatible settings of that verb.
     """
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    versions = {package: found for package in _PACKAGES if (found := _version(package))}
     return {
         "provenance": {
             "action": action,

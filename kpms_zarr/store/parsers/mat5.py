@@ -1,6 +1,9 @@
 """Arrays of numbers in MATLAB files of version 5 to 7.2, read without trusting their sizes.
 
-`scipy.io.loadmat` would inflate whatever a compressed variable holds before it looks at the shape.
+SciPy reads them in a tenth of the lines, but crashes on some damaged ones (SciPy 1.17: 3 of 1,500
+files without compression in which four bytes had changed), and with one worker or a remote store
+the process that would be lost is that of the user. It also inflates whatever a compressed variable
+holds before it looks at the shape.
 """
 
 from __future__ import annotations

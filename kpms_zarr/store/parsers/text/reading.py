@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import BinaryIO, TextIO
 
 import numpy as np
 
+from kpms_zarr.store.cores import n_cores
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import check_block_frames
 from kpms_zarr.store.parsers.text.dialect import Dialect, dialect_of
@@ -238,8 +238,7 @@ def _error(table: Table, fault: Fault, first_row: int, rest_is_blank: bool) -> I
 
 
 def _n_threads() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(_MOST_THREADS, cores or 1)
+    return min(_MOST_THREADS, n_cores())
 
 
 # --- ranges ------------------------------------------------------------------------------
