@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,247 +94,131 @@ class Variable:
         return attrs
 
 
-def _text(name: str, dims: tuple[str, ...], meaning: str) -> Variable:
-    return Variable(name, dims, "str", meaning, fill="", is_coordinate=True)
-
-
-_S = ("session",)
-_SF = ("session", "frame")
-_SK = ("session", "keypoint")
-
-_SESSION = _text("session", _S, "session name")
-_KEYPOINT = _text("keypoint", ("keypoint",), "keypoint name")
-_SPACE = _text("space", ("space",), "Cartesian axis")
-_N_FRAMES = Variable(
-    "n_frames", _S, "int64", "real length of the session; 0 = does not exist", "frames", 0, True
+_DECLARATION = re.compile(
+    r"(?P<optional>optional )?(?P<coordinate>coordinate )?(?P<dtype>\w+) (?P<name>\w+)"
+    r"\((?P<dims>[\w, ]+)\)(?: = (?P<fill>\S+))?: (?P<meaning>.+?)(?: \[(?P<units>[^]]+)\])?"
 )
-_FPS = Variable(
-    "fps", _S, "float64", "frames of the session per second", "frames / s", np.nan, True
-)
+
+
+def _declared(text: str) -> tuple[Variable, ...]:
+    """Read declarations: ``[optional ][coordinate ]dtype name(dims)[ = fill]: meaning[ [units]]``.
+
+    What is indented goes on with the line above. Unless it is said, floats are filled with NaN,
+    integers with 0, text with "".
+    """
+    found = []
+    for line in re.sub(r"\n +", " ", text).strip().splitlines():
+        part = _DECLARATION.fullmatch(line)
+        assert part is not None, line
+        number: Any = {"f": float, "i": int}.get(part["dtype"][0])
+        found.append(
+            Variable(
+                part["name"],
+                tuple(part["dims"].split(", ")),
+                part["dtype"],
+                part["meaning"],
+                part["units"] or "",
+                "" if number is None else number(part["fill"] or (0 if number is int else "nan")),
+                is_coordinate=part["coordinate"] is not None,
+                optional=part["optional"] is not None,
+            )
+        )
+    return tuple(found)
+
+
+def _optional(variables: tuple[Variable, ...]) -> tuple[Variable, ...]:
+    return tuple(replace(var, optional=True) for var in variables)
+
+
+def _some(names: str, variables: tuple[Variable, ...]) -> tuple[Variable, ...]:
+    """Variables of these names, in the order of their declaration."""
+    return tuple(var for var in variables if var.name in names.split())
+
+
+_COMMON = _declared("""
+coordinate str session(session): session name
+coordinate str keypoint(keypoint): keypoint name
+coordinate str space(space): Cartesian axis
+coordinate int64 n_frames(session): real length of the session; 0 = does not exist [frames]
+coordinate float64 fps(session): frames of the session per second [frames / s]
+""")
+"""Of several kinds of groups."""
+_SESSION, _KEYPOINT, _SPACE, _N_FRAMES, _FPS = _COMMON
 
 KEYPOINTS = (
-    Variable(
-        "position",
-        ("session", "frame", "keypoint", "space"),
-        "float32",
-        "tracked keypoint position; NaN = missing",
-        "units of the tracking file, usually px",
-    ),
-    Variable(
-        "confidence",
-        ("session", "frame", "keypoint"),
-        "float32",
-        "tracker confidence of the keypoint; NaN = not given",
-    ),
-    _SESSION,
-    _KEYPOINT,
-    _SPACE,
-    _N_FRAMES,
-    _FPS,
-    _text("individual", _S, "name of the individual in its file"),
-    _text("recording", _S, "file the session came from, without folder and suffix"),
-    _text("source", _S, "name of the tracking file"),
-    _text("source_hash", _S, "SHA-256 of the tracking file and the individual"),
-    _text("source_format", _S, "format of the tracking file"),
-    replace(_text("video", _S, "path of the video, where known"), optional=True),
-    Variable(
-        "first_frame",
-        _S,
-        "int64",
-        "frame of the video that is frame 0 of the session",
-        "frames of the video",
-        0,
-        True,
-        optional=True,
-    ),
-    Variable(
-        "frame_step",
-        _S,
-        "int64",
-        "frames of the video per frame of the session: "
-        "frame of the video = first_frame + frame_step * frame",
-        "frames of the video",
-        1,
-        True,
-        optional=True,
-    ),
-    Variable(
-        "checksum",
-        _S,
-        "int64",
-        "CRC-32 of position and confidence, chunk after chunk; -1 = not known",
-        "",
-        -1,
-        True,
-        optional=True,
-    ),
-    replace(_text("ingest", _S, "how and when the session came in, JSON"), optional=True),
+    *_declared("""
+float32 position(session, frame, keypoint, space): tracked keypoint position; NaN = missing
+    [units of the tracking file, usually px]
+float32 confidence(session, frame, keypoint): tracker confidence of the keypoint; NaN = not
+    given
+"""),
+    *_COMMON,
+    *_declared("""
+coordinate str individual(session): name of the individual in its file
+coordinate str recording(session): file the session came from, without folder and suffix
+coordinate str source(session): name of the tracking file
+coordinate str source_hash(session): SHA-256 of the tracking file and the individual
+coordinate str source_format(session): format of the tracking file
+optional coordinate str video(session): path of the video, where known
+optional coordinate int64 first_frame(session): frame of the video that is frame 0 of the
+    session [frames of the video]
+optional coordinate int64 frame_step(session) = 1: frames of the video per frame of the session:
+    frame of the video = first_frame + frame_step * frame [frames of the video]
+optional coordinate int64 checksum(session) = -1: CRC-32 of position and confidence, chunk after
+    chunk; -1 = not known
+optional coordinate str ingest(session): how and when the session came in, JSON
+"""),
 )
 
 QUALITY = (
     _SESSION,
     _KEYPOINT,
     _N_FRAMES,
-    Variable("missing_fraction", _SK, "float64", "share of frames without a position"),
-    Variable(
-        "low_confidence_fraction",
-        _SK,
-        "float64",
-        "share of the frames with a position and its confidence in which that is below the "
-        "threshold",
-    ),
-    Variable(
-        "outlier_fraction",
-        _SK,
-        "float64",
-        "share of the frames with a position in which it is an outlier",
-    ),
-    Variable("longest_gap", _SK, "int64", "longest run of missing positions", "frames", 0),
-    Variable(
-        "distance_median",
-        _SK,
-        "float64",
-        "median distance from the middle of the animal",
-        "units of position",
-    ),
-    Variable(
-        "distance_mad",
-        _SK,
-        "float64",
-        "median absolute deviation of that distance",
-        "units of position",
-    ),
-    Variable(
-        "confidence_count",
-        ("session", "keypoint", "confidence_bin"),
-        "int64",
-        "frames with a position by its confidence; the first bin holds smaller ones too, the "
-        "last larger ones",
-        "frames",
-        0,
-        optional=True,
-    ),
-    Variable(
-        "heading_undefined_fraction",
-        ("session",),
-        "float64",
-        "share of the frames with front and rear in which both are on the same spot",
-        optional=True,
-    ),
-    Variable(
-        "side_pair",
-        ("side_pair",),
-        "str",
-        "the left and the right keypoint",
-        "",
-        "",
-        True,
-        optional=True,
-    ),
-    Variable(
-        "exchanged_frames",
-        ("session", "side_pair"),
-        "int64",
-        "frames in which the tracker seems to have exchanged left and right",
-        "frames",
-        0,
-        optional=True,
-    ),
-    Variable(
-        "exchange_start",
-        ("session", "side_pair", "stretch"),
-        "int64",
-        "first frame of the longest stretches in which they seem exchanged; -1 = none",
-        "frames",
-        -1,
-        optional=True,
-    ),
-    Variable(
-        "exchange_stop",
-        ("session", "side_pair", "stretch"),
-        "int64",
-        "frame after the last of these stretches; -1 = none",
-        "frames",
-        -1,
-        optional=True,
-    ),
-    Variable(
-        "confidence_max",
-        _SK,
-        "float64",
-        "largest confidence",
-        optional=True,
-    ),
-    Variable(
-        "confidence_bin",
-        ("confidence_bin",),
-        "float64",
-        "lower edge of the bin, which is part of it",
-        "",
-        np.nan,
-        True,
-        optional=True,
-    ),
-    Variable(
-        "confidence_bin_stop",
-        ("confidence_bin",),
-        "float64",
-        "upper edge of the bin",
-        "",
-        np.nan,
-        True,
-        optional=True,
-    ),
-    Variable(
-        "worst_start",
-        ("session", "keypoint", "problem"),
-        "int64",
-        "first frame of the 10 s in which most frames have the problem; -1 = none has it",
-        "frames",
-        -1,
-        optional=True,
-    ),
-    replace(_text("problem", ("problem",), "what is wrong with the keypoint"), optional=True),
+    *_declared("""
+float64 missing_fraction(session, keypoint): share of frames without a position
+float64 low_confidence_fraction(session, keypoint): share of the frames with a position and its
+    confidence in which that is below the threshold
+float64 outlier_fraction(session, keypoint): share of the frames with a position in which it is
+    an outlier
+int64 longest_gap(session, keypoint): longest run of missing positions [frames]
+float64 distance_median(session, keypoint): median distance from the middle of the animal [units
+    of position]
+float64 distance_mad(session, keypoint): median absolute deviation of that distance [units of
+    position]
+optional int64 confidence_count(session, keypoint, confidence_bin): frames with a position by
+    its confidence; the first bin holds smaller ones too, the last larger ones [frames]
+optional float64 heading_undefined_fraction(session): share of the frames with front and rear in
+    which both are on the same spot
+optional coordinate str side_pair(side_pair): the left and the right keypoint
+optional int64 exchanged_frames(session, side_pair): frames in which the tracker seems to have
+    exchanged left and right [frames]
+optional int64 exchange_start(session, side_pair, stretch) = -1: first frame of the longest
+    stretches in which they seem exchanged; -1 = none [frames]
+optional int64 exchange_stop(session, side_pair, stretch) = -1: frame after the last of these
+    stretches; -1 = none [frames]
+optional float64 confidence_max(session, keypoint): largest confidence
+optional coordinate float64 confidence_bin(confidence_bin): lower edge of the bin, which is part
+    of it
+optional coordinate float64 confidence_bin_stop(confidence_bin): upper edge of the bin
+optional int64 worst_start(session, keypoint, problem) = -1: first frame of the 10 s in which
+    most frames have the problem; -1 = none has it [frames]
+optional coordinate str problem(problem): what is wrong with the keypoint
+"""),
 )
 
-OUTLIERS = tuple(
-    replace(var, optional=True)
-    for var in (
-        Variable(
-            "outlier_distance",
-            ("keypoint",),
-            "float64",
-            "typical distance from the middle of the animal",
-            "body lengths",
-        ),
-        Variable(
-            "outlier_pose_mean",
-            ("keypoint", "space"),
-            "float64",
-            "robust mean pose by which keypoints predict each other",
-            "body lengths",
-        ),
-        Variable(
-            "outlier_pose_covariance",
-            ("keypoint", "space", "keypoint_other", "space_other"),
-            "float64",
-            "robust covariance of that pose",
-            "body lengths squared",
-        ),
-        Variable(
-            "outlier_pose_limit",
-            ("keypoint",),
-            "float64",
-            "largest Mahalanobis distance of a keypoint from where the others have it that is no "
-            "outlier",
-        ),
-        Variable(
-            "outlier_fraction",
-            ("keypoint",),
-            "float64",
-            "share of the confident points that are taken for missing because they are outlying",
-        ),
-    )
+OUTLIERS = _optional(
+    _declared("""
+float64 outlier_distance(keypoint): typical distance from the middle of the animal
+    [body lengths]
+float64 outlier_pose_mean(keypoint, space): robust mean pose by which keypoints predict
+    each other [body lengths]
+float64 outlier_pose_covariance(keypoint, space, keypoint_other, space_other): robust
+    covariance of that pose [body lengths squared]
+float64 outlier_pose_limit(keypoint): largest Mahalanobis distance of a keypoint from
+    where the others have it that is no outlier
+float64 outlier_fraction(keypoint): share of the confident points that are taken for
+    missing because they are outlying
+""")
 )
 """By what confident points are found to be outlying."""
 
@@ -341,131 +226,56 @@ PCA = (
     *OUTLIERS,
     _KEYPOINT,
     _SPACE,
-    Variable(
-        "pose_loading",
-        ("component", "keypoint", "space"),
-        "float64",
-        "displacement of the aligned pose for one standard deviation of the component",
-        "units of position",
-    ),
-    Variable(
-        "pose_mean", ("keypoint", "space"), "float64", "mean aligned pose", "units of position"
-    ),
-    Variable(
-        "explained_variance",
-        ("component",),
-        "float64",
-        "variance along the component",
-        "units of position squared",
-    ),
-    Variable("explained_variance_ratio", ("component",), "float64", "share of the total variance"),
+    *_declared("""
+float64 pose_loading(component, keypoint, space): displacement of the aligned pose for one
+    standard deviation of the component [units of position]
+float64 pose_mean(keypoint, space): mean aligned pose [units of position]
+float64 explained_variance(component): variance along the component [units of position squared]
+float64 explained_variance_ratio(component): share of the total variance
+"""),
 )
 
-WINDOWS = tuple(
-    replace(var, optional=True)
-    for var in (
-        Variable(
-            "window_syllable",
-            ("kept_sweep", "window", "window_frame"),
-            "int16",
-            "syllable of the frame after the sweep; -1 = none",
-            "",
-            -1,
-        ),
-        Variable(
-            "window_sweep", ("kept_sweep",), "int64", "sweeps done when labels were kept", "", 0
-        ),
-        Variable("window_session", ("window",), "str", "session of the window", "", ""),
-        Variable("window_start", ("window",), "int64", "first frame in its session", "frames", 0),
-        Variable("window_length", ("window",), "int64", "length of the window", "frames", 0),
-    )
+WINDOWS = _optional(
+    _declared("""
+int16 window_syllable(kept_sweep, window, window_frame) = -1: syllable of the frame
+    after the sweep; -1 = none
+int64 window_sweep(kept_sweep): sweeps done when labels were kept
+str window_session(window): session of the window
+int64 window_start(window): first frame in its session [frames]
+int64 window_length(window): length of the window [frames]
+""")
 )
 """Labels of a few frames after some of the last sweeps: how far they have settled."""
 
 PARAMETERS = (
     _KEYPOINT,
     _SPACE,
-    Variable(
-        "pose_loading",
-        ("latent_dim", "keypoint", "space"),
-        "float64",
-        "aligned pose = pose_mean + latent @ pose_loading",
-        "model units (see scale of the labels)",
-    ),
-    Variable(
-        "pose_mean",
-        ("keypoint", "space"),
-        "float64",
-        "aligned pose at latent 0",
-        "model units (see scale of the labels)",
-    ),
-    Variable(
-        "ar_weight",
-        ("state", "latent_dim", "lagged_latent"),
-        "float64",
-        "autoregressive weights A, oldest lag first",
-    ),
-    Variable("ar_bias", ("state", "latent_dim"), "float64", "autoregressive bias b"),
-    Variable(
-        "ar_covariance",
-        ("state", "latent_dim", "latent_dim_row"),
-        "float64",
-        "innovation covariance Q",
-    ),
-    Variable("state_usage", ("state",), "float64", "global state weights beta of the sticky HDP"),
-    Variable(
-        "transition_probability",
-        ("state", "state_next"),
-        "float64",
-        "transition matrix pi; row = state, column = state at the next frame",
-    ),
-    Variable(
-        "noise_variance",
-        ("keypoint",),
-        "float64",
-        "global noise variance of the keypoint",
-        "model units squared",
-        optional=True,
-    ),
-    Variable(
-        "trace_stage",
-        ("sweep",),
-        "str",
-        "stage of the sweep: ar or full",
-        fill="",
-        optional=True,
-    ),
-    Variable(
-        "trace_log_likelihood",
-        ("sweep",),
-        "float64",
-        "log p of everything sampled per frame, given the parameters (AR stage: latent, syllable)",
-        "nat / frame",
-    ),
-    Variable(
-        "trace_log_probability",
-        ("sweep", "term"),
-        "float64",
-        "log probability of each part of the model given what it depends on, per frame, that of "
-        "the parameters under their priors included; their sum is the joint log probability; "
-        "NaN = not part of the stage",
-        "nat / frame",
-        optional=True,
-    ),
-    replace(_text("term", ("term",), "part of the model"), optional=True),
-    Variable("trace_kappa", ("sweep",), "float64", "stickiness of the transitions"),
-    Variable(
-        "trace_median_duration",
-        ("sweep",),
-        "float64",
-        "median duration, frames of the fastest video",
-        "frames",
-    ),
-    Variable(
-        "trace_n_used", ("sweep",), "int64", "syllables holding 0.5 % of the frames or more", "", 0
-    ),
-    Variable("trace_usage", ("sweep", "state"), "float64", "share of the frames in each state"),
-    Variable("trace_seconds", ("sweep",), "float64", "wall time of the sweep", "s"),
+    *_declared("""
+float64 pose_loading(latent_dim, keypoint, space): aligned pose = pose_mean + latent @
+    pose_loading [model units (see scale of the labels)]
+float64 pose_mean(keypoint, space): aligned pose at latent 0 [model units (see scale of the
+    labels)]
+float64 ar_weight(state, latent_dim, lagged_latent): autoregressive weights A, oldest lag first
+float64 ar_bias(state, latent_dim): autoregressive bias b
+float64 ar_covariance(state, latent_dim, latent_dim_row): innovation covariance Q
+float64 state_usage(state): global state weights beta of the sticky HDP
+float64 transition_probability(state, state_next): transition matrix pi; row = state, column =
+    state at the next frame
+optional float64 noise_variance(keypoint): global noise variance of the keypoint [model units
+    squared]
+optional str trace_stage(sweep): stage of the sweep: ar or full
+float64 trace_log_likelihood(sweep): log p of everything sampled per frame, given the parameters
+    (AR stage: latent, syllable) [nat / frame]
+optional float64 trace_log_probability(sweep, term): log probability of each part of the model
+    given what it depends on, per frame, that of the parameters under their priors included;
+    their sum is the joint log probability; NaN = not part of the stage [nat / frame]
+optional coordinate str term(term): part of the model
+float64 trace_kappa(sweep): stickiness of the transitions
+float64 trace_median_duration(sweep): median duration, frames of the fastest video [frames]
+int64 trace_n_used(sweep): syllables holding 0.5 % of the frames or more
+float64 trace_usage(sweep, state): share of the frames in each state
+float64 trace_seconds(sweep): wall time of the sweep [s]
+"""),
     *WINDOWS,
     *OUTLIERS,
 )
@@ -475,121 +285,62 @@ LABELS = (
     _SPACE,
     _N_FRAMES,
     _FPS,
-    replace(_KEYPOINT, optional=True),
-    Variable(
-        "scale",
-        _S,
-        "float64",
-        "units of position per unit of the model: "
-        "position = centroid + scale * rotation(heading) @ (pose_mean + latent @ pose_loading)",
-        "units of position / model unit",
-        1.0,
-        True,
-        optional=True,
-    ),
-    Variable("syllable", _SF, "int16", "syllable of the frame; -1 = none", "", -1),
-    Variable(
-        "certainty",
-        _SF,
-        "float16",
-        "posterior probability of the syllable of the frame, given the latent pose of the whole "
-        "session and the parameters, in steps of 1/256; NaN = not known",
-        optional=True,
-    ),
-    Variable("latent", ("session", "frame", "latent_dim"), "float32", "latent pose"),
-    Variable(
-        "centroid",
-        ("session", "frame", "space"),
-        "float32",
-        "position of the animal",
-        "units of position",
-    ),
-    Variable("heading", _SF, "float32", "direction of the animal about the vertical axis", "rad"),
-    Variable(
-        "noise_scale",
-        ("session", "frame", "keypoint"),
-        "float32",
-        "noise variance of the keypoint in this frame",
-        "units of position squared",
-        optional=True,
-    ),
-    Variable("frequency", ("state",), "float64", "share of the labelled frames"),
-    Variable("n_bouts", ("state",), "int64", "runs of the syllable", "", 0),
-    Variable("median_duration", ("state",), "float64", "median bout duration", "ms"),
-    Variable("mean_duration", ("state",), "float64", "mean bout duration", "ms"),
-    Variable(
-        "mean_certainty",
-        ("state",),
-        "float64",
-        "mean certainty of the frames of the syllable",
-        optional=True,
-    ),
-    Variable(
-        "duration_count",
-        ("state", "duration"),
-        "int64",
-        "bouts of the syllable by duration; the last bin holds all longer ones",
-        "",
-        0,
-    ),
-    Variable("duration", ("duration",), "float64", "bout duration", "ms", np.nan, True),
-    Variable(
-        "transition_count",
-        ("state", "state_next"),
-        "int64",
-        "changes from one syllable to another at consecutive frames",
-        "",
-        0,
-    ),
+    *_optional((_KEYPOINT,)),
+    *_declared("""
+optional coordinate float64 scale(session) = 1.0: units of position per unit of the model:
+    position = centroid + scale * rotation(heading) @ (pose_mean + latent @ pose_loading) [units
+    of position / model unit]
+int16 syllable(session, frame) = -1: syllable of the frame; -1 = none
+optional float16 certainty(session, frame): posterior probability of the syllable of the frame,
+    given the latent pose of the whole session and the parameters, in steps of 1/256; NaN = not
+    known
+float32 latent(session, frame, latent_dim): latent pose
+float32 centroid(session, frame, space): position of the animal [units of position]
+float32 heading(session, frame): direction of the animal about the vertical axis [rad]
+optional float32 noise_scale(session, frame, keypoint): noise variance of the keypoint in this
+    frame [units of position squared]
+float64 frequency(state): share of the labelled frames
+int64 n_bouts(state): runs of the syllable
+float64 median_duration(state): median bout duration [ms]
+float64 mean_duration(state): mean bout duration [ms]
+optional float64 mean_certainty(state): mean certainty of the frames of the syllable
+int64 duration_count(state, duration): bouts of the syllable by duration; the last bin holds all
+    longer ones
+coordinate float64 duration(duration): bout duration [ms]
+int64 transition_count(state, state_next): changes from one syllable to another at consecutive
+    frames
+"""),
 )
-
-
-def _level(n: int) -> tuple[Variable, ...]:
-    dims = ("session", f"bin_{n}")
-    return (
-        Variable(
-            f"syllable_{n}",
-            dims,
-            "int16",
-            "commonest syllable of the frames of the bin, the lower number of equals; -1 = none",
-            "",
-            -1,
-            optional=True,
-        ),
-        Variable(
-            f"share_{n}",
-            dims,
-            "float16",
-            "share of the frames of the bin that have that syllable; NaN = no frames",
-            optional=True,
-        ),
-        Variable(
-            f"certainty_{n}",
-            dims,
-            "float16",
-            "mean certainty of the labels of the frames of the bin; NaN = not known",
-            optional=True,
-        ),
-    )
-
 
 LEVELS = (
     _SESSION,
     _N_FRAMES,
     _FPS,
-    *(var for n in LEVEL_FRAMES for var in _level(n)),
+    *(
+        var
+        for n in LEVEL_FRAMES
+        for var in _declared(f"""
+optional int16 syllable_{n}(session, bin_{n}) = -1: commonest syllable of the frames of the bin,
+    the lower number of equals; -1 = none
+optional float16 share_{n}(session, bin_{n}): share of the frames of the bin that have that
+    syllable; NaN = no frames
+optional float16 certainty_{n}(session, bin_{n}): mean certainty of the labels of the frames of
+    the bin; NaN = not known
+""")
+    ),
 )
 """Labels of one version in bins of more and more frames, for views of long spans."""
 
-NAMES = (
-    Variable("name", ("state",), "str", 'name that a person gave the syllable; "" = none', fill=""),
-    Variable("description", ("state",), "str", "what a person says about the syllable", fill=""),
-)
+NAMES = _declared("""
+str name(state): name that a person gave the syllable; "" = none
+str description(state): what a person says about the syllable
+""")
 """A version of the names of the syllables of one parameters version."""
 
-_TRACES = tuple(var for var in PARAMETERS if var.dims and var.dims[0] == "sweep")
-
-PROGRESS = (*_TRACES, replace(_text("term", ("term",), "part of the model"), optional=True))
+PROGRESS = (
+    *(var for var in PARAMETERS if var.dims[0] == "sweep"),
+    *_some("term", PARAMETERS),
+)
 """Of an unfinished fit: appended to at every commit, states numbered as in its chain."""
 
 CHAIN = (
@@ -598,42 +349,25 @@ CHAIN = (
     _KEYPOINT,
     _N_FRAMES,
     _FPS,
-    _text("source_hash", _S, "SHA-256 of the tracking file and the individual"),
-    _text("feature", ("feature",), "what the column holds"),
-    Variable("syllable", _SF, "int16", "syllable of the frame; -1 = none", "", -1),
-    Variable(
-        "local",
-        ("session", "frame", "feature"),
-        "float32",
-        "state of the chain beside the labels, in model units; float64 when sampled so",
+    *_some("source_hash", KEYPOINTS),
+    *_declared("""
+coordinate str feature(feature): what the column holds
+int16 syllable(session, frame) = -1: syllable of the frame; -1 = none
+float32 local(session, frame, feature): state of the chain beside the labels, in model units;
+    float64 when sampled so
+int64 state_number(state): state of the parameters -> number as a syllable
+"""),
+    *_some(
+        "pose_loading pose_mean ar_weight ar_bias ar_covariance state_usage "
+        "transition_probability noise_variance",
+        PARAMETERS,
     ),
-    Variable(
-        "state_number",
-        ("state",),
-        "int64",
-        "state of the parameters -> number as a syllable",
-        "",
-        0,
-    ),
-    *(
-        var
-        for var in PARAMETERS
-        if var.name
-        in (
-            "pose_loading",
-            "pose_mean",
-            "ar_weight",
-            "ar_bias",
-            "ar_covariance",
-            "state_usage",
-            "transition_probability",
-            "noise_variance",
-        )
-    ),
-    Variable("moment", ("state", "pair"), "float64", "sums of products of residuals by state"),
-    Variable("noise_square", ("keypoint",), "float64", "sum of squared errors over noise scales"),
-    Variable("noise_count", ("keypoint",), "float64", "frames in which the keypoint is observed"),
-    *(var for var in LABELS if var.name == "scale"),
+    *_declared("""
+float64 moment(state, pair): sums of products of residuals by state
+float64 noise_square(keypoint): sum of squared errors over noise scales
+float64 noise_count(keypoint): frames in which the keypoint is observed
+"""),
+    *_some("scale", LABELS),
     *WINDOWS,  # numbered as the states of the chain
     *OUTLIERS,
 )
