@@ -16,8 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +63,19 @@ class Lock:
             When another process has taken it, as after a night in which this machine slept.
         """
 
+    def close(self) -> None:
+        """Let it go."""
+
+
+class _FolderLock(Lock):
+    """A lock on an open folder of a local disk, which goes with the process."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def close(self) -> None:
+        os.close(self._handle)
+
 
 class _Lease(Lock):
     """A group below what it protects, in whose attributes a thread says that the holder lives."""
@@ -103,8 +115,7 @@ class _Lease(Lock):
             if self._lost is not None:
                 raise self._lost
 
-    def release(self) -> None:
-        """Let the model go."""
+    def close(self) -> None:
         self._end.set()
         self._thread.join()
         with contextlib.suppress(Exception):
@@ -176,25 +187,27 @@ def model_lock(root: zarr.Group, store: StoreLike, model: str) -> Iterator[Lock]
     OSError
         When nothing can be written there.
     """
-    access.require_group(root, layout.model_path(model))
     path = layout.model_path(model)
-    lock, release = _take(root, store, path, partial(_fitted, store, model))
-    try:
+    access.require_group(root, path)
+    held = _held_by(
+        store,
+        f"a model that nobody is fitting, as {model!r}",
+        "fitting it",
+        ", or choose another `model=`",
+    )
+    with closing(_take(root, store, path, held)) as lock:
         yield lock
-    finally:
-        release()
 
 
 def _take(
     root: zarr.Group, store: StoreLike, path: str, held: _Held, seconds: float = LEASE_SECONDS
-) -> tuple[Lock, Callable[[], None]]:
-    """A lock on a group, and what lets it go; ``seconds`` = of a lease."""
+) -> Lock:
+    """Take the lock on a group; ``seconds`` = of a lease."""
     if fcntl is not None and not access.is_remote(store):
         handle = _lock_folder(Path(os.fspath(store)) / path, held)
         if handle is not None:
-            return Lock(), partial(os.close, handle)
-    lease = _Lease(root, f"{path}/lock".lstrip("/"), held, seconds)
-    return lease, lease.release
+            return _FolderLock(handle)
+    return _Lease(root, f"{path}/lock".lstrip("/"), held, seconds)
 
 
 def _lock_folder(folder: Path, held: _Held) -> int | None:
@@ -253,20 +266,19 @@ def sessions_lock(
     OSError
         When nothing can be written there.
     """
+    held = _held_by(store, "that nobody else adds or removes sessions", "doing so")
     has_said = False
     while True:
         try:
-            lock, release = _take(root, store, "", partial(_changed, store))
+            lock = _take(root, store, "", held)
             break
         except InputError as error:
             if not has_said:
                 tell(f"waited: {error.problems[0].found} to {os.fspath(store)}")
                 has_said = True
         time.sleep(_POLL_SECONDS)
-    try:
+    with closing(lock):
         yield lock
-    finally:
-        release()
 
 
 @contextmanager
@@ -281,45 +293,27 @@ def names_lock(root: zarr.Group, store: StoreLike, model: str) -> Iterator[Lock]
         When nothing can be written there.
     """
     path = f"{layout.model_path(model)}/labels"  # which is there; the group of the names may not
+    held = _held_by(store, f"that nobody else names syllables of {model!r}", "doing so")
     end = time.monotonic() + _NAMES_WAIT_SECONDS
     while True:
         try:
-            lock, release = _take(
-                root, store, path, partial(_named, store, model), _NAMES_LEASE_SECONDS
-            )
+            lock = _take(root, store, path, held, _NAMES_LEASE_SECONDS)
             break
         except InputError:
             if time.monotonic() > end:
                 raise
         time.sleep(_NAMES_POLL_SECONDS)
-    try:
+    with closing(lock):
         yield lock
-    finally:
-        release()
 
 
-def _changed(store: StoreLike, who: str, more: str) -> InputError:
-    return InputError(
-        expected="that nobody else adds or removes sessions",
-        found=f"that {who} is doing so",
-        where=os.fspath(store),
-        fix=f"wait for it{more}",
-    )
+def _held_by(store: StoreLike, expected: str, doing: str, otherwise: str = "") -> _Held:
+    def error(who: str, more: str) -> InputError:
+        return InputError(
+            expected=expected,
+            found=f"that {who} is {doing}",
+            where=os.fspath(store),
+            fix=f"wait for it{otherwise}{more}",
+        )
 
-
-def _named(store: StoreLike, model: str, who: str, more: str) -> InputError:
-    return InputError(
-        expected=f"that nobody else names syllables of {model!r}",
-        found=f"that {who} is doing so",
-        where=os.fspath(store),
-        fix=f"wait for it{more}",
-    )
-
-
-def _fitted(store: StoreLike, model: str, who: str, more: str) -> InputError:
-    return InputError(
-        expected=f"a model that nobody is fitting, as {model!r}",
-        found=f"that {who} is fitting it",
-        where=os.fspath(store),
-        fix=f"wait for it, or choose another `model=`{more}",
-    )
+    return error

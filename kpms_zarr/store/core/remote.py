@@ -19,6 +19,28 @@ def remote_store(url: str, *, read_only: bool) -> PatientStore:
     return PatientStore(FsspecStore.from_url(url, read_only=read_only), url)
 
 
+def _patient(name: str) -> Any:
+    """Method of a Zarr store that makes its request again while the storage is away."""
+
+    async def method(self: PatientStore, *args: Any, **kwargs: Any) -> Any:
+        return await self._try(lambda: getattr(self._store, name)(*args, **kwargs))
+
+    return method
+
+
+def _patient_list(name: str) -> Any:
+    """The same of one that lists keys, which begins anew then."""
+
+    async def method(self: PatientStore, *args: Any) -> AsyncIterator[str]:
+        async def keys() -> list[str]:
+            return [key async for key in getattr(self._store, name)(*args)]
+
+        for key in await self._try(keys):
+            yield key
+
+    return method
+
+
 class PatientStore(WrapperStore[FsspecStore]):
     """Waits and tries again when a request fails for a reason that may pass.
 
@@ -45,30 +67,9 @@ class PatientStore(WrapperStore[FsspecStore]):
     async def _try(self, request: Callable[[], Awaitable[R]]) -> R:
         return await patiently(request, str(self))
 
-    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
-        """See zarr.abc.store.Store."""
-        return await self._try(lambda: self._store.get(key, prototype, byte_range))
-
-    async def get_partial_values(self, prototype: Any, key_ranges: Iterable[Any]) -> Any:
-        """See zarr.abc.store.Store."""
-        ranges = list(key_ranges)
-        return await self._try(lambda: self._store.get_partial_values(prototype, ranges))
-
     async def _get_many(self, requests: Iterable[Any]) -> AsyncGenerator[Any, None]:
         for key, prototype, byte_range in requests:
             yield key, await self.get(key, prototype, byte_range)
-
-    async def exists(self, key: str) -> bool:
-        """See zarr.abc.store.Store."""
-        return await self._try(lambda: self._store.exists(key))
-
-    async def getsize(self, key: str) -> int:
-        """See zarr.abc.store.Store."""
-        return await self._try(lambda: self._store.getsize(key))
-
-    async def set(self, key: str, value: Any) -> None:
-        """See zarr.abc.store.Store."""
-        await self._try(lambda: self._store.set(key, value))
 
     async def _set_many(self, values: Iterable[Any]) -> None:
         await asyncio.gather(*(self.set(key, value) for key, value in values))
@@ -126,32 +127,16 @@ class PatientStore(WrapperStore[FsspecStore]):
     def _has_conditions(self) -> bool:
         return "s3" in self._store.fs.protocol
 
-    async def delete(self, key: str) -> None:
-        """See zarr.abc.store.Store."""
-        await self._try(lambda: self._store.delete(key))
-
-    async def delete_dir(self, prefix: str) -> None:
-        """See zarr.abc.store.Store."""
-        await self._try(lambda: self._store.delete_dir(prefix))
-
-    async def list(self) -> AsyncIterator[str]:
-        """See zarr.abc.store.Store."""
-        for key in await self._try(lambda: _all(self._store.list())):
-            yield key
-
-    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """See zarr.abc.store.Store."""
-        for key in await self._try(lambda: _all(self._store.list_prefix(prefix))):
-            yield key
-
-    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """See zarr.abc.store.Store."""
-        for key in await self._try(lambda: _all(self._store.list_dir(prefix))):
-            yield key
-
-
-async def _all(names: AsyncIterator[str]) -> Any:
-    return [name async for name in names]
+    get: Any = _patient("get")
+    get_partial_values: Any = _patient("get_partial_values")
+    exists: Any = _patient("exists")
+    getsize: Any = _patient("getsize")
+    set: Any = _patient("set")
+    delete: Any = _patient("delete")
+    delete_dir: Any = _patient("delete_dir")
+    list: Any = _patient_list("list")
+    list_prefix: Any = _patient_list("list_prefix")
+    list_dir: Any = _patient_list("list_dir")
 
 
 def _status(error: BaseException) -> int | None:
