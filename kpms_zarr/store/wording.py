@@ -7,6 +7,7 @@ types commands is shown what :func:`kpms_zarr.store.core.commands.for_shell` mak
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 
 class Stand(str):
@@ -25,6 +26,13 @@ def counted(number: int | str, noun: str) -> str:
     """Format a number of things: ``1 session``, ``1,200 sessions``."""
     text = number if isinstance(number, str) else f"{number:,}"
     return f"{text} {noun}" + ("" if text == "1" else "s")
+
+
+def listed(texts: Iterable[str], max_shown: int = 5, between: str = ", ") -> str:
+    """List the first few, and how many more: ``a, b and 3 more``."""
+    texts = list(texts)
+    more = f" and {len(texts) - max_shown} more" if len(texts) > max_shown else ""
+    return between.join(texts[:max_shown]) + more
 
 
 def option(name: str, value: object) -> str:

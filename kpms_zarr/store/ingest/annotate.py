@@ -21,8 +21,8 @@ from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.ingest.rows import TABLE
 from kpms_zarr.store.study.matching import Named
 from kpms_zarr.store.study.session_rows import is_plain_number
-from kpms_zarr.store.study.tables import SessionTable, checked_rate, read_table
-from kpms_zarr.store.wording import call
+from kpms_zarr.store.study.tables import SessionTable, rate_problems, read_table
+from kpms_zarr.store.wording import call, listed
 
 _SETTABLE = ("fps", "video", "individual")
 """Columns of the store's own table that a person may set."""
@@ -124,12 +124,8 @@ def read_metadata(path: str | Path, option: str = "") -> SessionTable:
                     "name the column otherwise",
                 )
             )
-    for row, entries in table.rows.items():
-        if entries.get("fps"):
-            try:
-                checked_rate(entries["fps"], f"{table.where}, {row}")
-            except InputError as error:
-                problems += error.problems
+    rates = {row: fps for row, entries in table.rows.items() if (fps := entries.get("fps"))}
+    problems += rate_problems(rates, table.where)
     if problems:
         raise InputError.of(problems)
     return table
@@ -217,7 +213,7 @@ def annotate_sessions(root: zarr.Group, table: SessionTable) -> list[str]:
         _write_column(group, name, *_column(group, name, rows, table, set(rows.values())))
     notes = list(table.notes)
     if without:
-        notes.append(f"{table.path.name}: nothing about {', '.join(without[:5])}{_more(without)}")
+        notes.append(f"{table.path.name}: nothing about {listed(without)}")
     return notes
 
 
@@ -239,10 +235,6 @@ def _known(root: zarr.Group) -> list[Named]:
         Named(s.name, *(text(name, s.index) for name in ("recording", "source", "video")))
         for s in access.sessions(root)
     ]
-
-
-def _more(names: list[str]) -> str:
-    return f" and {len(names) - 5} more" if len(names) > 5 else ""
 
 
 def _rows(root: zarr.Group, table: SessionTable) -> tuple[dict[int, str], list[str]]:

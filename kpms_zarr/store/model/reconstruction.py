@@ -14,6 +14,7 @@ from kpms_zarr.store.core.schema import variable
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model import models
 from kpms_zarr.store.rotation import rotate
+from kpms_zarr.store.wording import listed
 
 _MOST_NAMES = 12
 
@@ -125,9 +126,8 @@ def _one_session(labels: xr.Dataset, session: str, where: str) -> xr.Dataset:
     names = [str(name) for name in labels["session"].values]
     known = match(str(session), names)
     if known is None:
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         raise InputError(
-            expected=f"one of the labelled sessions {', '.join(names[:_MOST_NAMES])}{more}",
+            expected=f"one of the labelled sessions {listed(names, _MOST_NAMES)}",
             found=repr(session),
             where=where,
             fix=hint(str(session), names)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from kpms_zarr.store.errors import Problem
 from kpms_zarr.store.study.result_names import result_of
 from kpms_zarr.store.study.session_names import split_name
+from kpms_zarr.store.wording import listed
 
 _EXACT = ("session", "recording", "file", "video")
 _START, _LOOSE_START = "beginning", "loose beginning"
@@ -147,7 +148,7 @@ def lacking(
         likely = list(dict.fromkeys(by_fold[word] for word in near)) or free
         problems.append(
             Problem(
-                f"a session, such as {_list(likely)}",
+                f"a session, such as {listed(likely)}",
                 repr(key),
                 _row(where, numbers, key),
                 "write the name of the session, of its file or of its video, or a beginning that "
@@ -287,15 +288,10 @@ def _one_each(
 def _several(key: str, names: Sequence[str], where: str) -> Problem:
     return Problem(
         "what names one session",
-        f"{key!r}, which may be {_list(names, ' or ')}",
+        f"{key!r}, which may be {listed(names, between=' or ')}",
         where,
         "write the whole name of the session or of its file",
     )
-
-
-def _list(names: Sequence[str], between: str = ", ") -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return between.join(names[:5]) + more
 
 
 def _row(where: str, numbers: Mapping[str, int], key: str) -> str:

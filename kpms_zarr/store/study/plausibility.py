@@ -11,6 +11,7 @@ import numpy as np
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.missing import is_missing
+from kpms_zarr.store.wording import listed
 
 HIGHEST_CONFIDENCE = 3.0
 """Scores of trackers exceed 1 (those of SLEAP reach 1.74); above this they are another scale."""
@@ -239,6 +240,4 @@ def _of_positions(readings: Readings) -> list[str]:
 
 def _listed(keypoints: Sequence[str], which: np.ndarray) -> str:
     names = [keypoints[int(at)] for at in np.flatnonzero(which)]
-    if len(names) == len(keypoints):
-        return "keypoints"
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return "keypoints" if len(names) == len(keypoints) else listed(names)

@@ -14,7 +14,7 @@ from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.names import hint, match, parse_selectors
 from kpms_zarr.store.errors import InputError, Problem
-from kpms_zarr.store.wording import call
+from kpms_zarr.store.wording import call, listed
 
 _MOST_EXAMPLES = 6
 _MOST_HINTS = 3
@@ -260,6 +260,4 @@ def _texts(values: np.ndarray) -> list[str]:
 
 def _examples(texts: Sequence[str]) -> str:
     """List the first few, and how many more."""
-    shown = ", ".join(text or repr(text) for text in texts[:_MOST_EXAMPLES])
-    more = len(texts) - _MOST_EXAMPLES
-    return f"{shown} and {more} more" if more > 0 else shown
+    return listed((text or repr(text) for text in texts), _MOST_EXAMPLES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -132,16 +133,7 @@ def subset_keypoints(settings: StudySettings, keypoints: Sequence[str]) -> Study
     n_asked = len(set(keypoints))
     keypoints = _meant(option, keypoints, settings, problems)
     once = dict.fromkeys(keypoints)
-    twice = [name for name in once if list(keypoints).count(name) > 1]
-    if twice:
-        problems.append(
-            Problem(
-                "every keypoint once",
-                f"{', '.join(twice)} more than once",
-                option,
-                "name each keypoint once",
-            )
-        )
+    problems += named_twice(keypoints, option)
     if n_asked < 2:
         problems.append(
             Problem(
@@ -160,6 +152,15 @@ def subset_keypoints(settings: StudySettings, keypoints: Sequence[str]) -> Study
         posterior=tuple(name for name in settings.posterior if name in once),
         skeleton=tuple((a, b) for a, b in settings.skeleton if a in once and b in once),
     )
+
+
+def named_twice(keypoints: Sequence[str], option: str) -> list[Problem]:
+    """Problem of names that occur more than once."""
+    twice = [name for name, n in Counter(keypoints).items() if n > 1]
+    if not twice:
+        return []
+    found = f"{', '.join(twice)} more than once"
+    return [Problem("every keypoint once", found, option, "name each keypoint once")]
 
 
 def keypoint_columns(stored: StudySettings, keypoints: Sequence[str]) -> tuple[int, ...] | None:

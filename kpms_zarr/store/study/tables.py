@@ -12,7 +12,7 @@ from typing import Any
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.study.matching import Matches, Named, lacking, match
 from kpms_zarr.store.study.session_rows import Sheet, read_sheet
-from kpms_zarr.store.wording import option
+from kpms_zarr.store.wording import listed, option
 
 _KEYS = ("session", "recording", "source", "file", "name")
 
@@ -78,7 +78,7 @@ class SessionTable:
         if matches.rows:
             notes.append(f"{name}: {matches.note()}")
         if matches.unused:
-            notes.append(f"{name}: no session for {_some(matches.unused)}")
+            notes.append(f"{name}: no session for {listed(matches.unused)}")
         return replace(self, found=matches.rows, notes=(*self.notes, *notes))
 
     def matches(self, sessions: Sequence[Named]) -> Matches:
@@ -88,10 +88,6 @@ class SessionTable:
     def row_of(self, session: str) -> str | None:
         """Key of the row about a session, of those that were looked for."""
         return self.found.get(session)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def read_table(path: str | Path, option: str = "") -> SessionTable:
@@ -236,13 +232,19 @@ def checked_rate(value: object, where: str) -> float:
     return rate
 
 
-def _checked_rates(table: SessionTable, where: str) -> SessionTable:
+def rate_problems(rates: Mapping[str, str], where: str) -> list[Problem]:
+    """Problems of frame rates by session that are no positive numbers."""
     problems: list[Problem] = []
-    for name, row in table.rows.items():
+    for name, rate in rates.items():
         try:
-            checked_rate(row["fps"], f"{where}, {name}")
+            checked_rate(rate, f"{where}, {name}")
         except InputError as error:
             problems += error.problems
+    return problems
+
+
+def _checked_rates(table: SessionTable, where: str) -> SessionTable:
+    problems = rate_problems({name: row["fps"] for name, row in table.rows.items()}, where)
     if problems:
         raise InputError.of(problems)
     return table
