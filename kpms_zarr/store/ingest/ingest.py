@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -10,7 +9,6 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +18,11 @@ from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.consolidation import consolidate
 from kpms_zarr.store.core.locking import Lock, sessions_lock
-from kpms_zarr.store.core.provenance import package_version
+from kpms_zarr.store.core.names import tidy
 from kpms_zarr.store.cores import n_cores
 from kpms_zarr.store.errors import InputError, OtherKindError, Problem, readable
 from kpms_zarr.store.ingest.annotate import annotate_sessions, check_rows, read_metadata
+from kpms_zarr.store.ingest.choices import IngestChoices
 from kpms_zarr.store.ingest.finding import FileFinder, nothing_there
 from kpms_zarr.store.ingest.loading import (
     LoadedTrack,
@@ -33,36 +32,31 @@ from kpms_zarr.store.ingest.loading import (
     TrackTask,
     load,
     probe,
-    rehearse,
 )
 from kpms_zarr.store.ingest.planning import (
     IngestPlan,
     PlannedFile,
     PlannedTrack,
-    check_keypoints,
     plan_files,
     raise_all,
 )
 from kpms_zarr.store.ingest.rows import NewSession, RowAllocator, is_unfinished
 from kpms_zarr.store.ingest.timeline import (
     DEFAULT_MAX_GAP,
-    MaxGap,
     check_time_unit,
     parse_max_gap,
 )
-from kpms_zarr.store.ingest.trimming import Trim, check_downsample, parse_trim
+from kpms_zarr.store.ingest.trimming import check_downsample, parse_trim
 from kpms_zarr.store.ingest.twins import check_preferred
 from kpms_zarr.store.ingest.workers import WorkerLost, Workers, seconds_for
 from kpms_zarr.store.parsers import formats
 from kpms_zarr.store.parsers.arrays import hash_of, tracks_in_memory
-from kpms_zarr.store.parsers.base import FileHeader, ReadOptions
-from kpms_zarr.store.study.matching import Named
+from kpms_zarr.store.parsers.base import ReadOptions
 from kpms_zarr.store.study.plausibility import Correction, doubts
-from kpms_zarr.store.study.session_names import Origin, Scheme
+from kpms_zarr.store.study.session_names import Scheme
 from kpms_zarr.store.study.settings import (
     StudySettings,
-    parse_skeleton,
-    settings_from_names,
+    named_twice,
     write_settings,
 )
 from kpms_zarr.store.study.tables import SessionTable, frame_rates, read_mapping
@@ -271,7 +265,7 @@ def ingest(
     run = _Ingest(
         os.fspath(store),
         read,
-        _IngestChoices(
+        IngestChoices(
             frame_rates(fps), keypoints, _names(individuals), Scheme(name_by),
             check_preferred(prefer), parse_trim(trim), check_downsample(downsample),
             min_visible, Correction.of(confidence_scale, missing_value), anterior, posterior,
@@ -288,7 +282,7 @@ def ingest(
         run.probe([files] if isinstance(files, str | Path) else list(files), format)
         if dry_run:
             plan, settings = run.plan()
-            return run.summary(plan, settings, run.rehearse(plan), is_dry=True)
+            return run.summary(plan, settings, run.read_files(plan), is_dry=True)
         return _carried_out(run, store, table)
 
 
@@ -307,7 +301,7 @@ def _carried_out(run: _Ingest, store: StoreLike, table: SessionTable | None) -> 
             try:
                 plan, settings = run.plan()
                 if table is not None:
-                    table = run.checked_metadata(root, plan, table)
+                    table = check_rows(root, store, table, plan.named)  # before anything is written
                 added = run.load(root, plan, lock)
                 write_settings(root, settings)
                 if table is not None and access.sessions(root):
@@ -327,8 +321,8 @@ def _wrong_options(
     min_visible: float,
     workers: int | None,
 ) -> list[Problem]:
-    problems = check_keypoints(keypoints, "`keypoints=`")
-    problems += check_keypoints(keypoint_names, "`keypoint_names=`")
+    problems = named_twice([tidy(name) for name in keypoints or ()], "`keypoints=`")
+    problems += named_twice([tidy(name) for name in keypoint_names or ()], "`keypoint_names=`")
     if format not in ("auto", *formats()):
         problems.append(
             Problem(
@@ -347,59 +341,6 @@ def _wrong_options(
     return problems
 
 
-@dataclass(frozen=True)
-class _IngestChoices:
-    """Choices that hold for all files of an ingest."""
-
-    rates: SessionTable | float | None
-    keypoints: Sequence[str] | None
-    individuals: Sequence[str] | None
-    scheme: Scheme
-    preferred: Sequence[str]
-    trim: Trim
-    downsample: int
-    min_visible: float
-    correction: Correction
-    anterior: Sequence[str] | None
-    posterior: Sequence[str] | None
-    skeleton: str | Sequence[tuple[str, str]] | None
-    max_gap: MaxGap
-    ignore_case: bool
-
-    def settings(self, settings: StudySettings) -> StudySettings:
-        """Settings of the study with the heading and skeleton that were chosen."""
-        anterior, posterior = (
-            [names] if isinstance(names, str) else names
-            for names in (self.anterior, self.posterior)
-        )
-        skeleton = self.skeleton
-        if isinstance(skeleton, str):
-            skeleton = parse_skeleton(skeleton, settings.keypoints)
-        return settings_from_names(
-            settings, anterior=anterior, posterior=posterior, skeleton=skeleton
-        )
-
-    def entry(self, header: FileHeader, visible: float) -> str:
-        """Entry of a session: how it came in, and the share of positions present, as JSON."""
-        format = header.format
-        folders = () if format == "array" else Origin.of(header.path).folders
-        return json.dumps(
-            {
-                "format": format,
-                "folders": folders,
-                "trim": [self.trim.start, self.trim.stop],
-                "downsample": self.downsample,
-                "max_gap": self.max_gap.length,
-                "min_visible": self.min_visible,
-                "confidence_scale": self.correction.confidence_scale,
-                "missing_value": self.correction.missing_value,
-                "visible": round(visible, 6),
-                "by": f"kpms_zarr {package_version()}",
-                "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-        )
-
-
 class _Ingest:
     """State of one call of :func:`ingest`."""
 
@@ -407,7 +348,7 @@ class _Ingest:
         self,
         store: str,
         read: ReadOptions,
-        choice: _IngestChoices,
+        choice: IngestChoices,
         *,
         excluded: Iterable[str | Path],
         skip_bad: bool,
@@ -501,20 +442,7 @@ class _Ingest:
         InputError
             With every problem found so far.
         """
-        choice = self.choice
-        plan = plan_files(
-            self.store,
-            self.probes,
-            keypoints=choice.keypoints,
-            individuals=choice.individuals,
-            scheme=choice.scheme,
-            preferred=choice.preferred,
-            rates=choice.rates,
-            trim=choice.trim,
-            downsample=choice.downsample,
-            max_gap=choice.max_gap,
-            ignore_case=choice.ignore_case,
-        )
+        plan = plan_files(self.store, self.probes, self.choice)
         self.notes += plan.notes
         self.warnings = plan.warnings
         for path in dict(plan.bad):
@@ -525,7 +453,7 @@ class _Ingest:
             problems += self._all_bad()
         settings = plan.settings
         try:
-            settings = choice.settings(settings)
+            settings = self.choice.settings(settings)
         except InputError as error:
             problems += error.problems if settings.keypoints else ()
         raise_all(problems)
@@ -534,22 +462,6 @@ class _Ingest:
     def _all_bad(self) -> list[Problem]:
         """Problems of the files left out, for when there are no others."""
         return [problem for error in self.bad.values() for problem in error.problems]
-
-    def checked_metadata(
-        self, root: zarr.Group, plan: IngestPlan, table: SessionTable
-    ) -> SessionTable:
-        """Find the sessions of a table; refuse one that could not be written after them.
-
-        Raises
-        ------
-        InputError
-        """
-        new = [
-            Named(track.session, track.recording, file.probe.header.path.name, track.header.video)
-            for file in plan.files
-            for track in file.tracks
-        ]
-        return check_rows(root, self.store, table, new)
 
     def load(self, root: zarr.Group, plan: IngestPlan, lock: Lock) -> list[str]:
         """Write the frames of all planned files; returns the sessions that are there now.
@@ -563,9 +475,7 @@ class _Ingest:
             return []
         rows = RowAllocator(root, self.store, plan.settings, lock)
         try:
-            added = self._load(rows, plan)
-            self._check_any(plan, added)
-            raise_all(self.problems)
+            added = self.read_files(plan, rows)
             names = [file.probe.header.path.name for file in plan.files]
             rows.finish({"files": names[:100], "n_files": len(names)})
         except BaseException:
@@ -591,37 +501,20 @@ class _Ingest:
             else:
                 self.problems.append(nothing_there(where, "no keypoint in any frame"))
 
-    def rehearse(self, plan: IngestPlan) -> list[str]:
-        """Read all planned files to their ends; returns the sessions that would be added.
+    def read_files(self, plan: IngestPlan, rows: RowAllocator | None = None) -> list[str]:
+        """Read all planned files to their ends, into rows or, without any, nowhere.
+
+        Returns the sessions that are there now, or would be.
 
         Raises
         ------
         InputError
+            When a file cannot be read, or none became a session.
         """
-        tasks = [self._task(file) for file in plan.files]
-        staff = Workers() if any(task.options.memory for task in tasks) else self._staff
-        new: dict[int, list[NewSession]] = {}
-        seconds = [seconds_for(task.header.path) for task in tasks]
-        with closing(staff.run(rehearse, tasks, seconds=seconds)) as done:
-            for n_done, (index, result) in enumerate(done, start=1):
-                file = plan.files[index]
-                if isinstance(result, Exception):
-                    self._failed(file.probe.header.path, result)
-                else:
-                    new[index] = self._sessions(file, result)
-                    self.n_frames += sum(session.n_frames for session in new[index])
-                self.on_progress(IngestProgress("load", n_done, len(tasks), self.n_frames))
-        added = [str(one.entries["session"]) for index in sorted(new) for one in new[index]]
-        self._check_any(plan, added)
-        raise_all(self.problems)
-        return added
-
-    def _load(self, rows: RowAllocator, plan: IngestPlan) -> list[str]:
         turns = _Turns(rows)
-        tasks = [self._task(file) for file in plan.files]
-        in_memory = any(task.options.memory for task in tasks)
+        tasks = [self._task(file, is_dry=rows is None) for file in plan.files]
         staff = self._staff
-        if in_memory or access.is_remote(self.store):
+        if any(t.options.memory for t in tasks) or (rows and access.is_remote(self.store)):
             n = _THREADS if self.workers is None else self.workers
             staff = Workers("thread", 0 if n == 1 else n)
         seconds = [seconds_for(task.header.path) for task in tasks]
@@ -637,18 +530,22 @@ class _Ingest:
                     new = self._sessions(file, result)
                     added[index] = [str(session.entries["session"]) for session in new]
                     self.n_frames += sum(session.n_frames for session in new)
-                    rows.add(new)
+                    if rows is not None:
+                        rows.add(new)
                 self.on_progress(IngestProgress("load", n_done, len(tasks), self.n_frames))
-        return [name for index in sorted(added) for name in added[index]]
+        names = [name for index in sorted(added) for name in added[index]]
+        self._check_any(plan, names)
+        raise_all(self.problems)
+        return names
 
-    def _task(self, file: PlannedFile) -> LoadTask:
+    def _task(self, file: PlannedFile, *, is_dry: bool) -> LoadTask:
         header = file.probe.header
         is_array = header.format == "array"
         read = self.read if is_array else replace(self.read, memory=None)
         tracks = tuple(TrackTask(t.header.block_key, t.columns, t.window) for t in file.tracks)
         return LoadTask(
             self.store, self.token, header, read, tracks, self.choice.min_visible, file.probe.stamp,
-            self.choice.correction,
+            self.choice.correction, is_dry,
         )  # fmt: skip
 
     def _sessions(self, file: PlannedFile, loaded: Sequence[LoadedTrack]) -> list[NewSession]:
@@ -757,7 +654,7 @@ def _too_much(path: Path, error: Exception) -> InputError:
 class _Turns:
     """Turnstile that hands out rows in the order of the files, whichever is loaded first."""
 
-    def __init__(self, rows: RowAllocator) -> None:
+    def __init__(self, rows: RowAllocator | None) -> None:
         self._rows, self._turn = rows, threading.Condition()
         self._next, self._ended, self._is_closed = 0, set[int](), False
 
@@ -782,7 +679,7 @@ class _Turns:
                 raise RuntimeError("the ingest has ended")
             if not n and self._next != index:
                 return []
-            taken = self._rows.take(n)
+            taken = self._rows.take(n) if self._rows else [0] * n
             self._pass_on(index)
             return taken
 

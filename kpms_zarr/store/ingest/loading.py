@@ -21,7 +21,7 @@ import zarr
 from kpms_zarr.store.core import access, layout, regions
 from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
-from kpms_zarr.store.errors import InputError, OtherKindError
+from kpms_zarr.store.errors import InputError, OtherKindError, unreadable
 from kpms_zarr.store.ingest.workers import Ask
 from kpms_zarr.store.missing import is_missing
 from kpms_zarr.store.parsers import parser_named, recognise
@@ -133,12 +133,7 @@ def file_hash(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(
-            expected="a file that can be read",
-            found=error.strerror or str(error),
-            where=str(path),
-            fix="check the path and the permissions",
-        ) from error
+        raise unreadable(path, error) from error
 
 
 @dataclass(frozen=True)
@@ -168,6 +163,8 @@ class LoadTask:
         Of the file when it was looked at.
     correction : Correction
         Is applied before anything is counted or written.
+    is_dry : bool
+        Whether the file is read to its end and nothing is written.
     """
 
     store: str
@@ -178,6 +175,7 @@ class LoadTask:
     min_visible: float = 0.0
     stamp: tuple[int, ...] = ()
     correction: Correction = AS_IN_THE_FILE
+    is_dry: bool = False
 
 
 @dataclass(frozen=True)
@@ -222,26 +220,6 @@ def load(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
     return loaded
 
 
-def rehearse(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
-    """Read a file to its end as `load` does, and write nothing; row 0 stands for any.
-
-    Raises
-    ------
-    InputError
-    """
-    pieces = _TrackPieces(task)
-    for _ in pieces.read():
-        pass
-    _check_unchanged(task)
-    kept = _kept_keys(task, pieces.tallies)
-    return tuple(
-        LoadedTrack(
-            key, 0 if key in kept else None, tally.n_frames, tally.visible, 0, tally.readings
-        )
-        for key, tally in pieces.tallies.items()
-    )
-
-
 def _kept_keys(task: LoadTask, tallies: Mapping[str, _Tally]) -> list[str]:
     """Keys of the tracks that are seen often enough."""
     return [
@@ -264,9 +242,13 @@ def _check_unchanged(task: LoadTask) -> None:
 
 def _load(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
     pieces = _TrackPieces(task)
+    stream = pieces.read()
+    if task.is_dry:
+        for _ in stream:
+            pass
+        return _write(task, pieces, (), ask)
     kept: list[_TrackPiece] = []
     n_bytes = 0
-    stream = pieces.read()
     for piece in stream:
         kept.append(piece)
         n_bytes += piece.position.nbytes
@@ -279,8 +261,7 @@ def _load(task: LoadTask, ask: Ask) -> tuple[LoadedTrack, ...]:
     del kept
     for _ in stream:  # to its end, as every track counts
         pass
-    seen = pieces
-    return _write(task, seen, _TrackPieces(task).read(), ask)
+    return _write(task, pieces, _TrackPieces(task).read(), ask)
 
 
 # ------------------------------------------------------------------ cutting
@@ -450,7 +431,7 @@ def _write(
     keys = _kept_keys(task, tallies)
     row = dict(zip(keys, ask(len(keys)), strict=True))
     checksum = dict.fromkeys(keys, 0)
-    arrays = _arrays(task.store, task.token)
+    arrays = {} if task.is_dry else _arrays(task.store, task.token)
     for piece in pieces:
         if piece.key not in row:
             continue

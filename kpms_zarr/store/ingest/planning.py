@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,15 @@ from kpms_zarr.store.ingest.bodies import (
     several_bodies,
     with_keypoints,
 )
+from kpms_zarr.store.ingest.choices import IngestChoices
 from kpms_zarr.store.ingest.loading import FrameWindow, Probe
-from kpms_zarr.store.ingest.timeline import MaxGap, rate_note, rate_problem
-from kpms_zarr.store.ingest.trimming import Trim
+from kpms_zarr.store.ingest.timeline import rate_note, rate_problem
 from kpms_zarr.store.ingest.twins import Stored, choose, without_copies
 from kpms_zarr.store.parsers.base import FileHeader, TrackHeader, some
 from kpms_zarr.store.study.matching import Named
 from kpms_zarr.store.study.result_names import result_of
 from kpms_zarr.store.study.session_names import (
     Origin,
-    Scheme,
     Wanted,
     is_same_place,
     names_of,
@@ -40,7 +39,7 @@ from kpms_zarr.store.study.session_names import (
 )
 from kpms_zarr.store.study.settings import StudySettings, read_settings
 from kpms_zarr.store.study.tables import SessionTable
-from kpms_zarr.store.wording import STORE, call, counted, option
+from kpms_zarr.store.wording import STORE, call, counted, listed, option
 
 DEFAULT_FPS = 30.0
 _MOST_KEYPOINTS = 1_000
@@ -119,50 +118,22 @@ class IngestPlan:
     problems: list[Problem] = field(default_factory=list)
     bad: list[tuple[Path, Problem]] = field(default_factory=list)
 
+    @property
+    def named(self) -> list[Named]:
+        """Names by which the new sessions can be found."""
+        return [
+            Named(track.session, track.recording, file.probe.header.path.name, track.header.video)
+            for file in self.files
+            for track in file.tracks
+        ]
 
-def plan_files(
-    store: StoreLike,
-    probes: Sequence[Probe],
-    *,
-    keypoints: Sequence[str] | None,
-    individuals: Sequence[str] | None,
-    scheme: Scheme,
-    preferred: Sequence[str],
-    rates: SessionTable | float | None,
-    trim: Trim,
-    downsample: int,
-    max_gap: MaxGap,
-    ignore_case: bool = False,
-) -> IngestPlan:
-    """Decide what becomes of every track of some files.
 
-    Parameters
-    ----------
-    store : path or URL
-        May not exist yet.
-    probes : sequence of Probe
-    keypoints : sequence of str, optional
-        To take, in this order.
-    individuals : sequence of str, optional
-        To take: names or patterns.
-    scheme : Scheme
-        Of the names of sessions.
-    preferred : sequence of str
-        Of several results of one video, see `twins.WORDS`.
-    rates : SessionTable or float, optional
-        Frames of the video per second.
-    trim : Trim
-    downsample : int
-    max_gap : MaxGap
-    ignore_case : bool
-        Take keypoints of files whose names differ in upper and lower case only.
-    """
-    planner = _Planner(
-        store, keypoints, Individuals(individuals), rates, trim, downsample, max_gap, ignore_case
-    )
-    probes = planner.one_of_each(probes, preferred)
+def plan_files(store: StoreLike, probes: Sequence[Probe], choice: IngestChoices) -> IngestPlan:
+    """Decide what becomes of every track of some files; the store may not exist yet."""
+    planner = _Planner(store, choice)
+    probes = planner.one_of_each(probes)
     selected = [(one, planner.select_tracks(one)) for one in probes]
-    planner.name([(one, tracks) for one, tracks in selected if tracks], scheme)
+    planner.name([(one, tracks) for one, tracks in selected if tracks])
     planner.match_rates(selected)
     for one, tracks in selected:
         planner.add(one, tracks)
@@ -171,24 +142,13 @@ def plan_files(
 
 
 class _Planner:
-    def __init__(
-        self,
-        store: StoreLike,
-        keypoints: Sequence[str] | None,
-        individuals: Individuals,
-        rates: SessionTable | float | None,
-        trim: Trim,
-        downsample: int,
-        max_gap: MaxGap,
-        ignore_case: bool,
-    ) -> None:
-        self._ignore_case = ignore_case
-        self._rates, self._trim, self._downsample = rates, trim, downsample
-        self._max_gap = max_gap
+    def __init__(self, store: StoreLike, choice: IngestChoices) -> None:
+        self._choice, self._rates = choice, choice.rates
         self._there = _there(store)
         settings = read_settings(store) if self._there else StudySettings()
         self.plan = IngestPlan(settings, settings)
-        self._asked, self._individuals = _meant(keypoints or (), settings), individuals
+        self._asked = _meant(choice.keypoints or (), settings)
+        self._individuals = Individuals(choice.individuals)
         self._wanted = self._asked or settings.keypoints
         if settings.keypoints and self._wanted != settings.keypoints:
             self.plan.problems.append(_other_keypoints(str(store), settings, self._wanted))
@@ -203,7 +163,7 @@ class _Planner:
         self._unlike: dict[tuple[str, ...], list[Path]] = {}
         self._bodies: dict[Kinds, list[Path]] = {}
 
-    def one_of_each(self, probes: Sequence[Probe], preferred: Sequence[str]) -> list[Probe]:
+    def one_of_each(self, probes: Sequence[Probe]) -> list[Probe]:
         """Drop copies and, of several results of one video, those that are not preferred."""
         probes, notes = without_copies(probes)
         self.plan.notes += map(readable, notes)
@@ -222,7 +182,7 @@ class _Planner:
                 for probe in files
             ],
             stored,
-            preferred,
+            self._choice.preferred,
         )
         self.plan.notes += map(readable, choice.notes)
         self.plan.warnings += choice.warnings
@@ -251,9 +211,9 @@ class _Planner:
         self._wanted = self._wanted or (tracks[0].keypoints if tracks else ())
         return tracks
 
-    def name(self, files: Sequence[tuple[Probe, tuple[TrackHeader, ...]]], scheme: Scheme) -> None:
+    def name(self, files: Sequence[tuple[Probe, tuple[TrackHeader, ...]]]) -> None:
         """Give every file a name: that of its sessions in the store, if there are any."""
-        taken = set(self._there)
+        taken, scheme = set(self._there), self._choice.scheme
         wanted: list[tuple[Path, Wanted]] = []
         for probe, tracks in files:
             path = probe.header.path
@@ -335,7 +295,7 @@ class _Planner:
     def _called(self, keypoints: Sequence[str]) -> tuple[str, ...]:
         """Match keypoints of a file to those of the study, where it has them."""
         found = tuple(match(name, self._wanted) or tidy(name) for name in keypoints)
-        if not self._ignore_case:
+        if not self._choice.ignore_case:
             return found
         known = {name.casefold(): name for name in self._wanted}
         same = tuple(known.get(name.casefold(), name) for name in found)
@@ -372,7 +332,7 @@ class _Planner:
         session, recording = session_name(name, track.key), session_name(name, track.part)
         content = self._content(probe, track)
         fps = self._rate(session, track)
-        window = self._trim.window(fps, track.frame_step, self._downsample)
+        window = self._choice.trim.window(fps, track.frame_step, self._choice.downsample)
         fps /= track.frame_step * window.step
         columns = self._columns(path, track)
         planned = PlannedTrack(session, recording, track, content, columns, fps, window)
@@ -390,7 +350,7 @@ class _Planner:
         """Whether the times of a file are implausible; adds a problem then."""
         path, track = probe.header.path, planned.header
         fps = planned.fps * planned.frame_step
-        problem = self._max_gap.problem(path, track, fps, planned.window)
+        problem = self._choice.max_gap.problem(path, track, fps, planned.window)
         if self._rate_given(planned.session) is None:
             problem = rate_problem(path, fps) or problem
         elif note := rate_note(fps, track.fps, planned.session):
@@ -453,7 +413,7 @@ class _Planner:
                 found,
                 self._wanted,
                 is_in_store=bool(self._there),
-                is_case_told=self._ignore_case,
+                is_case_told=self._choice.ignore_case,
             )
             for found, files in self._unlike.items()
         ]
@@ -469,7 +429,7 @@ class _Planner:
             self.plan.problems.append(
                 Problem(
                     "a frame rate for every session",
-                    f"none for {', '.join(assumed[:5])}",
+                    f"none for {listed(assumed)}",
                     option("fps", self._rates.path),
                     "add them to the table, by session, recording or file",
                 )
@@ -564,13 +524,13 @@ def _other_columns(
     missing = [name for name in missing if name not in case]
     extra = [name for name in extra if name not in case.values()]
     pairs = [f"{typed(other)} for {typed(name)}" for name, other in case.items()]
-    differences = [f"other upper and lower case ({_first(pairs)})"] if case else []
-    differences += [f"without {_first(map(typed, missing))}"] if missing else []
-    differences += [f"with {_first(map(typed, extra))} besides"] if extra else []
+    differences = [f"other upper and lower case ({listed(pairs)})"] if case else []
+    differences += [f"without {listed(map(typed, missing))}"] if missing else []
+    differences += [f"with {listed(map(typed, extra))} besides"] if extra else []
     common = [name for name in wanted if name not in missing]
     more = f" and {len(files) - 1} more with the same keypoints" if len(files) > 1 else ""
     return Problem(
-        f"the keypoints {_first(map(typed, wanted))}",
+        f"the keypoints {listed(map(typed, wanted))}",
         " and ".join(differences),
         f"{files[0]}{more}",
         " and ".join(_ways_out(case, missing, extra, common, is_in_store)),
@@ -592,13 +552,6 @@ def _ways_out(
     return found or ["put recordings with different keypoints into different stores"]
 
 
-def _first(texts: Iterable[str], max_shown: int = 5) -> str:
-    """List the first few, and how many more."""
-    texts = list(texts)
-    more = f" and {len(texts) - max_shown} more" if len(texts) > max_shown else ""
-    return ", ".join(texts[:max_shown]) + more
-
-
 def _meant(keypoints: Sequence[str], settings: StudySettings) -> tuple[str, ...]:
     """Match requested keypoints to the names that the store has."""
     return tuple(match(name, settings.keypoints) or tidy(name) for name in keypoints)
@@ -609,7 +562,7 @@ def _tidied(path: Path, names: list[str]) -> list[str]:
     changed = [f"{name!r} is {typed(tidy(name))}" for name in names if tidy(name) != name]
     if not changed:
         return []
-    return [readable(f"{path.name}: blanks and accents in names made alike: {_first(changed)}")]
+    return [readable(f"{path.name}: blanks and accents in names made alike: {listed(changed)}")]
 
 
 def _alike(path: Path, tracks: Sequence[TrackHeader]) -> Iterator[Problem]:
@@ -684,22 +637,6 @@ def _changed(path: Path, session: str) -> Problem:
         f"take the session out first ({call('remove', STORE, session)}), or rename "
         "the file to have both",
     )
-
-
-def check_keypoints(keypoints: Sequence[str] | None, option: str) -> list[Problem]:
-    """Problem of names that occur more than once."""
-    names = [tidy(name) for name in keypoints or ()]
-    twice = dict.fromkeys(name for name in names if names.count(name) > 1)
-    if not twice:
-        return []
-    return [
-        Problem(
-            "every keypoint once",
-            f"{', '.join(twice)} more than once",
-            option,
-            "name each keypoint once",
-        )
-    ]
 
 
 def raise_all(problems: Sequence[Problem]) -> None:
