@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -82,3 +83,13 @@ class OtherKindError(InputError):
 
 class ReadOnlyError(InputError):
     """A store that can be read and not written to."""
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """Error for a file that the operating system does not let anybody read."""
+    return InputError(
+        expected="a file that can be read",
+        found=error.strerror or str(error),
+        where=str(path),
+        fix="check the path and the permissions",
+    )

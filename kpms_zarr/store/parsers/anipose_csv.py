@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,14 @@ import numpy as np
 
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.parsers.base import (
-    NO_OPTIONS,
     FileHeader,
     Parser,
     PoseBlock,
     ReadOptions,
     TrackHeader,
+    no_frames,
     some,
+    without_confidence,
 )
 from kpms_zarr.store.parsers.text.reading import (
     Dialect,
@@ -60,10 +60,7 @@ class _Header:
 
 def sniff(path: Path) -> str | None:
     """Recognise columns such as ``nose_x``, ``nose_y``, ``nose_z``, ``nose_error``."""
-    try:
-        groups, _ = _groups([name for row in sniffed_rows(path) for name in row])
-    except (OSError, ValueError, csv.Error):
-        return None
+    groups, _ = _groups([name for row in sniffed_rows(path) for name in row])
     for name, at in groups.items():
         if {*_SPACE} < at.keys():
             others = ", ".join(f"_{what}" for what in _BESIDE if what in at)
@@ -71,7 +68,7 @@ def sniff(path: Path) -> str | None:
     return None
 
 
-def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+def inspect(path: Path, options: ReadOptions) -> FileHeader:
     """Read the column names, and the frame numbers of all rows; see `Parser`."""
     header = _read_header(path)
     timing = _timing(path, header, options)
@@ -93,7 +90,7 @@ def _timing(path: Path, header: _Header, options: ReadOptions) -> Timing:
     return numbers.timing()
 
 
-def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
+def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
     header = _read_header(path)
     start = 0
@@ -140,14 +137,7 @@ def _read_header(path: Path) -> _Header:
     } or {name: at for name, at in groups.items() if {*_SPACE} <= at.keys()}
     problems = list(_problems(keypoints, doubled, path, names))
     if not problems and len(first_frame) == 1 and not first_frame[0].strip():
-        problems.append(
-            Problem(
-                expected="at least one frame below the header",
-                found="0 frames",
-                where=str(path),
-                fix="export this recording again, or leave the file out",
-            )
-        )
+        problems.append(no_frames(str(path), "frame below the header"))
     if problems:
         raise InputError.of(problems)
     return _lay_out(names, keypoints)
@@ -183,11 +173,8 @@ def _problems(
 
 
 def _lay_out(names: list[str], keypoints: _Groups) -> _Header:
-    notes = []
     unscored = [name for name, at in keypoints.items() if _SCORE not in at]
-    if unscored:
-        whom = "the file" if len(unscored) == len(keypoints) else some(unscored)
-        notes.append(f"no score for {whom}: read without confidence")
+    notes = [*without_confidence("score", unscored, len(keypoints))]
     wanted = _SPACE if unscored else (*_SPACE, _SCORE)
     columns = np.array([[at[what] for what in wanted] for at in keypoints.values()], dtype=int)
     used = np.sort(columns, axis=None)

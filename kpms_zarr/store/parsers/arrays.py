@@ -11,14 +11,12 @@ import numpy as np
 
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.parsers.base import (
-    NO_OPTIONS,
     FileHeader,
     Parser,
     PoseBlock,
     ReadOptions,
     TrackHeader,
     Tracks,
-    check_block_frames,
     float32,
 )
 
@@ -136,14 +134,13 @@ def hash_of(tracks: Tracks) -> str:
     return digest.hexdigest()
 
 
-def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+def inspect(path: Path, options: ReadOptions) -> FileHeader:
     """Make the header of a recording in memory; see `Parser`."""
     return _tracks(path, options).header
 
 
-def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
+def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBlock]:
     """Read the frames, track after track; see `Parser`."""
-    check_block_frames(block_frames)
     tracks = _tracks(path, options)
     for key, position in tracks.position.items():
         confidence = tracks.confidence.get(key)

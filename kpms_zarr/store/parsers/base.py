@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.parsers.time.gaps import Gaps
+from kpms_zarr.store.wording import listed
 
 R = TypeVar("R")
 
@@ -166,22 +168,38 @@ class Parser:
         Registry name, used with ``--format``.
     title : str
         Name of the format for people.
-    sniff : callable (Path) -> str or None
-        Why this file is of the format (one phrase), or None when it is not. Looks at
-        the beginning of the content, never only at the file name, and never raises.
-    inspect : callable (Path, ReadOptions = none) -> FileHeader
-        Raises InputError when the file is of the format but cannot be used.
-    read : callable (Path, int, ReadOptions = none) -> iterator of PoseBlock
-        Frames of each track in order, at most the given number a block; tracks of the same
-        length share their blocks, others follow one another. Raises InputError for a
-        truncated file or for text where numbers should be, naming file and row.
     """
 
     name: str
     title: str
-    sniff: Callable[[Path], str | None]
-    inspect: Callable[..., FileHeader]
-    read: Callable[..., Iterator[PoseBlock]]
+    _sniff: Callable[[Path], str | None]
+    _inspect: Callable[[Path, ReadOptions], FileHeader]
+    _read: Callable[[Path, int, ReadOptions], Iterator[PoseBlock]]
+
+    def sniff(self, path: Path) -> str | None:
+        """Say why a file is of the format (one phrase), or None when it is not; never raises.
+
+        By the beginning of the content, never only by the file name.
+        """
+        try:
+            return self._sniff(path)
+        except Exception:  # of a damaged file, whatever a library raises
+            return None
+
+    def inspect(self, path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+        """Read the header; an InputError when the file is of the format but cannot be used."""
+        return self._inspect(path, options)
+
+    def read(
+        self, path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS
+    ) -> Iterator[PoseBlock]:
+        """Stream the frames of each track in order, at most so many a block.
+
+        Tracks of the same length share their blocks, others follow one another. An InputError for a
+        truncated file or for text where numbers should be, naming file and row.
+        """
+        check_block_frames(block_frames)
+        return self._read(path, block_frames, options)
 
 
 def remembered(function: Callable[[Path], R]) -> Callable[[Path], R]:
@@ -211,10 +229,9 @@ def check_block_frames(block_frames: int) -> None:
         raise ValueError(f"block_frames is at least 1, got {block_frames}")
 
 
-def some(names: tuple[str, ...] | list[str], limit: int = 5) -> str:
+def some(names: Sequence[str], limit: int = 5) -> str:
     """List names for a message, at most `limit` of them."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(f"`{shortened(name)}`" for name in names[:limit]) + more
+    return listed((f"`{shortened(name)}`" for name in names), limit)
 
 
 def shortened(name: str, max_length: int = 100) -> str:
@@ -228,3 +245,32 @@ def float32(values: np.ndarray) -> np.ndarray:
         numbers = np.asarray(values).astype(np.float32)
     numbers[~np.isfinite(numbers)] = np.nan
     return numbers
+
+
+# ------------------------------------------------------------------ said by several formats
+
+
+def no_frames(where: str, what: str = "frame") -> Problem:
+    """Problem of a file without frames."""
+    return Problem(
+        f"at least one {what}",
+        f"0 {what.partition(' ')[0]}s",
+        where,
+        "export the tracking of this video again, or leave the file out",
+    )
+
+
+def no_package(package: str, kind: str, extra: str, where: str) -> InputError:
+    """Error for a file that takes an optional package to be read."""
+    return InputError(
+        expected=f"the package {package}, which reads {kind} files",
+        found="none that can be imported",
+        where=where,
+        fix=f"pip install 'kpms_zarr[{extra}]'",
+    )
+
+
+def without_confidence(what: str, lacking: Sequence[str], n_all: int) -> tuple[str, ...]:
+    """Note on keypoints without a confidence: the whole file is read without any then."""
+    whom = "the file" if len(lacking) == n_all else some(lacking)
+    return (f"no {what} for {whom}: read without confidence",) if lacking else ()

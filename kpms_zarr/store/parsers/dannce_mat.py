@@ -19,13 +19,11 @@ from kpms_zarr.store.missing import is_missing
 from kpms_zarr.store.parsers import mat5
 from kpms_zarr.store.parsers.appearing import left_out, nobody_appears
 from kpms_zarr.store.parsers.base import (
-    NO_OPTIONS,
     FileHeader,
     Parser,
     PoseBlock,
     ReadOptions,
     TrackHeader,
-    check_block_frames,
     float32,
 )
 from kpms_zarr.store.parsers.hdf5 import reading as hdf5
@@ -38,7 +36,6 @@ _SHAPES = "(frames, 3, keypoints) or (frames, animals, 3, keypoints)"
 _MATLAB_73 = b"MATLAB 7.3"
 _FRAMES_AT_ONCE = 4096
 _FRAMES_OF_MEDIAN = 100_000
-_MOST_ANIMALS = 1_000
 
 
 class _Array(Protocol):
@@ -109,26 +106,21 @@ class _Contents:
 
 def sniff(path: Path) -> str | None:
     """Recognise an array ``pred`` of poses in a MATLAB file; see `Parser`."""
-    try:
-        with path.open("rb") as file:
-            is_73 = file.read(len(_MATLAB_73)) == _MATLAB_73
-        if is_73 and hdf5.is_hdf5(path):
-            with h5py.File(path, "r") as h5:
-                data = hdf5.dataset(h5, _POSE)
-                shape = None if data is None else data.shape[::-1]
-        elif mat5.is_mat5(path):
-            found = (v.shape for v in mat5.variables(path) if v.name == _POSE and v.is_numbers)
-            shape = next(found, None)
-        else:
-            return None
-    except (*hdf5.DAMAGE, zlib.error):
-        return None
+    with path.open("rb") as file:
+        is_73 = file.read(len(_MATLAB_73)) == _MATLAB_73
+    if is_73:
+        with h5py.File(path, "r") as h5:
+            data = hdf5.dataset(h5, _POSE)
+            shape = None if data is None else data.shape[::-1]
+    else:
+        found = (v.shape for v in mat5.variables(path) if v.name == _POSE and v.is_numbers)
+        shape = next(found, None)
     if shape is None or len(shape) not in (3, 4) or len(_SPACE) not in shape[1:]:
         return None
     return f"MATLAB file with `{_POSE}` of shape {tuple(int(n) for n in shape)}"
 
 
-def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+def inspect(path: Path, options: ReadOptions) -> FileHeader:
     """Read shapes, sample numbers and the scale of the confidence; see `Parser`."""
     with _opened(path) as contents:
         names, notes = keypoint_names(options, contents.pose.shape[-1], str(path))
@@ -146,9 +138,8 @@ def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
     )
 
 
-def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
+def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
-    check_block_frames(block_frames)
     with _opened(path) as contents:
         animals, _ = _animals(contents, path)
         for start in range(0, contents.n_frames, block_frames):
@@ -166,7 +157,7 @@ def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> It
 @contextmanager
 def _opened(path: Path) -> Iterator[_Contents]:
     """Open for reading; what is wrong with the file is an InputError."""
-    if hdf5.is_hdf5(path):
+    if h5py.is_hdf5(path):
         with hdf5.opened(path) as file:
             names = (_POSE, _PEAK, _SAMPLES)
             found = {n: data for n in names if (data := hdf5.dataset(file, n)) is not None}
@@ -226,9 +217,9 @@ def _contents(arrays: dict[str, _Array], path: Path) -> _Contents:
             if swapped
             else "use the `save_data` file that DANNCE wrote",
         )
-    if 0 in shape or math.prod(shape[1:-2]) > _MOST_ANIMALS:
+    if 0 in shape:
         raise InputError(
-            expected="at least one frame, one keypoint and one animal, and not very many animals",
+            expected="at least one frame, one keypoint and one animal",
             found=f"`{_POSE}` of shape {shape}",
             where=str(path),
             fix="run the prediction of this video again, or leave the file out",

@@ -12,22 +12,21 @@ import numpy as np
 
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.parsers.base import (
-    NO_OPTIONS,
     FileHeader,
     Parser,
     PoseBlock,
     ReadOptions,
     TrackHeader,
-    check_block_frames,
     float32,
+    no_frames,
     some,
+    without_confidence,
 )
 from kpms_zarr.store.parsers.hdf5 import reading as hdf5
 
 _ROOT = "Facemap"
 _SPACE = ("x", "y")
 _LIKELIHOOD = "likelihood"
-_MOST_KEYPOINTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -43,21 +42,16 @@ class _KeypointDatasets:
 
 def sniff(path: Path) -> str | None:
     """Recognise the group ``Facemap`` with keypoints in it; see `Parser`."""
-    if not hdf5.is_hdf5(path):
-        return None
-    try:
-        with h5py.File(path, "r") as file:
-            root = _group(file, _ROOT)
-            for name in () if root is None else root:
-                part = _group(root, name)
-                if part is not None and all(hdf5.dataset(part, c) is not None for c in _SPACE):
-                    return f"group `{_ROOT}` with keypoints such as `{name[:40]}`"
-    except hdf5.DAMAGE:
-        return None
+    with h5py.File(path, "r") as file:
+        root = _group(file, _ROOT)
+        for name in () if root is None else root:
+            part = _group(root, name)
+            if part is not None and all(hdf5.dataset(part, c) is not None for c in _SPACE):
+                return f"group `{_ROOT}` with keypoints such as `{name[:40]}`"
     return None
 
 
-def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+def inspect(path: Path, options: ReadOptions) -> FileHeader:
     """Read names and lengths; see `Parser`."""
     with _opened(path) as contents:
         pass
@@ -71,9 +65,8 @@ def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
     )
 
 
-def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
+def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
-    check_block_frames(block_frames)
     with _opened(path) as contents:
         for start in range(0, contents.n_frames, block_frames):
             rows = slice(start, min(start + block_frames, contents.n_frames))
@@ -103,10 +96,10 @@ def _group(group: h5py.Group, name: str) -> h5py.Group | None:
 def _contents(file: h5py.File, path: Path) -> _KeypointDatasets:
     root = _group(file, _ROOT)
     names = [] if root is None else list(root)
-    if root is None or not names or len(names) > _MOST_KEYPOINTS:
+    if root is None or not names:
         raise InputError(
             expected=f"a group `{_ROOT}` with a group for every keypoint",
-            found=f"{len(names)} members" if root is not None else "no such group",
+            found="no such group" if root is None else "nothing in it",
             where=str(path),
             fix="check that this is the `_FacemapPose.h5` that Facemap wrote",
         )
@@ -117,9 +110,7 @@ def _contents(file: h5py.File, path: Path) -> _KeypointDatasets:
     n_frames = _check(position, likelihood, f"{path}, group `{_ROOT}`")
     notes = [f"left out what is no keypoint: {some(ignored)}"] if ignored else []
     lacking = [name for name, data in likelihood.items() if data is None]
-    if lacking:
-        whom = "the file" if len(lacking) == len(parts) else some(lacking)
-        notes.append(f"no likelihood for {whom}: read without confidence")
+    notes += without_confidence(_LIKELIHOOD, lacking, len(parts))
     confidence = [] if lacking else [data for data in likelihood.values() if data is not None]
     found = [[data for data in at if data is not None] for at in position.values()]
     return _KeypointDatasets(tuple(parts), found, confidence, n_frames, tuple(notes))
@@ -154,8 +145,7 @@ def _check(
         fix = "the file was not written to its end, or is damaged: export it again"
         problems.append(Problem("one number a frame, equally many", found, where, fix))
     elif not any(shape[0] for shape in lengths):
-        fix = "export the tracking of this video again, or leave the file out"
-        problems.append(Problem("at least one frame", "0 frames", where, fix))
+        problems.append(no_frames(where))
     if problems:
         raise InputError.of(problems)
     return int(next(iter(lengths))[0])

@@ -14,13 +14,11 @@ import numpy as np
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import (
-    NO_OPTIONS,
     FileHeader,
     Parser,
     PoseBlock,
     ReadOptions,
     TrackHeader,
-    check_block_frames,
     float32,
     some,
 )
@@ -44,21 +42,18 @@ _UNDECODABLE = (ValueError, RecursionError, MemoryError)
 
 def sniff(path: Path) -> str | None:
     """Recognise a list that begins with a frame; see `Parser`."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            beginning = re.match(r"\s*\[\s*(?=\{)", text := file.read(_CHUNK))
-            if beginning is None:
-                return None
-            frame, _ = _DECODER.raw_decode(text, beginning.end())
-    except (OSError, *_UNDECODABLE):
+    with path.open(encoding="utf-8-sig") as file:
+        beginning = re.match(r"\s*\[\s*(?=\{)", text := file.read(_CHUNK))
+    if beginning is None:
         return None
+    frame, _ = _DECODER.raw_decode(text, beginning.end())
     if _POINTS in frame:
         return f"list of frames with {_POINTS}"
     # Claimed all the same, so that `inspect` says what is missing.
     return "list of frames with boxes and xyz" if {"boxes", "xyz"} <= frame.keys() else None
 
 
-def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+def inspect(path: Path, options: ReadOptions) -> FileHeader:
     """Read up to the first frame with a pose; see `Parser`."""
     n_keypoints, has_confidence = _shape(path)
     names, notes = keypoint_names(options, n_keypoints, str(path))
@@ -74,9 +69,8 @@ def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
     )
 
 
-def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
+def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
-    check_block_frames(block_frames)
     n_keypoints, has_confidence = _shape(path)
     start = 0
     with opened(path) as file:

@@ -79,12 +79,6 @@ class Variable:
     is_compressed: bool
 
 
-def is_mat5(path: Path) -> bool:
-    """Whether it begins like such a file; raises OSError only."""
-    with path.open("rb") as file:
-        return file.read(_HEADER_BYTES)[124:] in _ORDERS
-
-
 def variables(path: Path) -> Iterator[Variable]:
     """The variables of a file, in its order, without their values.
 

@@ -355,17 +355,6 @@ def test_several_problems__are_told_at_once(tmp_path):
     assert len(error.value.problems) == 2
 
 
-def test_too_many_points__are_refused_before_they_are_read(tmp_path):
-    path = write(tmp_path / "a.h5", np.zeros((1, 1, 1, 2)))
-    nodes = np.array([b"n%d" % i for i in range(1_200_000)])
-    with h5py.File(path, "a") as file:
-        del file["tracks"], file["node_names"], file["track_names"], file["track_occupancy"]
-        file["node_names"] = nodes
-        file.create_dataset("tracks", shape=(1, 2, len(nodes), 1), dtype="u1", chunks=True)
-    with pytest.raises(InputError, match="points in a frame"):
-        PARSER.inspect(path)
-
-
 def test_cut_off_anywhere__is_refused(tmp_path, survives):
     whole = write(tmp_path / "a.h5", *random_values(n_frames=200), compression="gzip").read_bytes()
     cut = tmp_path / "cut.h5"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from helpers.amount import examples
 from kpms_zarr.store.errors import InputError, OtherKindError
 from kpms_zarr.store.parsers.sleap import analysis as sleap_h5
-from kpms_zarr.store.parsers.sleap import slp, slp_names
+from kpms_zarr.store.parsers.sleap import slp
 
 PARSER = slp.PARSER
 FOLDER = "slp"
@@ -636,14 +636,6 @@ def test_hostile__is_refused_in_words(tmp_path, make):
         list(PARSER.read(path, 10))
     for problem in error.value.problems:
         assert all((problem.expected, problem.found, problem.where, problem.fix))
-
-
-@pytest.mark.parametrize("limit", ["_MOST_ROWS", "_MOST_NAMES", "_MOST_NAME_BYTES"])
-def test_absurd_sizes__are_refused(tmp_path, monkeypatch, limit):
-    path = write(tmp_path / "a.slp", two_mice(), tracks=["a", "b"])
-    monkeypatch.setattr(slp_names, limit, 1)
-    with pytest.raises(InputError, match="rows in `"):
-        PARSER.inspect(path)
 
 
 def test_problems_of_several_videos__are_told_at_once(tmp_path):

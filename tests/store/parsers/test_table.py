@@ -540,19 +540,6 @@ def test_parquet_types__that_are_numbers_are_read(tmp_path, load):
     assert np.isnan(found[:, 1, 1]).all()
 
 
-def test_parquet_that_claims_too_much__is_refused(tmp_path, monkeypatch):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    # Zeros as runs: far more values than bytes.
-    zeros = pa.table({"a_x": np.zeros(5_000_000), "a_y": np.zeros(5_000_000)})
-    pq.write_table(zeros, tmp_path / "x.parquet", compression="zstd")
-    monkeypatch.setattr("kpms_zarr.store.parsers.table.files._MOST_EXPANSION", 500)
-    assert "5000000 rows" in refused(tmp_path / "x.parquet")
-    monkeypatch.setattr("kpms_zarr.store.parsers.table.files._LARGEST_GROUP_BYTES", 10)
-    assert "row groups" in refused(write(tmp_path / "y.parquet", wide(*some_poses())))
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_files__raise_input_errors_only(tmp_path, kind, survives_damage):
     poses = some_poses(40, individuals=("a", "b"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,12 +11,11 @@ from pathlib import Path
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.appearing import appears
 from kpms_zarr.store.parsers.base import (
-    NO_OPTIONS,
     FileHeader,
     Parser,
     PoseBlock,
     ReadOptions,
-    check_block_frames,
+    no_frames,
     remembered,
 )
 from kpms_zarr.store.parsers.dlc.header import (
@@ -68,10 +66,7 @@ class _Header:
 
 def sniff(path: Path) -> str | None:
     """Recognise the header rows; see `Parser`."""
-    try:
-        rows = sniffed_rows(path, _FIRST_LINES)
-    except (OSError, ValueError, csv.Error):
-        return None
+    rows = sniffed_rows(path, _FIRST_LINES)
     last = _coords_row(rows)
     at = _level_column(rows[: 4 if last is None else last + 1])
     levels = [row[at].strip().lower() for row in rows if len(row) > at]
@@ -82,7 +77,7 @@ def sniff(path: Path) -> str | None:
     return None
 
 
-def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+def inspect(path: Path, options: ReadOptions) -> FileHeader:
     """Read the header, and for multi-animal files find who appears; see `Parser`."""
     header, layout = _inspect(path)
     found = layout.header(PARSER.name, path, _timing(path, header, layout, options))
@@ -99,9 +94,8 @@ def _timing(path: Path, header: _Header, layout: Layout, options: ReadOptions) -
     return index.timing()
 
 
-def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
+def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
-    check_block_frames(block_frames)
     header, layout = _inspect(path)
     yield from _blocks(path, header, layout, block_frames)
 
@@ -143,7 +137,13 @@ def _read_header(path: Path) -> _Header:
     last = _coords_row(rows)
     if last is None:
         cells = ", ".join(repr(row[0][:40]) for row in rows[:4] if row)
-        raise _not_a_header(path, f"rows that begin with {cells}" if cells else "an empty file")
+        raise InputError(
+            expected="header rows scorer, (individuals,) bodyparts, coords",
+            found=f"rows that begin with {cells}" if cells else "an empty file",
+            where=str(path),
+            fix="check that this is a csv file written by DeepLabCut or Lightning Pose, with "
+            "commas",
+        )
     head, frames = rows[: last + 1], rows[last + 1 :]
     n_fields = len(head[-1])
     n_extra = _level_column(head)
@@ -155,24 +155,10 @@ def _read_header(path: Path) -> _Header:
     layout = lay_out(names, columns, f"{path}, header")
     skipped = 1 if n_index and _is_index_name([row[n_extra:] for row in frames]) else 0
     if not any(len(row) > 1 for row in frames[skipped:]):
-        raise InputError(
-            expected="at least one frame below the header",
-            found="0 frames",
-            where=str(path),
-            fix="export the tracking of this video again, or leave the file out",
-        )
+        raise InputError.of([no_frames(str(path), "frame below the header")])
     first_index = frames[skipped][n_extra] if n_index else ""
     refuse_labelled_frames(first_index, max(n_index - n_extra, 1), str(path))
     return _Header(layout, columns, len(head) + skipped, n_fields, n_index)
-
-
-def _not_a_header(path: Path, found: str) -> InputError:
-    return InputError(
-        expected="header rows scorer, (individuals,) bodyparts, coords",
-        found=found,
-        where=str(path),
-        fix="check that this is a csv file written by DeepLabCut or Lightning Pose, with commas",
-    )
 
 
 def _index_columns(coords: list[str]) -> int:

@@ -16,12 +16,11 @@ import numpy as np
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import (
-    NO_OPTIONS,
     FileHeader,
     Parser,
     PoseBlock,
     ReadOptions,
-    check_block_frames,
+    no_frames,
     remembered,
     some,
 )
@@ -33,14 +32,13 @@ from kpms_zarr.store.parsers.dlc.header import (
     refuse_labelled_frames,
 )
 from kpms_zarr.store.parsers.hdf5 import reading as hdf5
-from kpms_zarr.store.parsers.hdf5.reading import DAMAGE, is_hdf5, opened, text
+from kpms_zarr.store.parsers.hdf5.reading import DAMAGE, opened, text
 from kpms_zarr.store.parsers.time.clock import ROWS, Timing
 from kpms_zarr.store.parsers.time.row_index import RowIndex
 
 # Keys that DeepLabCut itself gives its tables.
 _DLC_KEYS = ("df_with_missing", "tracks")
 
-_MOST_COLUMNS = 1_000_000
 _INDEX_AT_ONCE = 500_000
 
 _Columns = list[tuple[str, ...]]
@@ -74,21 +72,16 @@ class _PandasTable:
 
 def sniff(path: Path) -> str | None:
     """Recognise pandas tables with DeepLabCut's columns; see `Parser`."""
-    try:
-        if not is_hdf5(path):
-            return None
-        for key, table in tables_in(path):
-            if isinstance(table, InputError):
-                # Claimed all the same, so that `inspect` says what is wrong with it.
-                return f"pandas table `/{key}`"
-            if _is_tracking(table):
-                return f"pandas table `/{key}` with columns x, y"
-    except (InputError, *DAMAGE):
-        return None
+    for key, table in tables_in(path):
+        if isinstance(table, InputError):
+            # Claimed all the same, so that `inspect` says what is wrong with it.
+            return f"pandas table `/{key}`"
+        if _is_tracking(table):
+            return f"pandas table `/{key}` with columns x, y"
     return None
 
 
-def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+def inspect(path: Path, options: ReadOptions) -> FileHeader:
     """Read the column names, and for multi-animal files find who appears; see `Parser`."""
     table, layout = _inspected(path)
     return layout.header(PARSER.name, path, _timing(path, table, options))
@@ -118,9 +111,8 @@ def _timing(path: Path, table: _PandasTable, options: ReadOptions) -> Timing:
         return index.timing()
 
 
-def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
+def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
-    check_block_frames(block_frames)
     table, layout = _inspected(path)
     with opened(path) as file:
         yield from _blocks(file, table, layout, path, block_frames)
@@ -137,12 +129,7 @@ def _inspect(file: h5py.File, path: Path) -> tuple[_PandasTable, Layout]:
     where = f"{path}, table `/{table.key}`"
     refuse_labelled_frames(table.first_index, table.n_index, where)
     if table.n_frames == 0:
-        raise InputError(
-            expected="at least one frame",
-            found="0 frames",
-            where=where,
-            fix="export the tracking of this video again, or leave the file out",
-        )
+        raise InputError.of([no_frames(where)])
     layout = lay_out(table.names, table.columns, where)
     _check_values(file, table, layout, where)
     if table.n_written > table.n_frames:
@@ -289,19 +276,12 @@ def _fixed_columns(group: h5py.Group, axis: str) -> tuple[tuple[str, ...], _Colu
     names, levels = [], []
     for number in range(int(group.attrs[f"{axis}_nlevels"])):
         level = group[f"{axis}_level{number}"]
-        labels = [text(label) for label in _few(level)]
-        codes = _few(group[f"{axis}_label{number}"])
+        labels = [text(label) for label in level[:]]
+        codes = group[f"{axis}_label{number}"][:]
         levels.append([labels[code] if code >= 0 else "" for code in codes])
         name = text(level.attrs.get("name", b""))
         names.append("" if name == "N." else name)  # a pickled None
     return tuple(names), list(zip(*levels, strict=True))
-
-
-def _few(dataset: h5py.Dataset) -> np.ndarray:
-    """All of a list of names or codes, which is not longer than a table can be wide."""
-    if dataset.size is None or dataset.size > _MOST_COLUMNS:
-        raise ValueError(f"`{dataset.name}` of shape {dataset.shape} is too large for columns")
-    return dataset[:]
 
 
 def _named(columns: Any) -> _Columns:

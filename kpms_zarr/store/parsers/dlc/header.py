@@ -10,7 +10,14 @@ import numpy as np
 
 from kpms_zarr.store.errors import InputError, OtherKindError, Problem
 from kpms_zarr.store.parsers.appearing import appears, left_out, nobody_appears
-from kpms_zarr.store.parsers.base import FileHeader, PoseBlock, TrackHeader, float32, some
+from kpms_zarr.store.parsers.base import (
+    FileHeader,
+    PoseBlock,
+    TrackHeader,
+    float32,
+    some,
+    without_confidence,
+)
 from kpms_zarr.store.parsers.time.clock import Timing
 
 SPACE = ("x", "y", "z")
@@ -151,9 +158,7 @@ def lay_out(names: Sequence[str], columns: Sequence[tuple[str, ...]], where: str
     if problems:
         raise InputError.of(problems)
     lacking = [_label(*key) for key in _parts(tree) if LIKELIHOOD not in tree[key[0]][key[1]]]
-    if lacking:
-        whom = "the file" if len(lacking) == len(_parts(tree)) else some(lacking)
-        notes.append(f"no likelihood for {whom}: read without confidence")
+    notes += without_confidence(LIKELIHOOD, lacking, len(_parts(tree)))
     return _index(tree, space, has_confidence=not lacking, notes=tuple(notes))
 
 

@@ -29,7 +29,6 @@ DAMAGE = (
     pickle.UnpicklingError,
 )
 
-_MOST_BYTES_OF_NAMES = 16_000_000
 # Compressed tracking data are 2 to 20 times smaller than the numbers; zeros up to 1,000 times.
 _MOST_EXPANSION = 2_000
 _ALWAYS_FINE_BYTES = 64_000_000
@@ -63,14 +62,6 @@ def opened(path: Path) -> Iterator[h5py.File]:
             where=str(path),
             fix="the file is damaged: copy or export it again",
         ) from error
-
-
-def is_hdf5(path: Path) -> bool:
-    """Whether it is an HDF5 file, without raising."""
-    try:
-        return bool(h5py.is_hdf5(path))
-    except DAMAGE:
-        return False
 
 
 def attribute(item: h5py.Group | h5py.Dataset, name: str, default: Any = None) -> Any:
@@ -166,8 +157,6 @@ def check_size(data: h5py.Dataset, where: str) -> None:
         chunk = chunk_bytes(data)
     stored = data.id.get_storage_size()
     too_many = claimed > _ALWAYS_FINE_BYTES and claimed > _MOST_EXPANSION * stored
-    # HDF5 takes memory for a chunk as long as a damaged index says that it is.
-    too_many |= stored > _ALWAYS_FINE_BYTES and stored > data.file.id.get_filesize()
     if too_many or chunk > _LARGEST_CHUNK_BYTES:
         raise InputError(
             expected=f"as many values in `{data.name}` as its shape {data.shape} says",
@@ -178,16 +167,7 @@ def check_size(data: h5py.Dataset, where: str) -> None:
 
 
 def texts(data: h5py.Dataset) -> list[str]:
-    """All text of a small dataset, decoded, flat.
-
-    Raises
-    ------
-    ValueError
-        When it is too large for a list of names.
-    """
-    size = math.prod(int(n) for n in data.shape) * max(1, data.dtype.itemsize)
-    if size > _MOST_BYTES_OF_NAMES:
-        raise ValueError(f"`{data.name}` is too large for names: {data.shape}")
+    """All text of a dataset, decoded, flat."""
     if isinstance(data.id.get_type(), h5py.h5t.TypeVlenID):
         raise ValueError(f"`{data.name}` holds lists, no text")
     return [text(value) for value in np.asarray(data[()]).ravel().tolist()]

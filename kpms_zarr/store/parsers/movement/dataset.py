@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,7 +37,6 @@ NAMES = {
 }
 _ORDER = tuple(NAMES)
 _SCAN_FRAMES = 4096
-_MOST_NAMES = 100_000
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def poses_of(data: xarray.Dataset, where: str, options: ReadOptions) -> Poses:
     keypoints, notes = _keypoints(data, dims, where, options)
     individuals = _individuals(data, dims)
     for kind, names in (("keypoints", keypoints), ("individuals", individuals)):
-        doubled = sorted({name for name in names if names.count(name) > 1})
+        doubled = sorted(name for name, n in Counter(names).items() if n > 1)
         if doubled:
             fix = f"rename them with ds.assign_coords({kind}=...)"
             problems.append(Problem(f"{kind} with different names", some(doubled), where, fix))
@@ -189,7 +189,7 @@ def _axes(
 
 def _labels(data: xarray.Dataset, dim: Hashable) -> tuple[str, ...]:
     """Labels along a dimension, () where it has none."""
-    if dim not in data.coords or data.coords[dim].size > _MOST_NAMES:
+    if dim not in data.coords:
         return ()
     return tuple(text(label) for label in np.atleast_1d(data.coords[dim].values).tolist())
 
@@ -198,24 +198,15 @@ def _keypoints(
     data: xarray.Dataset, dims: dict[str, Hashable], where: str, options: ReadOptions
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     names = _labels(data, dims["keypoint"])
-    n_keypoints = int(data.sizes[dims["keypoint"]])
-    if n_keypoints > _MOST_NAMES:
-        raise InputError(
-            expected=f"at most {_MOST_NAMES} keypoints",
-            found=str(n_keypoints),
-            where=where,
-            fix="check that dimensions are not mixed up",
-        )
-    return (names, ()) if names else keypoint_names(options, n_keypoints, where)
+    return (names, ()) if names else keypoint_names(options, data.sizes[dims["keypoint"]], where)
 
 
 def _individuals(data: xarray.Dataset, dims: dict[str, Hashable]) -> tuple[str, ...]:
     """Names of the individuals; a single one needs none, as the session is named by the file."""
     if "individual" not in dims or data.sizes[dims["individual"]] == 1:
         return ("",)
-    names = _labels(data, dims["individual"])
-    n_individuals = min(int(data.sizes[dims["individual"]]), _MOST_NAMES)
-    return names or tuple(f"id_{number}" for number in range(n_individuals))
+    numbered = tuple(f"id_{number}" for number in range(data.sizes[dims["individual"]]))
+    return _labels(data, dims["individual"]) or numbered
 
 
 # ------------------------------------------------------------------ reading

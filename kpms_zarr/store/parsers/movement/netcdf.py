@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
-from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.errors import InputError, unreadable
 from kpms_zarr.store.parsers.base import (
     NO_OPTIONS,
     FileHeader,
@@ -19,17 +19,15 @@ from kpms_zarr.store.parsers.base import (
     PoseBlock,
     ReadOptions,
     Tracks,
-    check_block_frames,
+    no_package,
     some,
 )
 from kpms_zarr.store.parsers.hdf5.reading import (
-    DAMAGE,
     attribute,
     check_inside,
     check_numbers,
     check_size,
     dataset,
-    is_hdf5,
     opened,
     text,
 )
@@ -50,35 +48,29 @@ _HEADER_BYTES = 65_536
 
 def sniff(path: Path) -> str | None:
     """Recognise a netCDF file with positions in space and time; see `Parser`."""
-    try:
-        with path.open("rb") as raw:
-            start = raw.read(_HEADER_BYTES)
-        if start[:4] in _MAGIC:
-            names = (b"position", b"space", b"time")
-            return "netCDF 3 with position, space, time" if all(n in start for n in names) else None
-        if not is_hdf5(path):
+    with path.open("rb") as raw:
+        start = raw.read(_HEADER_BYTES)
+    if start[:4] in _MAGIC:
+        names = (b"position", b"space", b"time")
+        return "netCDF 3 with position, space, time" if all(n in start for n in names) else None
+    with h5py.File(path, "r") as file:
+        if dataset(file, "position") is None or dataset(file, "time") is None:
             return None
-        with h5py.File(path, "r") as file:
-            if dataset(file, "position") is None or dataset(file, "time") is None:
-                return None
-            space = dataset(file, "space")
-            if space is None or text(attribute(space, "CLASS", "")) != "DIMENSION_SCALE":
-                return None
-    except DAMAGE:
-        return None
+        space = dataset(file, "space")
+        if space is None or text(attribute(space, "CLASS", "")) != "DIMENSION_SCALE":
+            return None
     return "netCDF with position, space, time"
 
 
-def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+def inspect(path: Path, options: ReadOptions) -> FileHeader:
     """Find the individuals and what is said of time; see `Parser`."""
     with _opened(path) as data:
         timing = timing_of(data, options.time_unit, str(path))
         return header_of(poses_of(data, str(path), options), data, PARSER.name, path, timing)
 
 
-def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
+def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
-    check_block_frames(block_frames)
     with _opened(path) as data:
         yield from blocks_of(poses_of(data, str(path), options), block_frames)
 
@@ -153,10 +145,12 @@ def _opened(path: Path) -> Iterator[xarray.Dataset]:
 
 def _prepared(path: Path) -> tuple[Any, list[str]]:
     """The library to open a file with, and the variables not to look at."""
-    with _readable(path) as raw:
-        start = raw.read(4)
-    if start in _MAGIC:
-        return "scipy", []
+    try:
+        with path.open("rb") as raw:
+            if raw.read(4) in _MAGIC:
+                return "scipy", []
+    except OSError as error:
+        raise unreadable(path, error) from error
     with opened(path) as file:
         names = [str(name) for name in file]
         elsewhere = [n for n in names if not isinstance(file.get(n, getlink=True), h5py.HardLink)]
@@ -177,27 +171,8 @@ def _prepared(path: Path) -> tuple[Any, list[str]]:
             elif name in _WANTED and not text(attribute(item, "NAME", "")).startswith(_NO_VALUES):
                 check_size(item, str(path))
     if importlib.util.find_spec("h5netcdf") is None:
-        raise InputError(
-            expected="the package h5netcdf, which reads netCDF files",
-            found="none installed",
-            where=str(path),
-            fix="pip install 'kpms_zarr[movement]'",
-        )
+        raise no_package("h5netcdf", "netCDF", "movement", str(path))
     return "h5netcdf", [name for name in names if name not in _WANTED]
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[Any]:
-    try:
-        with path.open("rb") as raw:
-            yield raw
-    except OSError as error:
-        raise InputError(
-            expected="a file that can be read",
-            found=error.strerror or str(error),
-            where=str(path),
-            fix="check the path and the permissions",
-        ) from error
 
 
 PARSER = Parser("movement", "movement netCDF", sniff, inspect, read)

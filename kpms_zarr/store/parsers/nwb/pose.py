@@ -14,21 +14,19 @@ import numpy as np
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.parsers.appearing import only_appearing
 from kpms_zarr.store.parsers.base import (
-    NO_OPTIONS,
     FileHeader,
     Parser,
     PoseBlock,
     ReadOptions,
     TrackHeader,
-    check_block_frames,
     float32,
+    no_frames,
     some,
+    without_confidence,
 )
 from kpms_zarr.store.parsers.hdf5.reading import (
-    DAMAGE,
     check_inside,
     internal,
-    is_hdf5,
     opened,
     text,
     texts,
@@ -81,17 +79,12 @@ class _PoseTracks:
 
 def sniff(path: Path) -> str | None:
     """Recognise an object of type PoseEstimation; see `Parser`."""
-    try:
-        if not is_hdf5(path):
-            return None
-        with h5py.File(path, "r") as file:
-            found = _pose_groups(file, max_groups=1)
-    except DAMAGE:
-        return None
+    with h5py.File(path, "r") as file:
+        found = _pose_groups(file, max_groups=1)
     return f"PoseEstimation `/{found[0]}`" if found else None
 
 
-def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+def inspect(path: Path, options: ReadOptions) -> FileHeader:
     """Find the PoseEstimation objects, and what time stamps say; see `Parser`."""
     with opened(path) as file:
         layout = _inspect(file, path)
@@ -108,9 +101,8 @@ def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
     )
 
 
-def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
+def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
-    check_block_frames(block_frames)
     with opened(path) as file:
         yield from _blocks(_inspect(file, path), block_frames)
 
@@ -138,8 +130,7 @@ def _inspect(file: h5py.File, path: Path) -> _PoseTracks:
         fix = "write the series in 2-D and those in 3-D to files of their own"
         problems.append(Problem("x, y or x, y, z in all series", "both", where, fix))
     if not poses and not problems:
-        fix = "export the tracking of this video again, or leave the file out"
-        problems.append(Problem("at least one frame", "0 frames", where, fix))
+        problems.append(no_frames(where))
     if problems:
         raise InputError.of(problems)
     layout = _layout(poses, n_dims[0])
@@ -153,13 +144,10 @@ def _inspect(file: h5py.File, path: Path) -> _PoseTracks:
 
 
 def _layout(poses: Sequence[_Pose], n_dims: int) -> _PoseTracks:
-    lacking = [s.keypoint for pose in poses for s in pose.series if s.confidence is None]
-    notes = []
-    if lacking:
-        n_series = sum(len(pose.series) for pose in poses)
-        whom = "the file" if len(lacking) == n_series else some(lacking)
-        notes.append(f"no confidence for {whom}: read without confidence")
-    return _PoseTracks(tuple(poses), _SPACE[:n_dims], not lacking, tuple(notes))
+    series = [one for pose in poses for one in pose.series]
+    lacking = [one.keypoint for one in series if one.confidence is None]
+    notes = without_confidence("confidence", lacking, len(series))
+    return _PoseTracks(tuple(poses), _SPACE[:n_dims], not lacking, notes)
 
 
 def _track(pose: _Pose) -> TrackHeader:

@@ -12,19 +12,16 @@ import h5py
 
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.parsers.base import (
-    NO_OPTIONS,
     FileHeader,
     Parser,
     PoseBlock,
     ReadOptions,
     TrackHeader,
-    check_block_frames,
 )
 from kpms_zarr.store.parsers.hdf5.reading import (
     DAMAGE,
     check_numbers,
     dataset,
-    is_hdf5,
     opened,
     text,
     texts,
@@ -48,27 +45,21 @@ _PRESETS = {"matlab": _MATLAB, "standard": _STANDARD}
 
 def sniff(path: Path) -> str | None:
     """Recognise the datasets; see `Parser`."""
-    try:
-        if not is_hdf5(path):
+    with h5py.File(path, "r") as file:
+        if dataset(file, "tracks") is None:
             return None
-        with h5py.File(path, "r") as file:
-            if dataset(file, "tracks") is None:
-                return None
-            names = [n for n in ("node_names", "track_occupancy") if dataset(file, n) is not None]
-            return f"HDF5 datasets tracks, {', '.join(names)}" if names else None
-    except DAMAGE:
-        return None
+        names = [n for n in ("node_names", "track_occupancy") if dataset(file, n) is not None]
+    return f"HDF5 datasets tracks, {', '.join(names)}" if names else None
 
 
-def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+def inspect(path: Path, options: ReadOptions) -> FileHeader:
     """Read the names, and of files with several tracks find which appear; see `Parser`."""
     with opened(path) as file:
         return _inspect(file, path)[0]
 
 
-def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
+def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
-    check_block_frames(block_frames)
     with opened(path) as file:
         yield from _inspect(file, path)[1].blocks(block_frames)
 

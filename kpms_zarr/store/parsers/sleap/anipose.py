@@ -9,15 +9,13 @@ import h5py
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import (
-    NO_OPTIONS,
     FileHeader,
     Parser,
     PoseBlock,
     ReadOptions,
     TrackHeader,
-    check_block_frames,
 )
-from kpms_zarr.store.parsers.hdf5.reading import DAMAGE, check_numbers, dataset, is_hdf5, opened
+from kpms_zarr.store.parsers.hdf5.reading import check_numbers, dataset, opened
 from kpms_zarr.store.parsers.naming import keypoint_names
 from kpms_zarr.store.parsers.sleap.tracks import Grid, individuals, wrong_names
 
@@ -30,28 +28,22 @@ _OF_SLEAP = ("node_names", "track_names", "track_occupancy")
 
 def sniff(path: Path) -> str | None:
     """Recognise nameless tracks in three dimensions; see `Parser`."""
-    try:
-        if not is_hdf5(path):
+    with h5py.File(path, "r") as file:
+        tracks = dataset(file, "tracks")
+        if tracks is None or any(name in file for name in _OF_SLEAP):
             return None
-        with h5py.File(path, "r") as file:
-            tracks = dataset(file, "tracks")
-            if tracks is None or any(name in file for name in _OF_SLEAP):
-                return None
-            is_ours = tracks.ndim == 4 and tracks.shape[3] == 3 and tracks.dtype.kind in "fiu"
-            return "HDF5 dataset tracks of 3-D points, without names" if is_ours else None
-    except DAMAGE:
-        return None
+        is_ours = tracks.ndim == 4 and tracks.shape[3] == 3 and tracks.dtype.kind in "fiu"
+    return "HDF5 dataset tracks of 3-D points, without names" if is_ours else None
 
 
-def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+def inspect(path: Path, options: ReadOptions) -> FileHeader:
     """Read the shape, and of files with several tracks find which appear; see `Parser`."""
     with opened(path) as file:
         return _inspect(file, path, options)[0]
 
 
-def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
+def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
-    check_block_frames(block_frames)
     with opened(path) as file:
         yield from _inspect(file, path, options)[1].blocks(block_frames)
 

@@ -14,24 +14,21 @@ import numpy as np
 
 from kpms_zarr.store.errors import InputError, OtherKindError, Problem
 from kpms_zarr.store.parsers.base import (
-    NO_OPTIONS,
     FileHeader,
     Parser,
     PoseBlock,
     ReadOptions,
     TrackHeader,
-    check_block_frames,
     float32,
     some,
 )
-from kpms_zarr.store.parsers.hdf5.reading import DAMAGE, dataset, is_hdf5, opened
+from kpms_zarr.store.parsers.hdf5.reading import dataset, opened
 from kpms_zarr.store.parsers.sleap.slp_names import SlpNames, check_file, read_names
 from kpms_zarr.store.parsers.sleap.slp_tables import Instances, read_instances, read_points
 from kpms_zarr.store.parsers.sleap.tracks import (
     LARGEST_BLOCK_BYTES,
     RENAME,
     names_note,
-    too_wide,
     wrong_names,
 )
 
@@ -80,28 +77,22 @@ class _Recording:
 
 def sniff(path: Path) -> str | None:
     """Recognise the tables; see `Parser`."""
-    try:
-        if not is_hdf5(path):
+    with h5py.File(path, "r") as file:
+        if any(dataset(file, name) is None for name in _TABLES):
             return None
-        with h5py.File(path, "r") as file:
-            if any(dataset(file, name) is None for name in _TABLES):
-                return None
-            is_linked = isinstance(file.get("metadata", getlink=True), h5py.HardLink)
-            is_ours = is_linked and "json" in file["metadata"].attrs
-            return "HDF5 datasets frames, instances, pred_points" if is_ours else None
-    except DAMAGE:
-        return None
+        is_linked = isinstance(file.get("metadata", getlink=True), h5py.HardLink)
+        is_ours = is_linked and "json" in file["metadata"].attrs
+    return "HDF5 datasets frames, instances, pred_points" if is_ours else None
 
 
-def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+def inspect(path: Path, options: ReadOptions) -> FileHeader:
     """Read names, frames and instances, but no points; see `Parser`."""
     with opened(path) as file:
         return _inspect(file, path)[0]
 
 
-def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
+def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBlock]:
     """Stream the frames, one video after the other; see `Parser`."""
-    check_block_frames(block_frames)
     with opened(path) as file:
         _, instances, recordings = _inspect(file, path)
         for recording in recordings:
@@ -114,10 +105,7 @@ def _inspect(file: h5py.File, path: Path) -> tuple[FileHeader, Instances, list[_
     names = read_names(path, where)
     instances = read_instances(file, names, where)
     keypoints = instances.keypoints
-    problems = [
-        *wrong_names(keypoints, where, RENAME),
-        *too_wide(len(names.tracks), len(keypoints), where),
-    ]
+    problems = [*wrong_names(keypoints, where, RENAME)]
     numbers = np.unique(instances.video).tolist()
     recordings = []
     for number in numbers:

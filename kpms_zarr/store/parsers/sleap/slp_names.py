@@ -12,12 +12,8 @@ from typing import Any
 import h5py
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers.base import some
-from kpms_zarr.store.parsers.hdf5.reading import check_size, dataset, text
-
-_MOST_ROWS = 10_000_000
-_MOST_NAMES = 100_000
-_MOST_NAME_BYTES = 64_000_000
+from kpms_zarr.store.parsers.base import no_package, some
+from kpms_zarr.store.parsers.hdf5.reading import check_size, text
 
 # The tables are others from this version of the format on.
 _NEXT_FORMAT = 3.0
@@ -86,7 +82,9 @@ def check_file(file: h5py.File, where: str) -> None:
             where=where,
             fix="save the project again with SLEAP",
         )
-    file.visititems(lambda _, item: check_size(item, where) if _is_dataset(item) else None)
+    file.visititems(
+        lambda _, item: check_size(item, where) if isinstance(item, h5py.Dataset) else None
+    )
     number = version(file)
     if not 0 < number < _NEXT_FORMAT:
         raise InputError(
@@ -95,36 +93,11 @@ def check_file(file: h5py.File, where: str) -> None:
             where=where,
             fix="export the tracking as analysis HDF5 (.h5) with SLEAP or sleap-io",
         )
-    _check_lengths(file, where)
-
-
-def _check_lengths(file: h5py.File, where: str) -> None:
-    for name, most, most_bytes in (
-        ("frames", _MOST_ROWS, math.inf),
-        ("instances", _MOST_ROWS, math.inf),
-        ("tracks_json", _MOST_NAMES, _MOST_NAME_BYTES),
-        ("videos_json", _MOST_NAMES, _MOST_NAME_BYTES),
-        ("video_crops", _MOST_NAMES, _MOST_NAME_BYTES),
-    ):
-        data = dataset(file, name)
-        if data is None or not data.shape:
-            continue
-        if len(data) > most or data.nbytes > most_bytes:
-            raise InputError(
-                expected=f"at most {most:,} rows in `{name}`",
-                found=f"{len(data):,} rows, {data.nbytes:,} bytes",
-                where=where,
-                fix="split the project, or export each video as analysis HDF5 (.h5) with SLEAP",
-            )
 
 
 def version(file: h5py.File) -> float:
     """Version of the .slp format."""
     return float(text(file["metadata"].attrs["format_id"]))
-
-
-def _is_dataset(item: object) -> bool:
-    return isinstance(item, h5py.Dataset)
 
 
 def read_names(path: Path, where: str) -> SlpNames:
@@ -139,12 +112,7 @@ def read_names(path: Path, where: str) -> SlpNames:
         # Late, as it takes a second and is not installed everywhere.
         reader = importlib.import_module("sleap_io.io.slp")
     except ImportError as error:
-        raise InputError(
-            expected="the package sleap-io, which reads .slp files",
-            found=f"none that can be imported ({error})",
-            where=where,
-            fix="pip install 'kpms_zarr[sleap]'",
-        ) from error
+        raise no_package("sleap-io", ".slp", "sleap", where) from error
     try:
         skeletons = tuple(tuple(s.node_names) for s in reader.read_skeletons(str(path)))
         tracks = tuple(str(track.name) for track in reader.read_tracks(str(path)))

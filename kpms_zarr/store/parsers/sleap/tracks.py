@@ -17,7 +17,6 @@ from kpms_zarr.store.parsers.base import PoseBlock, TrackHeader, float32, some
 # Frames looked at in one go while searching for tracks that never appear.
 _SCAN_FRAMES = 4096
 LARGEST_BLOCK_BYTES = 64_000_000
-_MOST_POINTS = 1_000_000
 
 RENAME = "rename the nodes of the skeleton in SLEAP, and export again"
 
@@ -56,17 +55,6 @@ def wrong_names(names: Sequence[str], where: str, fix: str) -> Iterator[Problem]
         )
 
 
-def too_wide(n_tracks: int, n_nodes: int, where: str) -> Iterator[Problem]:
-    """Problem of more points in a frame than anybody tracks: of a damaged file."""
-    if n_tracks * n_nodes > _MOST_POINTS:
-        yield Problem(
-            expected=f"{_MOST_POINTS:,} points in a frame at most",
-            found=f"{n_tracks:,} tracks of {n_nodes:,} nodes",
-            where=where,
-            fix="the file is damaged: export it again; or remove tracks that are hardly used",
-        )
-
-
 @dataclass(frozen=True)
 class Grid:
     """Arrays of a file that have one axis each for tracks, frames, nodes and space.
@@ -101,7 +89,6 @@ class Grid:
                 where=where,
                 fix="export the tracking of this video again, or leave the file out",
             )
-        yield from too_wide(self.size("track"), self.size("node"), where)
 
     def blocks(self, block_frames: int) -> Iterator[PoseBlock]:
         """Iterate over the frames, at most `block_frames` at a time, fewer of very many tracks."""

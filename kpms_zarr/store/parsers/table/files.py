@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.parsers.base import some
+from kpms_zarr.store.errors import InputError, unreadable
+from kpms_zarr.store.parsers.base import no_package, some
 from kpms_zarr.store.parsers.text.reading import (
     Dialect,
     Table,
@@ -25,9 +25,6 @@ from kpms_zarr.store.parsers.text.rows import Texts
 
 _CELLS_AT_ONCE = 500_000
 _PARQUET = b"PAR1"
-_MOST_EXPANSION = 2_000
-_ALWAYS_FINE_BYTES = 64_000_000
-_LARGEST_GROUP_BYTES = 4_000_000_000
 _MOST_FOOTER_BYTES = 1_000_000
 # Code of this type in the footer, which is Thrift.
 _STRUCTS = 12
@@ -71,12 +68,7 @@ def names_of(path: Path) -> list[str]:
     try:
         parquet = is_parquet(path)
     except OSError as error:
-        raise InputError(
-            expected="a file that can be read",
-            found=error.strerror or str(error),
-            where=str(path),
-            fix="check the path and the permissions",
-        ) from error
+        raise unreadable(path, error) from error
     if parquet:
         with _parquet(path) as file:
             return [str(name).strip() for name in file.schema_arrow.names]
@@ -158,12 +150,7 @@ def _parquet(path: Path) -> Iterator[Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise InputError(
-            expected="the package pyarrow, which reads parquet files",
-            found="none installed",
-            where=str(path),
-            fix="pip install 'kpms_zarr[table]'",
-        ) from error
+        raise no_package("pyarrow", "parquet", "table", str(path)) from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             yield file
@@ -183,7 +170,6 @@ def _parquet_batches(
 ) -> Iterator[Batch]:
     names = file.schema_arrow.names
     _check_types(file, path, numeric, textual)
-    _check_size(file, path, [*numeric, *textual])
     wanted = [names[n] for n in dict.fromkeys([*numeric, *textual])]
     row = 1
     rows_at_once = max(64, _CELLS_AT_ONCE // max(1, len(wanted)))
@@ -223,23 +209,6 @@ def _check_types(file: Any, path: Path, numeric: Sequence[int], textual: Sequenc
             found=some(wrong),
             where=str(path),
             fix="name other columns with `mapping=`, or convert these",
-        )
-
-
-def _check_size(file: Any, path: Path, used: Sequence[int]) -> None:
-    """Refuse a file that claims far more rows than it can hold."""
-    meta, size = file.metadata, path.stat().st_size
-    claimed = meta.num_rows * len(used) * 8
-    # Not column by column: of a damaged footer, pyarrow would crash on that.
-    groups = (meta.row_group(number) for number in range(meta.num_row_groups))
-    largest = max((group.total_byte_size for group in groups), default=0)
-    too_many = claimed > _ALWAYS_FINE_BYTES and claimed > _MOST_EXPANSION * size
-    if too_many or largest > _LARGEST_GROUP_BYTES:
-        raise InputError(
-            expected="no more rows than the file can hold, in row groups of less than 4 GB",
-            found=f"{meta.num_rows} rows in {size} bytes",
-            where=str(path),
-            fix="the file is damaged, or has too large row groups: write it again",
         )
 
 

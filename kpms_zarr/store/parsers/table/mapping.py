@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kpms_zarr.store.errors import InputError, Problem
-from kpms_zarr.store.parsers.base import shortened, some
+from kpms_zarr.store.parsers.base import shortened, some, without_confidence
 
 _SPACE = ("x", "y", "z")
 _COORDS = (*_SPACE, "confidence")
@@ -384,10 +384,7 @@ def _space(slots: _Slots) -> tuple[str, ...]:
 def _numbered(mapping: Mapping[str, Any], slots: _Slots, names: Sequence[str]) -> Columns:
     number = {name: index for index, name in enumerate(names)}
     lacking = [slot[1] for slot, at in slots.items() if "confidence" not in at]
-    notes = []
-    if lacking:
-        whom = "the file" if len(lacking) == len(slots) else some(lacking)
-        notes.append(f"no confidence for {whom}: read without confidence")
+    notes = [*without_confidence("confidence", lacking, len(slots))]
     space = _space(slots)
     position = tuple(tuple(number[at[axis]] for axis in space) for at in slots.values())
     confidence = () if lacking else tuple(number[at["confidence"]] for at in slots.values())

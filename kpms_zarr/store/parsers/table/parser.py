@@ -36,7 +36,6 @@ _p) for each keypoint and at most one column of frames or times.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,13 +44,11 @@ import numpy as np
 
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import (
-    NO_OPTIONS,
     FileHeader,
     Parser,
     PoseBlock,
     ReadOptions,
     TrackHeader,
-    check_block_frames,
     float32,
 )
 from kpms_zarr.store.parsers.table.files import Batch, names_of, sniffed_names
@@ -105,10 +102,7 @@ class _Table:
 
 def sniff(path: Path) -> str | None:
     """Recognise columns that leave no doubt; see `Parser`."""
-    try:
-        mapping = plain(sniffed_names(path))
-    except (OSError, ValueError, csv.Error, ImportError, RuntimeError, MemoryError):
-        return None
+    mapping = plain(sniffed_names(path))
     if mapping is None:
         return None
     if "pattern" in mapping:
@@ -116,7 +110,7 @@ def sniff(path: Path) -> str | None:
     return "columns NAME_x, NAME_y" if "keypoints" in mapping else "columns frame, keypoint, x, y"
 
 
-def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
+def inspect(path: Path, options: ReadOptions) -> FileHeader:
     """Find columns, frames, and names in rows; see `Parser`."""
     table = _inspect(path, options)
     has_confidence = bool(table.columns.confidence)
@@ -130,9 +124,8 @@ def inspect(path: Path, options: ReadOptions = NO_OPTIONS) -> FileHeader:
     )
 
 
-def read(path: Path, block_frames: int, options: ReadOptions = NO_OPTIONS) -> Iterator[PoseBlock]:
+def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
-    check_block_frames(block_frames)
     table = _inspect(path, options)
     start = 0
     for position, confidence in _windows(table, block_frames):

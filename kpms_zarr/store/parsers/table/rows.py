@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.parsers.base import no_frames
 from kpms_zarr.store.parsers.table.files import Batch, batches
 from kpms_zarr.store.parsers.table.mapping import Columns
 from kpms_zarr.store.parsers.text.dialect import Dialect, dialect_of
@@ -153,12 +154,7 @@ def codes_of(batch: Batch, columns: Columns, rows: Rows, path: Path) -> tuple[np
 
 def check_frames(rows: Rows, columns: Columns, path: Path) -> None:
     if not rows.n_rows:
-        raise InputError(
-            expected="at least one row below the header",
-            found="0 rows",
-            where=str(path),
-            fix="export the tracking of this video again, or leave the file out",
-        )
+        raise InputError.of([no_frames(str(path), "row below the header")])
     n_cells = max(1, len(rows.individuals)) * max(len(rows.keypoints), len(columns.slots))
     if n_cells > _MOST_CELLS:
         raise InputError(

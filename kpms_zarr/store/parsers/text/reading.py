@@ -14,7 +14,7 @@ from typing import BinaryIO, TextIO
 import numpy as np
 
 from kpms_zarr.store.cores import n_cores
-from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.errors import InputError, unreadable
 from kpms_zarr.store.parsers.base import check_block_frames
 from kpms_zarr.store.parsers.text.dialect import Dialect, dialect_of
 from kpms_zarr.store.parsers.text.plain_text import plain_bytes, plain_text
@@ -176,12 +176,7 @@ def _readable(path: Path) -> Iterator[None]:
             fix=NOT_TEXT,
         ) from error
     except OSError as error:
-        raise InputError(
-            expected="a file that can be read",
-            found=error.strerror or str(error),
-            where=str(path),
-            fix="check the path and the permissions",
-        ) from error
+        raise unreadable(path, error) from error
 
 
 def _check_dialect(path: Path) -> None:
