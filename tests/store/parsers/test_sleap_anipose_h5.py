@@ -141,7 +141,6 @@ HOSTILE = {
     "text": raw(data=np.full((4, 1, 3, 3), b"1.5")),
     "no shape": raw(data=h5py.Empty("f8")),
     "claims 700 GB": raw(shape=(10**10, 1, 3, 3), dtype="f8", chunks=True),
-    "claims a wide frame": raw(shape=(1, 1, 10**7, 3), dtype="u1", chunks=True),
     "external link": external,
 }
 

@@ -168,6 +168,7 @@ def check_size(data: h5py.Dataset, where: str) -> None:
 
 def texts(data: h5py.Dataset) -> list[str]:
     """All text of a dataset, decoded, flat."""
+    check_size(data, str(data.file.filename))
     if isinstance(data.id.get_type(), h5py.h5t.TypeVlenID):
         raise ValueError(f"`{data.name}` holds lists, no text")
     return [text(value) for value in np.asarray(data[()]).ravel().tolist()]
