@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -351,6 +351,15 @@ def sessions(store: StoreLike | zarr.Group) -> tuple[Session, ...]:
         for i in range(min(len(lengths), len(names), len(fps)))
         if lengths[i] > 0
     )
+
+
+def columns_of(sessions: Sequence[Session]) -> dict[str, np.ndarray]:
+    """Names, lengths and frame rates of sessions, each (session,), by variable."""
+    return {
+        "session": np.asarray([s.name for s in sessions], dtype=object),
+        "n_frames": np.asarray([s.n_frames for s in sessions]),
+        "fps": np.asarray([s.fps for s in sessions]),
+    }
 
 
 def require_sessions(store: StoreLike | zarr.Group, where: str = "") -> tuple[Session, ...]:

@@ -56,9 +56,8 @@ def is_consolidated(root: zarr.Group, path: str) -> bool:
 def is_current(root: zarr.Group) -> bool:
     """Whether the consolidated metadata of the root say what the groups and arrays say."""
     place = _Store(root.store_path.store, root.store_path.path)
-    top = sync(place.get("")) or {}
-    known = (top.get("consolidated_metadata") or {}).get("metadata") or {}
-    return bool(known == sync(place.walk("")))
+    top = sync(place.get(""))
+    return bool(_known(top) == sync(place.walk("")))
 
 
 async def _update(
@@ -72,7 +71,7 @@ async def _update(
     node["attributes"] = changed(node["attributes"], {**changes, **gone})
     await place.set(path, node)
     top = await place.get("") if path else None
-    known = ((top or {}).get("consolidated_metadata") or {}).get("metadata") or {}
+    known = _known(top)
     if top is not None and path in known:
         known[path]["attributes"] = node["attributes"]
         await place.set("", top)
@@ -114,7 +113,8 @@ def _inside(paths: Iterable[str], name: str) -> list[str]:
 
 
 def _known(top: dict[str, Any] | None) -> dict[str, Any]:
-    return dict(((top or {}).get("consolidated_metadata") or {}).get("metadata") or {})
+    """What consolidated metadata say; changes to it change them."""
+    return ((top or {}).get("consolidated_metadata") or {}).get("metadata") or {}
 
 
 def _is_below(name: str, path: str) -> bool:

@@ -292,12 +292,7 @@ def _kind_of(dtype: np.dtype[Any]) -> str:
 def _refuse_conversion(
     group: zarr.Group, name: str, before: np.ndarray, rows: dict[int, str], table: SessionTable
 ) -> None:
-    """Refuse to convert the values of other sessions: they might be lost on the way.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse to convert the values of other sessions: they might be lost on the way."""
     fill = group[name].fill_value  # type: ignore[union-attr]
     lengths = np.asarray(group["n_frames"][:])  # type: ignore[index]
     others = [

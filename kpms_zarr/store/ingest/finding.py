@@ -80,7 +80,9 @@ class FileFinder:
             ]
         for one in found:
             if not _is_text(one.path.name):
-                self.bad.append((one.path, _odd_name(one.path)))
+                fix = "rename the file"
+                odd = Problem("a file name in UTF-8", "one that is no text", str(one.path), fix)
+                self.bad.append((one.path, odd))
         return sorted((one for one in found if _is_text(one.path.name)), key=lambda f: str(f.path))
 
     def nothing_in(self, tracking: Iterable[Path]) -> list[Problem]:
@@ -222,10 +224,6 @@ def _broken(path: Path) -> Problem:
 def _is_text(name: str) -> bool:
     """Whether a name can be stored; on Linux, those of files are any bytes."""
     return name == readable(name)
-
-
-def _odd_name(path: Path) -> Problem:
-    return Problem("a file name in UTF-8", "one that is no text", str(path), "rename the file")
 
 
 def nothing_there(where: str, found: str) -> Problem:

@@ -49,7 +49,7 @@ from kpms_zarr.store.ingest.timeline import (
 from kpms_zarr.store.ingest.trimming import check_downsample, parse_trim
 from kpms_zarr.store.ingest.twins import check_preferred
 from kpms_zarr.store.ingest.workers import WorkerLost, Workers, seconds_for
-from kpms_zarr.store.parsers import formats
+from kpms_zarr.store.parsers import wrong_format
 from kpms_zarr.store.parsers.arrays import hash_of, tracks_in_memory
 from kpms_zarr.store.parsers.base import ReadOptions
 from kpms_zarr.store.study.plausibility import Correction, doubts
@@ -323,15 +323,7 @@ def _wrong_options(
 ) -> list[Problem]:
     problems = named_twice([tidy(name) for name in keypoints or ()], "`keypoints=`")
     problems += named_twice([tidy(name) for name in keypoint_names or ()], "`keypoint_names=`")
-    if format not in ("auto", *formats()):
-        problems.append(
-            Problem(
-                f"one of {', '.join(('auto', *formats()))}",
-                repr(format),
-                "`format=`",
-                "choose a known format, or leave the option out",
-            )
-        )
+    problems += wrong_format(format)
     if not 0 <= min_visible <= 1:
         problems.append(
             Problem("a share from 0 to 1", str(min_visible), "`min_visible=`", "give e.g. 0.05")

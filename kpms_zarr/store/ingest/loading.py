@@ -277,6 +277,10 @@ class _TrackPiece:
     confidence: np.ndarray | None
 
 
+_Frames = tuple[np.ndarray, ...]
+"""Positions, (frame, keypoint, space), and confidences, (frame, keypoint), where there are any."""
+
+
 @dataclass
 class _Tally:
     """Running counts of a track."""
@@ -302,7 +306,7 @@ class _TrackPieces:
 
     def read(self) -> Iterator[_TrackPiece]:
         """Pieces of all tracks, those of one track in order."""
-        waiting: dict[str, list[PoseBlock]] = {key: [] for key in self._tracks}
+        waiting: dict[str, list[_Frames]] = {key: [] for key in self._tracks}
         header, options = self._task.header, self._task.options
         gaps = {track.key: track.gaps for track in header.tracks}
         for block in self._parser.read(header.path, FRAMES_PER_CHUNK, options):
@@ -311,11 +315,11 @@ class _TrackPieces:
                     taken = self._taken(frames, key)
                     if taken is not None:
                         waiting[key].append(taken)
-                        yield from self._full(key, waiting)
-        for key in waiting:
-            yield from self._full(key, waiting, is_last=True)
+                        yield from self._full(key, waiting[key])
+        for key, parts in waiting.items():
+            yield from self._full(key, parts, is_last=True)
 
-    def _taken(self, block: PoseBlock, key: str) -> PoseBlock | None:
+    def _taken(self, block: PoseBlock, key: str) -> _Frames | None:
         """The frames and keypoints of a block that are taken, if any."""
         track = self._tracks[key]
         window, stop = track.window, block.start + block.n_frames
@@ -325,38 +329,34 @@ class _TrackPieces:
         if first >= last:
             return None
         frames = slice(first - block.start, last - block.start, window.step)
-        position = block.position[key][frames]
-        if window.step > 1:  # else all frames would be kept for the few that are taken
-            position = position.copy()
-        confidence = block.confidence.get(key)
         columns = list(track.columns)
-        if columns != list(range(position.shape[1])):
-            position = position[:, columns]
-            confidence = None if confidence is None else confidence[:, columns]
-        confidence = None if confidence is None else confidence[frames]
-        if window.step > 1 and confidence is not None:
-            confidence = confidence.copy()
-        return PoseBlock(0, {key: position}, {} if confidence is None else {key: confidence})
+        taken = []
+        for values in (block.position[key], block.confidence.get(key)):
+            if values is None:
+                continue
+            values = values[frames]
+            if window.step > 1:  # else all frames would be kept for the few that are taken
+                values = values.copy()
+            taken.append(values if columns == [*range(values.shape[1])] else values[:, columns])
+        return tuple(taken)
 
     def _full(
-        self, key: str, waiting: dict[str, list[PoseBlock]], *, is_last: bool = False
+        self, key: str, parts: list[_Frames], *, is_last: bool = False
     ) -> Iterator[_TrackPiece]:
-        blocks = waiting[key]
-        n_frames = sum(block.n_frames for block in blocks)
+        n_frames = sum(len(part[0]) for part in parts)
         while n_frames >= FRAMES_PER_CHUNK or (is_last and n_frames):
-            position = _joined([block.position[key] for block in blocks])
-            confidence = (
-                _joined([block.confidence[key] for block in blocks])
-                if key in blocks[0].confidence
-                else None
-            )
+            whole = [
+                same[0] if len(same) == 1 else np.concatenate(same)
+                for same in zip(*parts, strict=True)
+            ]
             n = min(n_frames, FRAMES_PER_CHUNK)
-            yield self._piece(key, position[:n], None if confidence is None else confidence[:n])
-            rest = {} if confidence is None else {key: confidence[n:]}
-            blocks[:] = [PoseBlock(0, {key: position[n:]}, rest)] if n < n_frames else []
+            yield self._piece(key, *(values[:n] for values in whole))
+            parts[:] = [tuple(values[n:] for values in whole)] if n < n_frames else []
             n_frames -= n
 
-    def _piece(self, key: str, position: np.ndarray, confidence: np.ndarray | None) -> _TrackPiece:
+    def _piece(
+        self, key: str, position: np.ndarray, confidence: np.ndarray | None = None
+    ) -> _TrackPiece:
         tally = self.tallies[key]
         position, confidence = self._task.correction.apply(position, confidence)
         piece = _TrackPiece(key, tally.n_frames, position, confidence)
@@ -414,10 +414,6 @@ def _spread(values: np.ndarray, rows: slice, places: np.ndarray, n_frames: int) 
     spread = np.full((n_frames, *values.shape[1:]), np.nan, np.float32)
     spread[places] = values[rows]
     return spread
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 # ------------------------------------------------------------------ writing

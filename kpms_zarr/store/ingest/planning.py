@@ -151,7 +151,14 @@ class _Planner:
         self._individuals = Individuals(choice.individuals)
         self._wanted = self._asked or settings.keypoints
         if settings.keypoints and self._wanted != settings.keypoints:
-            self.plan.problems.append(_other_keypoints(str(store), settings, self._wanted))
+            self.plan.problems.append(
+                Problem(
+                    f"the keypoints of the store: {', '.join(map(quoted, settings.keypoints))}",
+                    option("keypoints", self._wanted),
+                    str(store),
+                    "leave `keypoints=` out, or make another store",
+                )
+            )
             self._wanted = settings.keypoints
         self._by_hash = {known.source_hash: name for name, known in self._there.items()}
         self._by_source: dict[str, list[str]] = {}
@@ -162,6 +169,10 @@ class _Planner:
         self._assumed: list[str] = []
         self._unlike: dict[tuple[str, ...], list[Path]] = {}
         self._bodies: dict[Kinds, list[Path]] = {}
+
+    def _refuse(self, path: Path, expected: str, found: str, fix: str) -> None:
+        """Note that a file does not go with the store, whatever the others are."""
+        self.plan.bad.append((path, Problem(expected, found, str(path), fix)))
 
     def one_of_each(self, probes: Sequence[Probe]) -> list[Probe]:
         """Drop copies and, of several results of one video, those that are not preferred."""
@@ -197,11 +208,17 @@ class _Planner:
             dict.fromkeys(n for t in header.tracks for n in (t.individual, t.part, *t.keypoints))
         )
         if odd := [name for name in names if name != readable(name, len(name))]:
-            self.plan.bad.append((path, _odd_names(path, odd)))
+            fix = "rename them, or export the file again if it is damaged"
+            self._refuse(path, "names of keypoints and individuals that are text", some(odd), fix)
             return ()
         widest = max((len(track.keypoints) for track in header.tracks), default=0)
         if widest > _MOST_KEYPOINTS:
-            self.plan.bad.append((path, _too_many_keypoints(path, widest)))
+            self._refuse(
+                path,
+                f"at most {_MOST_KEYPOINTS:,} keypoints of an animal",
+                f"{widest:,}",
+                "export it with fewer of them, or again if it has not so many: it may be damaged",
+            )
             return ()
         if problems := [*_alike(path, header.tracks)]:
             self.plan.problems += problems
@@ -223,14 +240,27 @@ class _Planner:
                 self._names[path] = path.name
                 names = Wanted(Origin(path.name), new).sessions(path.name)
                 self.plan.problems += [
-                    _same_name(path, n, "the store") for n in names if n in taken
+                    Problem(
+                        "a session name of its own for each array",
+                        f"the name {name!r}, taken by the store",
+                        str(path),
+                        "name the array otherwise",
+                    )
+                    for name in names
+                    if name in taken
                 ]
                 taken |= set(names)
             elif known:
                 session = self._by_hash[self._content(probe, known[0])]
                 self._names[path] = session.removesuffix(f"_{tidy(known[0].key)}")
             elif (other := self._at_same_place(path)) is not None:
-                self.plan.bad.append((path, _changed(path, other)))
+                self._refuse(
+                    path,
+                    f"the content that session {other!r} was made of",
+                    "another content: the file has changed since",
+                    f"take the session out first ({call('remove', STORE, other)}), or rename the "
+                    "file to have both",
+                )
             else:
                 wanted.append((path, Wanted(Origin.of(path, probe.below), new)))
         stored = [known.origin for known in self._there.values() if known.source]
@@ -342,7 +372,13 @@ class _Planner:
         if self._is_untimely(probe, planned):
             return None
         if header.space != plan.settings.space:
-            plan.bad.append((path, _other_space(path, plan.settings.space, header.space)))
+            has, found = plan.settings.space, header.space
+            self._refuse(
+                path,
+                f"{len(has)}-D positions ({', '.join(has)}) like the other sessions",
+                f"{len(found)}-D positions",
+                "put 2-D and 3-D recordings into different stores",
+            )
             return None
         return planned
 
@@ -584,67 +620,7 @@ def _alike(path: Path, tracks: Sequence[TrackHeader]) -> Iterator[Problem]:
             )
 
 
-def _other_keypoints(where: str, has: StudySettings, wanted: tuple[str, ...]) -> Problem:
-    return Problem(
-        f"the keypoints of the store: {', '.join(map(quoted, has.keypoints))}",
-        option("keypoints", wanted),
-        where,
-        "leave `keypoints=` out, or make another store",
-    )
-
-
-def _odd_names(path: Path, names: list[str]) -> Problem:
-    return Problem(
-        "names of keypoints and individuals that are text",
-        some(names),
-        str(path),
-        "rename them, or export the file again if it is damaged",
-    )
-
-
-def _too_many_keypoints(path: Path, n_keypoints: int) -> Problem:
-    return Problem(
-        f"at most {_MOST_KEYPOINTS:,} keypoints of an animal",
-        f"{n_keypoints:,}",
-        str(path),
-        "export it with fewer of them, or again if it has not so many: it may be damaged",
-    )
-
-
-def _other_space(path: Path, has: tuple[str, ...], found: tuple[str, ...]) -> Problem:
-    return Problem(
-        f"{len(has)}-D positions ({', '.join(has)}) like the other sessions",
-        f"{len(found)}-D positions",
-        str(path),
-        "put 2-D and 3-D recordings into different stores",
-    )
-
-
-def _same_name(path: Path, session: str, other: str) -> Problem:
-    return Problem(
-        "a session name of its own for each array",
-        f"the name {session!r}, taken by {other}",
-        str(path),
-        "name the array otherwise",
-    )
-
-
-def _changed(path: Path, session: str) -> Problem:
-    return Problem(
-        f"the content that session {session!r} was made of",
-        "another content: the file has changed since",
-        str(path),
-        f"take the session out first ({call('remove', STORE, session)}), or rename "
-        "the file to have both",
-    )
-
-
 def raise_all(problems: Sequence[Problem]) -> None:
-    """Raise all problems, each once, if there are any.
-
-    Raises
-    ------
-    InputError
-    """
+    """Raise all problems, each once, as an InputError, if there are any."""
     if problems:
         raise InputError.of(dict.fromkeys(problems))

@@ -215,12 +215,7 @@ def is_unfinished(root: zarr.Group) -> bool:
 
 
 def _refuse_damaged(root: zarr.Group, store: StoreLike, group: zarr.Group | None) -> None:
-    """Refuse a table that has lost its lengths, for adding to it would delete all frames.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse a table that has lost its lengths, for adding to it would delete all frames."""
     lost = lost_rows(root, group)
     if lost:
         raise InputError(

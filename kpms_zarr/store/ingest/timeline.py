@@ -66,12 +66,7 @@ class MaxGap:
 
 
 def parse_max_gap(value: str | int) -> MaxGap:
-    """Parse ``"10min"``, ``"30s"`` or a number of frames.
-
-    Raises
-    ------
-    InputError
-    """
+    """Parse ``"10min"``, ``"30s"`` or a number of frames; an InputError of anything else."""
     length = parse_length(str(value)) if not isinstance(value, bool) else None
     if length is None:
         raise InputError(
@@ -84,12 +79,7 @@ def parse_max_gap(value: str | int) -> MaxGap:
 
 
 def check_time_unit(unit: str) -> str:
-    """Check that a unit of time is a known one.
-
-    Raises
-    ------
-    InputError
-    """
+    """Check that a unit of time is a known one; an InputError otherwise."""
     if unit in TIME_UNITS:
         return unit
     raise InputError(

@@ -80,12 +80,7 @@ def _side(text: str) -> int | float | None:
 
 
 def check_downsample(value: int) -> int:
-    """Check a whole number of frames, 1 or more.
-
-    Raises
-    ------
-    InputError
-    """
+    """Check a whole number of frames, 1 or more; an InputError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(
             expected="a whole number, 1 or more: every so manieth frame is taken",

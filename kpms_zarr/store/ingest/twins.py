@@ -31,12 +31,7 @@ def cleanest(paths: Sequence[Path]) -> Path:
 
 
 def check_preferred(words: Sequence[str] | str | None) -> tuple[str, ...]:
-    """Check the preference among results of one video.
-
-    Raises
-    ------
-    InputError
-    """
+    """Check the preference among results of one video; an InputError for unknown words."""
     words = [words] if isinstance(words, str) else list(words or ())
     wrong = [word for word in words if word.lower().strip(".") not in WORDS]
     if wrong:

@@ -135,9 +135,12 @@ class _Audit:
     def keypoints(self) -> None:
         """The table of sessions, and the frames of every one of them."""
         group = access.keypoints_group(self.root)
-        lost = self._try(layout.KEYPOINTS, lambda: lost_rows(self.root, group), _COPY)
+        try:
+            lost = lost_rows(self.root, group)
+        except Exception as error:
+            lost = f"cannot be read ({error})"
         if lost:
-            self.damage(layout.KEYPOINTS, str(lost), _COPY)
+            self.damage(layout.KEYPOINTS, lost, _COPY)
         if group is None:
             self.summary.notes += [] if lost else ["no sessions"]
             return
@@ -191,13 +194,6 @@ class _Audit:
             if len(set(columns[name].tolist())) < len(columns[name]) or "" in columns[name]:
                 self.damage(f"{layout.KEYPOINTS}/{name}", "names lost", _COPY)
         return True
-
-    def _try(self, where: str, function: Callable[[], Any], fix: str) -> Any:
-        try:
-            return function()
-        except Exception as error:
-            self.damage(where, f"cannot be read ({error})", fix)
-            return None
 
     def _session(self, group: zarr.Group, session: Session, checksum: int) -> None:
         where = f"{layout.KEYPOINTS}, session {session.name!r}"

@@ -186,7 +186,7 @@ class Checkpoints:
             }
             self._create_per_frame(group, sizes, dtype)
             n_bytes = self._write_rows(group, sessions, read)
-            layout.write_values(group, "chain", {**_columns(sessions), **table, **values})
+            layout.write_values(group, "chain", {**access.columns_of(sessions), **table, **values})
             attributes.write(group, {**attrs, "n_sweeps": n_sweeps, **provenance("fit")})
             _write_traces(chain, traces, n_sweeps, n_sweeps_in_all)
         except BaseException:
@@ -313,14 +313,6 @@ def pulse(root: zarr.Group) -> tuple[tuple[str, bytes | None], ...]:
 
     found = [None if buffer is None else buffer.to_bytes() for buffer in sync(read())]
     return tuple(zip(keys, found, strict=True))
-
-
-def _columns(sessions: Sequence[Session]) -> dict[str, Any]:
-    return {
-        "session": np.asarray([s.name for s in sessions], dtype=object),
-        "n_frames": np.asarray([s.n_frames for s in sessions]),
-        "fps": np.asarray([s.fps for s in sessions]),
-    }
 
 
 def _write_traces(

@@ -54,15 +54,15 @@ def list_models(store: StoreLike | zarr.Group) -> tuple[ModelInfo, ...]:
             labels = access.subgroup(root, f"{layout.model_path(name)}/labels")
             assert labels is not None
             n_sessions = int(labels[f"{current}/n_frames"].shape[0])  # type: ignore[union-attr]
-            found.append(ModelInfo(name, current, _published(labels), n_sessions))
+            found.append(ModelInfo(name, current, finished_versions(labels), n_sessions))
     return tuple(found)
 
 
-def _published(labels: zarr.Group) -> tuple[str, ...]:
-    """Finished label versions, oldest first; an interrupted one has no provenance yet."""
+def finished_versions(group: zarr.Group) -> tuple[str, ...]:
+    """Finished versions below a group, oldest first; an interrupted one has no provenance yet."""
     names: list[str] = []
     while True:  # not listed: Zarr would warn of what an interrupted one left
-        version = access.subgroup(labels, f"v{len(names) + 1}")
+        version = access.subgroup(group, f"v{len(names) + 1}")
         if version is None or "provenance" not in version.attrs:
             return tuple(names)
         names.append(f"v{len(names) + 1}")
@@ -125,7 +125,7 @@ def labels_path(store: StoreLike, model: str, version: str | None = None) -> str
     current = require_model(store, model)
     version = version or current
     labels = access.subgroup(access.open_group(store), f"{layout.model_path(model)}/labels")
-    versions = _published(labels) if labels is not None else ()
+    versions = finished_versions(labels) if labels is not None else ()
     if version not in versions:
         raise InputError(
             expected=f"one of the label versions {', '.join(versions)}",
@@ -195,8 +195,7 @@ class LabelWriter:
         base = layout.model_path(model)
         self._root, self._base = root, base
         self._labels = make_group(root, f"{base}/labels")
-        published = _published(self._labels)
-        self.version = f"v{1 + int(published[-1][1:])}" if published else "v1"
+        self.version = f"v{1 + len(finished_versions(self._labels))}"
         self._group = self._labels.create_group(self.version, overwrite=True)
         self._parameters_version = parameters_version or self.version
         sizes = {
@@ -206,23 +205,19 @@ class LabelWriter:
             "space": len(settings.space),
             "latent_dim": n_latent,
         }
-        has_keypoints = "noise_scale" in names
-        coordinates = ["session", "space", "n_frames", "fps", "scale"]
-        coordinates += ["keypoint"] if has_keypoints else []
-        layout.create_arrays(self._group, "labels", sizes, (*coordinates, *names))
-        self._fill("session", np.asarray([s.name for s in sessions], dtype=object))
-        self._fill("space", np.asarray(settings.space, dtype=object))
-        self._fill("n_frames", np.asarray([s.n_frames for s in sessions]))
-        self._fill("fps", np.asarray([s.fps for s in sessions]))
-        self._fill("scale", factors)
-        if has_keypoints:
-            self._fill("keypoint", np.asarray(settings.keypoints, dtype=object))
+        values = {
+            **access.columns_of(sessions),
+            "space": np.asarray(settings.space, dtype=object),
+            "scale": factors,
+        }
+        if "noise_scale" in names:
+            values["keypoint"] = np.asarray(settings.keypoints, dtype=object)
+        layout.create_arrays(self._group, "labels", sizes, (*values, *names))
+        for name, column in values.items():
+            self._group[name][...] = column  # type: ignore[index]
         self.sessions = sessions
         self.scale = factors
         self._n_frames = [s.n_frames for s in sessions]
-
-    def _fill(self, name: str, values: np.ndarray) -> None:
-        self._group[name][...] = values  # type: ignore[index]
 
     @property
     def block_frames(self) -> int:
@@ -312,7 +307,7 @@ def finished_version(root: zarr.Group, model: str, fit_id: str) -> str | None:
     ``fit_id``: attribute of the parameters that the fit wrote.
     """
     labels = access.subgroup(root, f"{layout.model_path(model)}/labels")
-    for version in _published(labels)[::-1] if labels is not None and fit_id else ():
+    for version in finished_versions(labels)[::-1] if labels is not None and fit_id else ():
         path = f"{layout.model_path(model)}/parameters/{version}"
         parameters = access.subgroup(root, path)
         if parameters is None or parameters.attrs.get("fit_id") != fit_id:

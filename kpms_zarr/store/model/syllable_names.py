@@ -231,7 +231,7 @@ def _write(root: zarr.Group, names: SyllableNames, settings: Mapping[str, Any]) 
     above = access.subgroup(root, path)
     if above is None:
         above = root.create_group(path, attributes=attributes.stored(provenance("name")))
-    version = f"v{1 + _n_written(above)}"
+    version = f"v{1 + len(models.finished_versions(above))}"
     # What a killed process left of this number was never current.
     group = above.create_group(version, overwrite=True)
     columns = {"name": names.names, "description": names.descriptions}
@@ -241,16 +241,6 @@ def _write(root: zarr.Group, names: SyllableNames, settings: Mapping[str, Any]) 
     update_attributes(root, path, {"current": {**current, names.parameters: version}})
     consolidate(root, [path])
     return SyllableNames(names.model, version, names.parameters, names.names, names.descriptions)
-
-
-def _n_written(above: zarr.Group) -> int:
-    """Whole versions; they are numbered without gaps."""
-    number = 0
-    while True:
-        group = access.subgroup(above, f"v{number + 1}")
-        if group is None or "provenance" not in group.attrs:
-            return number
-        number += 1
 
 
 def _n_states(store: StoreLike, model: str, version: str | None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kpms_zarr.store.errors import InputError, OtherKindError
+from kpms_zarr.store.errors import InputError, OtherKindError, Problem
 from kpms_zarr.store.parsers import anipose_csv, arrays, dannce_mat, facemap_h5, freipose_json
 from kpms_zarr.store.parsers.base import FileHeader, Parser, PoseBlock, TrackHeader
 from kpms_zarr.store.parsers.contents import Verdict, content_of
@@ -27,6 +27,7 @@ __all__ = [
     "formats",
     "parser_named",
     "recognise",
+    "wrong_format",
 ]
 
 # A new format is a module with a PARSER, and one entry here.
@@ -56,15 +57,16 @@ def parser_named(format: str) -> Parser:
     return next(parser for parser in (*PARSERS, arrays.PARSER) if parser.name == format)
 
 
-def recognise(path: str | Path, format: str = "auto") -> tuple[Parser, str]:
-    """Find the parser for a file by its content.
+def wrong_format(format: str) -> list[Problem]:
+    """Problem of a name that is that of no format."""
+    known = ("auto", *formats())
+    fix = "choose a known format, or leave the option out"
+    problem = Problem(f"one of {', '.join(known)}", repr(format), "`format=`", fix)
+    return [] if format in known else [problem]
 
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-    format : str, default "auto"
-        Name of a format, to be used without looking at the content.
+
+def recognise(path: str | Path, format: str = "auto") -> tuple[Parser, str]:
+    """Find the parser for a file by its content, or by the name of a format.
 
     Returns
     -------
@@ -82,13 +84,8 @@ def recognise(path: str | Path, format: str = "auto") -> tuple[Parser, str]:
     """
     path = Path(path)
     named = [parser for parser in PARSERS if parser.name == format]
-    if format != "auto" and not named:
-        raise InputError(
-            expected=f"one of {', '.join(('auto', *formats()))}",
-            found=repr(format),
-            where="`format=`",
-            fix="choose a known format, or leave the option out",
-        )
+    if problems := wrong_format(format):
+        raise InputError.of(problems)
     _check_file(path)
     if named:
         return named[0], f"asked for with {option('format', format)}"

@@ -21,16 +21,16 @@ def only_appearing(
 ) -> tuple[tuple[TrackHeader, ...], tuple[str, ...]]:
     """Leave out tracks of which nothing was tracked, with a note.
 
-    A file with one track is not looked at, others only until all tracks have been seen.
+    A file of one animal without a name is not looked at, others only until all have been seen.
 
     Raises
     ------
     InputError
-        When none of several appears.
+        When none of them appears.
     """
-    if len(tracks) < 2:
-        return tuple(tracks), ()
     absent = [track.key for track in tracks]
+    if absent == [""]:
+        return tuple(tracks), ()
     for block in blocks():
         absent = [key for key in absent if key not in block.position or not appears(block, key)]
         if not absent:

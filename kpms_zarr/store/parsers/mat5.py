@@ -135,12 +135,7 @@ def values(path: Path, variable: Variable) -> np.ndarray:
 
 
 def check(variable: Variable) -> None:
-    """Refuse what is no array of numbers, or whose shape and lengths do not agree.
-
-    Raises
-    ------
-    DamagedError
-    """
+    """Refuse what is no array of numbers, or contradicts itself, by a DamagedError."""
     expected = math.prod(variable.shape) * variable.dtype.itemsize
     stored = variable.n_bytes * (_MOST_EXPANSION if variable.is_compressed else 1)
     if not variable.is_numbers or expected != variable.n_data or expected > stored:

@@ -42,12 +42,7 @@ class Correction:
 
     @classmethod
     def of(cls, confidence_scale: float | str, missing_value: float | None) -> Correction:
-        """Make corrections of the arguments of an ingest.
-
-        Raises
-        ------
-        InputError
-        """
+        """Make corrections of the arguments of an ingest; an InputError for no such scale."""
         if confidence_scale == "none":
             return cls(None, missing_value)
         try:

@@ -237,16 +237,13 @@ def _meant(
         known = match(name, settings.keypoints)
         if known is not None:
             found.append(known)
-        elif (problem := _unknown(option, name, settings)) not in problems:
+            continue
+        problem = Problem(
+            f"one of the keypoints {', '.join(map(quoted, settings.keypoints))}",
+            repr(name),
+            option,
+            hint(name, settings.keypoints).strip() or "give names as `kpms_zarr.info` shows them",
+        )
+        if problem not in problems:
             problems.append(problem)
     return found
-
-
-def _unknown(option: str, name: str, settings: StudySettings) -> Problem:
-    near = hint(name, settings.keypoints)
-    return Problem(
-        f"one of the keypoints {', '.join(map(quoted, settings.keypoints))}",
-        repr(name),
-        option,
-        near.strip() or "give names as `kpms_zarr.info` shows them",
-    )

@@ -212,12 +212,7 @@ def is_number(text: str) -> bool:
 
 
 def checked_rate(value: object, where: str) -> float:
-    """Check a positive number of frames per second.
-
-    Raises
-    ------
-    InputError
-    """
+    """Check a positive number of frames per second; an InputError otherwise."""
     try:
         rate = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

@@ -23,7 +23,7 @@ from kpms_zarr.store.parsers.dlc.header import (
     SCAN_FRAMES,
     Layout,
     lay_out,
-    only_appearing,
+    of_appearing,
     refuse_labelled_frames,
     with_repeated_names,
 )
@@ -103,7 +103,7 @@ def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBl
 @remembered
 def _inspect(path: Path) -> tuple[_Header, Layout]:
     header = _read_header(path)
-    return header, only_appearing(header.layout, partial(_search, path, header), str(path))
+    return header, of_appearing(header.layout, partial(_search, path, header), str(path))
 
 
 def _coords_row(rows: list[list[str]]) -> int | None:

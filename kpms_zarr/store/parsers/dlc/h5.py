@@ -28,7 +28,7 @@ from kpms_zarr.store.parsers.dlc.header import (
     SCAN_FRAMES,
     Layout,
     lay_out,
-    only_appearing,
+    of_appearing,
     refuse_labelled_frames,
 )
 from kpms_zarr.store.parsers.hdf5 import reading as hdf5
@@ -137,7 +137,7 @@ def _inspect(file: h5py.File, path: Path) -> tuple[_PandasTable, Layout]:
         notes = (*notes, f"{written}: it may have been cut")
     layout = replace(layout, notes=(*notes, *layout.notes))
     scan = partial(_blocks, file, table, layout, path, SCAN_FRAMES)
-    return table, only_appearing(layout, scan, where)
+    return table, of_appearing(layout, scan, where)
 
 
 def _pandas_keys(file: h5py.File) -> list[str]:
@@ -211,6 +211,8 @@ def _describe(file: h5py.File, key: str, path: Path) -> _PandasTable:
         if text(group.attrs["pandas_type"]) == "frame_table":
             return _describe_table(group, key)
         return _describe_fixed(group, key)
+    except InputError:
+        raise
     except DAMAGE as error:
         raise InputError(
             expected="a pandas table with plain column names",
@@ -275,10 +277,11 @@ def _fixed_columns(group: h5py.Group, axis: str) -> tuple[tuple[str, ...], _Colu
         return (), []
     names, levels = [], []
     for number in range(int(group.attrs[f"{axis}_nlevels"])):
-        level = group[f"{axis}_level{number}"]
+        level, codes = group[f"{axis}_level{number}"], group[f"{axis}_label{number}"]
+        for data in (level, codes):
+            hdf5.check_size(data, f"{group.file.filename}, table `{group.name}`")
         labels = [text(label) for label in level[:]]
-        codes = group[f"{axis}_label{number}"][:]
-        levels.append([labels[code] if code >= 0 else "" for code in codes])
+        levels.append([labels[code] if code >= 0 else "" for code in codes[:]])
         name = text(level.attrs.get("name", b""))
         names.append("" if name == "N." else name)  # a pickled None
     return tuple(names), list(zip(*levels, strict=True))

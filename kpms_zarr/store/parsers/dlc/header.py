@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from kpms_zarr.store.errors import InputError, OtherKindError, Problem
-from kpms_zarr.store.parsers.appearing import appears, left_out, nobody_appears
+from kpms_zarr.store.parsers.appearing import only_appearing
 from kpms_zarr.store.parsers.base import (
     FileHeader,
     PoseBlock,
@@ -111,15 +111,15 @@ class Layout:
             confidence=confidence,
         )
 
-    def without(self, absent: Iterable[str], note: str) -> Layout:
-        """Layout without some individuals, with a note. `used` stays, so the indices stay right."""
-        gone = set(absent)
+    def only(self, tracks: Sequence[TrackHeader], notes: Sequence[str]) -> Layout:
+        """Layout of some individuals, with notes. `used` stays, so the indices stay right."""
+        left = {track.individual for track in tracks}
         return replace(
             self,
-            tracks=tuple(track for track in self.tracks if track.individual not in gone),
-            position={name: at for name, at in self.position.items() if name not in gone},
-            confidence={name: at for name, at in self.confidence.items() if name not in gone},
-            notes=(*self.notes, note),
+            tracks=tuple(tracks),
+            position={name: at for name, at in self.position.items() if name in left},
+            confidence={name: at for name, at in self.confidence.items() if name in left},
+            notes=(*self.notes, *notes),
         )
 
 
@@ -198,22 +198,13 @@ def with_repeated_names(columns: Sequence[tuple[str, ...]]) -> list[tuple[str, .
     return plain if is_repeated and len(set(plain)) == len(plain) else list(columns)
 
 
-def only_appearing(layout: Layout, blocks: Callable[[], Iterator[PoseBlock]], where: str) -> Layout:
+def of_appearing(layout: Layout, blocks: Callable[[], Iterator[PoseBlock]], where: str) -> Layout:
     """Leave out individuals without a single coordinate in the whole file.
 
     DeepLabCut writes a slot for every animal of a project, used in this video or not.
     The file is read only for multi-animal layouts, and only until all have been seen.
     """
-    absent = [track.individual for track in layout.tracks]
-    if absent == [""]:
-        return layout
-    for block in blocks():
-        absent = [name for name in absent if not appears(block, name)]
-        if not absent:
-            return layout
-    if len(absent) == len(layout.tracks):
-        raise nobody_appears(absent, where)
-    return layout.without(absent, left_out(absent))
+    return layout.only(*only_appearing(layout.tracks, blocks, where))
 
 
 def refuse_labelled_frames(first_index: str, n_index: int, where: str) -> None:

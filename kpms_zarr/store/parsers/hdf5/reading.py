@@ -111,12 +111,7 @@ def internal(group: h5py.Group, name: str, hops: int = 8) -> h5py.Group | h5py.D
 
 
 def check_inside(data: h5py.Dataset, where: str) -> None:
-    """Refuse values that are in another file.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse values that are in another file, by an InputError."""
     if data.external or data.is_virtual:
         raise InputError(
             expected=f"the values of `{data.name}` in this file",
@@ -127,12 +122,7 @@ def check_inside(data: h5py.Dataset, where: str) -> None:
 
 
 def check_numbers(data: h5py.Dataset, where: str) -> None:
-    """Refuse what is not numbers, or claims far more values than the file can hold.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse what is not numbers, or fails `check_size`, by an InputError."""
     if data.dtype.kind not in "fiu":
         raise InputError(
             expected=f"numbers in `{data.name}`",
@@ -144,12 +134,7 @@ def check_numbers(data: h5py.Dataset, where: str) -> None:
 
 
 def check_size(data: h5py.Dataset, where: str) -> None:
-    """Refuse a dataset that claims far more values than the file can hold.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse a dataset that claims far more values than the file can hold, by an InputError."""
     if data.shape is None:
         claimed, chunk = 0, 0
     else:

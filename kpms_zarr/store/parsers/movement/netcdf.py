@@ -22,15 +22,7 @@ from kpms_zarr.store.parsers.base import (
     no_package,
     some,
 )
-from kpms_zarr.store.parsers.hdf5.reading import (
-    attribute,
-    check_inside,
-    check_numbers,
-    check_size,
-    dataset,
-    opened,
-    text,
-)
+from kpms_zarr.store.parsers.hdf5 import reading as hdf5
 from kpms_zarr.store.parsers.movement.dataset import NAMES, blocks_of, header_of, poses_of
 from kpms_zarr.store.parsers.movement.time import timing_of
 from kpms_zarr.store.parsers.time.clock import AUTO
@@ -54,10 +46,10 @@ def sniff(path: Path) -> str | None:
         names = (b"position", b"space", b"time")
         return "netCDF 3 with position, space, time" if all(n in start for n in names) else None
     with h5py.File(path, "r") as file:
-        if dataset(file, "position") is None or dataset(file, "time") is None:
+        if hdf5.dataset(file, "position") is None or hdf5.dataset(file, "time") is None:
             return None
-        space = dataset(file, "space")
-        if space is None or text(attribute(space, "CLASS", "")) != "DIMENSION_SCALE":
+        space = hdf5.dataset(file, "space")
+        if space is None or hdf5.text(hdf5.attribute(space, "CLASS", "")) != "DIMENSION_SCALE":
             return None
     return "netCDF with position, space, time"
 
@@ -76,26 +68,10 @@ def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBl
 
 
 def tracks_of_dataset(dataset: xarray.Dataset, name: str, time_unit: str = AUTO) -> Tracks:
-    """Sessions of a ``movement`` dataset in memory.
+    """Sessions of a ``movement`` dataset in memory; an InputError with what is wrong with it.
 
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-        With ``position`` and perhaps ``confidence``, over time, space, keypoints and individuals,
-        in any order.
-    name : str
-        Name of the session; of several individuals, each name follows it.
-    time_unit : str
-        Of the coordinate ``time``, see `ReadOptions`.
-
-    Returns
-    -------
-    Tracks
-
-    Raises
-    ------
-    InputError
-        With what is wrong with the dataset.
+    Of several individuals, the name of each follows that of the session. ``time_unit``: of the
+    coordinate ``time``, see `ReadOptions`.
     """
     where = f"arrays[{name!r}]"
     if not hasattr(dataset, "data_vars"):
@@ -151,7 +127,7 @@ def _prepared(path: Path) -> tuple[Any, list[str]]:
                 return "scipy", []
     except OSError as error:
         raise unreadable(path, error) from error
-    with opened(path) as file:
+    with hdf5.opened(path) as file:
         names = [str(name) for name in file]
         elsewhere = [n for n in names if not isinstance(file.get(n, getlink=True), h5py.HardLink)]
         if elsewhere:
@@ -162,14 +138,16 @@ def _prepared(path: Path) -> tuple[Any, list[str]]:
                 fix="write the dataset again with ds.to_netcdf(path)",
             )
         for name in names:
-            item = dataset(file, name)
+            item = hdf5.dataset(file, name)
             if item is None:
                 continue
-            check_inside(item, str(path))
+            hdf5.check_inside(item, str(path))
             if name in ("position", "confidence"):
-                check_numbers(item, str(path))
-            elif name in _WANTED and not text(attribute(item, "NAME", "")).startswith(_NO_VALUES):
-                check_size(item, str(path))
+                hdf5.check_numbers(item, str(path))
+            elif name in _WANTED:
+                scale = hdf5.text(hdf5.attribute(item, "NAME", ""))
+                if not scale.startswith(_NO_VALUES):
+                    hdf5.check_size(item, str(path))
     if importlib.util.find_spec("h5netcdf") is None:
         raise no_package("h5netcdf", "netCDF", "movement", str(path))
     return "h5netcdf", [name for name in names if name not in _WANTED]

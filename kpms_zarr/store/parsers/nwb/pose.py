@@ -24,13 +24,7 @@ from kpms_zarr.store.parsers.base import (
     some,
     without_confidence,
 )
-from kpms_zarr.store.parsers.hdf5.reading import (
-    check_inside,
-    internal,
-    opened,
-    text,
-    texts,
-)
+from kpms_zarr.store.parsers.hdf5 import reading as hdf5
 from kpms_zarr.store.parsers.nwb.series import (
     Series,
     clean,
@@ -86,7 +80,7 @@ def sniff(path: Path) -> str | None:
 
 def inspect(path: Path, options: ReadOptions) -> FileHeader:
     """Find the PoseEstimation objects, and what time stamps say; see `Parser`."""
-    with opened(path) as file:
+    with hdf5.opened(path) as file:
         layout = _inspect(file, path)
         tracks, notes = [], list(layout.notes)
         for pose in layout.poses:
@@ -103,7 +97,7 @@ def inspect(path: Path, options: ReadOptions) -> FileHeader:
 
 def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
-    with opened(path) as file:
+    with hdf5.opened(path) as file:
         yield from _blocks(_inspect(file, path), block_frames)
 
 
@@ -113,7 +107,7 @@ def _inspect(file: h5py.File, path: Path) -> _PoseTracks:
     if not groups:
         raise InputError(
             expected="at least one PoseEstimation (of the NWB extension ndx-pose)",
-            found=f"an HDF5 file with {some([text(key) for key in file]) or 'nothing in it'}",
+            found=f"an HDF5 file with {some([hdf5.text(key) for key in file]) or 'nothing in it'}",
             where=where,
             fix="check that poses were written to this file, or name its format with `format=`",
         )
@@ -193,7 +187,7 @@ def _pose(group: h5py.Group, part: str, where: str, problems: list[Problem]) -> 
     before = len(problems)
     found = {}
     for name in group:
-        item = internal(group, name)
+        item = hdf5.internal(group, name)
         if type_of(item) == "PoseEstimationSeries":
             found[clean(name)] = item
     if not found:
@@ -218,11 +212,11 @@ def _pose(group: h5py.Group, part: str, where: str, problems: list[Problem]) -> 
 
 def _video(group: h5py.Group) -> tuple[str, tuple[str, ...]]:
     """Path of the video, and a note if there are several."""
-    data = internal(group, "original_videos")
+    data = hdf5.internal(group, "original_videos")
     if not isinstance(data, h5py.Dataset) or data.shape is None:
         return "", ()
-    check_inside(data, str(group.file.filename))
-    videos = texts(data)
+    hdf5.check_inside(data, str(group.file.filename))
+    videos = hdf5.texts(data)
     if len(videos) == 1:
         return videos[0], ()
     return "", ((f"made from several videos: {some(videos)}",) if videos else ())
@@ -239,7 +233,7 @@ def _blocks(layout: _PoseTracks, block_frames: int) -> Iterator[PoseBlock]:
         stride = max(block_frames, _READ_BYTES // row // block_frames * block_frames)
         for first in range(0, n_frames, stride):
             last = min(first + stride, n_frames)
-            position = {pose.part: _positions(pose, first, last, layout) for pose in poses}
+            position = {pose.part: _positions(pose, first, last) for pose in poses}
             confidence = {}
             if layout.has_confidence:
                 confidence = {pose.part: _confidences(pose, first, last) for pose in poses}
@@ -252,23 +246,28 @@ def _blocks(layout: _PoseTracks, block_frames: int) -> Iterator[PoseBlock]:
                 )
 
 
-def _positions(pose: _Pose, first: int, last: int, layout: _PoseTracks) -> np.ndarray:
-    shape = (last - first, len(pose.series), len(layout.space))
-    values = np.full(shape, np.nan, np.float32)
-    for number, series in enumerate(pose.series):
+def _positions(pose: _Pose, first: int, last: int) -> np.ndarray:
+    """(frame, keypoint, space) float32."""
+    found = []
+    for series in pose.series:
         rows = series.data[first:last]
         if (series.scale, series.offset) != (1.0, 0.0):
             with np.errstate(all="ignore"):
                 rows = rows * series.scale + series.offset
-        values[: len(rows), number] = float32(rows)
-    return values
+        found.append(rows)
+    return _stacked(found, last - first)
 
 
 def _confidences(pose: _Pose, first: int, last: int) -> np.ndarray:
-    values = np.full((last - first, len(pose.series)), np.nan, np.float32)
-    for number, series in enumerate(pose.series):
-        assert series.confidence is not None
-        rows = series.confidence[first:last]
+    """(frame, keypoint) float32."""
+    found = [one.confidence[first:last] for one in pose.series if one.confidence is not None]
+    return _stacked(found, last - first)
+
+
+def _stacked(columns: Sequence[np.ndarray], n_frames: int) -> np.ndarray:
+    """Rows of the keypoints side by side, missing where a series has ended."""
+    values = np.full((n_frames, len(columns), *columns[0].shape[1:]), np.nan, np.float32)
+    for number, rows in enumerate(columns):
         values[: len(rows), number] = float32(rows)
     return values
 

@@ -11,14 +11,7 @@ import numpy as np
 
 from kpms_zarr.store.errors import Problem
 from kpms_zarr.store.parsers.base import some
-from kpms_zarr.store.parsers.hdf5.reading import (
-    attribute,
-    check_inside,
-    check_numbers,
-    internal,
-    text,
-    texts,
-)
+from kpms_zarr.store.parsers.hdf5 import reading as hdf5
 from kpms_zarr.store.parsers.time.clock import ROWS, Clock, Timing
 
 _TIMES_AT_ONCE = 1_000_000
@@ -41,7 +34,8 @@ class Series:
 
 def type_of(item: object) -> str:
     """NWB type of a group, "" where it has none."""
-    return text(attribute(item, "neurodata_type", "")) if isinstance(item, h5py.Group) else ""
+    is_group = isinstance(item, h5py.Group)
+    return hdf5.text(hdf5.attribute(item, "neurodata_type", "")) if is_group else ""
 
 
 def short_name(group: h5py.Group) -> str:
@@ -56,14 +50,14 @@ def clean(name: str) -> str:
 
 def nodes_of(group: h5py.Group) -> list[str]:
     """Names of the keypoints in order: stored beside the series, or in the skeleton."""
-    places = [group, *(internal(group, name) for name in group)]
+    places = [group, *(hdf5.internal(group, name) for name in group)]
     for place in places:
         if place is not group and type_of(place) != "Skeleton":
             continue
-        nodes = internal(place, "nodes")
+        nodes = hdf5.internal(place, "nodes")
         if isinstance(nodes, h5py.Dataset) and nodes.shape is not None:
-            check_inside(nodes, str(group.file.filename))
-            return texts(nodes)
+            hdf5.check_inside(nodes, str(group.file.filename))
+            return hdf5.texts(nodes)
     return []
 
 
@@ -106,7 +100,7 @@ def series_of(
 ) -> Series | None:
     here = f"{where}, series `{short_name(group)}`"
     fix = "export the file again"
-    data, confidence = internal(group, "data"), internal(group, "confidence")
+    data, confidence = hdf5.internal(group, "data"), hdf5.internal(group, "confidence")
     if not isinstance(data, h5py.Dataset):
         problems.append(Problem("numbers named `data`", "none in this file", here, fix))
         return None
@@ -121,8 +115,8 @@ def series_of(
         return None
     for numbers in (data, confidence):
         if numbers is not None:
-            check_inside(numbers, here)
-            check_numbers(numbers, here)
+            hdf5.check_inside(numbers, here)
+            hdf5.check_numbers(numbers, here)
     scale, offset = _factor(data, "conversion", 1.0), _factor(data, "offset", 0.0)
     if not (np.isfinite(scale) and scale and np.isfinite(offset)):
         found = f"conversion {scale:g} and offset {offset:g}"
@@ -133,7 +127,7 @@ def series_of(
 
 
 def _factor(data: h5py.Dataset, name: str, default: float) -> float:
-    value = np.asarray(attribute(data, name, default))
+    value = np.asarray(hdf5.attribute(data, name, default))
     return float(value.ravel()[0]) if value.size == 1 and value.dtype.kind in "fiu" else np.nan
 
 
@@ -142,20 +136,20 @@ def _factor(data: h5py.Dataset, name: str, default: float) -> float:
 
 def _times(series: Series) -> h5py.Dataset | None:
     """Its time stamps, one for every frame."""
-    times = internal(series.group, "timestamps")
+    times = hdf5.internal(series.group, "timestamps")
     if not isinstance(times, h5py.Dataset) or times.shape != series.data.shape[:1]:
         return None
-    check_inside(times, str(series.group.file.filename))
-    check_numbers(times, str(series.group.file.filename))
+    hdf5.check_inside(times, str(series.group.file.filename))
+    hdf5.check_numbers(times, str(series.group.file.filename))
     return times
 
 
 def _start(series: Series) -> tuple[float, float] | None:
     """Time of its first frame, and frames per second."""
-    start = internal(series.group, "starting_time")
+    start = hdf5.internal(series.group, "starting_time")
     if not isinstance(start, h5py.Dataset) or start.shape != () or start.dtype.kind not in "fiu":
         return None
-    check_inside(start, str(series.group.file.filename))
+    hdf5.check_inside(start, str(series.group.file.filename))
     rate, first = _factor(start, "rate", np.nan), float(start[()])
     return (first, rate) if np.isfinite([first, rate]).all() and rate > 0 else None
 

@@ -18,14 +18,7 @@ from kpms_zarr.store.parsers.base import (
     ReadOptions,
     TrackHeader,
 )
-from kpms_zarr.store.parsers.hdf5.reading import (
-    DAMAGE,
-    check_numbers,
-    dataset,
-    opened,
-    text,
-    texts,
-)
+from kpms_zarr.store.parsers.hdf5 import reading as hdf5
 from kpms_zarr.store.parsers.sleap.tracks import (
     RENAME,
     Grid,
@@ -46,27 +39,27 @@ _PRESETS = {"matlab": _MATLAB, "standard": _STANDARD}
 def sniff(path: Path) -> str | None:
     """Recognise the datasets; see `Parser`."""
     with h5py.File(path, "r") as file:
-        if dataset(file, "tracks") is None:
+        if hdf5.dataset(file, "tracks") is None:
             return None
-        names = [n for n in ("node_names", "track_occupancy") if dataset(file, n) is not None]
+        names = [n for n in ("node_names", "track_occupancy") if hdf5.dataset(file, n) is not None]
     return f"HDF5 datasets tracks, {', '.join(names)}" if names else None
 
 
 def inspect(path: Path, options: ReadOptions) -> FileHeader:
     """Read the names, and of files with several tracks find which appear; see `Parser`."""
-    with opened(path) as file:
+    with hdf5.opened(path) as file:
         return _inspect(file, path)[0]
 
 
 def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBlock]:
     """Stream the frames; see `Parser`."""
-    with opened(path) as file:
+    with hdf5.opened(path) as file:
         yield from _inspect(file, path)[1].blocks(block_frames)
 
 
 def _inspect(file: h5py.File, path: Path) -> tuple[FileHeader, Grid]:
     where = str(path)
-    tracks, scores = dataset(file, "tracks"), dataset(file, "point_scores")
+    tracks, scores = hdf5.dataset(file, "tracks"), hdf5.dataset(file, "point_scores")
     nodes, names = _names(file, "node_names", where), _names(file, "track_names", where)
     if tracks is None or not nodes:
         raise InputError(
@@ -77,7 +70,7 @@ def _inspect(file: h5py.File, path: Path) -> tuple[FileHeader, Grid]:
         )
     for data in (tracks, scores):
         if data is not None:
-            check_numbers(data, where)
+            hdf5.check_numbers(data, where)
     axes = _axes(file, len(nodes), len(names), where)
     keys = individuals(int(tracks.shape[axes.index("track")]))
     grid = Grid(tracks, axes, scores, {key: i for i, key in enumerate(keys)})
@@ -102,7 +95,7 @@ def _inspect(file: h5py.File, path: Path) -> tuple[FileHeader, Grid]:
 
 def _names(file: h5py.File, name: str, where: str) -> list[str]:
     """Text of a dataset; none when it is absent, or empty (SLEAP then writes it as numbers)."""
-    data = dataset(file, name)
+    data = hdf5.dataset(file, name)
     if data is None or not data.size:
         return []
     if h5py.check_string_dtype(data.dtype) is None:
@@ -112,7 +105,7 @@ def _names(file: h5py.File, name: str, where: str) -> list[str]:
             where=where,
             fix="export the file again",
         )
-    return texts(data)
+    return hdf5.texts(data)
 
 
 def _axes(file: h5py.File, n_nodes: int, n_names: int, where: str) -> tuple[str, ...]:
@@ -134,9 +127,9 @@ def _axes(file: h5py.File, n_nodes: int, n_names: int, where: str) -> tuple[str,
 def _stated_axes(tracks: h5py.Dataset) -> tuple[str, ...] | None:
     """The axes that sleap-io writes down, or None."""
     try:
-        stated = tuple(json.loads(text(tracks.attrs["dims"])))
+        stated = tuple(json.loads(hdf5.text(tracks.attrs["dims"])))
         return stated if sorted(stated) == sorted(_MATLAB) else None
-    except DAMAGE:
+    except hdf5.DAMAGE:
         return None
 
 
@@ -149,7 +142,7 @@ def _fits(file: h5py.File, axes: tuple[str, ...], n_nodes: int, n_names: int) ->
     if file["tracks"].ndim != len(axes):
         return False
     size = _sizes(file, axes)
-    occupancy, scores = dataset(file, "track_occupancy"), dataset(file, "point_scores")
+    occupancy, scores = hdf5.dataset(file, "track_occupancy"), hdf5.dataset(file, "point_scores")
     return (
         size["xy"] == len(_SPACE)
         and size["node"] == n_nodes
@@ -162,7 +155,7 @@ def _fits(file: h5py.File, axes: tuple[str, ...], n_nodes: int, n_names: int) ->
 def _is_named(file: h5py.File, axes: tuple[str, ...]) -> bool:
     """Whether an attribute of the file names this order."""
     if "preset" in file.attrs:
-        return axes == _PRESETS.get(text(file.attrs["preset"]))
+        return axes == _PRESETS.get(hdf5.text(file.attrs["preset"]))
     if "transpose" in file.attrs:
         return axes == (_MATLAB if bool(file.attrs["transpose"]) else _NOT_TRANSPOSED)
     return False
@@ -170,14 +163,14 @@ def _is_named(file: h5py.File, axes: tuple[str, ...]) -> bool:
 
 def _has_right_occupancy(file: h5py.File, axes: tuple[str, ...]) -> bool:
     """Whether `track_occupancy` is turned as by the writer of this order."""
-    occupancy, size = dataset(file, "track_occupancy"), _sizes(file, axes)
+    occupancy, size = hdf5.dataset(file, "track_occupancy"), _sizes(file, axes)
     first, second = ("track", "frame") if axes == _NOT_TRANSPOSED else ("frame", "track")
     return occupancy is not None and occupancy.shape == (size[first], size[second])
 
 
 def _is_only_track(file: h5py.File, axes: tuple[str, ...]) -> bool:
     """Whether this order has one track: SLEAP leaves the names empty for an only, untracked one."""
-    names = dataset(file, "track_names")
+    names = hdf5.dataset(file, "track_names")
     return names is not None and not names.size and _sizes(file, axes)["track"] == 1
 
 
@@ -187,7 +180,7 @@ def _no_axes(
     shapes = [
         f"`{name}` {data.shape}"
         for name in ("tracks", "point_scores", "track_occupancy")
-        if (data := dataset(file, name)) is not None
+        if (data := hdf5.dataset(file, name)) is not None
     ]
     return Problem(
         expected="`tracks` with the axes (track, xy, node, frame), (frame, track, node, xy) or "
@@ -203,15 +196,15 @@ def _no_axes(
 
 def _video(file: h5py.File) -> tuple[str, float | None]:
     """Path of the video and frames per second, where the file says so."""
-    data = dataset(file, "video_path")
+    data = hdf5.dataset(file, "video_path")
     if data is None or not data.size or h5py.check_string_dtype(data.dtype) is None:
         paths = [""]
     else:
-        paths = texts(data)
+        paths = hdf5.texts(data)
     try:
-        metadata: Any = json.loads(text(file.attrs["video_backend_metadata"]))
+        metadata: Any = json.loads(hdf5.text(file.attrs["video_backend_metadata"]))
         fps = float(metadata["fps"])
-    except DAMAGE:
+    except hdf5.DAMAGE:
         fps = math.nan
     # SLEAP on Windows joins folder and name with a backslash, the rest with slashes.
     return paths[0].replace("\\", "/"), fps if math.isfinite(fps) and fps > 0 else None

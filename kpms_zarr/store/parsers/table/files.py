@@ -59,12 +59,7 @@ def is_parquet(path: Path) -> bool:
 
 
 def names_of(path: Path) -> list[str]:
-    """Names of the columns.
-
-    Raises
-    ------
-    InputError
-    """
+    """Names of the columns; an InputError where they cannot be read."""
     try:
         parquet = is_parquet(path)
     except OSError as error:
