@@ -846,10 +846,3 @@ def test_recognise__several_formats__asks_for_one(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="`format='dlc_csv'` or `format='twin'`"):
         recognise(path)
     assert recognise(path, "twin")[0] is twin
-
-
-@pytest.mark.parametrize("file_name", ["pose.csv", "table.h5"])
-def test_read__needs_at_least_one_frame_a_block(tmp_path, file_name):
-    path = WRITERS[file_name](tmp_path / file_name, columns_of(), numbers(5, 6))
-    with pytest.raises(ValueError, match="at least 1"):
-        list(recognise(path)[0].read(path, 0))

@@ -198,7 +198,8 @@ class Parser:
         Tracks of the same length share their blocks, others follow one another. An InputError for a
         truncated file or for text where numbers should be, naming file and row.
         """
-        check_block_frames(block_frames)
+        if block_frames < 1:  # a mistake in code, not in an input
+            raise ValueError(f"block_frames is at least 1, got {block_frames}")
         return self._read(path, block_frames, options)
 
 
@@ -221,12 +222,6 @@ def remembered(function: Callable[[Path], R]) -> Callable[[Path], R]:
         return look(path, now.st_size, now.st_mtime_ns, now.st_ino)
 
     return remember
-
-
-def check_block_frames(block_frames: int) -> None:
-    """Refuse an impossible block size: a mistake in code, not in an input."""
-    if block_frames < 1:
-        raise ValueError(f"block_frames is at least 1, got {block_frames}")
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:

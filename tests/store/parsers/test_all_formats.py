@@ -386,3 +386,9 @@ def test_check__sees_what_is_wrong(real, tmp_path):
             check(wrong, wanted, real, exceptional)
     with pytest.raises(AssertionError):
         exceptional.right(replace(found, keypoints=found.keypoints[::-1]), wanted, real)
+
+
+@pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.name)
+def test_read__needs_at_least_one_frame_a_block(parser):
+    with pytest.raises(ValueError, match="at least 1"):
+        parser.read(Path("any"), 0)

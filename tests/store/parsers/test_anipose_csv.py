@@ -370,8 +370,3 @@ def test_without_line_ends__is_refused_soon(tmp_path, text, full):
     PARSER.sniff(path)
     with pytest.raises(InputError):
         PARSER.inspect(path)
-
-
-def test_read__needs_at_least_one_frame_a_block(tmp_path):
-    with pytest.raises(ValueError, match="at least 1"):
-        list(PARSER.read(write(tmp_path / "a.csv", numbers(5)), 0))

@@ -490,9 +490,3 @@ def test_damaged_bytes__give_no_other_error(tmp_path, writer, survives_damage):
     # Half of them near the beginning, where the tags are.
     n_read = survives_damage(PARSER, path, 50) + survives_damage(PARSER, path, 50, end=300, seed=1)
     assert n_read < 100
-
-
-def test_read__needs_at_least_one_frame_a_block(tmp_path):
-    path = write_v5(tmp_path / "a.mat", pose())
-    with pytest.raises(ValueError, match="at least 1"):
-        list(PARSER.read(path, 0))

@@ -205,8 +205,3 @@ def test_cut_off__is_an_error(tmp_path):
     assert PARSER.sniff(path) is None
     with pytest.raises(InputError, match="a complete HDF5 file"):
         PARSER.inspect(path)
-
-
-def test_read__needs_at_least_one_frame_a_block(tmp_path):
-    with pytest.raises(ValueError, match="at least 1"):
-        list(PARSER.read(write(tmp_path / "a.h5", numbers(5)), 0))

@@ -293,9 +293,3 @@ def test_a_folder_and_a_file_that_is_not_there(tmp_path):
         assert PARSER.sniff(path) is None
         with pytest.raises(InputError, match="a file that can be read"):
             PARSER.inspect(path)
-
-
-def test_read__needs_at_least_one_frame_a_block(tmp_path):
-    path = write(tmp_path / "a.json", frames_of(numbers(3)))
-    with pytest.raises(ValueError, match="at least 1"):
-        list(PARSER.read(path, 0))

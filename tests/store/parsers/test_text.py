@@ -298,11 +298,6 @@ def test_rows__reading_that_is_given_up__leaves_no_threads(tmp_path):
     assert not any(thread.name.startswith("csv") for thread in threading.enumerate())
 
 
-def test_rows__needs_at_least_one_a_block(tmp_path):
-    with pytest.raises(ValueError, match="at least 1"):
-        next(read_blocks(table_of(tmp_path / "a.csv"), 0))
-
-
 NAMES_IN_ROWS = st.sampled_from(["nose", " nose ", "", "left, ear", "a;b", "True", "NA", "7", "é"])
 WORDS = ("lost", "-1")
 

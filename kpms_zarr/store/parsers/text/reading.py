@@ -15,7 +15,6 @@ import numpy as np
 
 from kpms_zarr.store.cores import n_cores
 from kpms_zarr.store.errors import InputError, unreadable
-from kpms_zarr.store.parsers.base import check_block_frames
 from kpms_zarr.store.parsers.text.dialect import Dialect, dialect_of
 from kpms_zarr.store.parsers.text.plain_text import plain_bytes, plain_text
 from kpms_zarr.store.parsers.text.rows import (
@@ -82,7 +81,6 @@ def read_blocks(
         Text in a cell, rows of another length, text that is not UTF-8, a file that cannot be
         read. Names row and column; complete blocks before it are given first.
     """
-    check_block_frames(block_frames)
     kept: list[np.ndarray] = []
     n_kept = 0
     for piece in read_pieces(table, threads=threads, range_bytes=range_bytes, engines=engines):
