@@ -33,7 +33,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -529,13 +529,17 @@ TWINS = {name.removeprefix("twin_"): f for name, f in list(globals().items()) if
 def change_parsers(patch: pytest.MonkeyPatch, before: Callable[[Path], Any]) -> None:
     """Have all parsers do something more when they look at a file."""
     from kpms_zarr.store import parsers
+    from kpms_zarr.store.parsers.base import Parser
 
     def inspect(inspect_: Callable[..., Any], path: Path, *options: Any) -> Any:
         if path.name.startswith("mutant"):
             before(path)
         return inspect_(path, *options)
 
-    changed = [replace(one, inspect=partial(inspect, one.inspect)) for one in parsers.PARSERS]
+    changed = [
+        Parser(one.name, one.title, one.sniff, partial(inspect, one.inspect), one.read)
+        for one in parsers.PARSERS
+    ]
     patch.setattr(parsers, "PARSERS", tuple(changed))
 
 
