@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -72,6 +73,14 @@ def test_drawn_settings__of_animals_that_are_not_seen(tmp_path: Path) -> None:
     arrays["a"][3, 0] = 1.0
     kpms_zarr.ingest(tmp_path / "s.zarr", arrays=arrays, fps=30)
     assert len(drawn_settings(tmp_path / "s.zarr").keypoints) == 3
+
+
+def test_drawn_settings__of_numbers_whose_squares_no_float32_holds(tmp_path: Path) -> None:
+    write_store(tmp_path / "s.zarr", SyntheticStudy(n_sessions=2, n_frames=300))
+    access.open_group(tmp_path / "s.zarr", "r+")["keypoints/position"][1, ::7, 0] = 3e38
+    study = read_settings(tmp_path / "s.zarr")
+    write_settings(access.open_group(tmp_path / "s.zarr", "r+"), replace(study, skeleton=()))
+    assert drawn_settings(tmp_path / "s.zarr").skeleton
 
 
 def test_drawn_settings__of_real_mice_follow_the_spine(nine_mice: Path, tmp_path: Path) -> None:

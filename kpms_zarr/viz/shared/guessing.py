@@ -82,6 +82,7 @@ def _sample(data: xr.Dataset, session: Session, max_frames: int) -> np.ndarray:
     """Poses from the first chunk of a session, their typical size 1."""
     stop = min(session.n_frames, FRAMES_PER_CHUNK)
     position, _ = read_tracked(data, session.index, slice(0, stop, -(-stop // max_frames)))
+    position = position.astype(np.float64)  # squares of any float32
     seen = np.isfinite(position).all((1, 2))
     whole = position[seen] if seen.any() else position
     spread = np.nanmax(whole, 1, initial=-np.inf) - np.nanmin(whole, 1, initial=np.inf)
