@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers.amount import examples
@@ -184,6 +184,10 @@ def test_select__a_selector_for_each_name_gives_exactly_these(base, names):
 
 @settings(deadline=None, max_examples=examples(25))
 @given(st.text(max_size=12))
+@example("\0=")
+@example("\ud800=1")
+@example("x" * 300 + "=1")
+@example("../models=1")
 def test_select__any_text_is_answered(base, text):
     try:
         found, said = select_sessions(base, [text]), ""

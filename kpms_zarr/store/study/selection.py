@@ -6,6 +6,7 @@ import contextlib
 import fnmatch
 import re
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import zarr
@@ -154,10 +155,14 @@ class _SessionIndex:
 
     # -------------------------------------------------------------- coordinates
 
+    @cached_property
+    def _coordinates(self) -> list[str]:
+        arrays = access.arrays_below(self._group)
+        return sorted(name for name, array in arrays if _is_coordinate(array))
+
     def _has(self, name: str) -> bool:
-        """Whether there is a coordinate of this name; dots and slashes would lead elsewhere."""
-        is_path = not name.strip(".") or "/" in name or "\\" in name
-        return not is_path and _is_coordinate(self._group.get(name))
+        """Whether there is a coordinate of this name; listed, for text may be no path at all."""
+        return name in self._coordinates
 
     def _read(self, name: str) -> np.ndarray | None:
         """Values of a coordinate, (session,) of the selection; None where there are too few."""
@@ -203,9 +208,7 @@ class _SessionIndex:
         )
 
     def _add_no_coordinate(self, selector: str, name: str) -> None:
-        known = sorted(
-            key for key, array in access.arrays_below(self._group) if _is_coordinate(array)
-        )
+        known = self._coordinates
         add = call("annotate", self._store, "FILE.csv")
         self.add(
             f"one of the coordinates over the sessions: {', '.join(known)}",
