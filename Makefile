@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 # Two at a time on two cores; each module stays with one worker as long as both have work.
 PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal --durations=30
 
+# Tests start many processes; without it each compiles all modules that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-full test-fast lint format bench clean
 
 demo: $(VENV)/.installed

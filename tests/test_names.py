@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
@@ -46,6 +46,7 @@ def run(*arguments: str) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(keypoints=NAMES, called=st.lists(SESSION, min_size=2, max_size=2, unique_by=names.tidy))
+@example(keypoints=["\0", "nose", "a,b", "x=y"], called=["\0", "a"])
 def test_names__go_through_the_command_line(
     keypoints: list[str], called: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,8 +55,8 @@ class WorkerLost(RuntimeError):
 
 
 def seconds_for(path: Path) -> float:
-    """Time of computing that a file may take."""
-    with contextlib.suppress(OSError):
+    """Time of computing that a file may take; what comes from memory has a name and no file."""
+    with contextlib.suppress(OSError, ValueError):
         return MAX_SECONDS + path.stat().st_size / _BYTES_PER_SECOND
     return MAX_SECONDS
 

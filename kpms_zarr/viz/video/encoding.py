@@ -18,7 +18,12 @@ FORMATS = {"mp4": 60.0, "gif": 34.0}
 """Formats, and the most frames per second that players show of them."""
 
 _ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that is there
-_OPTIONS = {"libx264": {"crf": "20", "preset": "fast"}, "mpeg4": {"qscale": "3"}}
+_OPTIONS = {
+    "libx264": {"crf": "20", "preset": "fast", "threads": "1", "x264-params": "mbtree=0"},
+    "mpeg4": {"qscale": "3"},
+}
+"""Those with which the same movie has the same bytes: several threads of x264 give others for
+each number of cores, and its macroblock tree reads memory that nobody has set (with AVX-512)."""
 _COLORS = 255
 _PALETTE_FRAMES = 8
 
