@@ -7,8 +7,9 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
 BIN := $(VENV)/bin
-# Two at a time on two cores; each module stays with one worker as long as both have work.
-PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal --durations=30
+# One more than cores, as tests wait for servers and disks; modules stay with one worker while all
+# have work.
+PYTEST := $(BIN)/python -m pytest -q -n $$(( $$(nproc 2>/dev/null || echo 2) + 1 )) --dist worksteal --durations=30
 
 # Tests start many processes; without it each compiles all modules that it imports anew.
 unexport PYTHONDONTWRITEBYTECODE

@@ -318,18 +318,20 @@ def test_fit__counts_published_transitions_within_sessions_only(store):
     np.testing.assert_array_equal(published, counted)
 
 
-def test_nine_mice__through_the_command_line(nine_mice, tmp_path, capsys):
+def test_nine_mice__through_the_command_line(nine_mice, tmp_path, capsys, full):
     from kpms_zarr.cli import main
 
     store = str(tmp_path / "study.zarr")
     points = "spine4,spine3,spine2,spine1,head,nose,right ear,left ear"
+    n_sweeps = "10" if full else "3"
     run = [
         ["ingest", store, str(nine_mice), "--fps", "30", "--keypoints", points,
          "--anterior", "nose", "--posterior", "spine4"],
         ["info", store],
         ["quality", store],
         ["pca", store],
-        ["fit", store, "--model", "mice", "--ar-sweeps", "10", "--sweeps", "10", "--quiet"],
+        ["fit", store, "--model", "mice", "--ar-sweeps", n_sweeps,
+         "--sweeps", n_sweeps, "--quiet"],
         ["summary", store, "--model", "mice"],
         ["report", store, "--model", "mice", "--out", str(tmp_path / "report.html")],
     ]  # fmt: skip

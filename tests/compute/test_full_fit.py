@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import kpms_zarr
+from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr.compute.agreement import adjusted_rand_index
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.errors import SamplingError
@@ -18,7 +19,6 @@ from kpms_zarr.compute.runs.plan import Needs, make_plan, settle_tiles
 from kpms_zarr.compute.runs.preparation import load, make_chain, prepare
 from kpms_zarr.compute.sampler import full_model
 from kpms_zarr.compute.sampler.chain import Chain
-from kpms_zarr.compute.sampler.segments import FRAMES_PER_TILE
 from kpms_zarr.compute.sampler.sweep import Sweeper
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.blocks import Block
@@ -28,10 +28,10 @@ from kpms_zarr.store.rotation import rotate
 from kpms_zarr.store.study import synthetic
 
 STUDY = synthetic.SyntheticStudy(
-    n_sessions=3, n_frames=800, n_keypoints=6, n_latent=3, is_ragged=True, seed=3,
+    n_sessions=3, n_frames=800, n_keypoints=N_KEYPOINTS, n_latent=3, is_ragged=True, seed=3,
     missing_fraction=0.05,
 )  # fmt: skip
-QUICK = FitConfig(ar_sweeps=3, sweeps=3, n_states=15, latent_dim=3, segment_frames=64)
+QUICK = replace(SMALL, ar_sweeps=3, sweeps=3)
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +92,9 @@ def test_both__publishes_two_stages_and_every_variable(store):
     assert (parameters["noise_variance"] > 0).all()
     assert parameters.attrs["centroid_step_variance"] > 0
     settings = provenance_of(parameters.attrs)["settings"]
-    about, resolved = ("notes", "given"), replace(config, tile_frames=FRAMES_PER_TILE)
+    about = ("notes", "given")
     kept = {name: value for name, value in settings.items() if name not in about}
-    assert FitConfig.from_store(kept, settings["given"]) == resolved
+    assert FitConfig.from_store(kept, settings["given"]) == config
     assert set(settings["given"]) == config.given
 
 
@@ -130,11 +130,14 @@ def test_full__goes_on_from_a_model(store):
     before = open_labels(store, "start").load()
     kpms_zarr.fit(
         store, model="more",
-        config=FitConfig(stage="full", from_model="start", sweeps=1, segment_frames=64, kappa=1e6),
+        config=FitConfig(
+            stage="full", from_model="start", sweeps=1, segment_frames=64, tile_frames=512,
+            kappa=1e6,
+        ),
     )  # fmt: skip
     after = open_labels(store, "more").load()
     parameters = open_parameters(store, "more").load()
-    assert parameters.sizes["state"] == 15  # as in the start model, not the default
+    assert parameters.sizes["state"] == QUICK.n_states  # as in the start model, not the default
     assert parameters["trace_stage"].values.tolist() == ["full"]
     one, two = real_values(before, "syllable"), real_values(after, "syllable")
     assert adjusted_rand_index(one, two) > 0.5
