@@ -32,11 +32,8 @@ class DemoSummary:
     ----------
     folder, store, report : str
         Where everything is, the store, and the HTML page.
-    model : str
-    fit : FitSummary
     adjusted_rand_index : float
         Agreement of the syllables with the simulated truth; 1 = the same partition.
-    n_true_syllables : int
     """
 
     folder: str

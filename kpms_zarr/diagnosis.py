@@ -85,7 +85,6 @@ class Host:
         nothing is limited.
     cores : int
         That this process may use, a limit of the control groups rounded up included.
-    machine_cores : int
     load : float or None
         Programs of the machine that were computing, mean of the last minute; None where the system
         does not say.
@@ -106,7 +105,6 @@ class Scratch:
 
     Attributes
     ----------
-    folder : str
     free : int
         Bytes.
     file_system : str or None
@@ -131,7 +129,6 @@ class TileSpeed:
     ----------
     frame_microseconds : float
         Per frame and sweep, all threads together.
-    compile_seconds : float
     """
 
     frame_microseconds: float
@@ -188,12 +185,8 @@ class DoctorReport:
         What JAX said then.
     devices : tuple of DeviceMemory
         The one that fits use first.
-    gpu : Gpu
-    host : Host
-    scratch : Scratch
     precision : str
         In which fits compute unless told otherwise.
-    speed : Speed
     advice : tuple of str
         What could be better and how; empty when nothing.
     """
@@ -355,7 +348,6 @@ def file_system(folder: Path, root: Path = _ROOT) -> str | None:
 
     Parameters
     ----------
-    folder : Path
     root : Path
         Folder that holds ``proc``; another one for tests.
     """

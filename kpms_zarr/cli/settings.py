@@ -36,7 +36,6 @@ def add_settings(command: Any, cls: type, places: Mapping[str, Any] | None = Non
 
     Parameters
     ----------
-    command : parser or group
     cls : type
         With fields that are settings.
     places : mapping of str to group, optional

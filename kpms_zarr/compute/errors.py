@@ -10,7 +10,6 @@ class SamplingError(RuntimeError):
 
     Attributes
     ----------
-    session : str
     start, stop : int
         Frames of the segment that was being drawn.
     frame : int

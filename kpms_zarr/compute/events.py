@@ -12,10 +12,8 @@ class ResourcePlan:
 
     Attributes
     ----------
-    n_sessions, n_frames, n_latent, n_states : int
     n_segments, n_segment_frames, n_tiles : int
         Shape of a tile, and how many there are in a sweep.
-    tiles_in_flight : int
     home : str
         Where the state of the chain lies: ``"device"``, ``"host"`` or ``"disk"``.
     device_bytes, device_limit : int
@@ -64,12 +62,7 @@ class ResourcePlan:
 
 @dataclass(frozen=True)
 class PlanMade:
-    """Event before anything runs.
-
-    Attributes
-    ----------
-    plan : ResourcePlan
-    """
+    """Event before anything runs."""
 
     plan: ResourcePlan
 
@@ -121,7 +114,6 @@ class TimePredicted:
 
     Attributes
     ----------
-    stage : str
     seconds_per_sweep : float
         Predicted from three tiles.
     """
@@ -147,7 +139,6 @@ class SweepEnded:
         In ms.
     n_used : int
         Syllables with at least 0.5 % of the frames.
-    kappa : float
     stage : str
         ``"ar"`` or ``"full"``.
     waiting : float
@@ -175,7 +166,6 @@ class Committed:
         Sweeps that led to it, over all stages; 0 = the state before the first.
     n_bytes : int
         Before compression.
-    seconds : float
     """
 
     sweep: int

@@ -47,7 +47,6 @@ class BlockReader:
 
     Parameters
     ----------
-    store : path or URL
     keypoints : sequence of int, optional
         Keypoints of the store to return, in this order (default: all).
     scale : mapping of int to float, optional
@@ -136,7 +135,6 @@ def limit_workers(
 
     Parameters
     ----------
-    store : path or URL
     host_memory : str, int or None
         Such as ``"4GB"``, or bytes, of the whole process; None = as many blocks as Dask has
         threads. A scheduler or client that the user has chosen is left alone.

@@ -87,10 +87,8 @@ class Setting:
 
     Attributes
     ----------
-    check : Check
     help : str
         What it is, for the documentation of the class and for the command line.
-    unit : str
     open : str
         What None stands for where it leaves the choice open; "" where None is not allowed, or is
         a value.

@@ -59,12 +59,7 @@ class Borders(NamedTuple):
 
 
 class Compass(NamedTuple):
-    """Indices of the keypoints that define the heading; both empty = heading 0.
-
-    Attributes
-    ----------
-    anterior, posterior : tuple of int
-    """
+    """Indices of the keypoints that define the heading; both empty = heading 0."""
 
     anterior: tuple[int, ...]
     posterior: tuple[int, ...]
@@ -102,7 +97,6 @@ def is_valid(position: np.ndarray, confidence: np.ndarray, threshold: float) -> 
     position : ndarray, (frame, keypoint, space)
     confidence : ndarray, (frame, keypoint)
         NaN = not given, which counts as fine.
-    threshold : float
 
     Returns
     -------
@@ -122,7 +116,6 @@ def interpolate(
     ----------
     position : ndarray, (frame, keypoint, space)
     valid : ndarray, (frame, keypoint) bool
-    borders : Borders
     start : int
         Frame of the session of the first row.
 
@@ -176,7 +169,6 @@ def heading_of(position: np.ndarray, compass: Compass) -> np.ndarray:
     Parameters
     ----------
     position : ndarray, (frame, keypoint, space)
-    compass : Compass
 
     Returns
     -------
@@ -247,8 +239,6 @@ def align_block(
         What lies outside the block.
     start : int
         Frame of the session of the first row.
-    compass : Compass
-    confidence_threshold : float
     offset : ndarray, (keypoint, space), optional
         See :func:`place_unseen`.
     """
@@ -311,7 +301,6 @@ def _neighbours(observations: Observations, first_row: np.ndarray) -> tuple[np.n
 
     Parameters
     ----------
-    observations : Observations
     first_row : ndarray, (session,)
         First block of each session.
     """
@@ -341,9 +330,6 @@ class Aligner:
     ----------
     reader : BlockReader
         Of the keypoints of ``study``, in model units when a scale was given.
-    settings : AlignmentSettings
-    study : StudySettings
-    sessions : tuple of Session
     observations : Observations
         One row per block of 16,384 frames.
     notes : tuple of str
@@ -377,7 +363,6 @@ class Aligner:
 
         Parameters
         ----------
-        store : path or URL
         settings : AlignmentSettings, optional
         study : StudySettings, optional
             In place of what the store says (default). Its keypoints may be some of those of the

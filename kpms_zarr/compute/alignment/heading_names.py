@@ -53,7 +53,6 @@ def require_heading(
 
     Parameters
     ----------
-    study : StudySettings
     where : str
         Path or URL of the store.
     stored : StudySettings, optional

@@ -50,8 +50,6 @@ def resolve(threshold: float | str, reader: BlockReader, sessions: Sequence[Sess
     threshold : float or str
         A number, or such as ``"10%"``: the confidence below which 10 % of those of all keypoints
         that are not missing lie, exactly, in two passes over the data.
-    reader : BlockReader
-    sessions : sequence of Session
 
     Raises
     ------
@@ -211,8 +209,6 @@ def why_unseen(
         Of all keypoints.
     points : iterable of int
         Keypoints that count in no frame.
-    ratings : Ratings
-    threshold : float
     """
     points = list(points)
     tracked = [point for point in points if ratings.n_tracked[point]]

@@ -35,7 +35,6 @@ def tile_moments(
         False for padding.
     weight_bias : (state, latent, lag * latent + 1)
         Current [A b].
-    lags : int
 
     Returns
     -------

@@ -60,16 +60,10 @@ def draw_dynamics(
 
     Parameters
     ----------
-    rng : Generator
     moments : (state, pair)
         Of residuals under ``current`` (:func:`kernels.ar.tile_moments`).
     current : (state, latent, lag * latent + 1)
         P, the [A b] that the residuals were taken under.
-    prior : DynamicsPrior
-
-    Returns
-    -------
-    Dynamics
     """
     posterior = posterior_of(moments, current, prior)
     covariance = draw_inverse_wishart(rng, posterior.scatter, posterior.dof)
@@ -152,7 +146,6 @@ def draw_inverse_wishart(
 
     Parameters
     ----------
-    rng : Generator
     scale : (state, latent, latent)
     dof : (state,)
         Larger than latent - 1.

@@ -77,7 +77,6 @@ def scaled_likelihood(tables: HmmTables, w: jax.Array) -> jax.Array:
 
     Parameters
     ----------
-    tables : HmmTables
     w : ((lag + 1) latent, segment)
 
     Returns
@@ -100,7 +99,6 @@ def filter_forward(tables: HmmTables, windows: jax.Array, left: jax.Array) -> ja
 
     Parameters
     ----------
-    tables : HmmTables
     windows : (frame, (lag + 1) latent, segment)
     left : (segment,) int32
         State of the frame before the segment; n_states = none (uniform).
@@ -126,7 +124,6 @@ def sample_backward(
 
     Parameters
     ----------
-    tables : HmmTables
     filtered : (frame, state, segment)
     right : (segment,) int32
         State of the frame after the segment; n_states = none.

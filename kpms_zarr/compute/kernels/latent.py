@@ -78,10 +78,6 @@ def eliminate_forward(
         a session.
     initial_variance : float
         Prior variance of the first ``lag`` frames of a session.
-
-    Returns
-    -------
-    Elimination
     """
     n_latent, _, n_steps, n_segments = precision.shape
     lags = x.shape[0] - n_steps
@@ -155,7 +151,6 @@ def substitute_backward(
 
     Parameters
     ----------
-    elimination : Elimination
     x : (frame + 2 lag, latent, segment)
     is_drawn : (frame + lag, segment) bool
     noise : (latent, frame + lag, segment)

@@ -49,7 +49,6 @@ def label_marginals(
 
     Parameters
     ----------
-    tables : HmmTables
     windows : (frame, (lag + 1) latent, segment)
     z : (frame, segment) int32
         The labels.

@@ -24,7 +24,6 @@ def prior_scale(
     ----------
     confidence : ndarray, any shape
         NaN = not given.
-    slope, intercept, pseudocount : float
 
     Returns
     -------
@@ -54,8 +53,6 @@ def chi_squared(
     ----------
     bits : (n_words(dof), ...) uint32
         As many as the larger number of degrees of freedom takes.
-    dof : int
-    dtype : dtype
     other : (int, (...) bool), optional
         Another number of degrees of freedom and where it applies.
 
@@ -148,14 +145,12 @@ def draw_noise_variance(
 
     Parameters
     ----------
-    generator : Generator
     square : ndarray, (keypoint,) float64
         Sum of |e|^2 / s over the frames in which the keypoint is observed.
     count : ndarray, (keypoint,)
         Number of these frames.
     scale, dof : float
         Of the prior.
-    n_space : int
     """
     return (dof * scale + square) / generator.chisquare(dof + n_space * count)
 

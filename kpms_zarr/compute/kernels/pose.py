@@ -33,7 +33,6 @@ def pose_of(pose_map: PoseMap, x: jax.Array) -> jax.Array:
 
     Parameters
     ----------
-    pose_map : PoseMap
     x : (latent, frame, segment)
 
     Returns
@@ -59,7 +58,6 @@ def latent_evidence(
 
     Parameters
     ----------
-    pose_map : PoseMap
     weight : (keypoint, frame, segment)
         w = 1 / (s sigma2); 0 = missing.
     offset : (keypoint, space, frame, segment)

@@ -70,7 +70,6 @@ def stream_keys(
     ----------
     seed_words : (2,) uint32
     sweep : () int
-    conditional : int
     words : (segment, 2) uint32
         From :func:`session_words`.
 
@@ -99,7 +98,6 @@ def frame_bits(
         From :func:`stream_keys`.
     first_frame : (segment,) int32
         Frame of the session at which the segment begins.
-    n_frames : int
     n_numbers : int
         Words per frame.
     first_number : int

@@ -36,12 +36,10 @@ def draw_transitions(
 
     Parameters
     ----------
-    rng : Generator
     counts : (state, state) int
         Transitions between consecutive frames.
     usage : (state,)
         Current global weights beta.
-    prior : TransitionPrior
 
     Returns
     -------
@@ -91,7 +89,6 @@ def draw_tables(
 
     Parameters
     ----------
-    rng : Generator
     counts : (...) int
         n, transitions observed.
     numerator : (...)

@@ -72,7 +72,6 @@ def concentration_note(
     ----------
     square_of : callable
         Block -> squared distances from the mean pose (frame,), and frames of the session (frame,).
-    blocks : iterable of Block
     names : mapping of int to str
         Index of a session -> its name.
     """

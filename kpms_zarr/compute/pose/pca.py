@@ -51,7 +51,6 @@ class Moments(NamedTuple):
 
     Attributes
     ----------
-    n_frames : int
     mean : ndarray, (coordinate,)
     scatter : ndarray, (coordinate, coordinate)
         Sum of the products of the deviations from the mean.
@@ -126,10 +125,6 @@ def finalise(moments: Moments, basis: np.ndarray) -> Components:
 
 def centering(n_keypoints: int) -> np.ndarray:
     """Orthonormal basis G of the vectors that sum to zero over keypoints (model.md, section 1).
-
-    Parameters
-    ----------
-    n_keypoints : int
 
     Returns
     -------
@@ -493,7 +488,6 @@ def latent_of_pose(pose: np.ndarray, dataset: xr.Dataset, n_latent: int) -> np.n
     pose : ndarray, (frame, keypoint, space)
     dataset : xarray.Dataset
         Result of :func:`pca`.
-    n_latent : int
 
     Returns
     -------

@@ -41,7 +41,6 @@ class Refined(NamedTuple):
 
     Attributes
     ----------
-    space : PoseSpace
     before, after : float
         Share of the variance of the pose around its mean that the space does not hold.
     """
@@ -61,7 +60,6 @@ def turn_of(pose: np.ndarray, space: PoseSpace) -> np.ndarray:
     ----------
     pose : ndarray, (frame, keypoint, space)
         Aligned.
-    space : PoseSpace
 
     Returns
     -------
@@ -114,7 +112,6 @@ def refine(aligner: Aligner, n_latent: int, *, max_latent: int) -> Refined | Non
 
     Parameters
     ----------
-    aligner : Aligner
     n_latent : int
         Components to start with.
     max_latent : int

@@ -214,8 +214,6 @@ def scale_of(lengths: Lengths, sessions: Iterable[Session], mode: str) -> dict[i
 
     Parameters
     ----------
-    lengths : Lengths
-    sessions : iterable of Session
     mode : str
         ``"none"``: positions stay as they are. ``"dataset"``: one number for all sessions, so
         that the typical body is 100 model units long and differences in size between the

@@ -91,7 +91,6 @@ class ApplySummary:
         a fit with them would have given.
     seconds : float
         Wall time.
-    notes : tuple of str
     """
 
     store: str

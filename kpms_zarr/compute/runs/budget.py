@@ -30,10 +30,8 @@ class TileSizes:
 
     Attributes
     ----------
-    shape : TileShape
     n_states, n_latent, lags, n_keypoints, n_space : int
         0 keypoints: the AR stage.
-    precision : str
     """
 
     shape: TileShape
@@ -70,7 +68,6 @@ def tile_memory(sizes: TileSizes, settings: FixedSettings | None = None) -> Tile
 
     Parameters
     ----------
-    sizes : TileSizes
     settings : FixedSettings, optional
         Of the full stage; default: its defaults.
     """
@@ -168,14 +165,7 @@ def _synthetic_ar_tile(sizes: TileSizes) -> tuple[Any, ...]:
 
 
 def time_of_tile(sizes: TileSizes, settings: FixedSettings, n_in_flight: int) -> float:
-    """Measure seconds of a tile with so many in flight, on synthetic data, once compiled.
-
-    Parameters
-    ----------
-    sizes : TileSizes
-    settings : FixedSettings
-    n_in_flight : int
-    """
+    """Measure seconds of a tile with so many in flight, on synthetic data, once compiled."""
     is_double = np.dtype(sizes.precision) == np.float64
     with jax.enable_x64(is_double):
         tables = synthetic_tables(sizes)

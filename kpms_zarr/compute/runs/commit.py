@@ -38,10 +38,6 @@ class Committer:
 
     Attributes
     ----------
-    checkpoints : Checkpoints
-    chain : Chain
-    preparation : Preparation
-    config : FitConfig
     hashes : dict of str to str
         Of the tracking files of the sessions.
     every : int

@@ -77,8 +77,6 @@ class FitSummary:
     ----------
     store, model, version : str
         The labels are in the group ``models/<model>/labels/<version>``.
-    n_sessions, n_frames, n_latent : int
-    n_sweeps : int
     n_used : int
         Syllables with at least 0.5 % of the frames.
     median_duration : float
@@ -89,7 +87,6 @@ class FitSummary:
         Of all that the last stage samples given the parameters, at the last sweep, nat per frame.
     seconds : float
         Wall time.
-    notes : tuple of str
     """
 
     store: str

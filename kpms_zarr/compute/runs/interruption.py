@@ -17,7 +17,6 @@ class FitInterrupted(KeyboardInterrupt):
 
     Attributes
     ----------
-    model : str
     n_sweeps : int
         Sweeps that are committed.
     """

@@ -65,12 +65,10 @@ class Needs:
 
     Attributes
     ----------
-    index : ChainIndex
     config : FitConfig
         With its ``tile_frames`` settled.
     n_latent, n_keypoints, n_space : int
         0 keypoints: the AR stage alone.
-    fix_heading : bool
     fixed : TileShape, optional
         In place of the shape that follows from the sessions.
     """

@@ -43,7 +43,6 @@ class Preparation:
 
     Attributes
     ----------
-    sessions : tuple of Session
     study : StudySettings
         Restricted to the keypoints in use.
     reader : BlockReader
@@ -85,8 +84,6 @@ def prepare(
 
     Parameters
     ----------
-    store : path or URL
-    config : FitConfig
     start : StartModel, optional
         The model that the fit goes on from; its components and units are kept.
     notify : callable

@@ -30,7 +30,6 @@ class Numbered:
 
     Parameters
     ----------
-    chain : Chain
     order : ndarray, (state,)
         State ``order[i]`` is syllable i.
     """

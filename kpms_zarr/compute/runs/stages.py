@@ -45,7 +45,6 @@ class Stage:
     ----------
     name : str
         ``"ar"`` or ``"full"``.
-    n_sweeps : int
     prior : ParameterPrior
         With the stickiness at the start.
     """
@@ -141,12 +140,8 @@ def run(
 
     Parameters
     ----------
-    sweeper : Sweeper
-    preparation : Preparation
-    config : FitConfig
     progress : ChainProgress
         Is brought forward sweep by sweep; between two of them it belongs to the chain.
-    notify : callable
     until : int, optional
         Sweeps to be done in all (default: those of the stages).
     after_sweep : callable

@@ -29,10 +29,8 @@ class StartModel:
 
     Attributes
     ----------
-    name : str
     labels : xarray.Dataset
         Lazy.
-    parameters : Parameters
     noise_variance : ndarray or None, (keypoint,)
     loading : ndarray, (latent, keypoint, space)
     mean : ndarray, (keypoint, space)
@@ -82,8 +80,6 @@ class StartModel:
 
         Parameters
         ----------
-        store : path or URL
-        name : str
         version : str, optional
             Of its labels (default: the current one).
 
@@ -170,7 +166,6 @@ class StartModel:
 
         Parameters
         ----------
-        sessions : sequence of Session
         measured : mapping of int to float
             What a fit of these sessions alone would take; used for new sessions when every
             session has its own.

@@ -31,7 +31,6 @@ class ArTables(NamedTuple):
 
     Attributes
     ----------
-    hmm : HmmTables
     weight_bias : (state, latent, lag * latent + 1)
     """
 

@@ -49,13 +49,11 @@ def certainty_of_tile(
 
     Parameters
     ----------
-    tables : HmmTables
     x : (segment, lag + frame, latent)
     z : (segment, frame) int32
     before, after : (segment, state)
         What the neighbours say (see :func:`label_marginals`).
     length : (segment,) int32
-    lags : int
 
     Returns
     -------
@@ -75,7 +73,6 @@ class _SegmentList(NamedTuple):
 
     Attributes
     ----------
-    tile : Tile
     is_first, is_last : ndarray, (segment,) bool
         Whether it begins or ends its session.
     begin : ndarray, (segment,) int64

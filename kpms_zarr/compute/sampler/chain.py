@@ -39,7 +39,6 @@ class ChainIndex:
         Frames of each session.
     words : ndarray, (session, 2) uint32
         Identity of each session for random numbers.
-    lags : int
     """
 
     sessions: tuple[Session, ...]
@@ -79,8 +78,6 @@ class Chain:
 
     Parameters
     ----------
-    index : ChainIndex
-    n_latent, n_space : int
     dtype : str
         Of what is sampled.
     n_keypoints : int

@@ -42,7 +42,6 @@ class Observation(NamedTuple):
 
     Attributes
     ----------
-    pose : PoseMap
     noise_variance : (keypoint,)
         sigma2.
     step_variance : float
@@ -60,8 +59,6 @@ class FullModel:
 
     Attributes
     ----------
-    observation : Observation
-    settings : FixedSettings
     keeps_sound_segments : bool
         Of a tile that is computed again in float64, take only the segments that float32 cannot
         draw, so that each is drawn as it would be without those beside it. The moments are then

@@ -24,9 +24,7 @@ class FullTables(NamedTuple):
 
     Attributes
     ----------
-    hmm : HmmTables
     weight_bias : (state, latent, lag * latent + 1)
-    pose : PoseMap
     noise_variance : (keypoint,)
         sigma2.
     step_variance : ()
@@ -145,14 +143,10 @@ def sample_full_tile(
 
     Parameters
     ----------
-    tables : FullTables
-    tile : TileInput
     seed_words : (2,) uint32
     sweep : () int32
     is_last_pass : () bool
         Whether these are the odd segments.
-    settings : FixedSettings
-    lags : int
     """
     n_keypoints, n_space, n_latent = tables.pose.loading.shape
     dtype = tables.pose.loading.dtype

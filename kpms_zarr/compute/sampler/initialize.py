@@ -26,8 +26,6 @@ def label_by_clusters(chain: Chain, n_clusters: int, seed: int) -> None:
     ----------
     chain : Chain
         Its ``syllable`` is written.
-    n_clusters : int
-    seed : int
     """
     stride = max(1, -(-int(chain.index.n_modelled.sum()) // _SAMPLE_FRAMES))
     sample = _every(chain, stride)

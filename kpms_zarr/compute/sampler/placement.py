@@ -99,7 +99,6 @@ def make_rows(
         One of ``HOMES``.
     name : str
         For messages.
-    dtype : str
     shape : tuple of int
         (frame,) or (frame, column).
     scratch : path, optional

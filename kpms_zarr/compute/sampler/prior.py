@@ -30,7 +30,6 @@ class NoisePrior(NamedTuple):
         Of a scaled inverse chi-squared distribution.
     is_shared : bool
         Whether there is one for all keypoints.
-    n_space : int
     """
 
     scale: float
@@ -45,8 +44,6 @@ class ParameterPrior:
 
     Attributes
     ----------
-    dynamics : DynamicsPrior
-    transition : TransitionPrior
     noise : NoisePrior or None
         None = the noise variances stay as they are.
     """
@@ -83,7 +80,6 @@ class ParameterPrior:
 
         Parameters
         ----------
-        seed, number : int
         moments : ndarray, (state, pair)
             Of residuals under ``weight_bias``.
         transitions : ndarray, (state, state)
@@ -106,8 +102,6 @@ class ParameterPrior:
 
         Parameters
         ----------
-        seed, number : int
-        sums : SweepSums
         current : ndarray, (keypoint,)
         """
         square, count = sums.noise_square, sums.noise_count

@@ -94,7 +94,6 @@ class Task:
     ----------
     is_odd : bool
         Whether its segments are conditioned on even ones of the same sweep.
-    tile : Tile
     needs : int
         How many tiles of even segments must be written back before it is gathered.
     """
@@ -112,9 +111,6 @@ def schedule(index: ChainIndex, shape: TileShape, seed: int, sweep: int, lag: in
 
     Parameters
     ----------
-    index : ChainIndex
-    shape : TileShape
-    seed, sweep : int
     lag : int
         Even tiles that an odd one waits for beyond those that it needs, so that it never keeps
         a thread waiting.

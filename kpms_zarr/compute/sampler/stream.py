@@ -33,9 +33,6 @@ def in_flight(
 
     Parameters
     ----------
-    function : callable
-    items : iterable
-    n_in_flight : int
     is_double : bool
         Whether 64-bit types are enabled; JAX keeps that setting by thread.
     """
@@ -98,7 +95,6 @@ class Pipeline:
         Halved when the device runs out of memory.
     on_less : callable
         Is given the new number.
-    meter : BusyMeter
     """
 
     n: int
@@ -127,9 +123,6 @@ def run_tasks(
 
     Parameters
     ----------
-    update : callable
-    tasks : sequence of Task
-    pipeline : Pipeline
     is_double : bool
         Whether 64-bit types are enabled.
     read_ahead : callable
@@ -223,12 +216,8 @@ def gather(
     ----------
     values : Segments
         An array of the chain.
-    chain : Chain
-    tile : Tile
-    shape : TileShape
     before : int
         At most ``lags``.
-    after : int
     fill : int
         Where there is no frame.
     columns : slice, optional
@@ -273,8 +262,6 @@ def scatter_all(chain: Chain, tile: Tile, z: Any, local: Any) -> None:
 
     Parameters
     ----------
-    chain : Chain
-    tile : Tile
     z : array, (segment, frame)
     local : array, (segment, lag + frame, feature)
     """

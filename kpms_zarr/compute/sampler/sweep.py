@@ -44,8 +44,6 @@ class SweepResult:
 
     Attributes
     ----------
-    sums : SweepSums
-    counts : LabelCounts
     terms : dict of str to float
         Log probability of each part given what it depends on, nat per modelled frame.
     """
@@ -66,10 +64,6 @@ class Sweeper:
 
     Attributes
     ----------
-    chain : Chain
-    n_states : int
-    seed : int
-    shape : TileShape
     pipeline : Pipeline
         Shared with what else runs over the chain.
     """
@@ -101,8 +95,6 @@ class Sweeper:
 
         Parameters
         ----------
-        model : TileModel
-        parameters : Parameters
         number : int
             Of the sweep, for random numbers.
         on_tile : callable

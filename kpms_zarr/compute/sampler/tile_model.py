@@ -19,7 +19,6 @@ class Parameters(NamedTuple):
 
     Attributes
     ----------
-    dynamics : Dynamics
     usage : (state,)
         Global weights beta.
     transition : (state, state)
@@ -70,7 +69,6 @@ class TileDraw(NamedTuple):
     z : array, (segment, frame) int16
     local : array or None, (segment, lag + frame, feature)
         None where the stage draws labels alone.
-    sums : SweepSums
     """
 
     z: Any
@@ -83,7 +81,6 @@ class SweepAddress(NamedTuple):
 
     Attributes
     ----------
-    seed : int
     number : int
         Of the sweep.
     """
@@ -140,12 +137,10 @@ class TileModel(Protocol):
         ----------
         chain : Chain
             Neither read nor written: its sizes, and its sessions for messages.
-        task : Task
         given
             What :meth:`gather` gave.
         tables, device_tables
             What :meth:`tables` gave, and the same on the device in the precision of the chain.
-        address : SweepAddress
 
         Raises
         ------

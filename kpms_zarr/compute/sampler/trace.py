@@ -27,13 +27,9 @@ class FitTrace:
     ----------
     log_likelihood : list of float
         nat per frame.
-    kappa : list of float
     median_duration : list of float
         In frames of the fastest video.
-    n_used : list of int
     usage : list of ndarray, (state,)
-    seconds : list of float
-    stage : list of str
     terms : list of dict
         Parts of the log likelihood by name.
     """
@@ -113,7 +109,6 @@ class ChainProgress:
         What the next draw of the parameters needs; None = they stay for the first sweep.
     kappa : KappaSchedule or None
         Of the stage of the last sweep.
-    trace : FitTrace
     windows : LabelWindows or None
         Labels of the last few sweeps; None before the first.
     """

@@ -28,8 +28,6 @@ def observe(reader: BlockReader, block: Block, config: FitConfig) -> np.ndarray:
     ----------
     reader : BlockReader
         Of positions in model units.
-    block : Block
-    config : FitConfig
 
     Returns
     -------
@@ -56,8 +54,6 @@ class TrackedData:
     ----------
     read : callable
         Block -> (frame, column) float32.
-    index : ChainIndex
-    n_columns : int
     kept_bytes : int
         For blocks that stay.
     recent_bytes : int

@@ -44,7 +44,6 @@ def warm_start(sweeper: Sweeper, parameters: Parameters, first_number: int) -> i
     ----------
     sweeper : Sweeper
         Of these sessions.
-    parameters : Parameters
     first_number : int
         Of the first sweep, for random numbers.
 

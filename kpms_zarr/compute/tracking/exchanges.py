@@ -305,7 +305,6 @@ class Search(NamedTuple):
         Usual place of the right one seen from the left one, to the side, in units of position.
     length : float
         Of the animal.
-    compass : Compass
     threshold : float
         Of confidence.
     most_gap : int

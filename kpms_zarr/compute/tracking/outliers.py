@@ -99,7 +99,6 @@ class Screen:
 
     Attributes
     ----------
-    model : OutlierModel
     fraction : ndarray, (keypoint,)
         Share of the confident observations that are outlying, over all sessions.
     notes : tuple of str
@@ -117,7 +116,6 @@ class Screen:
 
         Parameters
         ----------
-        block : Block
         position : ndarray, (frame, keypoint, space)
             In units of position of the store.
         confidence : ndarray, (frame, keypoint)
@@ -157,7 +155,6 @@ class _Valid:
 
     Parameters
     ----------
-    reader : BlockReader
     threshold : float
         Of the confidence.
     """
@@ -225,10 +222,8 @@ def screen_of(
 
     Parameters
     ----------
-    store : path or URL
     study : StudySettings
         With the keypoints in use.
-    settings : AlignmentSettings
     scale : float, optional
         See :attr:`OutlierModel.scale`; None = nothing is outlying.
     sessions : sequence of Session, optional
@@ -269,11 +264,8 @@ def make_screen(
     ----------
     reader : BlockReader
         Of the keypoints in use, in units of position of the store.
-    sessions : sequence of Session
-    keypoints : sequence of str
     compass : Compass
         Keypoints for the heading.
-    settings : AlignmentSettings
     scale : float
         See :attr:`OutlierModel.scale`.
     model : OutlierModel, optional

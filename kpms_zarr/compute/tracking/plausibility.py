@@ -84,7 +84,6 @@ def judge(pose: np.ndarray, is_trusted: np.ndarray, model: PoseDistribution) -> 
         In body lengths, anywhere and turned in any way; not finite = missing.
     is_trusted : ndarray, (frame, keypoint) bool
         Keypoints that others are judged by, and that count for the position of the animal.
-    model : PoseDistribution
     """
     is_present = np.isfinite(pose).all(-1)
     is_trusted = is_trusted & is_present
@@ -285,12 +284,7 @@ class _Others(NamedTuple):
 
 
 class _Predictor:
-    """Predictor of keypoints by the others: squared Mahalanobis distances.
-
-    Parameters
-    ----------
-    model : PoseDistribution
-    """
+    """Predictor of keypoints by the others: squared Mahalanobis distances."""
 
     def __init__(self, model: PoseDistribution) -> None:
         self._covariance = _free(model)
@@ -384,7 +378,6 @@ def learn(
         deviations more, and half of it at least.
     smallest : float
         Deviation, in body lengths, below which nothing is off.
-    is_turning : bool
     """
     is_trusted = is_trusted & np.isfinite(pose).all(-1)
     pose = np.where(is_trusted[..., None], pose, 0.0)

@@ -252,12 +252,6 @@ def distance_statistics(
 ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
     """Exact medians and median absolute deviations of the distances from the middle.
 
-    Parameters
-    ----------
-    reader : Positions
-    sessions : sequence of Session
-    n_keypoints : int
-
     Returns
     -------
     centre, deviation : dict of int to ndarray, (keypoint,)

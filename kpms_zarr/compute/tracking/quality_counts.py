@@ -17,7 +17,6 @@ class MissingRuns(NamedTuple):
 
     Attributes
     ----------
-    n_frames : int
     prefix, suffix, longest : ndarray, (keypoint,) int64
         Missing run at the beginning, at the end, and the longest one anywhere.
     """
@@ -55,7 +54,6 @@ class QualityCounts(NamedTuple):
 
     Attributes
     ----------
-    gaps : MissingRuns
     n_present : ndarray, (keypoint,) int64
         Frames in which it is not missing.
     n_rated, n_low : ndarray, (keypoint,) int64
@@ -157,8 +155,6 @@ def worst_start(histogram: Histogram, session: Session, n_keypoints: int) -> np.
     ----------
     histogram : Histogram
         Sum of the results of :func:`bad_seconds` over all frames of the session.
-    session : Session
-    n_keypoints : int
 
     Returns
     -------

@@ -169,10 +169,6 @@ class Binned:
             Places in the list of sessions, both included.
         n_columns, n_rows : int
             At most so many; of more sessions, every second, third, ... one is taken.
-
-        Returns
-        -------
-        BinnedView
         """
         fastest = max(session.fps for session in self.sessions)
         stop = self.seconds if stop is None else min(stop, self.seconds)

@@ -99,7 +99,6 @@ class Raster:
 
     Parameters
     ----------
-    binned : Binned
     names : SyllableNames, optional
     highlight, by_certainty, height
         See :func:`raster`.
@@ -110,7 +109,6 @@ class Raster:
 
     Attributes
     ----------
-    plot : holoviews.DynamicMap
     style : RasterStyle
         Set its parameters to change what is shown.
     view : BinnedView

@@ -26,7 +26,6 @@ class Arena:
 
     Parameters
     ----------
-    state : State
     opened : callable
         The session that is in the player; None where there is none.
     go : callable
@@ -36,7 +35,6 @@ class Arena:
 
     Attributes
     ----------
-    view : Viewable
     picture : Occupancy or None
         What is shown.
     """

@@ -68,11 +68,6 @@ def write(state: State, search: str) -> str:
 def tie(state: State, location: Any) -> Callable[[], None]:
     """Keep choices and address equal, beginning with what the address holds.
 
-    Parameters
-    ----------
-    state : State
-    location : panel.io.location.Location
-
     Returns
     -------
     callable

@@ -90,7 +90,6 @@ def redraw(
 
     Parameters
     ----------
-    state : State
     choices : sequence of str, Widget or param.Parameter
         What ``draw`` reads: parameters of ``state``, values of widgets, or other parameters.
     draw : callable

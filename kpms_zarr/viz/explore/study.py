@@ -32,10 +32,6 @@ _REFRESH_SECONDS = (10.0, 30.0)
 class Study:
     """A store as the pages see it; what is in it is looked up again by :meth:`refresh`.
 
-    Parameters
-    ----------
-    store : path or URL
-
     Attributes
     ----------
     sessions : dict of str to Session
@@ -46,7 +42,6 @@ class Study:
         Sweeps committed by fits that run or were interrupted.
     running : frozenset of str
         Models that a process is fitting now.
-    settings : StudySettings
     revision : int
         Goes up whenever something new was found.
     """

@@ -35,10 +35,8 @@ class Detail:
 
     Parameters
     ----------
-    state : State
     gallery : Gallery
         Of the current labels.
-    syllable : int
     """
 
     def __init__(self, state: State, gallery: Gallery, syllable: int) -> None:

@@ -30,10 +30,8 @@ class DenoisedStretch:
 
     Attributes
     ----------
-    session : Session
     start : int
         First frame.
-    keypoints : tuple of str
     tracked, denoised : ndarray, (frame, keypoint)
         In units of position; a missing position is NaN in ``tracked``.
     confidence : ndarray, (frame, keypoint)

@@ -44,7 +44,6 @@ class Course:
 
     Attributes
     ----------
-    model : str
     version : str
         Of the labels; "" of a fit in progress.
     data : Dataset
@@ -88,8 +87,6 @@ class Stability:
 
     Attributes
     ----------
-    session : str
-    fps : float
     start : int
         First frame in the session.
     sweep : ndarray, (sweep,) int
@@ -120,8 +117,6 @@ def read_course(store: StoreLike, *, model: ModelLike, version: str | None = Non
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
     version : str, optional
         Of published labels; a fit in progress is then left out of account.
 
@@ -309,7 +304,6 @@ def read_stability(course: Course, window: int = 0) -> Stability:
 
     Parameters
     ----------
-    course : Course
     window : int
         Number of the window (see :func:`window_names`).
 

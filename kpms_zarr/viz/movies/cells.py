@@ -50,13 +50,11 @@ class CellSetup:
         With ``centroid`` and ``heading``.
     poses : PoseReader
         Of those labels.
-    clock : MovieClock
     width : int
         Of a cell, in px.
     reach : float
         From the middle of a cell to its edge, in units of position of a session of median
         ``scale``: animals or cameras of different size look the same.
-    skeleton : Skeleton
     """
 
     labels: xr.Dataset
@@ -123,7 +121,6 @@ class VideoCells:
 
     Parameters
     ----------
-    setup : CellSetup
     videos : SessionVideos
         What is wrong with a video is kept in its ``errors``.
     folder : path
@@ -231,8 +228,6 @@ def reach_of(poses: PoseReader, examples: Sequence[Example], *, after: float) ->
 
     Parameters
     ----------
-    poses : PoseReader
-    examples : sequence of Example
     after : float
         Seconds after the onset that are shown.
     """

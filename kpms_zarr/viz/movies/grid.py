@@ -79,7 +79,6 @@ class Caption:
 
     Attributes
     ----------
-    title, detail : str
     color : str
         Of the syllable.
     units : str
@@ -100,12 +99,8 @@ class GridMovie:
 
     Parameters
     ----------
-    cells : sequence of Cell
     size : (int, int)
         Width and height of a cell, in px.
-    columns : int
-    clock : MovieClock
-    caption : Caption
     scale : float
         px per unit of position, for the scale bar.
     """
@@ -203,8 +198,6 @@ def pose_cell(
     aligned : ndarray, (frame, keypoint, space)
         Centred, the heading at the onset along the first axis. In 2-D the second axis points down,
         as it does in videos; in 3-D the third one points up.
-    view : Camera
-    skeleton : Skeleton
     """
     is_flat = aligned.shape[2] == 2
     top = view.place(aligned[..., :2] * (1, 1 if is_flat else -1))

@@ -135,10 +135,8 @@ class _Overlay:
 
     Parameters
     ----------
-    study : MovieStudy
     session : Session
         Row of the labels.
-    reader : VideoReader
     shown, frames : ndarray, (frame,) int
         Frames of the video and of the session.
     width : int

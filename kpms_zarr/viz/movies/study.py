@@ -29,14 +29,12 @@ class MoviesSummary:
 
     Attributes
     ----------
-    folder : str
     files : tuple of str
         Names in the folder.
     n_bouts : int
         In all movies.
     n_frames : int
         Of all movies.
-    n_bytes : int
     bad_videos : dict of str to str
         Sessions that were left out, and what is wrong with their videos.
     notes : tuple of str
@@ -115,8 +113,6 @@ def check_format(
 
     Parameters
     ----------
-    format : str
-    speed : float
     others : mapping of str to (bool, str, object), optional
         Name -> whether it is right, what is expected, what was found.
 
@@ -140,17 +136,7 @@ def check_format(
 
 
 class MovieStudy:
-    """Bouts, skeleton and words of movies about a model.
-
-    Parameters
-    ----------
-    opened : OpenModel
-
-    Attributes
-    ----------
-    opened : OpenModel
-    poses : PoseReader
-    """
+    """Bouts, skeleton and words of movies about a model."""
 
     def __init__(self, opened: OpenModel) -> None:
         self.opened, self.poses = opened, PoseReader(opened)
@@ -232,7 +218,6 @@ class MovieStudy:
 
         Parameters
         ----------
-        style : GridStyle
         others : mapping of int to sequence of Example
             What is measured where no syllable is in use.
         """

@@ -40,12 +40,10 @@ class OpenSession:
     ----------
     session : Session
         Row of ``keypoints``.
-    settings : StudySettings
     data : Dataset
         The group ``keypoints``, lazily.
     video : str
         Path of the video; "" where none is known.
-    model : OpenModel or None
     labels : Dataset or None
         The session's row of a version of labels, lazily; None without a model, or where the
         model has not labelled the session.
@@ -89,7 +87,6 @@ class PlayerWindow:
 
     Attributes
     ----------
-    session : Session
     frame : ndarray, (frame,) int
         Frames of the session.
     video_frame : ndarray, (frame,) int
@@ -173,7 +170,6 @@ def player_window(
 
     Parameters
     ----------
-    store : path or URL
     model : str, optional
         Default: tracked data only.
     version : str, optional
@@ -210,7 +206,6 @@ def open_session(
 
     Parameters
     ----------
-    store : path or URL
     model : str or OpenModel, optional
     version : str, optional
     session : str, optional
@@ -295,7 +290,6 @@ def find_bout(
 
     Parameters
     ----------
-    opened : OpenSession
     syllable : int
         -1 = whichever.
     frame : int

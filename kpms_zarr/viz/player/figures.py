@@ -44,7 +44,6 @@ class Figures:
     figures : dict of str to figure
         ``pose``, ``arena``, perhaps ``video``; ``strip``, perhaps ``certainty``, ``speed``,
         ``heading``, ``detail``.
-    sources : dict of str to ColumnDataSource
     parts : dict of str to list of renderers
         What can be shown or not.
     joined : dict of str to list of (int, int)
@@ -77,7 +76,6 @@ def space_figures(
     keypoints, model_keypoints : tuple of str
         As tracked, and as denoised; no names of the latter where nothing is denoised.
     skeleton : tuple of (str, str)
-    with_video : bool
     """
     built.parts = {TRACKED: [], DENOISED: [], OVERLAY: []}
     built.joined = {

@@ -27,7 +27,6 @@ def pictures(reader: VideoReader, frames: Iterable[int], width: int) -> Iterator
 
     Parameters
     ----------
-    reader : VideoReader
     frames : iterable of int
         Rising numbers are the fastest. It ends at the first one that the video does not have.
     width : int

@@ -39,7 +39,6 @@ class Places:
 
     Attributes
     ----------
-    session : Session
     start, stop : int
         Frames that were asked for.
     frame : ndarray, (frame,) int32
@@ -186,7 +185,6 @@ def read_places(opened: OpenSession, start: int, stop: int, *, syllable: int = -
 
     Parameters
     ----------
-    opened : OpenSession
     start, stop : int
         Frames.
     syllable : int
@@ -285,7 +283,6 @@ def gather(
 
     Parameters
     ----------
-    places : Places
     x_range, y_range : (float, float)
         In units of position; made longer upwards to whole cells.
     """
@@ -312,7 +309,6 @@ def next_visit(places: Places, x: float, y: float, *, radius: float, after: int 
 
     Parameters
     ----------
-    places : Places
     x, y, radius : float
         In units of position.
     after : int
@@ -341,8 +337,6 @@ class Occupancy:
 
     Parameters
     ----------
-    places : Places
-    is_y_down : bool
     name : callable
         Gives the name of a syllable.
     on_tap : callable, optional
@@ -350,7 +344,6 @@ class Occupancy:
 
     Attributes
     ----------
-    plot : holoviews.DynamicMap
     cells : Cells
         What is shown now.
     """

@@ -47,14 +47,12 @@ class Player:
     ----------
     layout : Column
         What is shown; the browser plays it without a server.
-    widgets : dict of str to Model
     sources : dict of str to ColumnDataSource
         Among them ``requests`` with the columns ``number``, ``what`` and ``frame``: what a person
         asked for that is not in the window (``next_window``, ``previous_window``, ``next_bout``,
         ``previous_bout``, ``link``, and ``pictures`` of the video of this window), and at which
         frame of the session. And ``video``, with pictures as data URLs in the column ``url`` and
         the frames of the window that they show, which rise, in ``row``.
-    is_y_down : bool
     """
 
     layout: Column
@@ -76,7 +74,6 @@ class Player:
 
         Parameters
         ----------
-        window : PlayerWindow
         name : callable
             Name of a syllable.
         seek : int
@@ -184,9 +181,6 @@ def build_player(
 
     Parameters
     ----------
-    opened : OpenSession
-    window : PlayerWindow
-    keypoint : str
     with_video : bool
         Whether there is a place for the video; its pictures are put in afterwards.
     is_served : bool

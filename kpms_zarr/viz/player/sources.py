@@ -55,7 +55,6 @@ def bout_columns(window: PlayerWindow, name: Callable[[int], str]) -> Columns:
 
     Parameters
     ----------
-    window : PlayerWindow
     name : callable
         Name of a syllable.
 

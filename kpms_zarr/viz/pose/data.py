@@ -88,8 +88,6 @@ def choose_blocks(
 
     Parameters
     ----------
-    of_group : mapping of str to list of Session
-    seed : int
     max_blocks : int
         Of all groups together; one of each group at least.
     """
@@ -120,11 +118,9 @@ def sample_scores(
         A version of labels with ``latent`` (session, frame, latent_dim).
     of_group : mapping of str to list of Session
         Result of :func:`groups`; at most the first 12 are read.
-    by : str
     dims : (int, int)
     n_cells : int, optional
         Across and upwards (default: 15 to 60, more the more frames there are).
-    seed : int
 
     Raises
     ------

@@ -48,7 +48,6 @@ def rotating_components(store: StoreLike, *, max_components: int = 8) -> LayoutD
 
     Parameters
     ----------
-    store : path or URL
     max_components : int
         At most so many, of those that hold 0.1 % of the variance or more.
 

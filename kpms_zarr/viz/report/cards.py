@@ -42,8 +42,6 @@ class Card:
 
     Attributes
     ----------
-    number : int
-    title, description, color : str
     picture : Markup
         Typical poses from the onset on (SVG); "" when there are no bouts long enough.
     lines : tuple of (str, str)
@@ -63,10 +61,6 @@ class Card:
 
 def cards(opened: OpenModel) -> list[Card]:
     """A card for each syllable in use, the most frequent first.
-
-    Parameters
-    ----------
-    opened : OpenModel
 
     Raises
     ------

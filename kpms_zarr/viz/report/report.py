@@ -35,9 +35,6 @@ class ReportSummary:
 
     Attributes
     ----------
-    path : str
-    n_bytes : int
-    model : str
     version : str
         Of the labels that it shows.
     n_sessions : int

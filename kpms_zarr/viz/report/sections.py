@@ -59,7 +59,6 @@ class Section:
 
     Attributes
     ----------
-    heading, anchor, sentence : str
     alt : str
         What those hear who do not see it.
     draw : callable
@@ -81,7 +80,6 @@ def sections_of(opened: OpenModel, max_sessions: int) -> list[Section]:
 
     Parameters
     ----------
-    opened : OpenModel
     max_sessions : int
         In the ethograms.
     """
@@ -176,7 +174,6 @@ def lively_start(labels: xr.Dataset, session: Session, seconds: float) -> float:
     ----------
     labels : Dataset
         With ``syllable`` (session, frame).
-    session : Session
     seconds : float
         How long the window is.
     """

@@ -46,7 +46,6 @@ def thinned(at: np.ndarray, value: np.ndarray, stop: int, max_marks: int) -> np.
         Ascending samples, from 0 to ``stop``.
     value : ndarray, (mark,)
         Without NaN.
-    stop : int
     max_marks : int
         2 or more.
 

@@ -107,7 +107,6 @@ class Skeleton:
 
         Parameters
         ----------
-        image : Image
         points : ndarray, (keypoint, 2)
             In px; what is NaN is left out.
         """

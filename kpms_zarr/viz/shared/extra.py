@@ -21,7 +21,6 @@ def require(name: str, what: str) -> ModuleType:
 
     Parameters
     ----------
-    name : str
     what : str
         The library and what it does, for the error.
 

@@ -64,11 +64,9 @@ class Facts:
     ----------
     store, model : str
         Names, without folders.
-    introduction, snippet, footer : str
     facts : tuple of (str, str)
         Name and value.
     settings : tuple of (str, str)
-    table : SyllableTable or None
     table_note : str
         Why there is no table.
     """
@@ -85,12 +83,7 @@ class Facts:
 
 
 def facts(opened: OpenModel) -> Facts:
-    """Collect what a report says about one version of a model.
-
-    Parameters
-    ----------
-    opened : OpenModel
-    """
+    """Collect what a report says about one version of a model."""
     labels, name = opened.labels, store_name(opened.store)
     try:
         opened.labels_with(*_STATISTICS)

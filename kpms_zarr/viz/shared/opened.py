@@ -32,7 +32,6 @@ class PoseDecoder:
 
     Attributes
     ----------
-    keypoints : tuple of str
     loading : ndarray, (latent_dim, keypoint, space)
     mean : ndarray, (keypoint, space)
     scale : ndarray, (session,)
@@ -74,8 +73,6 @@ class OpenModel:
 
     Parameters
     ----------
-    store : path or URL
-    model : str
     version : str, optional
         Of the labels (default: the current one).
 

@@ -119,7 +119,6 @@ def label_sessions(
 
     Parameters
     ----------
-    labels : Dataset
     names : sequence of str, optional
         Only these, in this order.
     limit : int, optional
@@ -215,7 +214,6 @@ def mode_bins(
     ----------
     labels : Dataset
         With ``syllable`` (session, frame).
-    session : Session
     frames_per_bin : float
         At least 1; frame ``f`` belongs to bin ``floor(f / frames_per_bin)``.
     block_frames : int
@@ -248,7 +246,6 @@ def first_bouts(labels: xr.Dataset, session: Session, *, seconds: float) -> Bout
     ----------
     labels : Dataset
         With ``syllable`` (session, frame).
-    session : Session
     seconds : float
         A bout that begins before and ends within a minute after is not cut.
     """
@@ -303,7 +300,6 @@ def duration_bins(
     count : ndarray, (row, duration) int
     center : ndarray, (duration,)
         Durations in ms, a frame apart.
-    max_bins : int
     shown : float
         Share of the bouts of each row that the bins hold at least, unless they are longer than
         the last of ``center``.

@@ -47,10 +47,6 @@ def keypoint_colors(n_keypoints: int) -> list[str]:
     They differ in lightness, for colour-blind eyes, and none is too light on white. Neighbours
     are alike, so that a name or a hover box must say which keypoint is meant.
 
-    Parameters
-    ----------
-    n_keypoints : int
-
     Returns
     -------
     list of str

@@ -141,7 +141,6 @@ def polish_figure(figure: Any, *, xgrid: bool = True, ygrid: bool = True) -> Non
 
     Parameters
     ----------
-    figure : bokeh.plotting.figure
     xgrid, ygrid : bool
         Whether grid lines are drawn across that axis.
     """

@@ -36,7 +36,6 @@ class Trajectory:
 
     Attributes
     ----------
-    syllable : int
     seconds : ndarray, (moment,)
         After the onset.
     pose : ndarray, (moment, keypoint, space)
@@ -44,7 +43,6 @@ class Trajectory:
         first axis.
     n_examples : int
         Bouts behind it; 0 = there are none, and ``pose`` is NaN.
-    keypoints : tuple of str
     bones : tuple of (int, int)
         Rows of ``keypoints``.
     front : tuple of int
@@ -67,10 +65,6 @@ class Trajectory:
 
 class Gallery:
     """Example bouts of the syllables of a model, found once and read when they are looked at.
-
-    Parameters
-    ----------
-    opened : OpenModel
 
     Attributes
     ----------

@@ -37,7 +37,6 @@ def extent(trajectories: Sequence[Trajectory], aspect: float = 0.75) -> np.ndarr
 
     Parameters
     ----------
-    trajectories : sequence of Trajectory
     aspect : float
         Height of the box by its width.
 
@@ -68,12 +67,10 @@ def draw(
 
     Parameters
     ----------
-    trajectory : Trajectory
     width : int
         In px; the height is three quarters of it.
     half : ndarray, optional
         Result of :func:`extent` (default: of these poses).
-    title : str
     labels : bool
         Whether the axes have labels.
 
@@ -149,7 +146,6 @@ def picture(trajectory: Trajectory, *, half: np.ndarray, label: str) -> str:
 
     Parameters
     ----------
-    trajectory : Trajectory
     half : ndarray, (2, space)
         Result of :func:`extent`.
     label : str

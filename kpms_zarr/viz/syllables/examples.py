@@ -70,8 +70,6 @@ def find_examples(
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
     version : str, optional
         Of the labels (default: the current one).
     syllables : sequence of int, optional
@@ -151,11 +149,8 @@ def aligned(
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
     version : str, optional
         Of the labels (default: the current one).
-    example : Example
     before, after : float
         In s: frames from ``round(before * fps)`` before the onset to ``round(after * fps)``
         after it, both included.
@@ -181,13 +176,8 @@ class PoseReader:
 
     Parameters
     ----------
-    opened : OpenModel
     chunk_frames : int
         Frames read at once; the result does not depend on it.
-
-    Attributes
-    ----------
-    pose : PoseModel
 
     Raises
     ------
@@ -231,7 +221,6 @@ class PoseReader:
 
         Parameters
         ----------
-        examples : sequence of Example
         seconds : ndarray, (moment,) or (example, moment)
             After the onset (negative: before it), interpolated between frames.
 

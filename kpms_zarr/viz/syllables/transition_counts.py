@@ -34,7 +34,6 @@ class TransitionCounts:
         0 on the diagonal.
     frequency : ndarray, (state,) float64
         Share of the labelled frames.
-    n_sessions : int
     """
 
     changes: np.ndarray
@@ -94,8 +93,6 @@ def count_transitions(
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
     version : str, optional
     sessions : sequence of str, optional
         Selectors: names, patterns such as ``mouse_*``, ``coordinate=value`` (see
@@ -202,7 +199,6 @@ def neighbours_of(
     Parameters
     ----------
     changes : ndarray, (state, state_next) int
-    syllable : int
     max_neighbours : int
         Of each.
 

@@ -170,10 +170,8 @@ def lay_out(
 
     Parameters
     ----------
-    counts : TransitionCounts
     normalise : str
         What edges are chosen and drawn by.
-    max_edges : int
     """
     state = counts.used
     changes = counts.changes[np.ix_(state, state)]
@@ -374,8 +372,6 @@ def transitions(store: StoreLike, *, model: ModelLike, version: str | None = Non
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
     version : str, optional
 
     Returns

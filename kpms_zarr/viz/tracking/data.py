@@ -19,7 +19,6 @@ class QualityTable:
 
     Attributes
     ----------
-    sessions, keypoints : tuple of str
     share : dict of str to ndarray, (session, keypoint)
         Problem -> share of the frames; NaN where there was nothing to count.
     longest_gap : ndarray, (session, keypoint)
@@ -137,7 +136,6 @@ class Confidences:
 
     Attributes
     ----------
-    keypoint : str
     edges : ndarray, (edge,)
     share, share_of_all : ndarray, (bin,)
         Share of the frames with a confidence: of the session (or of all), and of all sessions.

@@ -53,12 +53,10 @@ class KeypointTrace:
 
     Attributes
     ----------
-    keypoint, space : str
     frame : ndarray, (point,) int
     value : ndarray, (point,)
         In units of position; NaN where the line is broken.
     confidence : ndarray, (point,)
-    low_confidence, outlier : Marks
     gaps : ndarray, (gap, 2) int
         Missing frames: the first, and the first after them.
     n_missing : int
@@ -82,12 +80,10 @@ class Traces:
 
     Attributes
     ----------
-    session : Session
     start, stop : int
         Frames.
     parts : tuple of (int, int)
         Ranges of frames that were read; more than one where only a sample was.
-    limits : Limits
     traces : tuple of KeypointTrace
         Keypoint by keypoint, each axis of space.
     """
@@ -126,7 +122,6 @@ def read_traces(
         Row of ``data``.
     start, stop : int
         Frames.
-    keypoints : sequence of str
     """
     names = [str(name) for name in data["keypoint"].values]
     columns = [keypoint_row(names, name) for name in keypoints]
@@ -233,8 +228,6 @@ def worst_stretch(
     ----------
     data, quality : Dataset
         The groups ``keypoints`` and ``quality``.
-    session : Session
-    keypoint : str
     what : str
         One of ``PROBLEMS``.
 

@@ -48,7 +48,6 @@ def write_movie(
         Gives the picture (row, column, rgb) uint8 of a frame; all have the same even size. Called
         for 0, 1, ..., for a gif before that for a few others as well, from which its colours are
         taken.
-    n_frames : int
     fps : Fraction
         Frames per second.
     format : str

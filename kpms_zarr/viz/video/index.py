@@ -22,7 +22,6 @@ class Even:
     ----------
     start, step : int
         Of the presentation times.
-    n_frames : int
     keys : tuple of int
         Keyframes; where the first frames after one are shown before it, a few too early.
     """
@@ -54,7 +53,6 @@ class FrameTimes:
     Attributes
     ----------
     times : ndarray, (frame,) int64
-    keys : tuple of int
     """
 
     times: np.ndarray

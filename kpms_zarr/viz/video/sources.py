@@ -36,7 +36,6 @@ class SessionVideos:
 
     Parameters
     ----------
-    store : path or URL
     data : Dataset
         The group ``keypoints``.
     videos : True, path or mapping

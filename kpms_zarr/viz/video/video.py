@@ -70,7 +70,6 @@ def check_length(reader: VideoReader, n_frames: int) -> None:
 
     Parameters
     ----------
-    reader : VideoReader
     n_frames : int
         Last frame of the video that the session needs, plus one.
 
@@ -105,7 +104,6 @@ class VideoReader:
 
     Attributes
     ----------
-    path : str
     n_frames : int
         Frames in the file.
     fps : float
@@ -174,7 +172,6 @@ class VideoReader:
 
         Parameters
         ----------
-        indices : iterable of int
         width : int, optional
             In px; frames are scaled to it (default: as they are).
 
@@ -414,7 +411,6 @@ def find_video(name: str, folders: Iterable[str | os.PathLike[str]] = ()) -> str
     ----------
     name : str
         Path as the store has it, perhaps of another machine.
-    folders : iterable of path
 
     Returns
     -------

@@ -84,13 +84,7 @@ def page(state: State) -> pn.viewable.Viewable:
 
 
 class _SessionPlayer:
-    """One session in the player, and what follows from choices and from clicks.
-
-    Attributes
-    ----------
-    view : Viewable
-    opened : OpenSession
-    """
+    """One session in the player, and what follows from choices and from clicks."""
 
     def __init__(self, state: State) -> None:
         self._state = state
