@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +21,6 @@ from kpms_zarr.compute import memory
 from kpms_zarr.store.core.provenance import package_version
 from kpms_zarr.store.cores import n_cores
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.rotation import rotate
-
-if TYPE_CHECKING:
-    from kpms_zarr.compute.sampler.full_tile import FullTables, TileInput
 
 _ROOT = Path("/")
 _WIDTH = 13
@@ -502,12 +498,11 @@ def _speed(seconds: float, threads: int, *, is_possible: bool) -> Speed:
     began = time.perf_counter()
     frames = threads * _SEGMENTS * _SEGMENT_FRAMES
     try:
-        tiles = [_ar_tile(), _full_tile()]
-        compiled = [tile.compiled() for tile in tiles]
+        tiles = [_compiled_tile(n_keypoints) for n_keypoints in (0, N_KEYPOINTS)]
         left = seconds - (time.perf_counter() - began)
         ar, full = (
-            TileSpeed(_round_seconds(tile, threads, share * left) / frames * 1e6, tile.seconds)
-            for tile, share in zip(compiled, (0.3, 0.7), strict=True)
+            TileSpeed(_round_seconds(run, threads, share * left) / frames * 1e6, compile_seconds)
+            for (run, compile_seconds), share in zip(tiles, (0.3, 0.7), strict=True)
         )
     except Exception as error:  # whatever is broken is what a doctor is asked about
         took = time.perf_counter() - began
@@ -524,26 +519,6 @@ def _study_sweep(speed: TileSpeed, threads: int) -> float:
     return max(_STUDY_FRAMES, 2 * round_frames) * speed.frame_microseconds / 1e6
 
 
-@dataclass(frozen=True)
-class _TimedTile:
-    """Sampler function with synthetic arguments; ``seconds`` = time of its compilation."""
-
-    function: Any
-    arguments: tuple[Any, ...]
-    fixed: dict[str, Any]
-    seconds: float = 0.0
-
-    def compiled(self) -> _TimedTile:
-        began = time.perf_counter()
-        lower = self.function.lower
-        (function,) = _in_threads(lambda: lower(*self.arguments, **self.fixed).compile(), 1)
-        return replace(self, function=function, seconds=time.perf_counter() - began)
-
-    def run(self) -> None:
-        for array in self.function(*self.arguments):
-            np.asarray(array)  # waits, and copies to the host as a sweep does
-
-
 def _in_threads(function: Callable[[], Any], threads: int) -> list[Any]:
     """Call a function once in each thread, as a sweep does: in float32 whatever the environment."""
     from kpms_zarr.compute.sampler.stream import in_flight
@@ -551,87 +526,36 @@ def _in_threads(function: Callable[[], Any], threads: int) -> list[Any]:
     return list(in_flight(lambda _: function(), range(threads), threads, is_double=False))
 
 
-def _round_seconds(tile: _TimedTile, threads: int, seconds: float) -> float:
+def _round_seconds(run: Callable[[], None], threads: int, seconds: float) -> float:
     """Median time in which every thread computes one tile: three rounds or more after the first."""
     rounds: list[float] = []
     while len(rounds) < 4 or sum(rounds) < seconds:
         began = time.perf_counter()
-        _in_threads(tile.run, threads)
+        _in_threads(run, threads)
         rounds.append(time.perf_counter() - began)
     return float(np.median(rounds[1:]))
 
 
-def _ar_tile() -> _TimedTile:
-    from kpms_zarr.compute.sampler.ar_model import sample_tile
+def _compiled_tile(n_keypoints: int) -> tuple[Callable[[], None], float]:
+    """Function that computes a tile of a stage, and seconds of its compilation.
 
-    tables, tile = _synthetic_tile()
-    right = np.full(_SEGMENTS, N_STATES, np.int32)
-    latent = np.ascontiguousarray(tile.local[:, : LAGS + _SEGMENT_FRAMES, :N_LATENT])
-    return _TimedTile(
-        sample_tile,
-        (
-            tables.hmm, tables.weight_bias, latent, tile.left, right, tile.length, tile.words,
-            tile.first_frame, np.zeros(2, np.uint32), np.int32(0),
-        ),
-        {"lags": LAGS, "n_frames": _SEGMENT_FRAMES},
-    )  # fmt: skip
+    0 keypoints: the AR stage.
+    """
+    from kpms_zarr.compute.runs.budget import TileSizes, synthetic_call, synthetic_tables
+    from kpms_zarr.compute.sampler.segments import TileShape
 
+    shape = TileShape(_SEGMENTS, _SEGMENT_FRAMES)
+    sizes = TileSizes(shape, N_STATES, N_LATENT, LAGS, n_keypoints, N_SPACE, "float32")
+    call = synthetic_call(sizes, synthetic_tables(sizes))
+    began = time.perf_counter()
+    (function,) = _in_threads(call.compile, 1)
+    compile_seconds = time.perf_counter() - began
 
-def _full_tile() -> _TimedTile:
-    from kpms_zarr.compute.sampler.full_tile import FixedSettings, sample_full_tile
+    def run() -> None:
+        for array in function(*call.arguments):
+            np.asarray(array)  # waits, and copies to the host as a sweep does
 
-    tables, tile = _synthetic_tile()
-    settings = FixedSettings(5, 10.0, 1e6, False)
-    return _TimedTile(
-        sample_full_tile,
-        (tables, tile, np.zeros(2, np.uint32), np.int32(0), np.bool_(False)),
-        {"settings": settings, "lags": LAGS},
-    )
-
-
-def _synthetic_tile() -> tuple[FullTables, TileInput]:
-    """Synthetic tables and data of one full tile, in the middle of a session."""
-    from kpms_zarr.compute.kernels.hmm import HmmTables, hmm_tables
-    from kpms_zarr.compute.kernels.pose import PoseMap
-    from kpms_zarr.compute.sampler.full_tile import FullTables, TileInput
-
-    g = np.random.default_rng(0)
-    n_rows = _SEGMENT_FRAMES + 2 * LAGS
-    weight = 0.1 * g.normal(size=(N_STATES, N_LATENT, N_LATENT * LAGS))
-    bias = 0.1 * g.normal(size=(N_STATES, N_LATENT))
-    covariance = np.tile(0.1 * np.eye(N_LATENT), (N_STATES, 1, 1))
-    hmm = hmm_tables(weight, bias, covariance, 0.9 * np.eye(N_STATES) + 0.1 / N_STATES)
-    loading = 5 * g.normal(size=(N_KEYPOINTS, N_SPACE, N_LATENT))
-    mean = 30 * g.normal(size=(N_KEYPOINTS, N_SPACE))
-    tables = FullTables(
-        HmmTables(*(_single(table) for table in hmm)),
-        _single(np.concatenate([weight, bias[..., None]], -1)),
-        PoseMap(_single(loading), _single(mean)),
-        np.ones(N_KEYPOINTS, np.float32),
-        np.ones((), np.float32),
-    )
-    latent = g.normal(size=(_SEGMENTS, n_rows, N_LATENT))
-    centroid = g.normal(size=(_SEGMENTS, n_rows, N_SPACE)).cumsum(1)
-    heading = 0.1 * g.normal(size=(_SEGMENTS, n_rows)).cumsum(1)
-    scale = g.uniform(0.5, 2, (_SEGMENTS, n_rows, N_KEYPOINTS))
-    pose = mean + np.einsum("stm,kdm->stkd", latent, loading)
-    position = centroid[:, :, None] + rotate(pose, heading)
-    position += np.sqrt(scale)[..., None] * g.normal(size=position.shape)
-    observed = np.concatenate([position.reshape(_SEGMENTS, n_rows, -1), scale], -1)
-    tile = TileInput(
-        _single(np.concatenate([latent, centroid, heading[..., None], scale], -1)),
-        _single(observed[:, : LAGS + _SEGMENT_FRAMES]),
-        g.integers(N_STATES, size=(_SEGMENTS, _SEGMENT_FRAMES + LAGS), dtype=np.int32),
-        g.integers(N_STATES, size=_SEGMENTS, dtype=np.int32),
-        np.full(_SEGMENTS, _SEGMENT_FRAMES, np.int32),
-        np.arange(1, 2 * _SEGMENTS, 2, dtype=np.int32) * _SEGMENT_FRAMES,
-        g.integers(2**32, size=(_SEGMENTS, 2), dtype=np.uint32),
-    )
-    return tables, tile
-
-
-def _single(values: Any) -> np.ndarray:
-    return np.ascontiguousarray(values, np.float32)
+    return run, compile_seconds
 
 
 # ------------------------------------------------------------------ text

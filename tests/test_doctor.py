@@ -85,7 +85,7 @@ def test_doctor__reports_a_speed_test_that_fails(monkeypatch):
     def broken(*_):
         raise MemoryError("no room\nat all")
 
-    monkeypatch.setattr("kpms_zarr.compute.sampler.full_tile.FixedSettings", broken)
+    monkeypatch.setattr("kpms_zarr.compute.runs.budget.synthetic_call", broken)
     speed = kpms_zarr.doctor(1).speed
     assert speed.problem == "failed: MemoryError: no room at all"
     assert (speed.ar, speed.full, speed.sweep_seconds, speed.fit_seconds) == (None,) * 4
@@ -107,9 +107,15 @@ def test_doctor__measures_speed():
 def test_synthetic_tile__is_finite_and_of_the_right_shape():
     import numpy as np
 
-    tables, tile = diagnosis._synthetic_tile()
+    from kpms_zarr.compute.runs.budget import TileSizes, synthetic_call, synthetic_tables
+    from kpms_zarr.compute.sampler.segments import TileShape
+
+    sizes = TileSizes(TileShape(48, 256), 10, 4, 3, 8, 2, "float32")
+    call = synthetic_call(sizes, synthetic_tables(sizes))
+    tables, tile, *_ = call.arguments
     assert tile.local.shape == (48, 262, 15)
     assert tile.observed.shape == (48, 259, 24)
+    assert all(np.isfinite(drawn).all() for drawn in call())
     for values in (*tables.hmm, *tables.pose, *tile):
         assert np.isfinite(values).all()
         assert values.dtype in (np.float32, np.int32, np.uint32)

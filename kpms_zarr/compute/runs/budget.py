@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -63,30 +63,44 @@ class TileMemory:
         return self.input + self.output + self.temporary
 
 
-def tile_memory(sizes: TileSizes, settings: FixedSettings | None = None) -> TileMemory:
-    """Compile a tile and ask the compiler what it takes; the fit then runs what was compiled.
+DEFAULT_SETTINGS = FixedSettings(5, 10.0, 1e6, False)
 
-    Parameters
-    ----------
-    settings : FixedSettings, optional
-        Of the full stage; default: its defaults.
-    """
-    dtype = np.dtype(sizes.precision)
-    with jax.enable_x64(dtype == np.float64):
-        if sizes.n_keypoints:
-            arguments = (synthetic_tables(sizes), synthetic_tile(sizes))
-            lowered = sample_full_tile.lower(
-                *arguments, np.zeros(2, np.uint32), np.int32(0), np.bool_(False),
-                settings=settings or DEFAULT_SETTINGS, lags=sizes.lags,
-            )  # fmt: skip
-        else:
-            tables = synthetic_tables(sizes)
-            lowered = sample_tile.lower(
-                tables.hmm, tables.weight_bias, *_synthetic_ar_tile(sizes),
-                np.zeros(2, np.uint32), np.int32(0), lags=sizes.lags,
-                n_frames=sizes.shape.n_frames,
-            )  # fmt: skip
-        return _memory_of(lowered)
+
+class TileCall(NamedTuple):
+    """Call of a compiled function for one tile; ``fixed`` = what is compiled into it."""
+
+    function: Any
+    arguments: tuple[Any, ...]
+    fixed: dict[str, Any]
+
+    def compile(self) -> Any:
+        """Compile the function for arguments of these shapes."""
+        return self.function.lower(*self.arguments, **self.fixed).compile()
+
+    def __call__(self) -> Any:
+        """Compute the tile."""
+        return self.function(*self.arguments, **self.fixed)
+
+
+def synthetic_call(
+    sizes: TileSizes,
+    tables: FullTables,
+    settings: FixedSettings = DEFAULT_SETTINGS,
+    number: int = 0,
+) -> TileCall:
+    """Call the sampler of a stage, the full one where there are keypoints, with synthetic data."""
+    sweep = (np.zeros(2, np.uint32), np.int32(number))
+    if sizes.n_keypoints:
+        arguments = (tables, synthetic_tile(sizes, number), *sweep, np.bool_(False))
+        return TileCall(sample_full_tile, arguments, {"settings": settings, "lags": sizes.lags})
+    arguments = (tables.hmm, tables.weight_bias, *_synthetic_ar_tile(sizes), *sweep)
+    return TileCall(sample_tile, arguments, {"lags": sizes.lags, "n_frames": sizes.shape.n_frames})
+
+
+def tile_memory(sizes: TileSizes, settings: FixedSettings = DEFAULT_SETTINGS) -> TileMemory:
+    """Compile a tile and ask the compiler what it takes; the fit then runs what was compiled."""
+    with jax.enable_x64(np.dtype(sizes.precision) == np.float64):
+        return _memory_of(synthetic_call(sizes, synthetic_tables(sizes), settings))
 
 
 def certainty_memory(sizes: TileSizes) -> TileMemory:
@@ -94,24 +108,19 @@ def certainty_memory(sizes: TileSizes) -> TileMemory:
     dtype = np.dtype(sizes.precision)
     with jax.enable_x64(dtype == np.float64):
         x, *_ = _synthetic_ar_tile(sizes)
-        lowered = certainty_of_tile.lower(
-            synthetic_tables(sizes).hmm, x, *synthetic_messages(sizes.shape, sizes.n_states, dtype),
-            lags=sizes.lags,
-        )  # fmt: skip
-        return _memory_of(lowered)
+        messages = synthetic_messages(sizes.shape, sizes.n_states, dtype)
+        arguments = (synthetic_tables(sizes).hmm, x, *messages)
+        return _memory_of(TileCall(certainty_of_tile, arguments, {"lags": sizes.lags}))
 
 
-def _memory_of(lowered: Any) -> TileMemory:
-    found = lowered.compile().memory_analysis()
+def _memory_of(call: TileCall) -> TileMemory:
+    found = call.compile().memory_analysis()
     given = int(getattr(found, "argument_size_in_bytes", 0))
     left = int(getattr(found, "output_size_in_bytes", 0))
     temporary = int(getattr(found, "temp_size_in_bytes", 0))
     if not temporary:  # a backend that does not say: as on a CPU, and half as much again
         temporary = 12 * (given + left)
     return TileMemory(given, left, temporary)
-
-
-DEFAULT_SETTINGS = FixedSettings(5, 10.0, 1e6, False)
 
 
 def synthetic_tables(sizes: TileSizes) -> FullTables:
@@ -169,20 +178,9 @@ def time_of_tile(sizes: TileSizes, settings: FixedSettings, n_in_flight: int) ->
     is_double = np.dtype(sizes.precision) == np.float64
     with jax.enable_x64(is_double):
         tables = synthetic_tables(sizes)
-    seed = np.zeros(2, np.uint32)
 
     def run(number: int) -> None:
-        if sizes.n_keypoints:
-            found = sample_full_tile(
-                tables, synthetic_tile(sizes, number), seed, np.int32(number), np.bool_(False),
-                settings=settings, lags=sizes.lags,
-            )  # fmt: skip
-        else:
-            found = sample_tile(
-                tables.hmm, tables.weight_bias, *_synthetic_ar_tile(sizes), seed, np.int32(number),
-                lags=sizes.lags, n_frames=sizes.shape.n_frames,
-            )  # fmt: skip
-        jax.block_until_ready(found)
+        jax.block_until_ready(synthetic_call(sizes, tables, settings, number)())
 
     def rounds(n: int) -> float:
         began = time.perf_counter()
