@@ -23,7 +23,6 @@ from kpms_zarr.compute.pose.pca import (
     centering,
     components_of,
     finalise,
-    latent_of_pose,
     of_block,
     pca,
     projection,
@@ -35,6 +34,13 @@ from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.settings import read_settings, subset_keypoints
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
+
+
+def latent_of_pose(pose, dataset, n_latent):
+    """Least-squares solution of the projection: (frame, latent)."""
+    matrix, mean = projection(dataset, n_latent)
+    return ((pose.reshape(len(pose), -1) - mean) @ np.linalg.pinv(matrix)).astype(np.float32)
+
 
 REAL = Path(__file__).parents[3] / "shared/data/dlc_csv/Rensykes_dlc-keypoint-moseq-utils"
 

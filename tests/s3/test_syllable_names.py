@@ -15,7 +15,8 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model import models
 from kpms_zarr.store.model.syllable_names import name_syllable, read_names
 from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_store
-from kpms_zarr.viz.syllables.examples import find_examples
+from kpms_zarr.viz.shared.opened import OpenModel
+from kpms_zarr.viz.syllables.examples import examples_in
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow]
 
@@ -62,6 +63,7 @@ def test_names__without_the_right_to_write_say_so(store, monkeypatch):
         name_syllable(store, "m", 1, name="rear")
 
 
-def test_find_examples__reads_them_from_there(store):
-    found = find_examples(store, model="m", syllables=[0, 1], before=0, after=0.1)
+def test_examples__reads_them_from_there(store):
+    labels = OpenModel(store, "m").labels
+    found = examples_in(labels, syllables=[0, 1], before=0, after=0.1)
     assert all(found.values())

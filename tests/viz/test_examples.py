@@ -14,7 +14,19 @@ from kpms_zarr.store.model.reconstruction import reconstruct
 from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.reading import MissingData
 from kpms_zarr.viz.syllables import examples
-from kpms_zarr.viz.syllables.examples import PoseReader, aligned, find_examples
+from kpms_zarr.viz.syllables.examples import PoseReader, examples_in
+
+
+def find_examples(store, *, model, syllables=None, **options):
+    """Find examples of the syllables of a model, by default of those in use."""
+    opened = OpenModel(store, model)
+    return examples_in(
+        opened.labels, syllables=opened.used if syllables is None else syllables, **options
+    )
+
+
+def aligned(store, *, model, example, before, after):
+    return PoseReader(OpenModel(store, model)).aligned(example, before, after)
 
 
 def all_bouts(labels: list[np.ndarray], helpers) -> set[tuple[int, int, int, int]]:

@@ -23,12 +23,16 @@ from kpms_zarr.store.model.reconstruction import reconstruct
 from kpms_zarr.store.model.syllable_names import name_syllable
 from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_store
 from kpms_zarr.viz.player import sources as player_sources
-from kpms_zarr.viz.player.data import find_bout, open_session, player_window, read_window
+from kpms_zarr.viz.player.data import find_bout, open_session, read_window
 from kpms_zarr.viz.player.player import player
 from kpms_zarr.viz.shared.style import load
 
 FPS = 30.0
 SESSION = "session_000"
+
+
+def player_window(store, *, start, stop, **names):
+    return read_window(open_session(store, **names), start, stop)
 
 
 def sent(layout) -> int:

@@ -10,7 +10,7 @@ import holoviews as hv
 import numpy as np
 import pytest
 import xarray as xr
-from bokeh.models import ColumnDataSource, CustomJS
+from bokeh.models import Column, ColumnDataSource, CustomJS
 
 import kpms_zarr
 from kpms_zarr.store.core import access
@@ -28,7 +28,7 @@ from kpms_zarr.viz.pose.data import (
     groups,
     sample_scores,
 )
-from kpms_zarr.viz.pose.rotating import draw_rotating, rotating_components
+from kpms_zarr.viz.pose.rotating import draw_rotating
 from kpms_zarr.viz.shared.grouping import ALL, group_coordinates
 from kpms_zarr.viz.shared.reading import MissingData, label_sessions
 
@@ -132,9 +132,10 @@ def sources(layout: Any) -> tuple[Any, CustomJS]:
 
 
 def test_rotating_components__hold_what_their_script_needs(solid: Path) -> None:
-    layout = rotating_components(solid, max_components=2)
-    args, _ = sources(layout)
     data = pose_space.open_pca(solid)
+    sliders, figures = draw_rotating(data, read_settings(solid), max_components=2)
+    layout = Column(children=[*sliders, *figures])
+    args, _ = sources(layout)
     mean, loading = data["pose_mean"].values, data["pose_loading"].values
     expected = [mean + amount * move for move in loading[:2] for amount in (-2, 0, 2)]
     np.testing.assert_allclose(args["poses"], expected, atol=1e-4)
@@ -152,11 +153,12 @@ def test_rotating_components__of_a_study_in_2d_have_no_sliders(study: Path) -> N
     sliders, figures = draw_rotating(data, read_settings(study), max_components=3)
     assert sliders == []
     assert len(figures) == 3
-    assert not [m for m in rotating_components(study).references() if isinstance(m, CustomJS)]
+    found = [model for one in figures for model in one.references()]
+    assert not [model for model in found if isinstance(model, CustomJS)]
 
 
 def test_components__say_what_to_run_first(fresh: Path) -> None:
-    for view in (pose_space.scree, pose_space.components, rotating_components):
+    for view in (pose_space.scree, pose_space.components):
         with pytest.raises(InputError, match=r"kpms_zarr\.pca\(.*own\.zarr"):
             view(fresh)
 

@@ -478,21 +478,3 @@ def projection(dataset: xr.Dataset, n_latent: int) -> tuple[np.ndarray, np.ndarr
         )
     mean = np.asarray(dataset["pose_mean"].transpose("keypoint", "space")).ravel()
     return loading[:n_latent].reshape(n_latent, -1), mean
-
-
-def latent_of_pose(pose: np.ndarray, dataset: xr.Dataset, n_latent: int) -> np.ndarray:
-    """Latent coordinates of aligned poses: the least-squares solution of ``projection``.
-
-    Parameters
-    ----------
-    pose : ndarray, (frame, keypoint, space)
-    dataset : xarray.Dataset
-        Result of :func:`pca`.
-
-    Returns
-    -------
-    ndarray, (frame, latent) float32
-    """
-    matrix, mean = projection(dataset, n_latent)
-    scores = (pose.reshape(len(pose), -1) - mean) @ np.linalg.pinv(matrix)
-    return scores.astype(np.float32)

@@ -157,43 +157,6 @@ class PlayerWindow:
         return reading.Bouts(start, stop, self.syllable[start])
 
 
-def player_window(
-    store: StoreLike,
-    *,
-    model: str | None = None,
-    version: str | None = None,
-    session: str,
-    start: float,
-    stop: float,
-) -> PlayerWindow:
-    """Some seconds of a session; nothing else of it is read.
-
-    Parameters
-    ----------
-    model : str, optional
-        Default: tracked data only.
-    version : str, optional
-        Of the labels (default: the current one).
-    session : str
-        Name.
-    start, stop : float
-        In s of the session.
-
-    Returns
-    -------
-    PlayerWindow
-        The frames that lie at least in part between the two moments.
-
-    Raises
-    ------
-    InputError
-        For a model or a session that does not exist, and for a window that is empty or has more
-        than 20,000 frames.
-    """
-    opened = open_session(store, model=model, version=version, session=session)
-    return read_window(opened, start, stop)
-
-
 def open_session(
     store: StoreLike,
     *,
@@ -238,7 +201,17 @@ def open_session(
 
 
 def read_window(opened: OpenSession, start: float, stop: float) -> PlayerWindow:
-    """Some seconds of an open session; see :func:`player_window`.
+    """Some seconds of an open session; nothing else of it is read.
+
+    Parameters
+    ----------
+    start, stop : float
+        In s of the session.
+
+    Returns
+    -------
+    PlayerWindow
+        The frames that lie at least in part between the two moments.
 
     Raises
     ------

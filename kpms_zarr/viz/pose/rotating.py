@@ -6,15 +6,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from bokeh.layouts import column, gridplot, row
-from bokeh.models import ColumnDataSource, CustomJS, LayoutDOM, Range1d
+from bokeh.models import ColumnDataSource, CustomJS, Range1d
 from bokeh.models.widgets import Slider
 from bokeh.plotting import figure
 
-from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.study.settings import StudySettings
-from kpms_zarr.viz.pose.views import open_pca, pose_frame, project, shown_loading
-from kpms_zarr.viz.shared.guessing import drawn_settings
+from kpms_zarr.viz.pose.views import pose_frame, project, shown_loading
 from kpms_zarr.viz.shared.skeletons import POSE_COLORS, bones
 from kpms_zarr.viz.shared.style import FONT, INK, hover_tool
 
@@ -41,38 +38,13 @@ for (let i = 0; i < points.length; i++) {
 """
 
 
-def rotating_components(store: StoreLike, *, max_components: int = 8) -> LayoutDOM:
-    """Principal components as deformed skeletons; of a study in 3-D with sliders that turn them.
-
-    The sliders need no Python behind them, so that they work in a saved page.
-
-    Parameters
-    ----------
-    max_components : int
-        At most so many, of those that hold 0.1 % of the variance or more.
-
-    Returns
-    -------
-    bokeh.models.LayoutDOM
-        Skeletons at -2, 0 and +2 standard deviations of each component.
-
-    Raises
-    ------
-    InputError
-        When the store has no components yet.
-    """
-    sliders, figures = draw_rotating(
-        open_pca(store), drawn_settings(store), max_components=max_components
-    )
-    rows = [figures[i : i + IN_A_ROW] for i in range(0, len(figures), IN_A_ROW)]
-    grid = gridplot(rows, toolbar_location=None)
-    return column(row(*sliders), grid) if sliders else grid
-
-
 def draw_rotating(
     data: xr.Dataset, settings: StudySettings, *, max_components: int
 ) -> tuple[list[Slider], list[Any]]:
-    """Sliders (of a pose in 3-D) and figures of a group ``pca``."""
+    """Sliders (of a pose in 3-D) and figures of a group ``pca``.
+
+    The sliders need no Python behind them, so that they work in a saved page.
+    """
     names = [str(name) for name in data["keypoint"].values]
     joined = bones(settings.skeleton, names)
     loading = shown_loading(data, max_components)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from kpms_zarr.store.core.access import Session, StoreLike
+from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK, LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.rotation import rotate
 from kpms_zarr.store.run_lengths import run_bounds
 from kpms_zarr.viz.shared import reading
-from kpms_zarr.viz.shared.opened import POSE_BY_FRAME, ModelLike, OpenModel
+from kpms_zarr.viz.shared.opened import POSE_BY_FRAME, OpenModel
 
 _MOST_BLOCKS = 64
 """Blocks of labels that are read at most: 8 MB."""
@@ -51,12 +51,10 @@ class Example:
         return (self.stop - self.onset) / self.session.fps
 
 
-def find_examples(
-    store: StoreLike,
+def examples_in(
+    labels: xr.Dataset,
     *,
-    model: ModelLike,
-    version: str | None = None,
-    syllables: Sequence[int] | None = None,
+    syllables: Sequence[int],
     per_syllable: int = 20,
     before: float = 0.5,
     after: float = 1.5,
@@ -70,10 +68,6 @@ def find_examples(
 
     Parameters
     ----------
-    version : str, optional
-        Of the labels (default: the current one).
-    syllables : sequence of int, optional
-        Default: those in use.
     per_syllable : int
         At most so many examples of each.
     before, after : float
@@ -87,37 +81,7 @@ def find_examples(
     -------
     dict of int to tuple of Example
         Every syllable asked for, in that order.
-
-    Raises
-    ------
-    InputError
-        For a model that does not exist.
-    MissingData
-        When the version has no statistics and no syllables are given.
     """
-    opened = OpenModel.of(store, model, version)
-    return examples_in(
-        opened.labels,
-        syllables=opened.used if syllables is None else syllables,
-        per_syllable=per_syllable,
-        before=before,
-        after=after,
-        min_duration=min_duration,
-        seed=seed,
-    )
-
-
-def examples_in(
-    labels: xr.Dataset,
-    *,
-    syllables: Sequence[int],
-    per_syllable: int = 20,
-    before: float = 0.5,
-    after: float = 1.5,
-    min_duration: float = 0.1,
-    seed: int = 0,
-) -> dict[int, tuple[Example, ...]]:
-    """Find what :func:`find_examples` does, in labels that are open."""
     sessions = reading.label_sessions(labels)
     rng = np.random.default_rng(seed)
     order = _block_order(sessions, rng)
@@ -132,43 +96,6 @@ def examples_in(
             if all(_is_enough(by, per_syllable, enough) for by in found.values()):
                 break
     return {state: _in_turn(list(by.values()), per_syllable) for state, by in found.items()}
-
-
-def aligned(
-    store: StoreLike,
-    *,
-    model: ModelLike,
-    version: str | None = None,
-    example: Example,
-    before: float,
-    after: float,
-) -> np.ndarray:
-    """Denoised pose around the onset of a bout, seen from the animal at the onset.
-
-    For many examples of a model open a :class:`PoseReader` once.
-
-    Parameters
-    ----------
-    version : str, optional
-        Of the labels (default: the current one).
-    before, after : float
-        In s: frames from ``round(before * fps)`` before the onset to ``round(after * fps)``
-        after it, both included.
-
-    Returns
-    -------
-    ndarray, (frame, keypoint, space) float32
-        In units of position; the centroid at the onset lies at 0 and the heading at the onset
-        points along the first axis. NaN outside the session.
-
-    Raises
-    ------
-    InputError
-        For a model that does not exist.
-    MissingData
-        When the version has no poses.
-    """
-    return PoseReader(OpenModel.of(store, model, version)).aligned(example, before, after)
 
 
 class PoseReader:
