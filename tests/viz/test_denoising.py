@@ -12,6 +12,7 @@ from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.reconstruction import reconstruct
 from kpms_zarr.viz.fit.denoised import denoised, find_stretch
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.reading import MissingData
 
 
@@ -23,7 +24,7 @@ def own(two_stages: Path, tmp_path: Path) -> Path:
 def test_find_stretch__holds_what_was_tracked_and_what_was_made_of_it(
     two_stages: Path, helpers: SimpleNamespace
 ) -> None:
-    found = find_stretch(two_stages, model="two", session="session_001", seconds=4)
+    found = find_stretch(OpenModel(two_stages, "two"), session="session_001", seconds=4)
     assert found.session.name == "session_001"
     assert len(found.keypoints) == 3
     assert set(found.keypoints) <= set(helpers.keypoints)
@@ -54,7 +55,7 @@ def test_find_stretch__goes_where_bad_tracking_is_beside_good(own: Path) -> None
     clean[910:925, 2] = np.nan  # point2 is away for a while
     sure[:, 1] = 0.1  # not a keypoint of the model
     position[0], confidence[0] = clean, sure
-    found = find_stretch(own, model="two", seconds=3)
+    found = find_stretch(OpenModel(own, "two"), seconds=3)
     assert found.start <= 905
     assert found.start + 90 >= 955
     assert found.keypoints == ("point5", "point2")
@@ -69,7 +70,7 @@ def test_find_stretch__outliers_without_low_confidence(own: Path) -> None:
     position[1200:1210, 3] += 300
     group["position"][0] = position
     group["confidence"][0] = np.nan
-    found = find_stretch(own, model="two", seconds=2)
+    found = find_stretch(OpenModel(own, "two"), seconds=2)
     assert found.start <= 1200 < 1210 <= found.start + 60
     assert found.keypoints[0] == "point3"
     assert len(found.keypoints) == 2
@@ -78,13 +79,13 @@ def test_find_stretch__outliers_without_low_confidence(own: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [1e-3, 1e6])
 def test_find_stretch__of_any_length(two_stages: Path, seconds: float) -> None:
-    found = find_stretch(two_stages, model="two", seconds=seconds, max_keypoints=99)
+    found = find_stretch(OpenModel(two_stages, "two"), seconds=seconds, max_keypoints=99)
     assert len(found.tracked) == (2 if seconds < 1 else 1500)
     assert hv.render(next(iter(denoised(two_stages, model="two", seconds=seconds))))
 
 
 def test_denoised__dots_hollow_dots_gaps_and_a_line(two_stages: Path) -> None:
-    stretch = find_stretch(two_stages, model="two")
+    stretch = find_stretch(OpenModel(two_stages, "two"))
     for column, panel in enumerate(denoised(two_stages, model="two")):
         gaps, good, line, bad = panel.data.values()
         raw = stretch.tracked[:, column]
@@ -106,7 +107,7 @@ def test_denoised__dots_hollow_dots_gaps_and_a_line(two_stages: Path) -> None:
 
 def test_denoised__far_outliers_do_not_squash_the_line(own: Path) -> None:
     group = access.open_group(own, "r+")["keypoints"]
-    start = find_stretch(own, model="two").start
+    start = find_stretch(OpenModel(own, "two")).start
     group["position"][0, start + 20] = 1e6
     group["confidence"][0, start + 20] = 0.1
     for panel in denoised(own, model="two"):

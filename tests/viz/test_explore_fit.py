@@ -16,6 +16,7 @@ from helpers.browser import MAIN, Server, Window, chromium
 from kpms_zarr.store.core import access
 from kpms_zarr.store.model import models
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.syllables.transition_counts import count_transitions
 
 pytestmark = pytest.mark.slow
@@ -193,7 +194,7 @@ def test_transitions__of_chosen_sessions_and_a_tap_chooses_a_syllable(
         # The uppermost node of the graph is the most frequent syllable.
         box = figures.nth(1).bounding_box()
         page.mouse.click(box["x"] + 240, box["y"] + 50)
-        first = count_transitions(store, model="m", sessions=["session_00[01]"]).used[0]
+        first = count_transitions(OpenModel(store, "m"), sessions=["session_00[01]"]).used[0]
         page.get_by_text(f"Syllable {first} comes mostly after").wait_for(timeout=20_000)
         assert page.get_by_label("Syllable").first.input_value() == str(first)
         window.picture("transitions_chosen")

@@ -59,20 +59,23 @@ def test_session_frames__counts_every_frame_once(store, labels, helpers):
 
 
 def test_frequency_by_group__is_the_share_in_every_session(grouped, labels):
-    table = syllable_data.frequency_by_group(grouped, model="m", syllable=1, coordinate="group")
+    opened = OpenModel(grouped, "m")
+    table = syllable_data.frequency_by_group(opened, syllable=1, coordinate="group")
     wanted = [100 * (row == 1).sum() / (row >= 0).sum() for row in labels]
     np.testing.assert_allclose(table["share"].values, wanted)
     assert table["group"].values.tolist() == ["old", "young", "not given"]
-    one = syllable_data.frequency_by_group(grouped, model="m", syllable=1)
+    one = syllable_data.frequency_by_group(opened, syllable=1)
     assert set(one["group"].values.tolist()) == {"all sessions"}
-    numbers = syllable_data.frequency_by_group(grouped, model="m", syllable=1, coordinate="weight")
+    numbers = syllable_data.frequency_by_group(
+        OpenModel(grouped, "m"), syllable=1, coordinate="weight"
+    )
     assert numbers["group"].values.tolist() == ["20", "21", "not given"]
 
 
 def test_frequency_by_group__names_the_coordinates_that_there_are(grouped):
     for wrong in ("sex", "keypoint"):
         with pytest.raises(InputError, match="annotate"):
-            syllable_data.frequency_by_group(grouped, model="m", syllable=1, coordinate=wrong)
+            syllable_data.frequency_by_group(OpenModel(grouped, "m"), syllable=1, coordinate=wrong)
 
 
 def test_group_coordinates__are_those_that_group(grouped):

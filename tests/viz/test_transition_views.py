@@ -17,6 +17,7 @@ from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.reading import MissingData
 from kpms_zarr.viz.syllables import transition_counts
 from kpms_zarr.viz.syllables.transition_counts import (
@@ -83,9 +84,9 @@ def test_count_blocks__does_not_join_sessions_nor_what_lies_around_a_gap(fresh, 
 
 
 def test_count_transitions__of_all_is_what_was_published(store, labels, helpers):
-    found = count_transitions(store, model="m")
+    found = count_transitions(OpenModel(store, "m"))
     np.testing.assert_array_equal(found.changes, naive(labels, helpers.n_states))
-    every = count_transitions(store, model="m", sessions=["session_*"])
+    every = count_transitions(OpenModel(store, "m"), sessions=["session_*"])
     np.testing.assert_array_equal(every.changes, found.changes)
     np.testing.assert_allclose(every.frequency, found.frequency)
     assert found.n_sessions == every.n_sessions == 3
@@ -104,12 +105,12 @@ def test_count_transitions__takes_names_patterns_and_coordinates(
         (["session_00[01]"], [0, 1]),
         (["session_001", "group=a"], [0, 1, 2]),
     ):
-        found = count_transitions(fresh, model="m", sessions=selectors)
+        found = count_transitions(OpenModel(fresh, "m"), sessions=selectors)
         wanted = naive([labels[i] for i in rows], helpers.n_states)
         np.testing.assert_array_equal(found.changes, wanted)
         assert found.n_sessions == len(rows)
     with pytest.raises(InputError, match="group=c"):
-        count_transitions(fresh, model="m", sessions=["group=c"])
+        count_transitions(OpenModel(fresh, "m"), sessions=["group=c"])
 
 
 def test_count_transitions__reads_the_same_sessions_once(store, monkeypatch):
@@ -122,23 +123,25 @@ def test_count_transitions__reads_the_same_sessions_once(store, monkeypatch):
 
     monkeypatch.setattr(transition_counts, "count_blocks", count)
     for _ in range(2):
-        count_transitions(store, model="m", sessions=["session_000"])
-        count_transitions(store, model="m", sessions=["session_00[12]"])
+        count_transitions(OpenModel(store, "m"), sessions=["session_000"])
+        count_transitions(OpenModel(store, "m"), sessions=["session_00[12]"])
     assert len(calls) == 2
 
 
 def test_count_transitions__without_statistics_counts_all(fresh, helpers, labels):
     helpers.publish(fresh, labels, with_statistics=False)
     n = max(int(row.max()) for row in labels) + 1
-    np.testing.assert_array_equal(count_transitions(fresh, model="m").changes, naive(labels, n))
+    np.testing.assert_array_equal(
+        count_transitions(OpenModel(fresh, "m")).changes, naive(labels, n)
+    )
 
 
 def test_count_transitions__says_what_is_missing(fresh, helpers):
     helpers.publish(fresh, [np.full_like(row, -1) for row in helpers.truth()])
     with pytest.raises(MissingData):
-        count_transitions(fresh, model="m")
+        count_transitions(OpenModel(fresh, "m"))
     with pytest.raises(InputError, match="nobody"):
-        count_transitions(fresh, model="nobody")
+        count_transitions(OpenModel(fresh, "nobody"))
 
 
 # ------------------------------------------------------------------ shares

@@ -22,12 +22,13 @@ from bokeh.models import (
     Quad,
 )
 
-from kpms_zarr.store.core.access import Session, StoreLike
+from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.model.syllable_names import SyllableNames
 from kpms_zarr.viz.ethograms.binning import AFTER_END, Binned, BinnedView
 from kpms_zarr.viz.ethograms.shading import code_image, code_text
-from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.style import INK, hover_tool, load, polish_figure, short, weakly
+from kpms_zarr.viz.shared.views import view
 
 _ROW_HEIGHT = 30
 _MIN_HEIGHT = 240  # Less hides tools of the toolbar.
@@ -38,11 +39,10 @@ _STRIP_FRAMES = 2**17
 _MOST_EDGES = 60
 
 
+@view
 def raster(
-    store: StoreLike,
+    opened: OpenModel,
     *,
-    model: ModelLike,
-    version: str | None = None,
     sessions: Sequence[str] | None = None,
     highlight: int = -1,
     by_certainty: bool = True,
@@ -55,10 +55,6 @@ def raster(
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
-        Of the labels (default: the current one).
     sessions : sequence of str, optional
         Names, in the order in which they are shown (default: all).
     highlight : int
@@ -79,7 +75,6 @@ def raster(
     InputError
         For a model or sessions that do not exist.
     """
-    opened = OpenModel.of(store, model, version)
     binned = Binned.of(opened, sessions)
     return Raster(
         binned, opened.names, highlight=highlight, by_certainty=by_certainty, height=height

@@ -10,12 +10,13 @@ import numpy as np
 import xarray as xr
 from bokeh.models import CustomJSHover, HoverTool
 
-from kpms_zarr.store.core.access import Session, StoreLike
+from kpms_zarr.store.core.access import Session
 from kpms_zarr.viz.ethograms.binning import AFTER_END, Binned
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import palette
-from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
-from kpms_zarr.viz.shared.style import frame, hover_tool, load, short, syllable_name
+from kpms_zarr.viz.shared.opened import OpenModel
+from kpms_zarr.viz.shared.style import frame, hover_tool, short, syllable_name
+from kpms_zarr.viz.shared.views import view
 
 _MOST_FRAMES = 2**22
 """Labels that are counted bin by bin: half a second."""
@@ -23,11 +24,10 @@ _ROW_HEIGHT = 30
 _MIN_HEIGHT = 230  # Less hides tools of the toolbar.
 
 
+@view
 def ethogram(
-    store: StoreLike,
+    opened: OpenModel,
     *,
-    model: ModelLike,
-    version: str | None = None,
     sessions: Sequence[str] | None = None,
     max_sessions: int = 12,
     n_bins: int = 1500,
@@ -36,10 +36,6 @@ def ethogram(
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
-        Of the labels (default: the current one).
     sessions : sequence of str, optional
         Names (default: the first ones).
     max_sessions : int
@@ -58,8 +54,6 @@ def ethogram(
     InputError
         For a model or sessions that do not exist.
     """
-    load()
-    opened = OpenModel.of(store, model, version)
     rows = reading.label_sessions(opened.labels, names=sessions, limit=max_sessions)
     is_long = sum(row.n_frames for row in rows) > _MOST_FRAMES
     if not is_long or opened.levels is None:
@@ -84,11 +78,10 @@ def ethogram(
     )
 
 
+@view
 def bouts(
-    store: StoreLike,
+    opened: OpenModel,
     *,
-    model: ModelLike,
-    version: str | None = None,
     sessions: Sequence[str] | None = None,
     max_sessions: int = 12,
     seconds: float = 60.0,
@@ -97,9 +90,6 @@ def bouts(
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
     sessions : sequence of str, optional
         Names (default: the first ones).
     max_sessions : int
@@ -115,8 +105,7 @@ def bouts(
     InputError
         For a model or sessions that do not exist.
     """
-    load()
-    labels = OpenModel.of(store, model, version).labels
+    labels = opened.labels
     rows = reading.label_sessions(labels, names=sessions, limit=max_sessions)
     columns: list[tuple[np.ndarray, ...]] = []
     for row, session in enumerate(rows):

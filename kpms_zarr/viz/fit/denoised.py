@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import holoviews as hv
 import numpy as np
+import xarray as xr
 
-from kpms_zarr.store.core import access, layout
-from kpms_zarr.store.core.access import Session, StoreLike
+from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.model.reconstruction import reconstruct
 from kpms_zarr.store.study.tracking import read_tracked
 from kpms_zarr.viz.shared import reading
-from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
-from kpms_zarr.viz.shared.style import LINE, MUTED, frame, hover_tool, load
+from kpms_zarr.viz.shared.opened import OpenModel
+from kpms_zarr.viz.shared.style import LINE, MUTED, frame, hover_tool
+from kpms_zarr.viz.shared.views import view
 
 CONFIDENCE_THRESHOLD = 0.5
 """Below it a keypoint is drawn as badly tracked."""
@@ -49,11 +50,10 @@ class DenoisedStretch:
     is_poor: np.ndarray
 
 
+@view
 def denoised(
-    store: StoreLike,
+    opened: OpenModel,
     *,
-    model: ModelLike,
-    version: str | None = None,
     session: str | None = None,
     seconds: float = 10.0,
     max_keypoints: int = 3,
@@ -62,9 +62,6 @@ def denoised(
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
     session : str, optional
         Name (default: the first).
     seconds : float
@@ -86,24 +83,14 @@ def denoised(
     MissingData
         When the version has no poses.
     """
-    load()
-    stretch = find_stretch(
-        store,
-        model=model,
-        version=version,
-        session=session,
-        seconds=seconds,
-        max_keypoints=max_keypoints,
-    )
+    stretch = find_stretch(opened, session=session, seconds=seconds, max_keypoints=max_keypoints)
     panels = [_panel(stretch, column) for column in range(len(stretch.keypoints))]
     return hv.Layout(panels).cols(1)
 
 
 def find_stretch(
-    store: StoreLike,
+    opened: OpenModel,
     *,
-    model: ModelLike,
-    version: str | None = None,
     session: str | None = None,
     seconds: float = 10.0,
     max_keypoints: int = 3,
@@ -115,14 +102,13 @@ def find_stretch(
     that is bad in a share ``p`` of the frames counts ``min(p, 1 - p)``. Where nothing is missing
     or of low confidence, positions far from the denoised ones count as bad.
     """
-    opened = OpenModel.of(store, model, version)
     names = opened.pose.keypoints
     which = None if session is None else [session]
     chosen = reading.label_sessions(opened.labels, names=which)[0]
     n_frames = min(chosen.n_frames, _SCANNED_FRAMES)
-    position = reconstruct(store, opened.model, chosen.name, version=opened.version)
+    position = reconstruct(opened.store, opened.model, chosen.name, version=opened.version)
     smooth = position[:n_frames, :, 0].values
-    raw, confidence = _tracked(store, chosen.name, names, n_frames)
+    raw, confidence = _tracked(opened.tracked, chosen.name, names, n_frames)
     is_poor = np.isnan(raw) | (confidence < CONFIDENCE_THRESHOLD)
     distance = np.abs(raw - smooth)
     width = min(n_frames, _MAX_SHOWN_FRAMES, max(2, round(seconds * chosen.fps)))
@@ -140,10 +126,9 @@ def find_stretch(
 
 
 def _tracked(
-    store: StoreLike, session: str, keypoints: tuple[str, ...], n_frames: int
+    data: xr.Dataset, session: str, keypoints: tuple[str, ...], n_frames: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """First coordinate and confidence (frame, keypoint) as tracked; NaN = missing, not given."""
-    data = access.dataset(store, layout.KEYPOINTS)
     row = [str(name) for name in data["session"].values].index(session)
     stored = [str(name) for name in data["keypoint"].values]
     columns = [stored.index(name) for name in keypoints]

@@ -9,12 +9,12 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.viz.shared import reading
-from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.reading import FitStage
 from kpms_zarr.viz.shared.style import INK, LINE, MUTED, frame, hover_tool, load, second_axis
+from kpms_zarr.viz.shared.views import view
 
 _MAX_SWEEPS = 4000
 _HEIGHT = 230
@@ -36,16 +36,11 @@ _TERMS = {
 }
 
 
-def traces(store: StoreLike, *, model: ModelLike, version: str | None = None) -> hv.Layout:
+@view
+def traces(opened: OpenModel) -> hv.Layout:
     """Course of the fit: log likelihood, median duration, stickiness, syllables in use.
 
     A fit in progress is drawn by ``fit_views.fit_traces``.
-
-    Parameters
-    ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
 
     Returns
     -------
@@ -64,7 +59,6 @@ def traces(store: StoreLike, *, model: ModelLike, version: str | None = None) ->
     MissingData
         When the version has no traces.
     """
-    opened = OpenModel.of(store, model, version)
     data = opened.parameters_with(*([] if _names(opened.parameters) else ["trace_log_likelihood"]))
     settings = provenance_of(data.attrs).get("settings", {})
     return draw_traces(data, opened.rates, settings.get("target_duration"))

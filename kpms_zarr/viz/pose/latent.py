@@ -5,25 +5,21 @@ from __future__ import annotations
 import holoviews as hv
 import numpy as np
 
-from kpms_zarr.store.core.access import StoreLike
-from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.skeletons import bones as bones_of
 from kpms_zarr.viz.shared.skeletons import moved_poses
-from kpms_zarr.viz.shared.style import fixed_frame, load
+from kpms_zarr.viz.shared.style import fixed_frame
+from kpms_zarr.viz.shared.views import view
 
 _POSE_SIZE = 250
 
 
-def poses(
-    store: StoreLike, *, model: ModelLike, version: str | None = None, max_latent: int = 8
-) -> hv.Layout:
+@view
+def poses(opened: OpenModel, *, max_latent: int = 8) -> hv.Layout:
     """Skeletons of what each latent dimension does to the aligned pose, in the first two axes.
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
     max_latent : int
 
     Returns
@@ -38,8 +34,6 @@ def poses(
     MissingData
         When the version has no pose components.
     """
-    load()
-    opened = OpenModel.of(store, model, version)
     data = opened.parameters_with("pose_loading", "pose_mean", "keypoint")
     names = [str(name) for name in data["keypoint"].values]
     mean = data["pose_mean"].values[:, :2]

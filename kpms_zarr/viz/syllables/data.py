@@ -9,12 +9,11 @@ from functools import cached_property
 import numpy as np
 import xarray as xr
 
-from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.blocks import iter_blocks
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.grouping import groups_of
-from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.skeletons import bones
 from kpms_zarr.viz.syllables.examples import Example, PoseReader, examples_in
 
@@ -179,10 +178,8 @@ def session_frames(labels: xr.Dataset, *, block_frames: int = LABEL_FRAMES_PER_C
 
 
 def frequency_by_group(
-    store: StoreLike,
+    opened: OpenModel,
     *,
-    model: ModelLike,
-    version: str | None = None,
     syllable: int,
     coordinate: str = "",
     frames: np.ndarray | None = None,
@@ -191,10 +188,6 @@ def frequency_by_group(
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
-        Of the labels (default: the current one).
     syllable : int
     coordinate : str
         Of the sessions, such as ``"group"``; "" = all are one group.
@@ -212,7 +205,6 @@ def frequency_by_group(
     InputError
         For a model or a coordinate that does not exist.
     """
-    opened = OpenModel.of(store, model, version)
     if frames is None:
         frames = session_frames(opened.labels_with("frequency"))
     names = [str(name) for name in opened.labels["session"].values]

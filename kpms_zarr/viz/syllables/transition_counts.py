@@ -9,13 +9,13 @@ from functools import lru_cache
 import numpy as np
 import xarray as xr
 
-from kpms_zarr.store.core.access import Session, StoreLike
+from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.core.blocks import iter_blocks
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK, USED_FRACTION
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.viz.shared import reading
-from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.reading import MissingData
 
 MOST_SHOWN = 40
@@ -83,17 +83,14 @@ class Neighbours:
 
 
 def count_transitions(
-    store: StoreLike,
+    opened: OpenModel,
     *,
-    model: ModelLike,
-    version: str | None = None,
     sessions: Sequence[str] | None = None,
 ) -> TransitionCounts:
     """Count the changes between syllables.
 
     Parameters
     ----------
-    version : str, optional
     sessions : sequence of str, optional
         Selectors: names, patterns such as ``mouse_*``, ``coordinate=value`` (see
         ``store.selection``). Default: all sessions with labels, as they were counted when the
@@ -106,15 +103,14 @@ def count_transitions(
     MissingData
         When no frame has a syllable.
     """
-    opened = OpenModel.of(store, model, version)
     names = None if sessions is None else _labelled(opened, sessions)
     created = str(opened.provenance.get("created", ""))
-    found = _counted(str(store), opened.model, opened.version, created, names)
+    found = _counted(str(opened.store), opened.model, opened.version, created, names)
     if not np.nansum(found.frequency) > 0:
         raise MissingData(
             expected="any syllable",
             found="sessions without",
-            where=str(store),
+            where=str(opened.store),
             fix="choose other sessions, or look at the tracking with `kpms_zarr.quality`",
         )
     return found

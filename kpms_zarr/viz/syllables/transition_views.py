@@ -10,9 +10,8 @@ import holoviews as hv
 import numpy as np
 from bokeh.models import PrintfTickFormatter
 
-from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.viz.shared.colors import syllable_color
-from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
+from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.style import (
     INK,
     frame,
@@ -21,6 +20,7 @@ from kpms_zarr.viz.shared.style import (
     short,
     size_from_frame,
 )
+from kpms_zarr.viz.shared.views import view
 from kpms_zarr.viz.syllables.transition_counts import (
     NORMALISATIONS,
     TransitionCounts,
@@ -37,11 +37,10 @@ _STEPS = np.linspace(0, 1, 25)
 _ARROW_AT = 15
 
 
+@view
 def transition_matrix(
-    store: StoreLike,
+    opened: OpenModel,
     *,
-    model: ModelLike,
-    version: str | None = None,
     sessions: Sequence[str] | None = None,
     normalise: str = "row",
 ) -> hv.HeatMap:
@@ -49,9 +48,6 @@ def transition_matrix(
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
     sessions : sequence of str, optional
         Selectors (see :func:`count_transitions`).
     normalise : str
@@ -70,8 +66,7 @@ def transition_matrix(
     MissingData
         When no frame has a syllable.
     """
-    opened = OpenModel.of(store, model, version)
-    counts = count_transitions(store, model=opened, sessions=sessions)
+    counts = count_transitions(opened, sessions=sessions)
     return draw_matrix(counts, normalise, opened.names.label)
 
 
@@ -210,11 +205,10 @@ def _bent(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
     )
 
 
+@view
 def transition_graph(
-    store: StoreLike,
+    opened: OpenModel,
     *,
-    model: ModelLike,
-    version: str | None = None,
     sessions: Sequence[str] | None = None,
     normalise: str = "overall",
     max_edges: int = 80,
@@ -223,9 +217,6 @@ def transition_graph(
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
     sessions : sequence of str, optional
         Selectors (see :func:`count_transitions`).
     normalise : str
@@ -247,8 +238,7 @@ def transition_graph(
     MissingData
         When no frame has a syllable.
     """
-    opened = OpenModel.of(store, model, version)
-    counts = count_transitions(store, model=opened, sessions=sessions)
+    counts = count_transitions(opened, sessions=sessions)
     graph = lay_out(counts, normalise, max_edges)
     return draw_graph(counts, graph, normalise, opened.names.label)
 
@@ -367,12 +357,9 @@ def _node_names(graph: TransitionGraph, names: np.ndarray) -> hv.Labels:
     )
 
 
-def transitions(store: StoreLike, *, model: ModelLike, version: str | None = None) -> hv.HeatMap:
+@view
+def transitions(opened: OpenModel) -> hv.HeatMap:
     """Matrix of which syllable follows which, for those in use (at most 40), by frequency.
-
-    Parameters
-    ----------
-    version : str, optional
 
     Returns
     -------
@@ -387,8 +374,6 @@ def transitions(store: StoreLike, *, model: ModelLike, version: str | None = Non
     MissingData
         When the version has no statistics.
     """
-    load()
-    opened = OpenModel.of(store, model, version)
     labels = opened.labels_with("transition_count", "frequency")
     opened.require_bouts()
     changes, frequency = labels["transition_count"].values, labels["frequency"].values

@@ -5,21 +5,16 @@ from __future__ import annotations
 import holoviews as hv
 import numpy as np
 
-from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.histograms import draw_durations
-from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
-from kpms_zarr.viz.shared.style import frame, hover_tool, load
+from kpms_zarr.viz.shared.opened import OpenModel
+from kpms_zarr.viz.shared.style import frame, hover_tool
+from kpms_zarr.viz.shared.views import view
 
 
-def frequencies(store: StoreLike, *, model: ModelLike, version: str | None = None) -> hv.Bars:
+@view
+def frequencies(opened: OpenModel) -> hv.Bars:
     """Share of the frames of each syllable in use, most frequent first.
-
-    Parameters
-    ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
 
     Returns
     -------
@@ -33,8 +28,6 @@ def frequencies(store: StoreLike, *, model: ModelLike, version: str | None = Non
     MissingData
         When the version has no statistics.
     """
-    load()
-    opened = OpenModel.of(store, model, version)
     names = ("frequency", "n_bouts", "median_duration", "mean_duration")
     labels = opened.labels_with(*names)
     opened.require_bouts()
@@ -69,14 +62,9 @@ def frequencies(store: StoreLike, *, model: ModelLike, version: str | None = Non
     )
 
 
-def durations(store: StoreLike, *, model: ModelLike, version: str | None = None) -> hv.Overlay:
+@view
+def durations(opened: OpenModel) -> hv.Overlay:
     """Durations of the bouts of all syllables, the median marked.
-
-    Parameters
-    ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
 
     Returns
     -------
@@ -91,7 +79,6 @@ def durations(store: StoreLike, *, model: ModelLike, version: str | None = None)
     MissingData
         When the version has no statistics.
     """
-    opened = OpenModel.of(store, model, version)
     labels = opened.labels_with("duration_count", "duration", "frequency")
     opened.require_bouts()
     return draw_durations(labels)

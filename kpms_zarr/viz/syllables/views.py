@@ -8,12 +8,12 @@ from typing import Any
 import holoviews as hv
 import numpy as np
 
-from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.model.syllable_names import SyllableNames
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import syllable_color
-from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
-from kpms_zarr.viz.shared.style import INK, frame, hover_tool, load, short
+from kpms_zarr.viz.shared.opened import OpenModel
+from kpms_zarr.viz.shared.style import INK, frame, hover_tool, short
+from kpms_zarr.viz.shared.views import view
 from kpms_zarr.viz.syllables import data
 from kpms_zarr.viz.syllables.data import Trajectory
 from kpms_zarr.viz.syllables.drawing import draw, extent
@@ -24,11 +24,10 @@ _SHOWN_SHARE = 0.99
 _SPREAD = 0.28
 
 
+@view
 def trajectory(
-    store: StoreLike,
+    opened: OpenModel,
     *,
-    model: ModelLike,
-    version: str | None = None,
     syllable: int,
     width: int = 420,
     gallery: data.Gallery | None = None,
@@ -39,10 +38,6 @@ def trajectory(
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
-        Of the labels (default: the current one).
     syllable : int
     width : int
         Of the drawing, in px.
@@ -61,19 +56,17 @@ def trajectory(
     MissingData
         When the version has no poses.
     """
-    load()
-    opened, known = _open(store, model, version, gallery)
+    known = gallery or data.Gallery(opened)
     opened.check_syllable(syllable)
     found = known.trajectory(syllable)
     views = draw(found, width=width)
     return views[0] if len(views) == 1 else hv.Layout(views).cols(len(views))
 
 
+@view
 def examples(
-    store: StoreLike,
+    opened: OpenModel,
     *,
-    model: ModelLike,
-    version: str | None = None,
     syllable: int,
     most: int = 8,
     width: int = 230,
@@ -83,10 +76,6 @@ def examples(
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
-        Of the labels (default: the current one).
     syllable : int
     most : int
         Bouts at most.
@@ -108,15 +97,14 @@ def examples(
     MissingData
         When the version has no poses, or there are no bouts long enough.
     """
-    load()
-    opened, known = _open(store, model, version, gallery)
+    known = gallery or data.Gallery(opened)
     opened.check_syllable(syllable)
     found = known.snapshots(syllable, most)
     if not found:
         raise reading.MissingData(
             expected=f"a bout of syllable {syllable} of 0.1 s or more",
             found="none in the sessions that were looked through",
-            where=str(store),
+            where=str(opened.store),
             fix="choose a syllable that is used more",
         )
     half = extent([poses for _, poses in found])
@@ -128,21 +116,16 @@ def examples(
     return hv.Layout(views).cols(4)
 
 
+@view
 def durations(
-    store: StoreLike,
+    opened: OpenModel,
     *,
-    model: ModelLike,
-    version: str | None = None,
     syllable: int | Sequence[int],
 ) -> hv.Overlay:
     """Durations of the bouts of a syllable, or of several on common axes.
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
-        Of the labels (default: the current one).
     syllable : int or sequence of int
 
     Returns
@@ -158,8 +141,6 @@ def durations(
     MissingData
         When the version has no statistics.
     """
-    load()
-    opened = OpenModel.of(store, model, version)
     labels = opened.labels_with("duration_count", "duration", "median_duration")
     chosen = [syllable] if isinstance(syllable, int | np.integer) else list(syllable)
     for one in chosen:
@@ -201,11 +182,10 @@ def durations(
     return hv.Overlay(parts).opts(**style, show_legend=True, legend_position="top")
 
 
+@view
 def frequency(
-    store: StoreLike,
+    opened: OpenModel,
     *,
-    model: ModelLike,
-    version: str | None = None,
     syllable: int,
     coordinate: str = "",
     frames: np.ndarray | None = None,
@@ -214,10 +194,6 @@ def frequency(
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
-        Of the labels (default: the current one).
     syllable : int
     coordinate : str
         Of the sessions, such as ``"group"``; "" = all are one group.
@@ -234,12 +210,8 @@ def frequency(
     InputError
         For a model, a syllable or a coordinate that does not exist.
     """
-    load()
-    opened = OpenModel.of(store, model, version)
     opened.check_syllable(syllable)
-    table = data.frequency_by_group(
-        store, model=opened, syllable=syllable, coordinate=coordinate, frames=frames
-    )
+    table = data.frequency_by_group(opened, syllable=syllable, coordinate=coordinate, frames=frames)
     share, group = table["share"].values, table["group"].values.astype(str)
     groups = sorted(set(group))
     place = np.zeros(len(group))
@@ -270,11 +242,10 @@ def frequency(
     return (points * lines).opts(**style, show_legend=False)
 
 
+@view
 def neighbours(
-    store: StoreLike,
+    opened: OpenModel,
     *,
-    model: ModelLike,
-    version: str | None = None,
     syllable: int,
     most: int = 6,
 ) -> hv.Layout:
@@ -282,10 +253,6 @@ def neighbours(
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
-        Of the labels (default: the current one).
     syllable : int
     most : int
         At most so many of each.
@@ -302,8 +269,6 @@ def neighbours(
     MissingData
         When the version has no statistics.
     """
-    load()
-    opened = OpenModel.of(store, model, version)
     changes, called = opened.labels_with("transition_count")["transition_count"], opened.names
     opened.check_syllable(syllable)
     sides = neighbours_of(changes.values, syllable, max_neighbours=most)
@@ -315,11 +280,10 @@ def neighbours(
     return hv.Layout(views).cols(2)
 
 
+@view
 def compare(
-    store: StoreLike,
+    opened: OpenModel,
     *,
-    model: ModelLike,
-    version: str | None = None,
     syllables: tuple[int, int],
     width: int = 380,
     gallery: data.Gallery | None = None,
@@ -330,10 +294,6 @@ def compare(
 
     Parameters
     ----------
-    store : path or URL
-    model : str or OpenModel
-    version : str, optional
-        Of the labels (default: the current one).
     syllables : (int, int)
     width : int
         Of each drawing, in px.
@@ -352,8 +312,7 @@ def compare(
     MissingData
         When the version has no poses.
     """
-    load()
-    opened, known = _open(store, model, version, gallery)
+    known = gallery or data.Gallery(opened)
     for one in syllables:
         opened.check_syllable(one)
     called = opened.names
@@ -395,13 +354,6 @@ def _neighbour_bars(side: Neighbours, called: SyllableNames, title: str, top: fl
             title=title,
         )
     )
-
-
-def _open(
-    store: StoreLike, model: ModelLike, version: str | None, gallery: data.Gallery | None
-) -> tuple[OpenModel, data.Gallery]:
-    opened = OpenModel.of(store, model, version)
-    return opened, data.Gallery(opened) if gallery is None else gallery
 
 
 __all__ = ["compare", "durations", "examples", "frequency", "neighbours", "trajectory"]

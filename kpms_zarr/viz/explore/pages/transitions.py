@@ -78,7 +78,7 @@ class _Column:
         self._counted, self._counts = key, None
         selectors = parse_selectors(self.sessions.value or "") or None
         opened = state.study.opened(state.model)
-        count = partial(count_transitions, state.study.store, model=opened, sessions=selectors)
+        count = partial(count_transitions, opened, sessions=selectors)
         if selectors is not None:
             self._place[:] = [parts.text("Counting the changes in these sessions ...")]
         _beside(parts.guarded(count), partial(self._take, key), is_short=selectors is None)
