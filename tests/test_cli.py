@@ -313,8 +313,9 @@ def test_functions__give_what_the_command_line_gives(store, tracking, tmp_path, 
 def test_fit_options__reach_the_configuration(run, monkeypatch):
     seen = {}
 
-    def fit(store, *, model, config, callbacks, overwrite, **others):
-        seen.update(store=store, model=model, config=config, overwrite=overwrite, **others)
+    def fit(store, *, model, config, budget, callbacks, resume, overwrite, save_every):
+        seen.update(store=store, model=model, config=config, budget=budget)
+        seen.update(resume=resume, overwrite=overwrite, save_every=save_every)
         seen["is_quiet"] = not any(isinstance(call, console.Progress) for call in callbacks)
         raise KeyboardInterrupt
 

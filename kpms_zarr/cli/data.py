@@ -11,7 +11,7 @@ from typing import Any
 
 import kpms_zarr
 from kpms_zarr.cli import console
-from kpms_zarr.cli.options import add_command, heading_option, names, selectors, store_option
+from kpms_zarr.cli.options import add_command, call, heading_option, names, selectors, store_option
 from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.core.names import quoted
 from kpms_zarr.store.ingest.ingest import IngestProgress, IngestSummary
@@ -157,34 +157,7 @@ def _rate(text: str) -> float | str:
 
 def _run_ingest(options: argparse.Namespace) -> tuple[object, str]:
     with closing(console.Line(sys.stderr)) as line:
-        result = kpms_zarr.ingest(
-            options.store,
-            options.files,
-            format=options.format,
-            fps=options.fps,
-            keypoints=options.keypoints,
-            individuals=options.individuals,
-            name_by=options.name_by,
-            prefer=options.prefer,
-            keypoint_names=options.keypoint_names,
-            ignore_case=options.ignore_case,
-            anterior=options.anterior,
-            posterior=options.posterior,
-            skeleton=options.skeleton,
-            mapping=options.mapping,
-            trim=options.trim,
-            downsample=options.downsample,
-            max_gap=options.max_gap,
-            time_unit=options.time_unit,
-            min_visible=options.min_visible,
-            confidence_scale=options.confidence_scale,
-            missing_value=options.missing_value,
-            metadata=options.metadata,
-            skip_bad=options.skip_bad,
-            dry_run=options.dry_run,
-            workers=options.workers,
-            on_progress=partial(_show, line),
-        )
+        result = call(kpms_zarr.ingest, options, on_progress=partial(_show, line))
     return result, "\n".join(_ingested(result, options.store))
 
 

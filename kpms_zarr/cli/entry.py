@@ -19,6 +19,7 @@ from kpms_zarr.cli import views as cli_views
 from kpms_zarr.cli.options import (
     OptionParser,
     add_command,
+    call,
     heading_option,
     model_option,
     number_or_share,
@@ -141,12 +142,7 @@ def _host_memory(command: argparse.ArgumentParser) -> None:
 def _run_quality(options: argparse.Namespace) -> tuple[object, str]:
     from kpms_zarr.compute.tracking.quality import exchanges_of, summarise, warnings_of
 
-    result = kpms_zarr.quality(
-        options.store,
-        confidence_threshold=options.confidence_threshold,
-        outlier_scale=options.outlier_scale,
-        host_memory=options.host_memory,
-    )
+    result = call(kpms_zarr.quality, options)
     pooled = summarise(result)
     shares = ("missing_fraction", "low_confidence_fraction", "outlier_fraction")
     header = ["missing", "low confidence", "outlier", "longest gap (frames)"]
@@ -201,16 +197,7 @@ def _pca(commands: Any) -> None:
 
 
 def _run_pca(options: argparse.Namespace) -> tuple[object, str]:
-    result = kpms_zarr.pca(
-        options.store,
-        variance=options.variance,
-        anterior=options.anterior,
-        posterior=options.posterior,
-        confidence_threshold=options.confidence_threshold,
-        fix_heading=options.fix_heading,
-        outlier_scale=options.outlier_scale,
-        host_memory=options.host_memory,
-    )
+    result = call(kpms_zarr.pca, options)
     share = result["explained_variance_ratio"].values
     total = share.cumsum()
     used = int(result.attrs["n_components"])
@@ -304,12 +291,8 @@ def _plan(commands: Any) -> None:
 
 
 def _run_plan(options: argparse.Namespace) -> tuple[object, str]:
-    result = kpms_zarr.plan(
-        options.store,
-        config=_config(options),
-        budget=_budget(options),
-        time_tiles=not options.no_time,
-    )
+    choices = {"config": _config(options), "budget": _budget(options)}
+    result = call(kpms_zarr.plan, options, time_tiles=not options.no_time, **choices)
     return result, console.plan_table(result)
 
 
@@ -335,15 +318,8 @@ def _apply(commands: Any) -> None:
 
 def _run_apply(options: argparse.Namespace) -> tuple[object, str]:
     with _callbacks(options) as callbacks:
-        result = kpms_zarr.apply(
-            options.store,
-            model=options.model,
-            sessions=options.sessions,
-            sweeps=options.sweeps,
-            check=not options.no_check,
-            budget=_budget(options),
-            callbacks=callbacks,
-        )
+        choices = {"check": not options.no_check, "budget": _budget(options)}
+        result = call(kpms_zarr.apply, options, callbacks=callbacks, **choices)
     lines = [
         f"{counted(len(result.labelled), 'session')} labelled, {result.n_frames:,} frames, up to "
         f"{max(result.sweeps.values())} sweeps in {result.seconds:.0f} s: version {result.version}"
@@ -369,16 +345,8 @@ def _run_apply(options: argparse.Namespace) -> tuple[object, str]:
 
 def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
     with _callbacks(options) as callbacks:
-        result = kpms_zarr.fit(
-            options.store,
-            model=options.model,
-            config=_config(options),
-            budget=_budget(options),
-            callbacks=callbacks,
-            resume=options.resume,
-            overwrite=options.overwrite,
-            save_every=options.save_every,
-        )
+        choices = {"config": _config(options), "budget": _budget(options)}
+        result = call(kpms_zarr.fit, options, callbacks=callbacks, **choices)
     text = (
         f"{counted(result.n_used, 'syllable')} in use, median duration "
         f"{result.median_duration:.0f} ms, {counted(result.n_sweeps, 'sweep')} in "

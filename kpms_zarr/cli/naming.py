@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 import kpms_zarr
-from kpms_zarr.cli.options import add_command, model_option, store_option
+from kpms_zarr.cli.options import add_command, call, model_option, store_option
 from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.errors import InputError
 
@@ -41,13 +41,7 @@ def _run_name(options: argparse.Namespace) -> tuple[object, str]:
             where="SYLLABLE",
             fix="give it behind the store",
         )
-    result = kpms_zarr.name_syllable(
-        options.store,
-        options.model,
-        options.syllable,
-        name=options.name,
-        description=options.description,
-    )
+    result = call(kpms_zarr.name_syllable, options)
     saved = f"saved as version {result.version} of the names" if result.version else "no names"
     return result, f"syllable {result.label(options.syllable)}: {saved}"
 

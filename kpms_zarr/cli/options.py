@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import re
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from kpms_zarr.store.core.names import parse_names, parse_selectors
+
+T = TypeVar("T")
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -79,6 +82,13 @@ def key_value(text: str) -> tuple[str, Any]:
         return key.strip(), json.loads(value)
     except ValueError:
         return key.strip(), value
+
+
+def call(function: Callable[..., T], options: argparse.Namespace, **others: Any) -> T:
+    """Call a function with the options that have the names of its parameters, and with others."""
+    names = inspect.signature(function).parameters
+    found = {name: value for name, value in vars(options).items() if name in names}
+    return function(**{**found, **others})
 
 
 def model_option(command: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import kpms_zarr
-from kpms_zarr.cli.options import add_command, store_option
+from kpms_zarr.cli.options import add_command, call, store_option
 
 
 def explore(commands: Any) -> None:
@@ -44,13 +44,5 @@ def _run_explore(options: argparse.Namespace) -> tuple[object, str]:
 
     sys.stderr.write("warming up ...\n")
     with contextlib.suppress(KeyboardInterrupt):
-        kpms_zarr.explore(
-            options.store,
-            port=options.port,
-            address=options.address,
-            token=options.token,
-            origins=options.origin,
-            show=options.show,
-            on_ready=ready,
-        )
+        call(kpms_zarr.explore, options, origins=options.origin, on_ready=ready)
     return None, ""
