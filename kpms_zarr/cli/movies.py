@@ -122,12 +122,7 @@ def _run_movies(options: argparse.Namespace) -> tuple[object, str]:
 
 
 def _check_together(options: argparse.Namespace, is_whole: bool) -> None:
-    """Refuse options that would not do anything.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse options that would not do anything (InputError)."""
     if is_whole:
         names = [name for name in _GRID if getattr(options, name, None) is not None]
         fix = "leave them out, or leave --session out for movies of syllables"

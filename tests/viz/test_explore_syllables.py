@@ -54,7 +54,7 @@ def test_page__has_a_card_for_every_syllable_in_use(copy, monkeypatch, failures)
         assert all("<svg" in card["picture"] for card in page._cards.cards)
         if page._after.disabled:
             break
-        page._turn(by=4)
+        page._turned(4, None)
     assert seen == list(page._gallery.used)
     assert not failures
 

@@ -109,12 +109,7 @@ def _wrong(threshold: object) -> InputError:
 
 
 def check(threshold: float | str) -> None:
-    """Refuse what is no threshold, before anything is read.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse what is no threshold, before anything is read (InputError)."""
     if _share_of(threshold) is None:
         _number_of(threshold)
 

@@ -241,12 +241,7 @@ def restore(chain: Chain, checkpoint: Checkpoint, n_states: int) -> ChainProgres
 
 
 def check_same(config: FitConfig, requested: FitConfig | None) -> None:
-    """Refuse settings that were given and differ from those that a fit was begun with.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse (InputError) given settings that differ from those that a fit was begun with."""
     before, now = config.to_dict(), (requested or FitConfig()).to_dict()
     problems = [
         Problem(

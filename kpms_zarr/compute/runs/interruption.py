@@ -41,12 +41,7 @@ class Stop:
             notify("stopping once this sweep is done and committed; again to stop at once")
 
     def check(self) -> None:
-        """Raise where there is nothing yet to finish or to commit.
-
-        Raises
-        ------
-        KeyboardInterrupt
-        """
+        """Raise where there is nothing yet to finish or to commit (KeyboardInterrupt)."""
         if self.is_asked:
             raise KeyboardInterrupt
 

@@ -286,12 +286,7 @@ def make_chain(
 
 
 def check_length(index: ChainIndex, store: StoreLike, notify: Callback) -> None:
-    """Refuse a store without a session long enough for a label.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse a store without a session long enough for a label (InputError)."""
     short = [s.name for s in index.sessions if s.n_frames <= index.lags]
     if len(short) == len(index.sessions):
         raise InputError(

@@ -116,7 +116,56 @@ def make_rows(
     return HostRows(np.zeros(shape, dtype))
 
 
-class HostRows:
+class HostSegments:
+    """Segments that are copied one after the other, in the memory of the host."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def _read_into(self, row: int, target: np.ndarray, columns: slice | None = None) -> None:
+        """Copy rows from one on, as many as ``target`` has."""
+        raise NotImplementedError
+
+    def gather(
+        self,
+        begin: np.ndarray,
+        end: np.ndarray,
+        *,
+        n_rows: int,
+        n_segments: int,
+        fill: float,
+        columns: slice | None = None,
+    ) -> np.ndarray:
+        """See :class:`Segments`."""
+        width = self.shape[1:]
+        if columns is not None:
+            width = (len(range(*columns.indices(self.shape[1]))),)
+        found = np.full((n_segments, n_rows, *width), fill, self.dtype)
+        for segment, (first, last) in enumerate(zip(begin, end, strict=True)):
+            self._read_into(int(first), found[segment, : last - first], columns)
+        return found
+
+
+class _HostArray(HostSegments):
+    """Array of the host that is also written."""
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        raise NotImplementedError
+
+    def __setitem__(self, key: Any, values: Any) -> None:
+        raise NotImplementedError
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self[:], dtype, copy=copy)
+
+    def put(self, first: np.ndarray, start: np.ndarray, stop: np.ndarray, values: Any) -> None:
+        """See :class:`FrameArray`."""
+        values = np.asarray(values)
+        for segment, (row, a, b) in enumerate(zip(first, start, stop, strict=True)):
+            self[int(row) : int(row) + int(b - a)] = values[segment, a:b]
+
+
+class HostRows(_HostArray):
     """Array in the memory of the process.
 
     Parameters
@@ -134,31 +183,9 @@ class HostRows:
     def __setitem__(self, key: Any, values: Any) -> None:
         self.values[key] = values
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.values, dtype, copy=copy)
-
-    def gather(
-        self,
-        begin: np.ndarray,
-        end: np.ndarray,
-        *,
-        n_rows: int,
-        n_segments: int,
-        fill: float,
-        columns: slice | None = None,
-    ) -> np.ndarray:
-        """See :class:`Segments`."""
-        values = self.values if columns is None else self.values[:, columns]
-        found = np.full((n_segments, n_rows, *values.shape[1:]), fill, self.dtype)
-        for segment, (first, last) in enumerate(zip(begin, end, strict=True)):
-            found[segment, : last - first] = values[first:last]
-        return found
-
-    def put(self, first: np.ndarray, start: np.ndarray, stop: np.ndarray, values: Any) -> None:
-        """See :class:`FrameArray`."""
-        values = np.asarray(values)
-        for segment, (row, a, b) in enumerate(zip(first, start, stop, strict=True)):
-            self.values[row : row + b - a] = values[segment, a:b]
+    def _read_into(self, row: int, target: np.ndarray, columns: slice | None = None) -> None:
+        rows = self.values[row : row + len(target)]
+        target[...] = rows if columns is None else rows[:, columns]
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """See :class:`FrameArray`."""
@@ -168,7 +195,7 @@ class HostRows:
         """See :class:`FrameArray`."""
 
 
-class DiskRows:
+class DiskRows(_HostArray):
     """Array in a scratch file without a name, which goes with the process, however it ends.
 
     Read and written by calls, not mapped: pages of a mapped file count as memory of the process,
@@ -209,11 +236,12 @@ class DiskRows:
                 "variable TMPDIR), or give more `host_memory=`",
             ) from error
 
-    def _read_into(self, row: int, target: np.ndarray) -> None:
-        if not target.size:
-            return
-        view = target.reshape(-1).view(np.uint8).data
-        self._whole(view, row * self._row_bytes, is_read=True)
+    def _read_into(self, row: int, target: np.ndarray, columns: slice | None = None) -> None:
+        if columns is not None:
+            target[...] = self[row : row + len(target)][:, columns]
+        elif target.size:
+            view = target.reshape(-1).view(np.uint8).data
+            self._whole(view, row * self._row_bytes, is_read=True)
 
     def _write_from(self, row: int, source: np.ndarray) -> None:
         if not source.size:
@@ -262,31 +290,6 @@ class DiskRows:
         start, stop = self._bounds(key)
         shape = (stop - start, *self.shape[1:])
         self._write_from(start, np.broadcast_to(np.asarray(values, self.dtype), shape))
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self[:], dtype, copy=copy)
-
-    def gather(
-        self,
-        begin: np.ndarray,
-        end: np.ndarray,
-        *,
-        n_rows: int,
-        n_segments: int,
-        fill: float,
-        columns: slice | None = None,
-    ) -> np.ndarray:
-        """See :class:`Segments`."""
-        found = np.full((n_segments, n_rows, *self.shape[1:]), fill, self.dtype)
-        for segment, (first, last) in enumerate(zip(begin, end, strict=True)):
-            self._read_into(int(first), found[segment, : last - first])
-        return found if columns is None else np.ascontiguousarray(found[..., columns])
-
-    def put(self, first: np.ndarray, start: np.ndarray, stop: np.ndarray, values: Any) -> None:
-        """See :class:`FrameArray`."""
-        values = np.asarray(values)
-        for segment, (row, a, b) in enumerate(zip(first, start, stop, strict=True)):
-            self._write_from(int(row), values[segment, a:b])
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """See :class:`FrameArray`."""

@@ -14,6 +14,7 @@ from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.kernels.noise import prior_scale
 from kpms_zarr.compute.mapreduce import BlockReader
 from kpms_zarr.compute.sampler.chain import ChainIndex
+from kpms_zarr.compute.sampler.placement import HostSegments
 from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 
@@ -44,7 +45,7 @@ def observe(reader: BlockReader, block: Block, config: FitConfig) -> np.ndarray:
     return np.concatenate([position.reshape(block.n_frames, -1), prior], 1)
 
 
-class TrackedData:
+class TrackedData(HostSegments):
     """Segments of tracked data out of blocks that are read once where they fit, else as needed.
 
     What fits ``kept_bytes`` is kept for good, first come first kept: in sweeps that pass over
@@ -86,26 +87,14 @@ class TrackedData:
         self._lock = threading.Lock()
         self._readers = ThreadPoolExecutor(N_READERS, thread_name_prefix="read")
 
-    def gather(
-        self,
-        begin: np.ndarray,
-        end: np.ndarray,
-        *,
-        n_rows: int,
-        n_segments: int,
-        fill: float,
-        columns: slice | None = None,
-    ) -> np.ndarray:
-        """See :class:`placement.Segments`."""
-        found = np.full((n_segments, n_rows, self.shape[1]), fill, np.float32)
-        for segment, (session, first, last) in enumerate(self._places(begin, end)):
-            done = 0
-            while first + done < last:
-                number, inside = divmod(first + done, FRAMES_PER_CHUNK)
-                rows = self.block(session, number)[inside : inside + last - first - done]
-                found[segment, done : done + len(rows)] = rows
-                done += len(rows)
-        return found if columns is None else found[..., columns]
+    def _read_into(self, row: int, target: np.ndarray, columns: slice | None = None) -> None:
+        ((session, first, last),) = self._places(np.array([row]), np.array([row + len(target)]))
+        done = 0
+        while first + done < last:
+            number, inside = divmod(first + done, FRAMES_PER_CHUNK)
+            rows = self.block(session, number)[inside : inside + last - first - done]
+            target[done : done + len(rows)] = rows if columns is None else rows[:, columns]
+            done += len(rows)
 
     def prefetch(self, begin: np.ndarray, end: np.ndarray) -> None:
         """Begin to read the blocks that :meth:`gather` will take."""

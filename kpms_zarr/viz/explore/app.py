@@ -52,7 +52,7 @@ def _pages(state: State) -> pn.Column:
     """Build the pages, each when it is looked at first."""
     built: dict[str, Any] = {}
     names = PageNames(names=[page_module(name).TITLE for name in PAGES])
-    place = pn.Column(sizing_mode="stretch_width")
+    place = parts.column()
 
     def draw() -> None:
         name = state.page if state.page in PAGES else PAGES[0]
@@ -67,7 +67,7 @@ def _pages(state: State) -> pn.Column:
 
     names.param.watch(chosen, "active")
     parts.redraw(state, ["page"], draw)
-    return pn.Column(names, place, sizing_mode="stretch_width")
+    return parts.column(names, place)
 
 
 def _choices(state: State) -> pn.viewable.Viewable:
@@ -79,7 +79,9 @@ def _choices(state: State) -> pn.viewable.Viewable:
     syllable = pn.widgets.IntInput(
         name="Syllable, -1 = none", start=-1, sizing_mode="stretch_width"
     )
-    whole = pn.widgets.Button(name="Whole session", sizing_mode="stretch_width")
+    whole = parts.button(
+        "Whole session", lambda _: state.show(state.session), sizing_mode="stretch_width"
+    )
 
     def fill() -> None:
         study = state.study
@@ -96,8 +98,7 @@ def _choices(state: State) -> pn.viewable.Viewable:
         (syllable, "syllable"),
     ):
         _tie(widget, state, name)
-    whole.on_click(lambda _: state.show(state.session))
-    return pn.Column(model, session, start, stop, whole, syllable, sizing_mode="stretch_width")
+    return parts.column(model, session, start, stop, whole, syllable)
 
 
 def _tie(widget: Any, state: State, name: str) -> None:

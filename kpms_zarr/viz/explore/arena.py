@@ -54,7 +54,7 @@ class Arena:
         self._document = pn.state.curdoc
         self._in_time = pn.widgets.Checkbox(name="Only the chosen time", value=True)
         self._of_syllable = pn.widgets.Checkbox(name="Only the chosen syllable", value=True)
-        self._place = pn.Column(sizing_mode="stretch_width")
+        self._place = parts.column()
         self.view = pn.Column(
             parts.heading("Where the animal was"),
             parts.text(_HOW_TO_READ),

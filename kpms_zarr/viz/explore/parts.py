@@ -27,6 +27,25 @@ def text(words: str) -> pn.viewable.Viewable:
     return pn.pane.HTML(f"<p>{html.escape(for_shell(words))}</p>", sizing_mode="stretch_width")
 
 
+def column(*views: Any) -> pn.Column:
+    """Views below each other, as wide as their place."""
+    return pn.Column(*views, sizing_mode="stretch_width")
+
+
+def plot(view: Any, **options: Any) -> pn.pane.HoloViews:
+    """A plot as wide as its place, whose axes are its own.
+
+    Else Panel gives one range to axes that share no more than a name, such as that of a share.
+    """
+    options = {"sizing_mode": "stretch_width", "linked_axes": False, **options}
+    return pn.pane.HoloViews(view, **options)
+
+
+def button(name: str, act: Callable[[Any], object], **options: Any) -> pn.widgets.Button:
+    """A button, and what a click on it does."""
+    return pn.widgets.Button(name=name, on_click=act, **options)
+
+
 def heading(words: str, level: int = 2) -> pn.viewable.Viewable:
     """A heading."""
     return pn.pane.HTML(
@@ -141,7 +160,7 @@ def follow(
     build : callable
         Returns what is shown; None = nothing, :data:`SAME` = what is there already.
     """
-    place = pn.Column(sizing_mode="stretch_width")
+    place = column()
     make = guarded(build)
 
     def draw() -> None:

@@ -120,12 +120,7 @@ def _origins(address: str, port: int, more: Sequence[str]) -> list[str]:
 
 
 def _free_port(address: str, port: int) -> int:
-    """Check that a port is free.
-
-    Raises
-    ------
-    InputError
-    """
+    """Check that a port is free (InputError)."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         if os.name == "posix":

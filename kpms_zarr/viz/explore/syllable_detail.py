@@ -47,9 +47,9 @@ class Detail:
         self._neighbours = pn.Row(sizing_mode="stretch_width")
         self._form = _Form(self)
         self._other = pn.widgets.Select(name="Compare with", width=260)
-        self._compared = pn.Column(sizing_mode="stretch_width")
+        self._compared = parts.column()
         self._other.param.watch(lambda _: self._compare(), "value")
-        self.view = pn.Column(
+        self.view = parts.column(
             self._heading,
             # Not a FlexBox, in which Bokeh draws plots before they have a size.
             pn.Row(
@@ -58,7 +58,6 @@ class Detail:
                 sizing_mode="stretch_width",
                 styles={"flex-wrap": "wrap", "column-gap": "24px"},
             ),
-            sizing_mode="stretch_width",
         )
         self.rename()
         self._rest = [self._counts, self._bouts_below, self._comparison]
@@ -73,11 +72,11 @@ class Detail:
         pn.state.execute(self._go_on, schedule=True)
 
     def _counts(self) -> list[Any]:
-        both = pn.Row(self._durations(), parts.guarded(self._groups)(), sizing_mode="stretch_width")
+        both = pn.Row(self._durations(), self._groups(), sizing_mode="stretch_width")
         return [both, self._neighbours]
 
     def _bouts_below(self) -> list[Any]:
-        return [parts.heading("Example bouts", 3), parts.guarded(self._bouts)()]
+        return [parts.heading("Example bouts", 3), self._bouts()]
 
     def _comparison(self) -> list[Any]:
         return [parts.heading("Compare two syllables", 3), self._other, self._compared]
@@ -96,7 +95,7 @@ class Detail:
         """Show the names as they are now; what a person is writing is left alone."""
         self._heading.object = self._words()
         self._form.fill()
-        self._neighbours[:] = [parts.guarded(self._beside)()]
+        self._neighbours[:] = [self._beside()]
         others = [one for one in self.gallery.used if one != self.syllable]
         options = {"none": _NONE, **{self.names.label(one): one for one in others}}
         chosen = self._other.value if self._other.value in others else _NONE
@@ -115,71 +114,59 @@ class Detail:
             f'<p style="margin:4px 0;font-size:14px">{facts}</p>'
         )
 
-    def _pane(self, view: Any, **options: Any) -> Any:
-        # Else Panel gives plots of the same quantity, such as a share, the same axis.
-        options = {"sizing_mode": "stretch_width", **options}
-        return pn.pane.HoloViews(view, linked_axes=False, **options)
-
+    @parts.guarded
     def _poses(self) -> Any:
-        def build() -> Any:
-            found = self.gallery.trajectory(self.syllable)
-            if not found.n_examples:
-                return parts.empty(
-                    "No bout of this syllable of 0.1 s or more was found to draw its poses from."
-                )
-            width = 300 if found.is_3d else 420
-            drawn = syllables.trajectory(
-                self.state.study.store,
-                model=self.opened,
-                syllable=self.syllable,
-                gallery=self.gallery,
-                width=width,
+        found = self.gallery.trajectory(self.syllable)
+        if not found.n_examples:
+            return parts.empty(
+                "No bout of this syllable of 0.1 s or more was found to draw its poses from."
             )
-            views = list(drawn) if isinstance(drawn, hv.Layout) else [drawn]
-            words = (
-                f"Typical poses from the onset (light) to {1000 * found.seconds[-1]:.0f} ms after "
-                f"it (dark): medians of {found.n_examples} bouts, turned so that the animal looks "
-                "to the right at the onset."
-            )
-            panes = [self._pane(view, sizing_mode=None) for view in views]
-            return pn.Column(parts.text(words), pn.Row(*panes), width=(width + 85) * len(views))
+        width = 300 if found.is_3d else 420
+        drawn = syllables.trajectory(
+            self.state.study.store,
+            model=self.opened,
+            syllable=self.syllable,
+            gallery=self.gallery,
+            width=width,
+        )
+        views = list(drawn) if isinstance(drawn, hv.Layout) else [drawn]
+        words = (
+            f"Typical poses from the onset (light) to {1000 * found.seconds[-1]:.0f} ms after "
+            f"it (dark): medians of {found.n_examples} bouts, turned so that the animal looks "
+            "to the right at the onset."
+        )
+        panes = [parts.plot(view, sizing_mode=None) for view in views]
+        return pn.Column(parts.text(words), pn.Row(*panes), width=(width + 85) * len(views))
 
-        return parts.guarded(build)()
-
+    @parts.guarded
     def _durations(self) -> Any:
-        def build() -> Any:
-            return self._pane(
-                syllables.durations(
-                    self.state.study.store, model=self.opened, syllable=self.syllable
-                )
-            )
+        store = self.state.study.store
+        return parts.plot(syllables.durations(store, model=self.opened, syllable=self.syllable))
 
-        return parts.guarded(build)()
-
+    @parts.guarded
     def _groups(self) -> Any:
         study = self.state.study
         choices = [*group_coordinates(study.keypoints()), _ALL]
         by = pn.widgets.Select(name="Frequency by", options=choices, width=220)
-        place = pn.Column(sizing_mode="stretch_width")
+        place = parts.column()
 
         def draw(*_: Any) -> None:
-            place[:] = [parts.guarded(self._frequency)("" if by.value == _ALL else by.value)]
+            place[:] = [self._frequency("" if by.value == _ALL else by.value)]
 
         by.param.watch(draw, "value")
         n_frames = sum(session.n_frames for session in reading.label_sessions(self.gallery.labels))
         if n_frames > _COUNTED_AT_ONCE[access.is_remote(study.store)]:
-            button = pn.widgets.Button(name=f"Count the {n_frames:,} frames by session")
-            button.on_click(draw)
-            place.append(button)
+            place.append(parts.button(f"Count the {n_frames:,} frames by session", draw))
         else:
             draw()
-        return pn.Column(by, place, sizing_mode="stretch_width")
+        return parts.column(by, place)
 
+    @parts.guarded
     def _frequency(self, coordinate: str) -> Any:
         study, labels = self.state.study, self.gallery.labels
         key = ("session_frames", self.model, self.version)
         frames = study.remember(key, lambda: session_frames(labels))
-        return self._pane(
+        return parts.plot(
             syllables.frequency(
                 study.store,
                 model=self.opened,
@@ -189,12 +176,14 @@ class Detail:
             )
         )
 
+    @parts.guarded
     def _beside(self) -> Any:
         views = syllables.neighbours(
             self.state.study.store, model=self.opened, syllable=self.syllable
         )
-        return pn.Row(*map(self._pane, views), sizing_mode="stretch_width")
+        return pn.Row(*map(parts.plot, views), sizing_mode="stretch_width")
 
+    @parts.guarded
     def _bouts(self) -> Any:
         found = self.gallery.snapshots(self.syllable)
         if not found:
@@ -229,15 +218,16 @@ class Detail:
 
         cards.param.watch(parts.guarded(play), "clicks")
         words = "Aligned at the onset, lighter poses are earlier, at most 1.5 s of each bout."
-        return pn.Column(parts.text(words), cards, sizing_mode="stretch_width")
+        return parts.column(parts.text(words), cards)
 
     def _compare(self) -> None:
         other = self._other.value
         if other is None or other == _NONE:
             self._compared[:] = []
             return
-        self._compared[:] = [parts.guarded(self._both)(other)]
+        self._compared[:] = [self._both(other)]
 
+    @parts.guarded
     def _both(self, other: int) -> Any:
         store, both = self.state.study.store, (self.syllable, other)
         drawn = syllables.compare(
@@ -247,12 +237,12 @@ class Detail:
             gallery=self.gallery,
             width=380,
         )
-        views = [self._pane(view, sizing_mode=None) for view in drawn]
+        views = [parts.plot(view, sizing_mode=None) for view in drawn]
         lengths = syllables.durations(store, model=self.opened, syllable=both)
         rows = [pn.Row(*views[i : i + 2]) for i in range(0, len(views), 2)]
         called = self.names.label
         words = f"Syllable {called(both[0])} and syllable {called(other)}, on the same axes."
-        return pn.Column(parts.text(words), *rows, self._pane(lengths), sizing_mode="stretch_width")
+        return parts.column(parts.text(words), *rows, parts.plot(lengths))
 
 
 class _Form:
@@ -271,8 +261,7 @@ class _Form:
             rows=5,
             width=380,
         )
-        self._save = pn.widgets.Button(name="Save", width=120)
-        self._save.on_click(parts.guarded(self._saved))
+        self._save = parts.button("Save", parts.guarded(self._saved), width=120)
         self._message = pn.pane.HTML(
             "<p style='margin:0'>Names are kept in the store, for all who use it.</p>",
             width=380,

@@ -204,12 +204,7 @@ class VideoCells:
 
 
 def _require_inside(center: np.ndarray, width: int, height: int, path: str) -> None:
-    """Refuse a video in whose picture the animal is not.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse a video in whose picture the animal is not (InputError)."""
     x, y = (float(value) for value in center)
     if not (-1 <= x <= width and -1 <= y <= height):
         raise InputError(

@@ -222,12 +222,7 @@ class _Overlay:
         return strip
 
     def _require_inside(self, pose: np.ndarray) -> None:
-        """Refuse a video in whose picture nothing of the animal is.
-
-        Raises
-        ------
-        InputError
-        """
+        """Refuse a video in whose picture nothing of the animal is (InputError)."""
         size = np.array([self._reader.width, self._reader.height])
         if not ((pose >= -1) & (pose <= size)).all(1).any():
             x, y = pose.mean(0)

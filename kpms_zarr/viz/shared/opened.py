@@ -209,12 +209,7 @@ class OpenModel:
         return provenance_of(self.labels.attrs)
 
     def check_syllable(self, syllable: int) -> None:
-        """Refuse a syllable that the model does not have.
-
-        Raises
-        ------
-        InputError
-        """
+        """Refuse a syllable that the model does not have (InputError)."""
         n_states = self.labels.sizes.get("state", 0)
         if not 0 <= syllable < n_states:
             raise InputError(
@@ -225,12 +220,7 @@ class OpenModel:
             )
 
     def require_bouts(self) -> None:
-        """Check that at least one frame has a syllable.
-
-        Raises
-        ------
-        MissingData
-        """
+        """Check that at least one frame has a syllable (MissingData)."""
         if not np.nansum(self.labels["frequency"].values) > 0:
             raise MissingData(
                 expected="any syllable",

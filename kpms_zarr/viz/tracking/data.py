@@ -42,12 +42,7 @@ class QualityTable:
 
 
 def check_problem(what: str) -> str:
-    """Check the name of a problem.
-
-    Raises
-    ------
-    InputError
-    """
+    """Check the name of a problem (InputError)."""
     if what not in PROBLEMS:
         raise InputError(
             expected=f"one of {', '.join(PROBLEMS)}",

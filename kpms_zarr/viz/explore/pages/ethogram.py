@@ -71,15 +71,14 @@ class _EthogramPage(param.Parameterized):
             Binned.of(opened, sessions), self._names, rows=rows, on_tap=self._tapped
         )
         controls = pn.Row(self._order, pn.Column(self._pale, self._alone))
-        return pn.Column(
+        return parts.column(
             controls,
-            _pane(self.raster.plot),
+            parts.plot(self.raster.plot),
             parts.text(
                 "Click to choose a session and a moment; drag a box to zoom in, as far as single "
                 "frames; the circling arrow of the toolbar zooms out."
             ),
             *self._below(),
-            sizing_mode="stretch_width",
         )
 
     def _below(self) -> tuple[pn.viewable.Viewable, ...]:
@@ -91,9 +90,7 @@ class _EthogramPage(param.Parameterized):
             "Wider": lambda _: self._resize(2.0),
             "Play": lambda _: self.state.param.update(page="player"),
         }
-        buttons = [
-            pn.widgets.Button(name=name, width=90, on_click=act) for name, act in acts.items()
-        ]
+        buttons = (parts.button(name, act, width=90) for name, act in acts.items())
         return self._chosen, pn.Row(*buttons)
 
     def _strip(self) -> pn.viewable.Viewable | None:
@@ -131,11 +128,10 @@ class _EthogramPage(param.Parameterized):
 
         dragged.add_subscriber(choose_time)
         tapped.add_subscriber(choose_syllable)
-        return pn.Column(
+        return parts.column(
             parts.heading(f"{state.session}, {start:.2f} to {stop:.2f} s", 3),
-            _pane(image),
+            parts.plot(image),
             parts.text("Drag to choose a time; click to choose the syllable."),
-            sizing_mode="stretch_width",
         )
 
     @property
@@ -179,11 +175,6 @@ class _EthogramPage(param.Parameterized):
 
     def _choose(self, name: str, start: float, stop: float) -> None:
         self.state.show(name, round(start, 3), round(stop, 3))  # ms are enough for an address
-
-
-def _pane(plot: Any) -> pn.viewable.Viewable:
-    # Both plots have times, yet not the same ones.
-    return pn.pane.HoloViews(plot, sizing_mode="stretch_width", linked_axes=False)
 
 
 def orders(state: State) -> dict[str, str]:

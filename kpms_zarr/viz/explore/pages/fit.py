@@ -42,10 +42,9 @@ class _FitPage:
         self._drawn: Any = None
         self._course: Course | None = None
         self._places = {
-            name: pn.Column(sizing_mode="stretch_width")
-            for name in ("status", "traces", "stability", "durations")
+            name: parts.column() for name in ("status", "traces", "stability", "durations")
         }
-        self.view = pn.Column(*self._places.values(), sizing_mode="stretch_width")
+        self.view = parts.column(*self._places.values())
         parts.redraw(state, ["model", "news", self.which], self._update, page="fit")
         self.window.param.watch(lambda _: self._draw_stability(), "value")
 
@@ -93,7 +92,7 @@ class _FitPage:
             )
         else:
             return parts.no_model(state)
-        return pn.Column(words, *([self.which] if has_both else []), sizing_mode="stretch_width")
+        return parts.column(words, *([self.which] if has_both else []))
 
     def _progress_words(self, course: Course) -> pn.viewable.Viewable:
         done = f"{course.n_sweeps} of {course.n_planned} sweeps are committed ({_when(course)})."
@@ -116,13 +115,13 @@ class _FitPage:
 
     def _traces(self) -> pn.viewable.Viewable:
         assert self._course is not None
-        panes = [_pane(view) for view in fit_views.draw_course(self._course)]
+        panes = [parts.plot(view) for view in fit_views.draw_course(self._course)]
         rows = [pn.Row(*panes[i : i + 2], sizing_mode="stretch_width") for i in (0, 2, 4, 6)]
-        return pn.Column(*(row for row in rows if len(row)), sizing_mode="stretch_width")
+        return parts.column(*(row for row in rows if len(row)))
 
     def _durations(self) -> pn.viewable.Viewable:
         assert self._course is not None
-        return _pane(fit_views.draw_course_durations(self._course, self.state.study.store))
+        return parts.plot(fit_views.draw_course_durations(self._course, self.state.study.store))
 
     def _draw_stability(self) -> None:
         if self._course is not None:
@@ -147,11 +146,8 @@ class _FitPage:
             hv.streams.BoundsX(source=view).add_subscriber(
                 lambda boundsx: self._show(found.session, *boundsx)
             )
-        return pn.Column(
-            explanation, self.window, _pane(image, linked=True), _pane(share, linked=True),
-            self._chooser(found),
-            sizing_mode="stretch_width",
-        )  # fmt: skip
+        panes = [parts.plot(view, linked_axes=True) for view in (image, share)]
+        return parts.column(explanation, self.window, *panes, self._chooser(found))
 
     def _chooser(self, stability: fit_views.Stability) -> pn.viewable.Viewable:
         """Build what does the same as dragging, by keyboard."""
@@ -165,11 +161,11 @@ class _FitPage:
                 ("End of these frames (s)", end),
             )
         ]
-        button = pn.widgets.Button(
-            name="Show them in the player", button_type="primary", align="end"
-        )
-        button.on_click(
-            lambda _: self._show(stability.session, *(one.value or 0.0 for one in ends))
+        button = parts.button(
+            "Show them in the player",
+            lambda _: self._show(stability.session, *(one.value or 0.0 for one in ends)),
+            button_type="primary",
+            align="end",
         )
         return pn.Row(*ends, button)
 
@@ -185,11 +181,6 @@ def _or_words(build: Callable[[], Any]) -> Any:
     except MissingData as error:
         problem = error.problems[0]
         return parts.empty(f"Needs {problem.expected}; found {problem.found}: {problem.fix}.")
-
-
-def _pane(view: hv.core.Dimensioned, *, linked: bool = False) -> pn.viewable.Viewable:
-    # Not linked, or Panel gives one range to axes that share no more than a name.
-    return pn.pane.HoloViews(view, sizing_mode="stretch_width", linked_axes=linked)
 
 
 def _status_html(title: str, text: str, command: str = "") -> pn.viewable.Viewable:

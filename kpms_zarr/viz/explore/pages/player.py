@@ -80,7 +80,7 @@ def page(state: State) -> pn.viewable.Viewable:
     player = parts.follow(state, ["model", "session"], build_both)
     note = note_on(state.study.settings)
     about = [parts.text(note)] if note else []
-    return pn.Column(player, *about, below.view, sizing_mode="stretch_width")
+    return parts.column(player, *about, below.view)
 
 
 class _SessionPlayer:
@@ -103,11 +103,10 @@ class _SessionPlayer:
             with_video=self._reader is not None,
             is_served=True,
         )
-        self.view = pn.Column(
+        self.view = parts.column(
             *_model_note(state, self.opened),
             pn.pane.Bokeh(self.player.layout, sizing_mode="stretch_width"),
             *_video_note(state, trouble),
-            sizing_mode="stretch_width",
         )
         self._show(self._window)
         self._listen()

@@ -61,7 +61,7 @@ def page(state: State) -> pn.viewable.Viewable:
             )
 
     parts.redraw(state, ["model", "news"], fill)
-    return pn.Column(
+    return parts.column(
         parts.follow(state, ["news"], lambda: _components(state)),
         parts.heading("Scores by group"),
         choices,
@@ -70,7 +70,6 @@ def page(state: State) -> pn.viewable.Viewable:
             ["model", "news", by, across, upwards],
             lambda: _scores(state, by.value, (across.value, upwards.value)),
         ),
-        sizing_mode="stretch_width",
     )
 
 
@@ -80,12 +79,10 @@ def _components(state: State) -> Any:
         return parts.empty(
             "No principal components yet:", command("pca", state.study.store, variance=0.9)
         )
-    scree = pn.pane.HoloViews(
-        views.draw_scree(data), sizing_mode="stretch_width", linked_axes=False
-    )
+    scree = parts.plot(views.draw_scree(data))
     sliders, figures = draw_rotating(data, state.study.settings, max_components=_MAX_COMPONENTS)
     turn = " The sliders turn all of them." if data.sizes["space"] == 3 else ""
-    return pn.Column(
+    return parts.column(
         parts.heading("Principal components"),
         parts.text(_HOW_TO_READ_SCREE),
         *(parts.text(f"Note: {note}.") for note in data.attrs.get("notes", ())),
@@ -96,7 +93,6 @@ def _components(state: State) -> Any:
             pn.Row(*map(pn.pane.Bokeh, figures[i : i + IN_A_ROW]))
             for i in range(0, len(figures), IN_A_ROW)
         ),
-        sizing_mode="stretch_width",
     )
 
 
@@ -114,13 +110,10 @@ def _scores(state: State, by: str | None, dims: tuple[int | None, int | None]) -
     if found.left_out:
         words += f" {len(found.left_out)} smaller groups are left out."
     # Rows, not a Layout: that is not drawn inside of tabs before the window is resized.
-    panes: list[Any] = [
-        pn.pane.HoloViews(panel, sizing_mode="stretch_width", linked_axes=False)
-        for panel in views.draw_scores(found)
-    ]
+    panes: list[Any] = [parts.plot(panel) for panel in views.draw_scores(found)]
     panes += [pn.Spacer(sizing_mode="stretch_width") for _ in range(-len(panes) % _IN_A_ROW)]
     rows = [
         pn.Row(*panes[i : i + _IN_A_ROW], sizing_mode="stretch_width")
         for i in range(0, len(panes), _IN_A_ROW)
     ]
-    return pn.Column(parts.text(words), *rows, sizing_mode="stretch_width")
+    return parts.column(parts.text(words), *rows)

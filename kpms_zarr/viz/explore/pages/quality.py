@@ -64,7 +64,7 @@ def page(state: State) -> pn.viewable.Viewable:
         ["news", "session", "keypoint", what, first.param.value_throttled],
         lambda: _map(state, what.value, first),
     )
-    return pn.Column(
+    return parts.column(
         parts.follow(state, ["news"], explanation),
         choices,
         heat,
@@ -74,7 +74,6 @@ def page(state: State) -> pn.viewable.Viewable:
             state, ["news", "session", "keypoint", "start", "stop"], lambda: _traces(state)
         ),
         parts.follow(state, ["news", "session", "keypoint"], lambda: _histograms(state)),
-        sizing_mode="stretch_width",
     )
 
 
@@ -99,13 +98,12 @@ def _explanation(state: State) -> pn.viewable.Viewable:
     later = [name for name in state.study.sessions if name not in counted]
     if not later:
         return words
-    return pn.Column(
+    return parts.column(
         words,
         parts.empty(
             f"{len(later)} sessions came later and are not counted yet, such as {later[0]}:",
             command("quality", state.study.store),
         ),
-        sizing_mode="stretch_width",
     )
 
 
@@ -127,11 +125,7 @@ def _map(state: State, what: str, first: pn.widgets.IntSlider) -> Any:
     tap = hv.streams.Tap(source=heat)
     tap.add_subscriber(_on_tap(state, found, what))
     words = parts.text(_in_words(found, what))
-    return pn.Column(
-        words,
-        pn.pane.HoloViews(drawn, sizing_mode="stretch_width", linked_axes=False),
-        sizing_mode="stretch_width",
-    )
+    return parts.column(words, parts.plot(drawn))
 
 
 def _in_words(table: QualityTable, what: str) -> str:
@@ -214,11 +208,7 @@ def _buttons(state: State, what: Callable[[], str]) -> pn.viewable.Viewable:
         "Wider": move(0, 2.0),
         "Look at these frames in the player": play,
     }
-    buttons = []
-    for name, act in acts.items():
-        button = pn.widgets.Button(name=name, align="end")
-        button.on_click(act)
-        buttons.append(button)
+    buttons = (parts.button(name, act, align="end") for name, act in acts.items())
     return pn.FlexBox(keypoint, *buttons, align_items="flex-end", gap="6px")
 
 
@@ -272,7 +262,7 @@ def _traces(state: State) -> Any:
         _on_zoom(state, (found.start / session.fps, found.stop / session.fps))
     )
     words = parts.text(f"{_HOW_TO_READ_TRACES} {drawing.what_was_read(found)}")
-    return pn.Column(words, *_panes(panels, on_one_axis=True), sizing_mode="stretch_width")
+    return parts.column(words, *_panes(panels, on_one_axis=True))
 
 
 def _panes(panels: Sequence[hv.Overlay], *, on_one_axis: bool) -> list[pn.viewable.Viewable]:
@@ -284,9 +274,7 @@ def _panes(panels: Sequence[hv.Overlay], *, on_one_axis: bool) -> list[pn.viewab
 
     if on_one_axis:
         panels = [panel.opts(hooks=[*_hooks(panel), share]) for panel in panels]
-    return [
-        pn.pane.HoloViews(panel, sizing_mode="stretch_width", linked_axes=False) for panel in panels
-    ]
+    return [parts.plot(panel) for panel in panels]
 
 
 def _hooks(panel: hv.Overlay) -> list[Any]:
@@ -320,8 +308,7 @@ def _histograms(state: State) -> Any:
         return parts.text("The tracking files of this session hold no confidences.")
     threshold = float(quality.attrs["confidence_threshold"])
     drawn = drawing.draw_confidences(found, threshold=threshold, with_all=True)
-    return pn.Column(
+    return parts.column(
         parts.text(_HOW_TO_READ_HISTOGRAM),
         pn.Row(*_panes(list(drawn), on_one_axis=False), sizing_mode="stretch_width"),
-        sizing_mode="stretch_width",
     )

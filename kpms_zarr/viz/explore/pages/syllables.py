@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,17 +51,18 @@ class _SyllablesPage:
         self._cards = Cards(label="Syllables in use")
         self._order = pn.widgets.Select(name="Order", options=list(_ORDERS), width=180)
         self._find = pn.widgets.TextInput(name="Find by number or name", width=180)
-        self._before = pn.widgets.Button(name="Previous", width=90, align="end")
-        self._after = pn.widgets.Button(name="Next", width=90, align="end")
+        self._before, self._after = (
+            parts.button(name, partial(self._turned, by), width=90, align="end")
+            for name, by in (("Previous", -_PER_PAGE), ("Next", _PER_PAGE))
+        )
         self._count = pn.pane.HTML("", align="end", min_width=200)
-        self._below = pn.Column(sizing_mode="stretch_width")
-        self._whole = pn.Column(
+        self._below = parts.column()
+        self._whole = parts.column(
             pn.FlexBox(
                 self._order, self._find, self._before, self._after, self._count, align_items="end"
             ),
             self._cards,
             self._below,
-            sizing_mode="stretch_width",
         )
         self._listen()
         self.view = parts.follow(
@@ -70,9 +72,7 @@ class _SyllablesPage:
     def _listen(self) -> None:
         self._cards.param.watch(self._clicked, "clicks")
         for widget in (self._order, self._find):
-            widget.param.watch(lambda _: self._turn(to=0), "value")
-        self._before.on_click(lambda _: self._turn(by=-_PER_PAGE))
-        self._after.on_click(lambda _: self._turn(by=_PER_PAGE))
+            widget.param.watch(lambda _: self._turn(0), "value")
 
     def _follow(self) -> pn.viewable.Viewable:
         """Draw what has changed."""
@@ -136,8 +136,11 @@ class _SyllablesPage:
         key: Callable[..., float] = _ORDERS[self._order.value]
         return sorted(found, key=lambda one: key(gallery.labels, one))
 
-    def _turn(self, *, by: int = 0, to: int | None = None) -> None:
-        self._first = max(0, self._first + by if to is None else to)
+    def _turned(self, by: int, _event: Any) -> None:
+        self._turn(self._first + by)
+
+    def _turn(self, first: int) -> None:
+        self._first = max(0, first)
         if self._gallery is not None:
             self._fill()
 

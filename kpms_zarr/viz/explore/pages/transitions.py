@@ -56,7 +56,7 @@ class _Column:
         )  # fmt: skip
         self._counts: TransitionCounts | None = None
         self._counted: Any = None
-        self._place = pn.Column(sizing_mode="stretch_width")
+        self._place = parts.column()
         controls = pn.FlexBox(self.sessions, self.share, self.edges, sizing_mode="stretch_width")
         self.view = pn.Column(
             controls, self._place, sizing_mode="stretch_width", styles={"flex": "1 1 480px"}
@@ -113,19 +113,16 @@ class _Column:
             "cell or a node chooses a syllable. Lines have the colour of the syllable that they "
             "leave."
         )
-        return pn.Column(
+        return parts.column(
             parts.text(summary),
             parts.text(self._in_words(counts, naming)),
             pn.FlexBox(
-                pn.pane.HoloViews(
-                    matrix, linked_axes=False, sizing_mode="stretch_width", min_width=440,
-                    max_width=760, styles={"flex": "1 1 440px"},
-                ),
+                parts.plot(matrix, min_width=440, max_width=760, styles={"flex": "1 1 440px"}),
                 pn.pane.HoloViews(drawn, linked_axes=False),
-                sizing_mode="stretch_width", align_items="flex-start",
+                sizing_mode="stretch_width",
+                align_items="flex-start",
             ),
-            sizing_mode="stretch_width",
-        )  # fmt: skip
+        )
 
     def _choose(self, syllable: int) -> None:
         if syllable >= 0:
