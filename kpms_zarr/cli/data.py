@@ -11,7 +11,7 @@ from typing import Any
 
 import kpms_zarr
 from kpms_zarr.cli import console
-from kpms_zarr.cli.options import add_command, call, heading_option, names, selectors, store_option
+from kpms_zarr.cli.options import add_command, call, heading_option, names, selectors
 from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.core.names import quoted
 from kpms_zarr.store.ingest.ingest import IngestProgress, IngestSummary
@@ -19,17 +19,14 @@ from kpms_zarr.store.ingest.timeline import DEFAULT_MAX_GAP
 from kpms_zarr.store.parsers import formats
 from kpms_zarr.store.parsers.time.clock import TIME_UNITS
 from kpms_zarr.store.study.tables import is_number
-from kpms_zarr.store.wording import counted
+from kpms_zarr.store.wording import counted, listed
 
 _WIDTH = 12
-_MOST_NOTES = 5
-"""Of one kind that are shown."""
 
 
 def ingest(commands: Any) -> None:
     """``kpms-zarr ingest``."""
     command = add_command(commands, "ingest", _run_ingest, "add tracking files to a store")
-    store_option(command)
     command.add_argument("files", nargs="+", metavar="FILE_OR_DIR_OR_GLOB", help="tracking files")
     command.add_argument(
         "--format",
@@ -171,9 +168,12 @@ def _ingested(result: IngestSummary, store: str) -> list[str]:
     lines = [f"note: {note}" for note in grouped(result.notes)]
     lines += [f"warning: {text}" for text in result.warnings]
     if result.added or result.is_dry:
+        by_reason: dict[str, list[str]] = {}
+        for path, reason in result.recognised.items():
+            by_reason.setdefault(reason, []).append(os.path.basename(path))
         lines += [
-            f"recognised {reason.replace(': ', ' by ', 1)} ({_files(paths)})"
-            for reason, paths in _by_reason(result).items()
+            f"recognised {reason.replace(': ', ' by ', 1)} ({listed(names, 2)})"
+            for reason, names in by_reason.items()
         ]
     if result.added:
         what = "would be added" if result.is_dry else "added"
@@ -194,19 +194,6 @@ def _ingested(result: IngestSummary, store: str) -> list[str]:
     return lines
 
 
-def _by_reason(result: IngestSummary) -> dict[str, list[str]]:
-    """Format and why -> files of it."""
-    found: dict[str, list[str]] = {}
-    for path, reason in result.recognised.items():
-        found.setdefault(reason, []).append(path)
-    return found
-
-
-def _files(paths: list[str]) -> str:
-    names = ", ".join(os.path.basename(path) for path in paths[:2])
-    return names if len(paths) <= 2 else f"{names} and {len(paths) - 2} more"
-
-
 def grouped(notes: tuple[str, ...]) -> list[str]:
     """Notes of the same kind together, the first few of them in full.
 
@@ -221,14 +208,13 @@ def grouped(notes: tuple[str, ...]) -> list[str]:
             found.append(same[0])
             continue
         who = [note.partition(": ")[0] for note in same]
-        more = f" and {len(who) - _MOST_NOTES} more" if len(who) > _MOST_NOTES else ""
-        found.append(f"{kind} ({len(who)}: {', '.join(who[:_MOST_NOTES])}{more})")
+        found.append(f"{kind} ({len(who)}: {listed(who)})")
     return found
 
 
 def info(commands: Any) -> None:
     """``kpms-zarr info``."""
-    store_option(add_command(commands, "info", _run_info, "show what is inside a store"))
+    add_command(commands, "info", _run_info, "show what is inside a store")
 
 
 def _run_info(options: argparse.Namespace) -> tuple[object, str]:
@@ -278,7 +264,6 @@ def annotate(commands: Any) -> None:
     command = add_command(
         commands, "annotate", _run_annotate, "say more about sessions: group, animal, date, video"
     )
-    store_option(command)
     command.add_argument(
         "table",
         metavar="FILE.csv",
@@ -302,7 +287,6 @@ def _run_annotate(options: argparse.Namespace) -> tuple[object, str]:
 def remove(commands: Any) -> None:
     """``kpms-zarr remove``."""
     command = add_command(commands, "remove", _run_remove, "take sessions out of a store")
-    store_option(command)
     command.add_argument(
         "sessions",
         nargs="+",
@@ -326,7 +310,6 @@ def verify(commands: Any) -> None:
     command = add_command(
         commands, "verify", _run_verify, "read every chunk of a store and name what is damaged"
     )
-    store_option(command)
     command.add_argument("--repair", action="store_true", help="tidy up what killed processes left")
 
 

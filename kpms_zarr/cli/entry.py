@@ -25,7 +25,6 @@ from kpms_zarr.cli.options import (
     number_or_share,
     outlier_option,
     sessions_option,
-    store_option,
 )
 from kpms_zarr.cli.settings import add_settings, given_settings
 from kpms_zarr.compute.errors import OutOfMemoryError, SamplingError
@@ -114,7 +113,6 @@ def _quality(commands: Any) -> None:
     command = add_command(
         commands, "quality", _run_quality, "missing, doubtful and outlying keypoints"
     )
-    store_option(command)
     command.add_argument("--breakdown", action="store_true", help="a row per session and keypoint")
     command.add_argument(
         "--confidence-threshold",
@@ -176,7 +174,6 @@ def _run_quality(options: argparse.Namespace) -> tuple[object, str]:
 
 def _pca(commands: Any) -> None:
     command = add_command(commands, "pca", _run_pca, "principal components of the aligned pose")
-    store_option(command)
     command.add_argument(
         "--variance", type=float, default=0.9, help="share of the variance to keep, 0 to 1"
     )
@@ -218,7 +215,6 @@ def _run_pca(options: argparse.Namespace) -> tuple[object, str]:
 
 def _fit(commands: Any) -> None:
     command = add_command(commands, "fit", _run_fit, "fit a model and publish a syllable per frame")
-    store_option(command)
     model_option(command)
     _settings(command)
     command.add_argument(
@@ -284,7 +280,6 @@ def _callbacks(options: argparse.Namespace) -> Iterator[tuple[Callable[[Any], No
 
 def _plan(commands: Any) -> None:
     command = add_command(commands, "plan", _run_plan, "what a fit would take, without running it")
-    store_option(command)
     _settings(command)
     command.add_argument("--no-time", action="store_true", help="do not time any tiles")
     _resources(command)
@@ -300,7 +295,6 @@ def _apply(commands: Any) -> None:
     command = add_command(
         commands, "apply", _run_apply, "label sessions with a fitted model, its parameters fixed"
     )
-    store_option(command)
     model_option(command)
     sessions_option(command, "sessions to label, those without labels by default")
     command.add_argument(
@@ -394,7 +388,6 @@ def _settings_file(path: str | None) -> dict[str, Any]:
 
 def _summary(commands: Any) -> None:
     command = add_command(commands, "summary", _run_summary, "table of the syllables of a model")
-    store_option(command)
     model_option(command)
     command.add_argument(
         "--all", action="store_true", help="also the syllables with less than 0.5 %% of the frames"
@@ -442,7 +435,6 @@ def _report(commands: Any) -> None:
     command = add_command(
         commands, "report", _run_report, "write what a model found as one HTML page"
     )
-    store_option(command)
     model_option(command)
     command.add_argument("--out", default="report.html", help="the page to write")
 
@@ -454,7 +446,11 @@ def _run_report(options: argparse.Namespace) -> tuple[object, str]:
 
 def _demo(commands: Any) -> None:
     command = add_command(
-        commands, "demo", _run_demo, "the whole job on simulated tracking files, in about a minute"
+        commands,
+        "demo",
+        _run_demo,
+        "the whole job on simulated tracking files, in about a minute",
+        has_store=False,
     )
     command.add_argument(
         "folder", nargs="?", default="kpms-zarr-demo", metavar="DIR", help="where to put it"
@@ -477,7 +473,11 @@ def _run_demo(options: argparse.Namespace) -> tuple[object, str]:
 
 def _doctor(commands: Any) -> None:
     command = add_command(
-        commands, "doctor", _run_doctor, "look at this machine: devices, memory, speed, advice"
+        commands,
+        "doctor",
+        _run_doctor,
+        "look at this machine: devices, memory, speed, advice",
+        has_store=False,
     )
     command.add_argument(
         "--seconds",

@@ -11,7 +11,7 @@ from typing import Any
 import kpms_zarr
 from kpms_zarr.cli import console
 from kpms_zarr.cli.data import grouped
-from kpms_zarr.cli.options import add_command, model_option, store_option
+from kpms_zarr.cli.options import add_command, model_option
 from kpms_zarr.store.errors import InputError
 
 _FORMATS = ("mp4", "gif")
@@ -30,7 +30,6 @@ def movies(commands: Any) -> None:
         _run_movies,
         "write movies of the syllables of a model: many bouts side by side",
     )
-    store_option(command)
     model_option(command)
     command.add_argument("--out", default="movies", metavar="DIR", help="folder for the movies")
     command.add_argument("--format", default="mp4", choices=_FORMATS, help="of the movies")

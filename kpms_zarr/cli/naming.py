@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 import kpms_zarr
-from kpms_zarr.cli.options import add_command, call, model_option, store_option
+from kpms_zarr.cli.options import add_command, call, model_option
 from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.errors import InputError
 
@@ -16,7 +16,6 @@ def name(commands: Any) -> None:
     command = add_command(
         commands, "name", _run_name, "name a syllable, or list the names of all of them"
     )
-    store_option(command)
     model_option(command)
     command.add_argument(
         "syllable", nargs="?", type=int, metavar="SYLLABLE", help="number (none = list the names)"

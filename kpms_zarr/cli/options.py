@@ -45,7 +45,12 @@ class OptionParser(argparse.ArgumentParser):
 
 
 def add_command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], tuple[object, str]], about: str
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], tuple[object, str]],
+    about: str,
+    *,
+    has_store: bool = True,
 ) -> OptionParser:
     """Add a subcommand: its name, the function that runs it, and its help in one phrase."""
     command: OptionParser = commands.add_parser(
@@ -56,10 +61,12 @@ def add_command(
     )
     command.add_argument("--json", action="store_true", help="print JSON instead of text")
     command.set_defaults(run=run)
+    if has_store:
+        _store_option(command)
     return command
 
 
-def store_option(command: argparse.ArgumentParser) -> None:
+def _store_option(command: argparse.ArgumentParser) -> None:
     """Add the argument for the store, and the options that say how to reach it."""
     command.add_argument("store", metavar="STORE", help="the Zarr store of the study: path or URL")
     command.add_argument(

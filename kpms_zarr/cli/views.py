@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import kpms_zarr
-from kpms_zarr.cli.options import add_command, call, store_option
+from kpms_zarr.cli.options import add_command, call
 
 
 def explore(commands: Any) -> None:
@@ -16,7 +16,6 @@ def explore(commands: Any) -> None:
     command = add_command(
         commands, "explore", _run_explore, "look at a store in the browser, while fits run or later"
     )
-    store_option(command)
     command.add_argument("--port", type=int, default=5006, help="of the pages; 0 = any free one")
     command.add_argument(
         "--address",

@@ -271,6 +271,12 @@ class Histogram(NamedTuple):
         """Count integers."""
         return cls(*np.unique(key, return_counts=True))
 
+    def at_rank(self, rank: int) -> tuple[int, int]:
+        """Find the key at a rank, and the rank among its own."""
+        below = np.cumsum(self.number)
+        at = int(np.searchsorted(below, rank, side="right"))
+        return int(self.key[at]), int(rank - (below[at] - self.number[at]))
+
     def add(self, other: Histogram) -> Histogram:
         """Add the counts of both."""
         key = np.concatenate([self.key, other.key])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
 
-from kpms_zarr.store.errors import Problem
+from kpms_zarr.store.errors import InputError, Problem
 
 T = TypeVar("T", bound=type)
 
@@ -146,6 +146,17 @@ def problems_of(instance: Any) -> list[Problem]:
 def problem(name: str, expected: str, found: object) -> Problem:
     """Describe a setting whose value is not valid."""
     return Problem(expected, repr(found), f"`{name}=`", f"give {expected}")
+
+
+def check_sweeps(name: str, value: object) -> None:
+    """Refuse (InputError) what is no number of sweeps."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(
+            expected="a whole number of sweeps, 1 or more",
+            found=repr(value),
+            where=f"`{name}=`",
+            fix="leave it out, or give one",
+        )
 
 
 def documented(cls: T) -> T:

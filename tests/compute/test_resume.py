@@ -29,7 +29,7 @@ from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr.cli import main
 from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.compute.events import Committed, Noted, PlanMade, SweepEnded
-from kpms_zarr.compute.runs import fit as fit_module
+from kpms_zarr.compute.runs import preparation as preparation_module
 from kpms_zarr.compute.runs.interruption import FitInterrupted
 from kpms_zarr.compute.sampler import sweep
 from kpms_zarr.compute.sampler.full_model import FullModel
@@ -117,13 +117,13 @@ def test_fit__same_bits_for_any_plan_and_interruption(
     original, quiet, tmp_path_factory, plans, stops, save_every
 ):
     store = Path(shutil.copytree(original, tmp_path_factory.mktemp("plan") / "study.zarr"))
-    make_plan = fit_module.make_plan
+    make_plan = preparation_module.make_plan
     with pytest.MonkeyPatch.context() as patch:
         for number, (home, n, kept) in enumerate(plans):
             budget = kpms_zarr.Budget(home=home, tiles_in_flight=n, device_memory="1GB")
             # What the budget leaves for the data: all, some, or nothing.
             patch.setattr(
-                fit_module, "make_plan",
+                preparation_module, "make_plan",
                 lambda *a, kept=kept: replace(make_plan(*a), kept_bytes=kept, recent_bytes=0),
             )  # fmt: skip
             stop = [StopAt(sorted(stops)[number])] if number < 2 else []
@@ -501,9 +501,9 @@ def test_network__away_for_a_while_is_waited_for(remote, quiet, monkeypatch, cap
             n_then.append(network.n_failed)
 
     # Nothing is kept in memory: every sweep of the full stage reads.
-    make_plan = fit_module.make_plan
+    make_plan = preparation_module.make_plan
     monkeypatch.setattr(
-        fit_module, "make_plan",
+        preparation_module, "make_plan",
         lambda *a: replace(make_plan(*a), kept_bytes=0, recent_bytes=0),
     )  # fmt: skip
     kpms_zarr.fit(remote, model="m", config=CONFIG, save_every=2, callbacks=[watch])

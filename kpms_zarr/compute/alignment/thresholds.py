@@ -14,11 +14,12 @@ from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.missing import is_missing
+from kpms_zarr.store.wording import listed
 
 _HALF = 1 << 16
 _SUGGESTED_SHARE = 0.1
-_NAMES_SHOWN = 8
 _OPTION = "`confidence_threshold=`"
+_listed = partial(listed, max_shown=8)
 
 
 class Threshold(NamedTuple):
@@ -70,9 +71,9 @@ def resolve(threshold: float | str, reader: BlockReader, sessions: Sequence[Sess
             fix=f"leave {_OPTION} out: keypoints without a confidence count as confident",
         )
     rank = min(math.floor(share * total), total - 1)
-    bits, inside = _at_rank(upper, rank)
+    bits, inside = upper.at_rank(rank)
     lower = map_reduce(partial(_lower, reader, bits), blocks, Histogram.add)
-    value = np.uint32(bits << 16 | _at_rank(lower, inside)[0]).view(np.float32)
+    value = np.uint32(bits << 16 | lower.at_rank(inside)[0]).view(np.float32)
     return Threshold(float(value), f"{100 * share:g}%")
 
 
@@ -133,13 +134,6 @@ def _lower(reader: BlockReader, upper: int, block: Block) -> Histogram:
     return Histogram.of_block(bits[bits >> 16 == upper] & (_HALF - 1))
 
 
-def _at_rank(histogram: Histogram, rank: int) -> tuple[int, int]:
-    """The key at a rank, and the rank among its own."""
-    below = np.cumsum(histogram.number)
-    at = int(np.searchsorted(below, rank, side="right"))
-    return int(histogram.key[at]), int(rank - (below[at] - histogram.number[at]))
-
-
 # ------------------------------------------------------------------ words for what lies below
 
 
@@ -170,7 +164,7 @@ class Ratings(NamedTuple):
         keys, place = np.unique(upper[chosen], return_inverse=True)
         number = np.bincount(place, self.histogram.number[chosen]).astype(np.int64)
         rank = min(math.floor(share * number.sum()), int(number.sum()) - 1)
-        key, _ = _at_rank(Histogram(keys, number), rank)
+        key, _ = Histogram(keys, number).at_rank(rank)
         return float(np.uint32(key << 16).view(np.float32))
 
 
@@ -210,21 +204,18 @@ def why_unseen(
     low = [point for point in tracked if ratings.quantile(1.0, [point]) < threshold]
     lost = [names[point] for point in points if not ratings.n_tracked[point]]
     far = [names[point] for point in tracked if point not in low]
-    parts = [f"{_some(lost)} never tracked"] if lost else []
-    parts += [f"{_some(far)} never where it can be, or never with enough confidence"] if far else []
+    parts = [f"{_listed(lost)} never tracked"] if lost else []
+    parts += (
+        [f"{_listed(far)} never where it can be, or never with enough confidence"] if far else []
+    )
     if low:
-        whose = _some([names[point] for point in low])
+        whose = _listed([names[point] for point in low])
         median, most = ratings.quantile(0.5, low), ratings.quantile(1.0, low)
         parts.append(
             f"all confidences of {whose} are below {threshold:g} (median {median:.2g}, largest "
             f"{most:.2g})"
         )
     return "; ".join(parts)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def suggestion(ratings: Iterable[tuple[Ratings, Iterable[int]]]) -> str:

@@ -17,46 +17,45 @@ from kpms_zarr.compute.events import (
     Callback,
     Event,
     Noted,
-    PlanMade,
     Published,
     ResourcePlan,
     SessionsSettled,
 )
 from kpms_zarr.compute.mapreduce import limit_workers
-from kpms_zarr.compute.runs.plan import Needs, make_plan, settle_tiles
+from kpms_zarr.compute.runs.plan import settle_tiles
 from kpms_zarr.compute.runs.preparation import (
     Preparation,
     check_length,
     first_noise_variance,
     load,
     make_chain,
+    plan_of,
     prepare,
 )
 from kpms_zarr.compute.runs.publish import Numbered, add_levels, label_names, write_labels
-from kpms_zarr.compute.runs.stages import make_sweeper, model_of, noise_by_keypoint
+from kpms_zarr.compute.runs.stages import make_sweeper, model_of, noise_by_keypoint, pipeline_of
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.runs.summaries import label_statistics
 from kpms_zarr.compute.sampler.certainty import LabelCertainty
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
 from kpms_zarr.compute.sampler.segments import TileShape
-from kpms_zarr.compute.sampler.stream import Pipeline
 from kpms_zarr.compute.sampler.sweep import Sweeper
 from kpms_zarr.compute.sampler.tile_model import Parameters
 from kpms_zarr.compute.sampler.warm import ANNEAL_SWEEPS, WARM_SWEEPS, annealed, warm_start
-from kpms_zarr.compute.settings import settings_of
+from kpms_zarr.compute.settings import check_sweeps, settings_of
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.locking import Lock, model_lock
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.models import LabelWriter, copy_labels, require_model
 from kpms_zarr.store.study.selection import select_sessions
+from kpms_zarr.store.wording import listed
 
 LEAST_SWEEPS = 10
 """Before a session can have settled: five sweeps to compare with the five before them."""
 _WINDOW = 5
 _STILL_FALLING = 0.97
 """A session has settled when its labels change from sweep to sweep hardly less than before."""
-_MOST_NAMES = 5
 _LONG_ENOUGH = 2_000
 """Frames of a session that tell how far two samples of the labels differ."""
 
@@ -156,13 +155,8 @@ def apply(
         When a draw has no finite result even in float64; nothing is published.
     """
     began = time.perf_counter()
-    if isinstance(sweeps, bool) or not isinstance(sweeps, int) or sweeps < 1:
-        raise InputError(
-            expected="a whole number of sweeps, 1 or more",
-            found=repr(sweeps),
-            where="`sweeps=`",
-            fix="leave it out, or give one",
-        )
+    check_sweeps("sweeps", sweeps)
+    budget = budget or Budget()
     root = access.open_group(store, "r+")
     messages: list[str] = []
     notify = partial(_notify, callbacks, messages)
@@ -177,26 +171,23 @@ def apply(
         every = (*chosen, as_new) if as_new is not None and as_new not in chosen else chosen
         every = tuple(sorted(every, key=lambda session: session.index))
         config = _settings(start, every)
-        with limit_workers(store, (budget or Budget()).host_memory, is_strict=False):
+        with limit_workers(store, budget.host_memory, is_strict=False):
             preparation = prepare(store, config, fitted, notify)
-        needs = Needs.of(
-            config, sessions=preparation.sessions, study=preparation.study,
-            n_latent=len(preparation.loading), fix_heading=preparation.fix_heading,
-            fixed=fixed_shape(config),
-        )  # fmt: skip
-        plan = make_plan(needs, budget or Budget())
-        notify(PlanMade(plan))
-        scratch = (budget or Budget()).scratch
+        plan = plan_of(preparation, config, budget, notify, fixed_shape(config))
         labelled = replace(preparation, sessions=chosen)
-        with make_chain(labelled, config, plan, scratch) as chain:
+        with make_chain(labelled, config, plan, budget.scratch) as chain:
             check_length(chain.index, store, notify)
             load(chain, labelled, config, fitted, plan.tiles_in_flight)
-            run = _Run(chain, labelled, config, fitted, plan, plan.tiles_in_flight, notify, lock)
+            run = _Run(chain, labelled, config, fitted, plan.tiles_in_flight, notify, lock)
             n_sweeps = run.settle(sweeps)
             certainty = run.certainty() if config.certainty else None
             writer = _write(root, start, chain, preparation, config, chosen, certainty)
             # Only then published: what stops it here publishes nothing.
-            compare = _Comparison(preparation, config, fitted, plan, run.pipeline.n, lock, scratch)
+            compare = _Comparison(
+                preparation=preparation, config=config, fitted=fitted, lock=lock,
+                plan=replace(plan, kept_bytes=0), n_in_flight=run.pipeline.n,
+                scratch=budget.scratch,
+            )  # fmt: skip
             like_fit = compare.with_the_fit(run, again, sweeps)
             like_new = compare.of_a_new_session(as_new, sweeps)
             settings = {
@@ -305,15 +296,13 @@ class _Run:
         preparation: Preparation,
         config: FitConfig,
         fitted: StartModel,
-        plan: ResourcePlan,
         n_in_flight: int,
         notify: Callback,
         lock: Lock,
     ) -> None:
-        self.plan = plan
         self.chain, self.preparation, self.config, self.fitted = chain, preparation, config, fitted
         self.notify, self.lock = notify, lock
-        self.pipeline = Pipeline(n_in_flight, on_less=self._say_less)
+        self.pipeline = pipeline_of(n_in_flight, notify)
         # Every segment is drawn as it would be without the segments beside it in the tile.
         self._model = model_of(
             config.stage, preparation, config, noise_by_keypoint(config, fitted, chain),
@@ -327,9 +316,6 @@ class _Run:
     def next_number(self) -> int:
         """Number of the next sweep, for random numbers."""
         return self._number
-
-    def _say_less(self, n: int) -> None:
-        self.notify(Noted(f"out of memory: from now on {n} tile{'s' if n > 1 else ''} at a time"))
 
     def _sweeper(self, chain: Chain) -> Sweeper:
         return make_sweeper(chain, self.config, self.pipeline, fixed_shape(self.config))
@@ -399,6 +385,7 @@ class _Run:
         return np.array(self.chain.syllable[first + index.lags : first + length])
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Comparison:
     """Agreement of labels with those of the fit, and of repeated labels of one session.
 
@@ -406,19 +393,13 @@ class _Comparison:
     one chain are alike for longer than anybody would wait.
     """
 
-    def __init__(
-        self,
-        preparation: Preparation,
-        config: FitConfig,
-        fitted: StartModel,
-        plan: ResourcePlan,
-        n_in_flight: int,
-        lock: Lock,
-        scratch: str | None,
-    ) -> None:
-        self._preparation, self._config, self._fitted = preparation, config, fitted
-        self._plan, self._n_in_flight = replace(plan, kept_bytes=0), n_in_flight
-        self._lock, self._scratch = lock, scratch
+    preparation: Preparation
+    config: FitConfig
+    fitted: StartModel
+    plan: ResourcePlan
+    n_in_flight: int
+    lock: Lock
+    scratch: str | None
 
     def with_the_fit(
         self, run: _Run, sessions: Sequence[Session], max_sweeps: int
@@ -445,38 +426,35 @@ class _Comparison:
 
     def of_a_new_session(self, session: Session | None, max_sweeps: int) -> tuple[float, float]:
         """Compare the labels of a session of the fit that is labelled as if it were new."""
-        if session is None or session.n_frames <= self._config.lags:
+        if session is None or session.n_frames <= self.config.lags:
             return float("nan"), float("nan")
         first, second = (self._labels(session, max_sweeps, seed=n, is_new=True) for n in (0, 1))
         fit = self._labels_of_fit(session)
         return float((first == fit).mean()), float((first == second).mean())
 
     def _labels_of_fit(self, session: Session) -> np.ndarray:
-        return self._fitted.labels_of(session.name, self._config.lags)
+        return self.fitted.labels_of(session.name, self.config.lags)
 
     def _labels(self, session: Session, max_sweeps: int, *, seed: int, is_new: bool) -> np.ndarray:
         """Labels of one session by a run of its own."""
-        seed = (self._config.seed + seed) % 2**63
-        config = replace(self._config, sessions=(session.name,), seed=seed)
-        preparation = replace(self._preparation, sessions=(session,))
-        start = replace(self._fitted, scale={}) if is_new else self._fitted
-        with make_chain(preparation, config, self._plan, self._scratch) as chain:
-            load(chain, preparation, config, start, self._n_in_flight)
-            run = _Run(
-                chain, preparation, config, start, self._plan, self._n_in_flight, lambda _: None,
-                self._lock,
-            )  # fmt: skip
+        seed = (self.config.seed + seed) % 2**63
+        config = replace(self.config, sessions=(session.name,), seed=seed)
+        preparation = replace(self.preparation, sessions=(session,))
+        start = replace(self.fitted, scale={}) if is_new else self.fitted
+        with make_chain(preparation, config, self.plan, self.scratch) as chain:
+            load(chain, preparation, config, start, self.n_in_flight)
+            quiet = (self.n_in_flight, lambda _: None, self.lock)
+            run = _Run(chain, preparation, config, start, *quiet)
             run.settle(max_sweeps)
             return run.labels_of(0)
 
 
 def _still_open(names: Sequence[str], max_sweeps: int, least: int) -> str:
     """Message on sessions that had not settled."""
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     why = "still changing" if max_sweeps >= least else "perhaps still changing"
     return (
-        f"labels {why} after {max_sweeps} sweeps: {', '.join(names[:_MOST_NAMES])}{more}; give "
-        f"more `sweeps=` (at least {max(least, 2 * LEAST_SWEEPS)} tell whether they have settled)"
+        f"labels {why} after {max_sweeps} sweeps: {listed(names)}; give more `sweeps=` "
+        f"(at least {max(least, 2 * LEAST_SWEEPS)} tell whether they have settled)"
     )
 
 

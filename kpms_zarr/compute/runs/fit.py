@@ -18,9 +18,7 @@ from kpms_zarr.compute.events import (
     Committed,
     Event,
     Noted,
-    PlanMade,
     Published,
-    ResourcePlan,
 )
 from kpms_zarr.compute.mapreduce import limit_workers
 from kpms_zarr.compute.runs.commit import (
@@ -31,13 +29,14 @@ from kpms_zarr.compute.runs.commit import (
     source_hashes,
 )
 from kpms_zarr.compute.runs.interruption import FitInterrupted, Stop, stoppable
-from kpms_zarr.compute.runs.plan import Needs, make_plan, settle_tiles
+from kpms_zarr.compute.runs.plan import settle_tiles
 from kpms_zarr.compute.runs.preparation import (
     Preparation,
     check_length,
     load,
     load_data,
     make_chain,
+    plan_of,
     prepare,
 )
 from kpms_zarr.compute.runs.publish import add_levels, publish
@@ -47,15 +46,16 @@ from kpms_zarr.compute.runs.stages import (
     model_of,
     n_sweeps_of,
     noise_by_keypoint,
+    pipeline_of,
     run,
 )
 from kpms_zarr.compute.runs.start_model import StartModel, with_start
 from kpms_zarr.compute.sampler.certainty import LabelCertainty
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
-from kpms_zarr.compute.sampler.stream import Pipeline
 from kpms_zarr.compute.sampler.sweep import Sweeper
 from kpms_zarr.compute.sampler.trace import ChainProgress, FitTrace
 from kpms_zarr.compute.sampler.warm import ANNEAL_SWEEPS, annealed, warm_start
+from kpms_zarr.compute.settings import check_sweeps
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.locking import Lock, model_lock
@@ -160,13 +160,7 @@ def fit(
         When the storage refuses; the last commit stays.
     """
     began = time.perf_counter()
-    if isinstance(save_every, bool) or not isinstance(save_every, int) or save_every < 1:
-        raise InputError(
-            expected="a whole number of sweeps, 1 or more",
-            found=repr(save_every),
-            where="`save_every=`",
-            fix="leave it out, or give one",
-        )
+    check_sweeps("save_every", save_every)
     root = access.open_group(store, "r+")
     access.require_sessions(root, os.fspath(store))
     messages: list[str] = []
@@ -210,10 +204,10 @@ class _Job:
         with limit_workers(self.store, self.budget.host_memory, is_strict=False):
             preparation = prepare(self.store, config, start, self.notify)
         self.stop.check()
-        plan = self.plan(preparation, config)
+        plan = plan_of(preparation, config, self.budget, self.notify)
         with make_chain(preparation, config, plan, self.budget.scratch) as chain:
             check_length(chain.index, self.store, self.notify)
-            sweeper = self.sweeper(chain, config, plan)
+            sweeper = make_sweeper(chain, config, pipeline_of(plan.tiles_in_flight, self.notify))
             load(chain, preparation, config, start, plan.tiles_in_flight)
             self.stop.check()
             first = start.n_sweeps if start else 0
@@ -258,10 +252,10 @@ class _Job:
         check_same(config, requested)
         self.messages += [str(note) for note in checkpoint.attrs.get("notes", ())]
         self.notify(Noted(f"going on after sweep {checkpoint.n_sweeps} of {n_sweeps_of(config)}"))
-        plan = self.plan(preparation, config)
+        plan = plan_of(preparation, config, self.budget, self.notify)
         with make_chain(preparation, config, plan, self.budget.scratch) as chain:
             load_data(chain, preparation, config)
-            sweeper = self.sweeper(chain, config, plan)
+            sweeper = make_sweeper(chain, config, pipeline_of(plan.tiles_in_flight, self.notify))
             progress = restore(chain, checkpoint, config.n_states)
             committer = self.committer(
                 chain, preparation, config, save_every,
@@ -379,25 +373,6 @@ class _Job:
                 f"{self.how_to_resume()}"
             )
         return OSError(error.errno, text) if error.errno else OSError(text)
-
-    def plan(self, preparation: Preparation, config: FitConfig) -> ResourcePlan:
-        needs = Needs.of(
-            config,
-            sessions=preparation.sessions,
-            study=preparation.study,
-            n_latent=len(preparation.loading),
-            fix_heading=preparation.fix_heading,
-        )
-        plan = make_plan(needs, self.budget)
-        self.notify(PlanMade(plan))
-        return plan
-
-    def sweeper(self, chain: Chain, config: FitConfig, plan: ResourcePlan) -> Sweeper:
-        def say(n: int) -> None:
-            text = f"out of memory: from now on {n} tile{'s' if n > 1 else ''} at a time"
-            self.notify(Noted(text))
-
-        return make_sweeper(chain, config, Pipeline(plan.tiles_in_flight, on_less=say))
 
     def committer(
         self,

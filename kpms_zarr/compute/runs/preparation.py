@@ -11,16 +11,17 @@ import numpy as np
 import xarray as xr
 
 from kpms_zarr.compute.alignment.alignment import Aligner, AlignmentSettings
-from kpms_zarr.compute.config import FitConfig
-from kpms_zarr.compute.events import Callback, Noted, ResourcePlan
+from kpms_zarr.compute.config import Budget, FitConfig
+from kpms_zarr.compute.events import Callback, Noted, PlanMade, ResourcePlan
 from kpms_zarr.compute.mapreduce import BlockReader
 from kpms_zarr.compute.pose import pca as pca_module
 from kpms_zarr.compute.pose.pose_space import PoseSpace, refine, turn_of, wrap
 from kpms_zarr.compute.pose.scale import measure_lengths, scale_of
-from kpms_zarr.compute.runs.plan import n_keypoints_of
+from kpms_zarr.compute.runs.plan import Needs, make_plan, n_keypoints_of
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.sampler.placement import make_rows
+from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.stream import in_flight
 from kpms_zarr.compute.sampler.tracked import TrackedData, observe
 from kpms_zarr.compute.tracking.outliers import OutlierModel, Screen, from_store, screen_of
@@ -252,6 +253,27 @@ def _refined(
         )
     )
     return found.space
+
+
+def plan_of(
+    preparation: Preparation,
+    config: FitConfig,
+    budget: Budget,
+    notify: Callback,
+    fixed: TileShape | None = None,
+) -> ResourcePlan:
+    """Plan a run over what is prepared, and notify the caller; ``fixed``: see :class:`Needs`."""
+    needs = Needs.of(
+        config,
+        sessions=preparation.sessions,
+        study=preparation.study,
+        n_latent=len(preparation.loading),
+        fix_heading=preparation.fix_heading,
+        fixed=fixed,
+    )
+    plan = make_plan(needs, budget)
+    notify(PlanMade(plan))
+    return plan
 
 
 # ------------------------------------------------------------------ the state of every frame

@@ -201,8 +201,6 @@ def write_labels(
 def _parameter_values(
     progress: ChainProgress, order: np.ndarray, preparation: Preparation
 ) -> dict[str, Any]:
-    parameters = progress.parameters
-    weight_bias = parameters.dynamics.weight_bias[order]
     traces = progress.trace.to_arrays(len(order))
     traces["trace_usage"] = traces["trace_usage"][:, order]
     values = {
@@ -210,11 +208,7 @@ def _parameter_values(
         "space": np.asarray(preparation.study.space, dtype=object),
         "pose_loading": preparation.loading,
         "pose_mean": preparation.mean,
-        "ar_weight": weight_bias[..., :-1],
-        "ar_bias": weight_bias[..., -1],
-        "ar_covariance": parameters.dynamics.covariance[order],
-        "state_usage": parameters.usage[order],
-        "transition_probability": parameters.transition[order][:, order],
+        **progress.parameters.reordered(order).to_store(),
         **traces,
     }
     if preparation.screen is not None:

@@ -35,6 +35,7 @@ from kpms_zarr.compute.sampler.sweep import Sweeper, SweepResult
 from kpms_zarr.compute.sampler.tile_model import Parameters, SweepSums, TileModel
 from kpms_zarr.compute.sampler.trace import ChainProgress, FitTrace
 from kpms_zarr.compute.sampler.windows import LabelWindows
+from kpms_zarr.store.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,15 @@ def make_sweeper(
         shape=shape or tile_shape(chain.index, config),
         pipeline=pipeline,
     )
+
+
+def pipeline_of(n_in_flight: int, notify: Callback) -> Pipeline:
+    """Make the pipeline of a run, which notifies when the device has room for fewer tiles."""
+
+    def on_less(n: int) -> None:
+        notify(Noted(f"out of memory: from now on {counted(n, 'tile')} at a time"))
+
+    return Pipeline(n_in_flight, on_less=on_less)
 
 
 def model_of(

@@ -12,7 +12,6 @@ import xarray as xr
 
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Callback, Noted
-from kpms_zarr.compute.kernels.dynamics import Dynamics
 from kpms_zarr.compute.sampler.tile_model import Parameters
 from kpms_zarr.compute.tracking.outliers import OutlierModel, from_store
 from kpms_zarr.store.core.access import Session, StoreLike
@@ -92,14 +91,6 @@ class StartModel:
         labels = open_labels(store, name, version)
         found = open_parameters(store, name, version).load()
         sessions = [str(session) for session in labels["session"].values]
-        weight_bias = np.concatenate(
-            [found["ar_weight"].values, found["ar_bias"].values[..., None]], -1
-        )
-        parameters = Parameters(
-            Dynamics(weight_bias, found["ar_covariance"].values),
-            found["state_usage"].values,
-            found["transition_probability"].values,
-        )
         scale = labels["scale"].values if "scale" in labels else np.ones(len(sessions))
         settings = provenance_of(found.attrs)["settings"]
         keypoints = tuple(str(keypoint) for keypoint in found["keypoint"].values)
@@ -115,7 +106,7 @@ class StartModel:
         return cls(
             name,
             labels,
-            parameters,
+            Parameters.from_store(found.variables),
             found["noise_variance"].values if "noise_variance" in found else None,
             found["pose_loading"].values,
             found["pose_mean"].values,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -28,6 +28,30 @@ class Parameters(NamedTuple):
     dynamics: Dynamics
     usage: np.ndarray
     transition: np.ndarray
+
+    def reordered(self, order: np.ndarray) -> Parameters:
+        """Parameters with state ``order[i]`` as state i."""
+        dynamics = Dynamics(*(values[order] for values in self.dynamics))
+        return Parameters(dynamics, self.usage[order], self.transition[order][:, order])
+
+    def to_store(self) -> dict[str, np.ndarray]:
+        """Convert to variables of the store."""
+        return {
+            "ar_weight": self.dynamics.weight_bias[..., :-1],
+            "ar_bias": self.dynamics.weight_bias[..., -1],
+            "ar_covariance": self.dynamics.covariance,
+            "state_usage": self.usage,
+            "transition_probability": self.transition,
+        }
+
+    @classmethod
+    def from_store(cls, values: Mapping[Any, Any]) -> Parameters:
+        """Read what :meth:`to_store` gave, of arrays or variables by name."""
+        names = ("ar_covariance", "state_usage", "transition_probability")
+        covariance, usage, transition = (np.asarray(values[name]) for name in names)
+        weight, bias = np.asarray(values["ar_weight"]), np.asarray(values["ar_bias"])
+        dynamics = Dynamics(np.concatenate([weight, bias[..., None]], -1), covariance)
+        return cls(dynamics, usage, transition)
 
 
 class SweepSums(NamedTuple):

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from kpms_zarr.compute.kernels.dynamics import Dynamics
 from kpms_zarr.compute.sampler.bouts import LabelCounts
 from kpms_zarr.compute.sampler.stickiness import KappaSchedule
 from kpms_zarr.compute.sampler.sweep import SweepResult
@@ -124,14 +123,7 @@ class ChainProgress:
 
     def to_store(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Convert to small arrays (``schema.CHAIN``) and attributes."""
-        weight_bias = self.parameters.dynamics.weight_bias
-        values = {
-            "ar_weight": weight_bias[..., :-1],
-            "ar_bias": weight_bias[..., -1],
-            "ar_covariance": self.parameters.dynamics.covariance,
-            "state_usage": self.parameters.usage,
-            "transition_probability": self.parameters.transition,
-        }
+        values = self.parameters.to_store()
         if self.noise_variance is not None:
             values["noise_variance"] = self.noise_variance
         if self.result is not None:
@@ -155,12 +147,6 @@ class ChainProgress:
         counts: LabelCounts,
     ) -> ChainProgress:
         """Read what :meth:`to_store` wrote, with the counts of the labels that go with it."""
-        weight_bias = np.concatenate([values["ar_weight"], values["ar_bias"][..., None]], -1)
-        parameters = Parameters(
-            Dynamics(weight_bias, values["ar_covariance"]),
-            values["state_usage"],
-            values["transition_probability"],
-        )
         result = None
         if "moment" in values:
             sums = SweepSums(values["moment"])
@@ -173,7 +159,7 @@ class ChainProgress:
         return cls(
             done,
             int(attrs["n_before"]),
-            parameters,
+            Parameters.from_store(values),
             values.get("noise_variance"),
             result,
             None if kappa is None else KappaSchedule.from_state(kappa),

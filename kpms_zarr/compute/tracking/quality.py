@@ -12,7 +12,12 @@ import numpy as np
 import xarray as xr
 
 from kpms_zarr.compute.alignment import thresholds
-from kpms_zarr.compute.alignment.alignment import Compass, is_valid
+from kpms_zarr.compute.alignment.alignment import (
+    AlignmentSettings,
+    Compass,
+    compass_of,
+    is_valid,
+)
 from kpms_zarr.compute.mapreduce import BlockReader, Histogram, limit_workers, map_reduce
 from kpms_zarr.compute.tracking.exchanges import Exchanges, Search, Usual, pairs_of, search_of
 from kpms_zarr.compute.tracking.quality_counts import (
@@ -37,7 +42,7 @@ from kpms_zarr.store.study.tracking import (
     distance_from_middle,
     outlier_distance,
 )
-from kpms_zarr.store.wording import option
+from kpms_zarr.store.wording import listed, option
 
 _BLOCKS_PER_GROUP = 64
 _HALF = 1 << 16
@@ -79,10 +84,10 @@ def pivot(histogram: Histogram, n_keypoints: int) -> Pivot:
     """Find the bins of the middle order statistics."""
     found = np.full((2, 2, n_keypoints), -1)
     for point in range(n_keypoints):
-        upper, number = _entries(histogram, point)
-        total = number.sum()
+        entries = _entries(histogram, point)
+        total = entries.number.sum()
         for which, rank in enumerate(((total - 1) // 2, total // 2) if total else ()):
-            found[:, which, point] = _select(upper, number, rank)
+            found[:, which, point] = entries.at_rank(rank)
     return Pivot(found[0], found[1])
 
 
@@ -103,7 +108,7 @@ def median(histogram: Histogram, pivot: Pivot) -> np.ndarray:
     for point in np.flatnonzero(pivot.upper[0] >= 0):
         for which in range(2):
             entries = _entries(histogram, 2 * int(point) + which)
-            lower, _ = _select(*entries, pivot.rank[which, point])
+            lower, _ = entries.at_rank(pivot.rank[which, point])
             bits = np.uint32(pivot.upper[which, point] << 16 | lower)
             middle[which, point] = bits.view(np.float32)
     return middle.mean(0)
@@ -115,16 +120,9 @@ def _bits(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return kept.view(np.uint32).astype(np.int64), point
 
 
-def _entries(histogram: Histogram, row: int) -> tuple[np.ndarray, np.ndarray]:
+def _entries(histogram: Histogram, row: int) -> Histogram:
     cut = slice(*np.searchsorted(histogram.key, (row * _HALF, (row + 1) * _HALF)))
-    return histogram.key[cut] - row * _HALF, histogram.number[cut]
-
-
-def _select(key: np.ndarray, number: np.ndarray, rank: int) -> tuple[int, int]:
-    """Find the key of the entry at a rank, and the rank inside the entry."""
-    below = np.cumsum(number)
-    at = int(np.searchsorted(below, rank, side="right"))
-    return int(key[at]), int(rank - (below[at] - number[at]))
+    return Histogram(histogram.key[cut] - row * _HALF, histogram.number[cut])
 
 
 # ------------------------------------------------------------------ passes over sessions
@@ -215,10 +213,7 @@ def _usual(
     reader: BlockReader, study: StudySettings, sessions: Iterable[Session], threshold: float
 ) -> tuple[dict[int, Usual], Compass]:
     """The usual pose of every session, seen from the animal; none where no heading is known."""
-    compass = Compass(
-        tuple(study.keypoints.index(name) for name in study.anterior),
-        tuple(study.keypoints.index(name) for name in study.posterior),
-    )
+    compass = compass_of(study, AlignmentSettings())
     if not (compass.anterior and compass.posterior):
         return {}, compass
     look = partial(_usual_pass, reader, compass, threshold)
@@ -631,6 +626,5 @@ def exchanges_of(dataset: xr.Dataset) -> list[tuple[str, str, int, tuple[tuple[i
 def _names(names: np.ndarray, n_sessions: int) -> str:
     if len(names) == n_sessions > 1:
         return f"all {n_sessions} sessions"
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    more = len(names) - _NAMES_SHOWN
-    return f"{shown} and {more} more sessions" if more > 0 else shown
+    more = " sessions" if len(names) > _NAMES_SHOWN else ""
+    return listed(names, _NAMES_SHOWN) + more

@@ -10,6 +10,7 @@ from typing import Any
 
 from kpms_zarr.store.core.provenance import package_version
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.wording import listed
 
 _RECORD = "movies.json"
 
@@ -53,10 +54,9 @@ class MovieFolder:
         there = [name for name in names if (self.path / name).exists()]
         others = [n for n in there if self._movies.get(n, {}).get("settings") != self._settings]
         if others:
-            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
             raise InputError(
                 expected="a folder without movies, or with those of the same command",
-                found=f"{', '.join(others[:3])}{more}, made with other settings or elsewhere",
+                found=f"{listed(others, 3)}, made with other settings or elsewhere",
                 where=str(self.path),
                 fix="name another folder behind `out=`, or remove these files",
             )
