@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -143,21 +144,14 @@ def _run_quality(options: argparse.Namespace) -> tuple[object, str]:
     result = call(kpms_zarr.quality, options)
     pooled = summarise(result)
     shares = ("missing_fraction", "low_confidence_fraction", "outlier_fraction")
-    header = ["missing", "low confidence", "outlier", "longest gap (frames)"]
+    table = result if options.breakdown else pooled
+    keys = [name for name in ("session", "keypoint") if name in table.dims]
     rows = []
-    if options.breakdown:
-        header = ["session", "keypoint", *header]
-        for session in result["session"].values:
-            for keypoint in result["keypoint"].values:
-                one = result.sel(session=session, keypoint=keypoint)
-                cells = [console.percent(float(one[name])) for name in shares]
-                rows.append([session, keypoint, *cells, int(one["longest_gap"])])
-    else:
-        header = ["keypoint", *header]
-        for keypoint in pooled["keypoint"].values:
-            one = pooled.sel(keypoint=keypoint)
-            cells = [console.percent(float(one[name])) for name in shares]
-            rows.append([keypoint, *cells, int(one["longest_gap"])])
+    for key in itertools.product(*(table[name].values for name in keys)):
+        one = table.sel(dict(zip(keys, key, strict=True)))
+        cells = [console.percent(float(one[name])) for name in shares]
+        rows.append([*key, *cells, int(one["longest_gap"])])
+    header = [*keys, "missing", "low confidence", "outlier", "longest gap (frames)"]
     lines = [console.table(header, rows)]
     exchanged = exchanges_of(result) if options.breakdown else []
     if exchanged:

@@ -60,22 +60,26 @@ class ResourcePlan:
     seconds_per_sweep: float | None = None
 
 
+class Event:
+    """What callbacks are given while a computation runs."""
+
+
 @dataclass(frozen=True)
-class PlanMade:
+class PlanMade(Event):
     """Event before anything runs."""
 
     plan: ResourcePlan
 
 
 @dataclass(frozen=True)
-class Noted:
+class Noted(Event):
     """Event with a message that a person should read."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class SweepStarted:
+class SweepStarted(Event):
     """Event before each sweep.
 
     Attributes
@@ -92,7 +96,7 @@ class SweepStarted:
 
 
 @dataclass(frozen=True)
-class TileDone:
+class TileDone(Event):
     """Event after each tile of a sweep.
 
     Attributes
@@ -109,7 +113,7 @@ class TileDone:
 
 
 @dataclass(frozen=True)
-class TimePredicted:
+class TimePredicted(Event):
     """Event once some tiles of a stage have run.
 
     Attributes
@@ -123,7 +127,7 @@ class TimePredicted:
 
 
 @dataclass(frozen=True)
-class SweepEnded:
+class SweepEnded(Event):
     """Event after each sweep.
 
     Attributes
@@ -157,7 +161,7 @@ class SweepEnded:
 
 
 @dataclass(frozen=True)
-class Committed:
+class Committed(Event):
     """Event after a sweep was committed: a resume goes on from it.
 
     Attributes
@@ -174,7 +178,7 @@ class Committed:
 
 
 @dataclass(frozen=True)
-class SessionsSettled:
+class SessionsSettled(Event):
     """Event after each sweep of labelling sessions with a model.
 
     Attributes
@@ -191,22 +195,11 @@ class SessionsSettled:
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(Event):
     """Event after the labels became current."""
 
     model: str
     version: str
 
 
-Event = (
-    PlanMade
-    | Noted
-    | SweepStarted
-    | TileDone
-    | TimePredicted
-    | SweepEnded
-    | Committed
-    | SessionsSettled
-    | Published
-)
 Callback = Callable[[Event], None]

@@ -285,3 +285,27 @@ class Histogram(NamedTuple):
         key, number = key[order], number[order]
         first = run_starts(key)
         return Histogram(key[first], np.add.reduceat(number, first) if first.size else number)
+
+
+def weighted_median(
+    values: Sequence[float] | np.ndarray, weights: Sequence[int] | np.ndarray
+) -> float:
+    """Median of values that count as often as their weights say; the same in any order.
+
+    Parameters
+    ----------
+    values, weights : sequence, (entry,)
+
+    Returns
+    -------
+    float
+        The mean of the two middle values when the weights split evenly; NaN without weights.
+    """
+    value, weight = np.asarray(values, dtype=np.float64), np.asarray(weights, dtype=np.int64)
+    value, weight = value[weight > 0], weight[weight > 0]
+    if not value.size:
+        return float("nan")
+    order = np.argsort(value, kind="stable")
+    below = np.cumsum(weight[order])
+    middle = np.searchsorted(below, [(below[-1] - 1) // 2, below[-1] // 2], side="right")
+    return float(value[order][middle].mean())

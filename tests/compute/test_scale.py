@@ -10,6 +10,7 @@ from scipy.ndimage import median_filter
 
 from kpms_zarr.compute.alignment.alignment import Aligner
 from kpms_zarr.compute.config import SCALES
+from kpms_zarr.compute.mapreduce import weighted_median
 from kpms_zarr.compute.pose.scale import (
     BODY_LENGTH,
     Lengths,
@@ -17,7 +18,6 @@ from kpms_zarr.compute.pose.scale import (
     measure_lengths,
     scale_of,
     steps,
-    weighted_median,
 )
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.blocks import Block, iter_blocks

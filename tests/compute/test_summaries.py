@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from helpers.amount import examples
 from kpms_zarr.compute.agreement import adjusted_rand_index, normalized_mutual_information
+from kpms_zarr.compute.mapreduce import weighted_median
 from kpms_zarr.compute.runs.summaries import label_statistics
-from kpms_zarr.compute.sampler.bouts import count_labels, iter_bouts, median_of_counts
+from kpms_zarr.compute.sampler.bouts import count_labels, iter_bouts
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
 from kpms_zarr.store.core.access import Session
 
@@ -20,9 +21,9 @@ def naive_bouts(z) -> list[tuple[int, int]]:
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=30))
-def test_median_of_counts__equals_numpy(values):
+def test_weighted_median__equals_numpy(values):
     distinct, counts = np.unique(values, return_counts=True)
-    assert median_of_counts(distinct, counts) == np.median(values)
+    assert weighted_median(distinct, counts) == np.median(values)
 
 
 @settings(deadline=None, max_examples=examples(40))

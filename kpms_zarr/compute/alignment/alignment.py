@@ -363,7 +363,6 @@ class Aligner:
 
         Parameters
         ----------
-        settings : AlignmentSettings, optional
         study : StudySettings, optional
             In place of what the store says (default). Its keypoints may be some of those of the
             store, in any order: only they are read. See :func:`study.subset_keypoints`.

@@ -15,6 +15,7 @@ from kpms_zarr.compute.alignment import thresholds
 from kpms_zarr.compute.alignment.alignment import Aligner, AlignmentSettings, is_valid
 from kpms_zarr.compute.mapreduce import BlockReader, limit_workers, map_reduce
 from kpms_zarr.compute.pose.concentration import concentration_note
+from kpms_zarr.compute.results import as_dataset, write_group
 from kpms_zarr.compute.tracking.outliers import (
     OUTLIER_SCALE,
     Screen,
@@ -26,9 +27,7 @@ from kpms_zarr.compute.tracking.outliers import (
 from kpms_zarr.store.core import access, attributes, layout
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import Block, iter_blocks
-from kpms_zarr.store.core.consolidation import consolidate
 from kpms_zarr.store.core.provenance import provenance
-from kpms_zarr.store.core.schema import variable
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.settings import (
     StudySettings,
@@ -210,12 +209,9 @@ def with_screen(components: xr.Dataset, screen: Screen | None) -> xr.Dataset:
     if screen is None:
         return components.assign_attrs(attrs)
     values = {**to_store(screen.model), "outlier_fraction": screen.fraction}
-    arrays = {
-        name: (variable("pca", name).dims, value, variable("pca", name).attrs)
-        for name, value in values.items()
-    }
     notes = [*components.attrs["notes"], *screen.notes]
-    return components.assign(arrays).assign_attrs({**attrs, "notes": notes})
+    found = components.assign(as_dataset("pca", values, {}).data_vars)
+    return found.assign_attrs({**attrs, "notes": notes})
 
 
 def components_of(aligner: Aligner, *, variance: float) -> xr.Dataset:
@@ -279,12 +275,8 @@ def _dataset(study: StudySettings, components: Components, settings: dict[str, A
         "explained_variance": components.variance,
         "explained_variance_ratio": components.variance / components.variance.sum(),
     }
-    variables = {
-        name: (variable("pca", name).dims, value, variable("pca", name).attrs)
-        for name, value in values.items()
-    }
     coordinates = {"keypoint": np.asarray(study.keypoints), "space": np.asarray(study.space)}
-    return xr.Dataset(variables, coordinates, attributes.held(settings))
+    return as_dataset("pca", values, settings).assign_coords(coordinates)
 
 
 def _dominating(components: Components, study: StudySettings, variance: float) -> list[str]:
@@ -434,12 +426,8 @@ def _write(store: StoreLike, study: StudySettings, components: xr.Dataset) -> xr
     attrs = {**settings, **provenance("pca", settings)}
     root = access.open_group(store, "r+")
     write_settings(root, study)
-    group = root.create_group(layout.PCA, overwrite=True)
-    layout.write_values(
-        group, "pca", {str(name): components[name].values for name in components.variables}
-    )
-    attributes.write(group, attrs)
-    consolidate(root, [layout.PCA])
+    values = {str(name): components[name].values for name in components.variables}
+    write_group(root, layout.PCA, values, attrs)
     return components.assign_attrs(attributes.held(attrs))
 
 

@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from kpms_zarr.compute.alignment.alignment import Aligner
 from kpms_zarr.compute.config import SCALES
-from kpms_zarr.compute.mapreduce import map_reduce
+from kpms_zarr.compute.mapreduce import map_reduce, weighted_median
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.errors import InputError
@@ -105,28 +105,6 @@ def steps(centroid: np.ndarray) -> np.ndarray:
     windows = sliding_window_view(centroid, _FILTER_FRAMES, axis=0)
     filtered = np.sort(windows, axis=-1)[..., _FILTER_FRAMES // 2]
     return np.linalg.norm(np.diff(filtered, axis=0), axis=-1)
-
-
-def weighted_median(values: Sequence[float], weights: Sequence[int]) -> float:
-    """Median of values that count as often as their weights say; the same in any order.
-
-    Parameters
-    ----------
-    values, weights : sequence, (entry,)
-
-    Returns
-    -------
-    float
-        The mean of the two middle values when the weights split evenly; NaN without weights.
-    """
-    value, weight = np.asarray(values, dtype=np.float64), np.asarray(weights, dtype=np.int64)
-    value, weight = value[weight > 0], weight[weight > 0]
-    if not value.size:
-        return float("nan")
-    order = np.argsort(value, kind="stable")
-    below = np.cumsum(weight[order])
-    middle = np.searchsorted(below, [(below[-1] - 1) // 2, below[-1] // 2], side="right")
-    return float(value[order][middle].mean())
 
 
 def _of_block(aligner: Aligner, block: Block) -> tuple[_BlockLengths]:

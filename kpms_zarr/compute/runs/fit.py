@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -219,7 +220,8 @@ class _Job:
                 chain, preparation, config, save_every,
                 from_version=f"{start.name}/{start.version}" if start else None,
             )  # fmt: skip
-            return self.sweep(sweeper, preparation, committer, progress, began)
+            with self.explained(committer):
+                return self.sweep(sweeper, preparation, committer, progress, began)
 
     def label_new(
         self, sweeper: Sweeper, preparation: Preparation, config: FitConfig, start: StartModel
@@ -261,19 +263,14 @@ class _Job:
                 chain, preparation, config, save_every,
                 from_version=checkpoint.attrs.get("from_version"), committed=checkpoint.n_sweeps,
             )  # fmt: skip
-            return self.sweep(sweeper, preparation, committer, progress, began)
+            with self.explained(committer):
+                return self.sweep(sweeper, preparation, committer, progress, began)
 
-    def sweep(
-        self,
-        sweeper: Sweeper,
-        preparation: Preparation,
-        committer: Committer,
-        progress: ChainProgress,
-        began: float,
-    ) -> FitSummary:
-        """Run the remaining sweeps, commit on the way, publish; errors say how to go on."""
+    @contextmanager
+    def explained(self, committer: Committer) -> Iterator[None]:
+        """Context in which errors say how to go on."""
         try:
-            return self.sweep_on(sweeper, preparation, committer, progress, began)
+            yield
         except OSError as error:
             raise self.refused(error, committer.committed) from error
         except FitInterrupted:
@@ -283,7 +280,7 @@ class _Job:
                 raise
             raise self.interrupted(committer.committed, "stopped at once") from error
 
-    def sweep_on(
+    def sweep(
         self,
         sweeper: Sweeper,
         preparation: Preparation,

@@ -33,7 +33,7 @@ from kpms_zarr.compute.sampler.stickiness import KappaSchedule
 from kpms_zarr.compute.sampler.stream import Pipeline
 from kpms_zarr.compute.sampler.sweep import Sweeper, SweepResult
 from kpms_zarr.compute.sampler.tile_model import Parameters, SweepSums, TileModel
-from kpms_zarr.compute.sampler.trace import ChainProgress, FitTrace
+from kpms_zarr.compute.sampler.trace import ChainProgress
 from kpms_zarr.compute.sampler.windows import LabelWindows
 from kpms_zarr.store.wording import counted
 
@@ -192,7 +192,14 @@ def run(
             progress.windows = LabelWindows.of(sweeper.chain.index)
         progress.windows.keep(sweeper.chain, progress.done, n_sweeps)
         waiting = sweeper.pipeline.meter.restart()
-        notify(_ended(stage, progress.done, n_sweeps, progress.trace, result, waiting))
+        trace, fps = progress.trace, result.counts.fps
+        notify(
+            SweepEnded(
+                progress.done, n_sweeps, trace.seconds[-1], result.log_likelihood,
+                trace.median_duration[-1] * 1000 / fps, trace.n_used[-1], kappa, stage.name,
+                waiting,
+            )
+        )  # fmt: skip
         if not after_sweep():
             break
     _report_repeats(n_repeated, notify)
@@ -243,27 +250,6 @@ def _tile_reporter(
             notify(TimePredicted(stage, (times[-1] - times[n_first - 1]) / 3 * n_tiles))
 
     return on_tile
-
-
-def _ended(
-    stage: Stage,
-    number: int,
-    n_sweeps: int,
-    trace: FitTrace,
-    result: SweepResult,
-    waiting: float,
-) -> SweepEnded:
-    return SweepEnded(
-        number,
-        n_sweeps,
-        trace.seconds[-1],
-        result.log_likelihood,
-        trace.median_duration[-1] * 1000 / result.counts.fps,
-        trace.n_used[-1],
-        trace.kappa[-1],
-        stage.name,
-        waiting,
-    )
 
 
 def _report_repeats(n_repeated: int, notify: Callback) -> int:

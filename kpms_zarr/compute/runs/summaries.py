@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from kpms_zarr.compute.mapreduce import weighted_median
 from kpms_zarr.compute.sampler.bouts import (
     _MAX_DURATION_BINS,
     Labelled,
     count_labels,
     iter_bouts,
-    median_of_counts,
 )
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.schema import USED_FRACTION
@@ -62,8 +62,7 @@ def _select(table: _Distinct, which: np.ndarray) -> _Distinct:
 
 
 def _median(table: _Distinct) -> float:
-    order = np.argsort(table.duration, kind="stable")
-    return median_of_counts(table.duration[order], table.number[order])
+    return weighted_median(table.duration, table.number)
 
 
 def _mean(table: _Distinct) -> float:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from kpms_zarr.compute.mapreduce import weighted_median
 from kpms_zarr.compute.sampler.chain import ChainIndex
 from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.run_lengths import run_starts
@@ -46,7 +47,7 @@ class LabelCounts:
     @property
     def median_duration(self) -> float:
         """Median bout length, in frames of the fastest video."""
-        return median_of_counts(np.arange(len(self.durations)), self.durations)
+        return weighted_median(np.arange(len(self.durations)), self.durations)
 
     @property
     def smooth_median_duration(self) -> float:
@@ -57,16 +58,6 @@ class LabelCounts:
         bin_index = int(np.searchsorted(total, total[-1] / 2))
         before = total[bin_index] - self.durations[bin_index]
         return bin_index - 0.5 + (total[-1] / 2 - before) / self.durations[bin_index]
-
-
-def median_of_counts(values: np.ndarray, counts: np.ndarray) -> float:
-    """Exact median of sorted ``values`` that occur ``counts`` times; NaN when there are none."""
-    total = np.cumsum(counts)
-    if not len(total) or total[-1] == 0:
-        return float("nan")
-    n = int(total[-1])
-    middle = [int(np.searchsorted(total, k, side="right")) for k in ((n - 1) // 2, n // 2)]
-    return float(np.mean(np.asarray(values, np.float64)[middle]))
 
 
 class BoutBatch(NamedTuple):

@@ -220,7 +220,6 @@ def gather(
         At most ``lags``.
     fill : int
         Where there is no frame.
-    columns : slice, optional
 
     Returns
     -------

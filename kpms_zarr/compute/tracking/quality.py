@@ -19,6 +19,7 @@ from kpms_zarr.compute.alignment.alignment import (
     is_valid,
 )
 from kpms_zarr.compute.mapreduce import BlockReader, Histogram, limit_workers, map_reduce
+from kpms_zarr.compute.results import as_dataset, write_group
 from kpms_zarr.compute.tracking.exchanges import Exchanges, Search, Usual, pairs_of, search_of
 from kpms_zarr.compute.tracking.quality_counts import (
     QualityCounts,
@@ -26,12 +27,11 @@ from kpms_zarr.compute.tracking.quality_counts import (
     frames_per_second,
     worst_start,
 )
-from kpms_zarr.store.core import access, attributes, layout
+from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import Block, iter_blocks
-from kpms_zarr.store.core.consolidation import consolidate
 from kpms_zarr.store.core.provenance import provenance
-from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK, variable
+from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError, ReadOnlyError
 from kpms_zarr.store.missing import is_missing
 from kpms_zarr.store.study.plausibility import body_doubts, scale_doubts
@@ -409,7 +409,7 @@ def quality(
     attrs = {**settings, **provenance("quality", settings), "notes": []}
     if not _write(store, values, attrs):
         attrs["notes"] = [f"{os.fspath(store)} cannot be written to: the result is not stored"]
-    return _dataset(values, attrs)
+    return as_dataset("quality", values, attrs)
 
 
 def _seen_from_the_animal(
@@ -445,10 +445,7 @@ def _write(store: StoreLike, values: dict[str, Any], attrs: dict[str, Any]) -> b
     """Write the result; False when the store is read-only."""
     try:
         root = access.open_group(store, "r+")
-        group = root.create_group(layout.QUALITY, overwrite=True)
-        layout.write_values(group, "quality", values)
-        attributes.write(group, attrs)
-        consolidate(root, [layout.QUALITY])
+        write_group(root, layout.QUALITY, values, attrs)
     except (NotImplementedError, ReadOnlyError):
         return False
     except OSError as error:
@@ -456,17 +453,6 @@ def _write(store: StoreLike, values: dict[str, Any], attrs: dict[str, Any]) -> b
             raise
         return False
     return True
-
-
-def _dataset(values: dict[str, Any], attrs: dict[str, Any]) -> xr.Dataset:
-    variables: dict[str, Any] = {}
-    coordinates: dict[str, Any] = {}
-    for name, value in values.items():
-        entry = variable("quality", name)
-        array = value.astype(str) if entry.dtype == "str" else value
-        target = coordinates if entry.is_coordinate else variables
-        target[name] = (entry.dims, array, entry.attrs)
-    return xr.Dataset(variables, coordinates, attributes.held(attrs))
 
 
 # ------------------------------------------------------------------ what a person reads

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -263,11 +264,9 @@ class Binned:
         """Bins of some rows of the labels: syllable and certainty, (row, bin)."""
         order = np.unique(rows)  # storage is read in order
         back = np.searchsorted(order, rows)
-        has_certainty = "certainty" in self.labels
         if frames == 1:
             where = (_selection(order), slice(start, stop))
-            syllable = self.labels["syllable"][where].values
-            known = self.labels["certainty"][where].values if has_certainty else None
+            syllable, known = self._frames(where)
             certainty = np.ones(syllable.shape, np.float16) if known is None else known
         elif frames < LEVEL_FRAMES[0]:
             syllable, certainty = self._counted(order, start, stop, frames)
@@ -281,13 +280,17 @@ class Binned:
             syllable, certainty = (np.stack(column) for column in zip(*parts, strict=True))
         return syllable[back], certainty[back]
 
+    def _frames(self, where: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Labels of some frames, and their certainties where the version has some."""
+        known = self.labels["certainty"][where].values if "certainty" in self.labels else None
+        return self.labels["syllable"][where].values, known
+
     def _counted(
         self, rows: np.ndarray, start: int, stop: int, frames: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Bins of a few frames of some rows, counted now."""
         where = (_selection(rows), slice(start * frames, stop * frames))
-        syllable = self.labels["syllable"][where].values
-        known = self.labels["certainty"][where].values if "certainty" in self.labels else None
+        syllable, known = self._frames(where)
         shape = (len(rows), stop - start)
         modes, certainty = np.full(shape, AFTER_END, np.int16), np.full(shape, np.nan, np.float16)
         n_frames = self.labels["n_frames"].values[rows] - start * frames
@@ -313,8 +316,8 @@ class Binned:
             piece, read = frames, max(1, _MOST_FRAMES // (stop - start))
         for begin in range(start * frames, n_frames, piece):
             where = (row, slice(begin, min(begin + read, begin + piece, n_frames)))
-            known = self.labels["certainty"][where].values if "certainty" in self.labels else None
-            found = stored.bin_modes(self.labels["syllable"][where].values, frames, known)
+            values, known = self._frames(where)
+            found = stored.bin_modes(values, frames, known)
             at = slice(begin // frames - start, begin // frames - start + len(found.syllable))
             syllable[at] = found.syllable
             certainty[at] = found.share if found.certainty is None else found.certainty

@@ -69,11 +69,6 @@ def raster(
     -------
     holoviews.DynamicMap
         Of an Image of :func:`shading.codes`, (row, bin).
-
-    Raises
-    ------
-    InputError
-        For a model or sessions that do not exist.
     """
     binned = Binned.of(opened, sessions)
     return Raster(
@@ -94,7 +89,6 @@ class Raster:
 
     Parameters
     ----------
-    names : SyllableNames, optional
     highlight, by_certainty, height
         See :func:`raster`.
     rows : sequence of str, optional
@@ -275,12 +269,10 @@ class Raster:
             """,
         )
         return hover_tool(
-            [
-                ("session", "$y{custom}"),
-                ("time", "$x{time}"),
-                ("syllable", "@image{syllable}"),
-                (self.binned.certainty_name, "@image{share}"),
-            ],
+            ("session", "$y{custom}"),
+            ("time", "$x{time}"),
+            ("syllable", "@image{syllable}"),
+            (self.binned.certainty_name, "@image{share}"),
             formatters={"$y": session, "$x": _time_text(), "@image": code_text(self._names)},
         )
 
@@ -321,12 +313,10 @@ def strip(
     image = code_image(view, one.n_states, (view.start, 0, view.stop, 1), highlight, by_certainty)
     fps = one.sessions[0].fps
     hover = hover_tool(
-        [
-            ("time", "$x{time}"),
-            ("frame", "$x{frame}"),
-            ("syllable", "@image{syllable}"),
-            (one.certainty_name, "@image{share}"),
-        ],
+        ("time", "$x{time}"),
+        ("frame", "$x{frame}"),
+        ("syllable", "@image{syllable}"),
+        (one.certainty_name, "@image{share}"),
         formatters={"$x": _time_text(fps), "@image": code_text(names)},
     )
     return image.opts(

@@ -48,11 +48,6 @@ def ethogram(
     -------
     holoviews.Overlay
         An Image (session, bin) of labels, NaN after the end of a session, and row separators.
-
-    Raises
-    ------
-    InputError
-        For a model or sessions that do not exist.
     """
     rows = reading.label_sessions(opened.labels, names=sessions, limit=max_sessions)
     is_long = sum(row.n_frames for row in rows) > _MOST_FRAMES
@@ -99,11 +94,6 @@ def bouts(
     -------
     holoviews.Overlay
         Rectangles with vdims syllable, session, duration (ms), and row separators.
-
-    Raises
-    ------
-    InputError
-        For a model or sessions that do not exist.
     """
     labels = opened.labels
     rows = reading.label_sessions(labels, names=sessions, limit=max_sessions)
@@ -125,12 +115,10 @@ def bouts(
         line_width=0,
     )
     hover = hover_tool(
-        [
-            ("session", "@session"),
-            ("time", "@time{0.00} s to @end{0.00} s"),
-            ("syllable", "@syllable{custom}"),
-            ("duration", "@duration{0} ms"),
-        ],
+        ("session", "@session"),
+        ("time", "@time{0.00} s to @end{0.00} s"),
+        ("syllable", "@syllable{custom}"),
+        ("duration", "@duration{0} ms"),
         formatters={"@syllable": syllable_name()},
     )
     longest = max(session.n_frames / session.fps for session in rows)
@@ -159,11 +147,9 @@ def _row_hover(rows: Sequence[Session]) -> HoverTool:
         code="return names[Math.min(names.length - 1, Math.floor(names.length - value))];",
     )
     return hover_tool(
-        [
-            ("session", "$y{custom}"),
-            ("time", "$x{0.0} s"),
-            ("syllable", "@image{custom}"),
-        ],
+        ("session", "$y{custom}"),
+        ("time", "$x{0.0} s"),
+        ("syllable", "@image{custom}"),
         formatters={"$y": name, "@image": syllable_name()},
     )
 

@@ -78,8 +78,6 @@ def denoised(
 
     Raises
     ------
-    InputError
-        For a model or a session that does not exist.
     MissingData
         When the version has no poses.
     """
@@ -175,7 +173,7 @@ def _panel(stretch: DenoisedStretch, column: int) -> hv.Overlay:
     raw, smooth = stretch.tracked[:, column], stretch.denoised[:, column]
     poor, confidence = stretch.is_poor[:, column], stretch.confidence[:, column]
     hover = hover_tool(
-        [("time", "@time{0.00} s"), ("tracked x", "@x{0.0}"), ("confidence", "@confidence{0.00}")]
+        ("time", "@time{0.00} s"), ("tracked x", "@x{0.0}"), ("confidence", "@confidence{0.00}")
     )
     style = {
         **frame(250),

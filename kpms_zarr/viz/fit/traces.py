@@ -54,8 +54,6 @@ def traces(opened: OpenModel) -> hv.Layout:
 
     Raises
     ------
-    InputError
-        For a model that does not exist.
     MissingData
         When the version has no traces.
     """
@@ -120,7 +118,7 @@ def _panel(
     factor = frame_ms if is_time and frame_ms is not None else 1.0
     is_log = not is_time and _is_log(name, values)
     style = {
-        **frame(_HEIGHT, hover=hover_tool(tooltips, mode="vline")),
+        **frame(_HEIGHT, hover=hover_tool(*tooltips, mode="vline")),
         "logy": is_log,
         "ylim": _limits(
             np.append(factor * values, [] if target is None else target),
@@ -153,7 +151,7 @@ def _stage_curve(name: str, values: np.ndarray, stage: FitStage) -> hv.Curve:
     quantity = hv.Dimension(name, label=f"{name} of the {stage.label}")
     curve = _curve(name, values, stage, None).redim(**{"sweep": _sweep_of(stage), name: quantity})
     return curve.opts(
-        **frame(_HEIGHT_WITH_TITLE, hover=hover_tool(tooltips, mode="vline")),
+        **frame(_HEIGHT_WITH_TITLE, hover=hover_tool(*tooltips, mode="vline")),
         title=f"{stage.label}: {stage.n_sweeps:,} sweep{'s' if stage.n_sweeps > 1 else ''}",
         xlim=_stage_limits(stage),
         ylim=_limits(_settled(values[stage.start : stage.stop])),
@@ -213,12 +211,10 @@ def _parts(data: xr.Dataset, stage: FitStage) -> hv.Overlay | None:
     if not curves:
         return None
     hover = hover_tool(
-        [
-            ("sweep", "@sweep"),
-            ("part of the model", "@term"),
-            ("log probability", "@part{0.[000]} nat / frame"),
-            ("against the last sweep", "@change{+0.[000]}"),
-        ]
+        ("sweep", "@sweep"),
+        ("part of the model", "@term"),
+        ("log probability", "@part{0.[000]} nat / frame"),
+        ("against the last sweep", "@change{+0.[000]}"),
     )
     settled = np.concatenate([_settled(part) for part in shown])
     style = {

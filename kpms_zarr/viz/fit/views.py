@@ -416,11 +416,9 @@ def draw_stability(stability: Stability) -> tuple[hv.Image, hv.Curve]:
     table = (time, 100 * stability.agreement, stability.syllable[-1])
     curve = hv.Curve(table, kdims=["time"], vdims=["agreement", "last"])
     hover = hover_tool(
-        [
-            ("time", "@time{0.00} s"),
-            ("last label", "@last{custom}"),
-            ("in so many of the sweeps", "@agreement{0} %"),
-        ],
+        ("time", "@time{0.00} s"),
+        ("last label", "@last{custom}"),
+        ("in so many of the sweeps", "@agreement{0} %"),
         formatters={"@last": syllable_name()},
         mode="vline",
     )
@@ -462,12 +460,10 @@ def _sweep_hover(stability: Stability) -> Any:
         code='return format == "custom" ? String(Math.floor(value * fps)) : value.toFixed(2);',
     )
     return hover_tool(
-        [
-            ("sweep", "$y{custom}"),
-            ("time", "$x{0.00} s"),
-            ("frame", "$x{custom}"),
-            ("syllable", "@image{custom}"),
-        ],
+        ("sweep", "$y{custom}"),
+        ("time", "$x{0.00} s"),
+        ("frame", "$x{custom}"),
+        ("syllable", "@image{custom}"),
         formatters={"$y": sweep, "$x": frame_or_time, "@image": syllable_name()},
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from kpms_zarr.viz.movies.grid import Cell, MovieClock, pose_cell, side_height
 from kpms_zarr.viz.shared.drawing import Camera, Skeleton
 from kpms_zarr.viz.syllables.examples import Example, PoseReader
 from kpms_zarr.viz.video.sources import SessionVideos
+from kpms_zarr.viz.video.video import VideoReader
 
 _AT_ONCE = 8
 _ROOM = (1.3, 3.0)
@@ -193,7 +193,7 @@ class VideoCells:
         view, frames = setup.view(example), setup.frames(example)
         center, heading = setup.onset_of(example)
         reader = self._videos.reader(session.name)
-        _require_inside(center, reader.width, reader.height, reader.path)
+        require_inside(center[None], reader)
         places = view.place(setup.aligned(example)) if self._overlay else None
         shown = self._videos.frames(session.name, frames)
         for number, (_, picture) in enumerate(reader.read(shown)):
@@ -203,14 +203,15 @@ class VideoCells:
             file.write(image.tobytes())
 
 
-def _require_inside(center: np.ndarray, width: int, height: int, path: str) -> None:
-    """Refuse a video in whose picture the animal is not (InputError)."""
-    x, y = (float(value) for value in center)
-    if not (-1 <= x <= width and -1 <= y <= height):
+def require_inside(position: np.ndarray, reader: VideoReader) -> None:
+    """Refuse a video in whose picture none of some positions (keypoint, 2) is (InputError)."""
+    size = np.array([reader.width, reader.height])
+    if not ((position >= -1) & (position <= size)).all(1).any():
+        x, y = position.mean(0)
         raise InputError(
-            expected=f"the animal inside the picture of {width} x {height} px",
+            expected=f"the animal inside the picture of {size[0]} x {size[1]} px",
             found=f"it at {x:.0f}, {y:.0f}",
-            where=os.fspath(path),
+            where=reader.path,
             fix="name the video that was tracked, in the size in which it was tracked",
         )
 

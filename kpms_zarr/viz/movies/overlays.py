@@ -15,6 +15,7 @@ from PIL import Image, ImageColor, ImageDraw
 
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.viz.movies.cells import require_inside
 from kpms_zarr.viz.movies.folder import MovieFolder
 from kpms_zarr.viz.movies.study import (
     MoviesProgress,
@@ -165,7 +166,7 @@ class _Overlay:
         window = (session.index, slice(self._first, stop))
         self._syllable = study.opened.labels["syllable"][window].values
         self._poses, self._block = np.empty(0), -1
-        self._require_inside(self._pose(int(frames[0])))
+        require_inside(self._pose(int(frames[0])), reader)
 
     def frame(self, number: int) -> np.ndarray:
         """One frame of the movie, (row, column, rgb) uint8."""
@@ -220,18 +221,6 @@ class _Overlay:
         draw.rectangle((0, 0, width, 3), fill=PAPER)
         draw.line((middle, 0, middle, _STRIP), fill=INK, width=3)
         return strip
-
-    def _require_inside(self, pose: np.ndarray) -> None:
-        """Refuse a video in whose picture nothing of the animal is (InputError)."""
-        size = np.array([self._reader.width, self._reader.height])
-        if not ((pose >= -1) & (pose <= size)).all(1).any():
-            x, y = pose.mean(0)
-            raise InputError(
-                expected=f"the animal inside the picture of {size[0]} x {size[1]} px",
-                found=f"it at {x:.0f}, {y:.0f}",
-                where=self._reader.path,
-                fix="name the video that was tracked, in the size in which it was tracked",
-            )
 
 
 def _require_flat(study: MovieStudy) -> None:

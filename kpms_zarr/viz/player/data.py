@@ -169,8 +169,6 @@ def open_session(
 
     Parameters
     ----------
-    model : str or OpenModel, optional
-    version : str, optional
     session : str, optional
         Name (default: the first).
     data : Dataset, optional
@@ -312,18 +310,22 @@ def _row(data: xr.Dataset, session: str | None, where: str) -> int:
     )
 
 
+def no_time(session: Session, start: float, stop: float) -> InputError:
+    """Make the error for a range of seconds without a frame."""
+    return InputError(
+        expected=f"some of the {session.n_frames / session.fps:.2f} s of the session",
+        found=f"{start:g} s to {stop:g} s",
+        where=f"session {session.name}",
+        fix="choose a start before the end of the session, and an end after the start",
+    )
+
+
 def _bounds(session: Session, start: float, stop: float) -> tuple[int, int]:
     """Frames of a window, the second one the first after it."""
     first = max(0, int(np.floor(start * session.fps + _ROUNDING)))
     last = min(session.n_frames, int(np.ceil(stop * session.fps - _ROUNDING)))
-    end = session.n_frames / session.fps
     if first >= last:
-        raise InputError(
-            expected=f"some of the {end:.2f} s of the session",
-            found=f"{start:g} s to {stop:g} s",
-            where=f"session {session.name}",
-            fix="choose a start before the end of the session, and an end after the start",
-        )
+        raise no_time(session, start, stop)
     if last - first > MAX_FRAMES:
         raise InputError(
             expected=f"at most {MAX_FRAMES:,} frames at once "

@@ -147,7 +147,7 @@ def _pose(built: Figures, keypoints: tuple[str, ...], model_keypoints: tuple[str
     )
     built.parts[TRACKED].append(dots)
     rows = [("keypoint", "@keypoint"), ("confidence", "@confidence{0.00}")]
-    pose.add_tools(hover_tool(rows, renderers=[dots], visible=False))
+    pose.add_tools(hover_tool(*rows, renderers=[dots], visible=False))
     built.figures["pose"] = pose
 
 
@@ -229,7 +229,7 @@ def _strip(built: Figures, times: Range1d) -> Any:
         ("from", "@left{0.00} s to @right{0.00} s"),
         ("duration", "@duration"),
     ]
-    strip.add_tools(hover_tool(rows, renderers=[quads], visible=False))
+    strip.add_tools(hover_tool(*rows, renderers=[quads], visible=False))
     return strip
 
 
@@ -296,7 +296,7 @@ def _over_time(times: Range1d, height: int, label: str, **ranges: Any) -> Any:
 
 
 def _hover(plot: Any, rows: list[tuple[str, str]]) -> None:
-    plot.add_tools(hover_tool(rows, mode="vline", visible=False))
+    plot.add_tools(hover_tool(*rows, mode="vline", visible=False))
 
 
 def _dots(names: tuple[str, ...]) -> dict[str, Any]:

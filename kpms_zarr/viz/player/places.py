@@ -17,7 +17,7 @@ from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK, LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.tracking import read_tracked
-from kpms_zarr.viz.player.data import OpenSession, open_session, tracked_middle
+from kpms_zarr.viz.player.data import OpenSession, no_time, open_session, tracked_middle
 from kpms_zarr.viz.shared.extra import require
 from kpms_zarr.viz.shared.reading import MissingData, sampled
 from kpms_zarr.viz.shared.style import UNIT, frame, hover_tool, load, size_from_frame, weakly
@@ -170,7 +170,7 @@ def occupancy(
     fps, n_frames = opened.session.fps, opened.session.n_frames
     end = n_frames / fps if stop is None else min(stop, n_frames / fps)
     if not (np.isfinite(start) and start < end):  # NaN is no time either
-        raise _no_time(opened.session, start, end)
+        raise no_time(opened.session, start, end)
     last = min(n_frames, max(round(start * fps) + 1, round(end * fps)))
     found = read_places(opened, min(max(0, round(start * fps)), last - 1), last, syllable=syllable)
     is_down = len(opened.data["space"]) == 2 if is_y_down is None else is_y_down
@@ -199,7 +199,7 @@ def read_places(opened: OpenSession, start: int, stop: int, *, syllable: int = -
     """
     session = opened.session
     if not 0 <= start < stop <= session.n_frames:
-        raise _no_time(session, start / session.fps, stop / session.fps)
+        raise no_time(session, start / session.fps, stop / session.fps)
     labels = opened.labels
     is_modelled = labels is not None and "centroid" in labels.variables
 
@@ -249,15 +249,6 @@ def read_places(opened: OpenSession, start: int, stop: int, *, syllable: int = -
         sum(last - first for first, last in parts),
         syllable,
         is_modelled,
-    )
-
-
-def _no_time(session: Session, start: float, stop: float) -> InputError:
-    return InputError(
-        expected=f"some of the {session.n_frames / session.fps:.2f} s of the session",
-        found=f"{start:g} s to {stop:g} s",
-        where=f"session {session.name}",
-        fix="choose a start before the end of the session, and an end after the start",
     )
 
 
@@ -376,7 +367,9 @@ class Occupancy:
         least = self._places.seconds_each
         most = float(np.nanmax(cells.seconds, initial=1.01 * least))
         hover = hover_tool(
-            [("x", "$x{0.0}"), ("y", "$y{0.0}"), ("time in the cell", "@image{custom}")],
+            ("x", "$x{0.0}"),
+            ("y", "$y{0.0}"),
+            ("time in the cell", "@image{custom}"),
             formatters={"@image": _seconds_text()},
         )
         return hv.Image(

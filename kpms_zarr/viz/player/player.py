@@ -185,7 +185,6 @@ def build_player(
         Whether there is a place for the video; its pictures are put in afterwards.
     is_served : bool
         Whether a program answers what is put into the source ``requests``.
-    is_y_down : bool, optional
     """
     name, down = opened.names.name, window.n_space == 2 if is_y_down is None else is_y_down
     columns = _columns(window, name, player_sources.extent(window), down)

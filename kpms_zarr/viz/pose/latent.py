@@ -29,8 +29,6 @@ def poses(opened: OpenModel, *, max_latent: int = 8) -> hv.Layout:
 
     Raises
     ------
-    InputError
-        For a model that does not exist.
     MissingData
         When the version has no pose components.
     """

@@ -73,7 +73,7 @@ def _figure(title: str, middle: np.ndarray, half: np.ndarray) -> Any:
         frame_height=round(_SIZE * half[1] / half[0]),
         x_range=Range1d(middle[0] - half[0], middle[0] + half[0]),
         y_range=Range1d(middle[1] - half[1], middle[1] + half[1]),
-        tools=[hover_tool([("keypoint", "@keypoint"), ("standard deviations", "@amount")])],
+        tools=[hover_tool(("keypoint", "@keypoint"), ("standard deviations", "@amount"))],
         toolbar_location=None,
     )
     drawn.axis.visible = drawn.grid.visible = False

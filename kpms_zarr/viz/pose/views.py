@@ -165,7 +165,7 @@ def draw_scree(data: xr.Dataset) -> hv.Overlay:
     shown = ratio[:_MAX_SCREE]
     number = np.arange(1, len(shown) + 1)
     taken = int(data.attrs["n_components"])
-    hover = hover_tool([("component", "@number"), ("share", "@share{0.0} %")])
+    hover = hover_tool(("component", "@number"), ("share", "@share{0.0} %"))
     style = {
         **frame(280, hover=hover, xgrid=False),
         "xlim": (0.4, max(len(shown), taken) + 0.6),
@@ -274,11 +274,9 @@ def draw_scores(scores: Scores) -> hv.Layout:
     """Draw the densities of the groups, three in a row."""
     top = 100 * max((share.max() for share in scores.share.values()), default=0.0)
     hover = hover_tool(
-        [
-            (f"latent {scores.dims[0]}", "@across{0.00}"),
-            (f"latent {scores.dims[1]}", "@up{0.00}"),
-            ("share of the frames", "@share{0.000} %"),
-        ]
+        (f"latent {scores.dims[0]}", "@across{0.00}"),
+        (f"latent {scores.dims[1]}", "@up{0.00}"),
+        ("share of the frames", "@share{0.000} %"),
     )
     across, up = scores.edges
     panels = []

@@ -29,10 +29,7 @@ def draw_durations(labels: xr.Dataset) -> hv.Overlay:
     median = reading.overall_median(labels)
     top = 1.2 * max(share.max(), 1e-9)
     hover = hover_tool(
-        [
-            ("duration", "@left{0} to @right{0} ms"),
-            ("bouts", "@count{0,0} (@share{0.0} %)"),
-        ]
+        ("duration", "@left{0} to @right{0} ms"), ("bouts", "@count{0,0} (@share{0.0} %)")
     )
     bars = hv.Histogram((edges, share, count), kdims=["duration"], vdims=["share", "count"]).opts(
         fill_color="#8fb3d9", line_color="white", line_width=0.5

@@ -76,7 +76,7 @@ def moved_poses(
         A Path and Points for each of the three.
     """
     parts: list[hv.Element] = []
-    hover = hover_tool([("keypoint", "@keypoint"), ("standard deviations", "@amount")])
+    hover = hover_tool(("keypoint", "@keypoint"), ("standard deviations", "@amount"))
     for color, amount in zip(POSE_COLORS, (-2, 0, 2), strict=True):
         point = mean + amount * move
         table = (point[:, 0], point[:, 1], list(names), np.full(len(names), f"{amount:+d}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from weakref import WeakMethod
@@ -46,7 +46,6 @@ def frame(
     ----------
     height : int
         In px.
-    hover : HoverTool, optional
     xgrid, ygrid : bool
         Whether grid lines are drawn across that axis.
     **options
@@ -168,12 +167,12 @@ def _polish_axis(axis: Axis) -> None:
         axis.minor_tick_line_color = None
 
 
-def hover_tool(rows: Sequence[tuple[str, str]], **options: Any) -> HoverTool:
+def hover_tool(*rows: tuple[str, str], **options: Any) -> HoverTool:
     """Hover box of names and values, in dark text (Bokeh's own names are too pale to read).
 
     Parameters
     ----------
-    rows : sequence of (str, str)
+    *rows : (str, str)
         Name, and value with Bokeh's ``@column{format}``; the browser escapes what it fills in.
     **options
         Of ``bokeh.models.HoverTool``.

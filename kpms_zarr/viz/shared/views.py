@@ -20,6 +20,11 @@ model : str or OpenModel
 version : str, optional
     Of the labels (default: the current one).
 """
+_RAISES = """Raises
+------
+InputError
+    For a model, or anything else that is asked for, that does not exist.
+"""
 
 
 def view(draw: Callable[..., T]) -> Callable[..., T]:
@@ -41,9 +46,10 @@ def view(draw: Callable[..., T]) -> Callable[..., T]:
     parameters += list(drawn.parameters.values())[1:]
     functools.update_wrapper(public, draw)
     public.__signature__ = drawn.replace(parameters=parameters)  # type: ignore[attr-defined]
-    head, _, rest = inspect.cleandoc(draw.__doc__ or "").partition("Parameters\n----------\n")
-    if not rest:
-        head, _, rest = head.partition("Returns\n-------\n")
-        rest = f"\nReturns\n-------\n{rest}"
-    public.__doc__ = head + _PARAMETERS + rest
+    doc = inspect.cleandoc(draw.__doc__ or "")
+    if "Parameters\n-" not in doc:
+        doc = doc.replace("Returns\n-------\n", "Parameters\n----------\n\nReturns\n-------\n")
+    doc = doc.replace("Parameters\n----------\n", _PARAMETERS, 1)
+    head, _, errors = doc.partition("Raises\n------\n")
+    public.__doc__ = f"{head.rstrip()}\n\n{_RAISES}{errors}".rstrip()
     return public

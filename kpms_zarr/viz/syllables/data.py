@@ -186,13 +186,7 @@ def frequency_by_group(
 ) -> xr.Dataset:
     """Share of the labelled frames that a syllable has in each session, and the group of each.
 
-    Parameters
-    ----------
-    syllable : int
-    coordinate : str
-        Of the sessions, such as ``"group"``; "" = all are one group.
-    frames : ndarray, optional
-        Result of :func:`session_frames` where it is known.
+    The parameters are those of :func:`~kpms_zarr.viz.syllables.views.frequency`.
 
     Returns
     -------

@@ -120,7 +120,7 @@ def _skeletons(trajectory: Trajectory, axis: int) -> list[hv.Element]:
         np.tile(np.where(is_front, 9, 4), n_moments),
         np.where(np.tile(is_front, n_moments), INK, np.repeat(colors, n_keypoints)),
     )
-    hover = hover_tool([("keypoint", "@keypoint"), ("after the onset", "@time{0} ms")])
+    hover = hover_tool(("keypoint", "@keypoint"), ("after the onset", "@time{0} ms"))
     names = ["color", "keypoint", "time", "size", "rim"]
     points = hv.Points(table, kdims=["x", "y"], vdims=names).opts(
         color="color", size="size", line_color="rim", tools=[hover], default_tools=[]

@@ -61,8 +61,6 @@ def transition_matrix(
 
     Raises
     ------
-    InputError
-        When there is no such model or session.
     MissingData
         When no frame has a syllable.
     """
@@ -86,12 +84,10 @@ def draw_matrix(
         counts.changes[row, column],
     )
     hover = hover_tool(
-        [
-            ("from", "@syllable"),
-            ("to", "@next"),
-            (f"share {NORMALISATIONS[normalise]}", "@share{0.0[0]} %"),
-            ("changes", "@changes{0,0}"),
-        ]
+        ("from", "@syllable"),
+        ("to", "@next"),
+        (f"share {NORMALISATIONS[normalise]}", "@share{0.0[0]} %"),
+        ("changes", "@changes{0,0}"),
     )
     heat = hv.HeatMap(table, kdims=["next", "syllable"], vdims=["share", "changes"])
     is_long = max((len(text) for text in name.values()), default=0) > 3
@@ -233,8 +229,6 @@ def transition_graph(
 
     Raises
     ------
-    InputError
-        When there is no such model or session.
     MissingData
         When no frame has a syllable.
     """
@@ -294,7 +288,7 @@ def _nodes_and_edges(
     )  # fmt: skip
     width = np.interp(graph.share, (0, graph.share.max(initial=1e-9)), _WIDTHS)
     edges = (graph.source, graph.target, width, colors[graph.source])
-    hover = hover_tool([("syllable", "@name"), ("share of the frames", "@frequency{0.0} %")])
+    hover = hover_tool(("syllable", "@name"), ("share of the frames", "@frequency{0.0} %"))
     return hv.Graph(
         (edges, nodes, hv.EdgePaths(list(graph.path))), vdims=["width", "edge_color"]
     ).opts(
@@ -330,12 +324,10 @@ def _arrows(
         names[graph.target], graph.share, changes,
     )  # fmt: skip
     hover = hover_tool(
-        [
-            ("from", "@from"),
-            ("to", "@to"),
-            (f"share {NORMALISATIONS[normalise]}", "@share{0.0[0]} %"),
-            ("changes", "@changes{0,0}"),
-        ]
+        ("from", "@from"),
+        ("to", "@to"),
+        (f"share {NORMALISATIONS[normalise]}", "@share{0.0[0]} %"),
+        ("changes", "@changes{0,0}"),
     )
     vdims = ["angle", "size", "color", "from", "to", "share", "changes"]
     return hv.Points(table, kdims=["x", "y"], vdims=vdims).opts(
@@ -369,8 +361,6 @@ def transitions(opened: OpenModel) -> hv.HeatMap:
 
     Raises
     ------
-    InputError
-        For a model that does not exist.
     MissingData
         When the version has no statistics.
     """

@@ -23,8 +23,6 @@ def frequencies(opened: OpenModel) -> hv.Bars:
 
     Raises
     ------
-    InputError
-        For a model that does not exist.
     MissingData
         When the version has no statistics.
     """
@@ -40,13 +38,11 @@ def frequencies(opened: OpenModel) -> hv.Bars:
         np.asarray([syllable_color(int(state)) for state in used], dtype=object),
     )
     hover = hover_tool(
-        [
-            ("syllable", "@syllable"),
-            ("share of the frames", "@share{0.0} %"),
-            ("bouts", "@bouts{0,0}"),
-            ("median duration", "@median{0} ms"),
-            ("mean duration", "@mean{0} ms"),
-        ]
+        ("syllable", "@syllable"),
+        ("share of the frames", "@share{0.0} %"),
+        ("bouts", "@bouts{0,0}"),
+        ("median duration", "@median{0} ms"),
+        ("mean duration", "@mean{0} ms"),
     )
     bars = hv.Bars(table, kdims=["syllable"], vdims=["share", "bouts", "median", "mean", "color"])
     return bars.opts(
@@ -74,8 +70,6 @@ def durations(opened: OpenModel) -> hv.Overlay:
 
     Raises
     ------
-    InputError
-        For a model that does not exist.
     MissingData
         When the version has no statistics.
     """

@@ -51,8 +51,6 @@ def trajectory(
 
     Raises
     ------
-    InputError
-        For a model or a syllable that does not exist.
     MissingData
         When the version has no poses.
     """
@@ -92,8 +90,6 @@ def examples(
 
     Raises
     ------
-    InputError
-        For a model or a syllable that does not exist.
     MissingData
         When the version has no poses, or there are no bouts long enough.
     """
@@ -136,8 +132,6 @@ def durations(
 
     Raises
     ------
-    InputError
-        For a model or a syllable that does not exist.
     MissingData
         When the version has no statistics.
     """
@@ -154,7 +148,7 @@ def durations(
     share = 100 * count / np.maximum(total, 1)[:, None]
     top = 1.2 * max(float(share.max(initial=0)), 1e-9)
     hover = hover_tool(
-        [("duration", "@left{0} to @right{0} ms"), ("bouts", "@count{0,0} (@share{0.0} %)")]
+        ("duration", "@left{0} to @right{0} ms"), ("bouts", "@count{0,0} (@share{0.0} %)")
     )
     parts: list[Any] = []
     for row, one in enumerate(chosen):
@@ -204,11 +198,6 @@ def frequency(
     -------
     holoviews.Overlay
         Points (one a session) and Segments (the means).
-
-    Raises
-    ------
-    InputError
-        For a model, a syllable or a coordinate that does not exist.
     """
     opened.check_syllable(syllable)
     table = data.frequency_by_group(opened, syllable=syllable, coordinate=coordinate, frames=frames)
@@ -223,7 +212,7 @@ def frequency(
         place[mine] = number + _SPREAD * (2 * ((rank * 0.618034) % 1) - 1)
         means.append((number - 0.36, share[mine].mean(), number + 0.36, share[mine].mean()))
     hover = hover_tool(
-        [("session", "@session"), (coordinate or "group", "@group"), ("share", "@share{0.00} %")]
+        ("session", "@session"), (coordinate or "group", "@group"), ("share", "@share{0.00} %")
     )
     points = hv.Points(
         (place, share, table["session"].values.astype(str), group),
@@ -264,8 +253,6 @@ def neighbours(
 
     Raises
     ------
-    InputError
-        For a model or a syllable that does not exist.
     MissingData
         When the version has no statistics.
     """
@@ -307,8 +294,6 @@ def compare(
 
     Raises
     ------
-    InputError
-        For a model or a syllable that does not exist.
     MissingData
         When the version has no poses.
     """
@@ -336,7 +321,7 @@ def _neighbour_bars(side: Neighbours, called: SyllableNames, title: str, top: fl
         np.asarray([syllable_color(int(one)) for one in side.syllable], dtype=object),
     )
     hover = hover_tool(
-        [("syllable", "@syllable"), ("share of the changes", "@share{0.0} % (@changes{0,0})")]
+        ("syllable", "@syllable"), ("share of the changes", "@share{0.0} % (@changes{0,0})")
     )
     bars = hv.Bars(table, kdims=["syllable"], vdims=["share", "changes", "color"])
     return bars.opts(

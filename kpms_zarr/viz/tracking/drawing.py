@@ -133,13 +133,11 @@ def _map_hover(table: QualityTable, words: str) -> HoverTool:
         for at, names in (("@row", table.sessions), ("@column", table.keypoints))
     }
     return hover_tool(
-        [
-            ("session", "@row{custom}"),
-            ("keypoint", "@column{custom}"),
-            *((word, f"@{problem}{{custom}}") for problem, word in WORDS.items()),
-            ("longest gap", "@gap{custom}"),
-            (f"worst 10 s ({words}) from", "@worst{custom}"),
-        ],
+        ("session", "@row{custom}"),
+        ("keypoint", "@column{custom}"),
+        *((word, f"@{problem}{{custom}}") for problem, word in WORDS.items()),
+        ("longest gap", "@gap{custom}"),
+        (f"worst 10 s ({words}) from", "@worst{custom}"),
         formatters={
             **name,
             **{f"@{problem}": percent for problem in WORDS},
@@ -167,10 +165,7 @@ def _height(share: np.ndarray) -> np.ndarray:
 
 def _histogram(one: Confidences, threshold: float, with_all: bool) -> hv.Overlay:
     hover = hover_tool(
-        [
-            ("confidence", "@left{0.00} to @right{0.00}"),
-            ("share of the frames", "@share{0.000} %"),
-        ]
+        ("confidence", "@left{0.00} to @right{0.00}"), ("share of the frames", "@share{0.000} %")
     )
     low = "" if np.isnan(one.low) else f": {100 * one.low:.1f} % below {threshold:g}"
     style = {
@@ -246,13 +241,11 @@ def _panel(
         "show_legend": False,
     }
     hover = hover_tool(
-        [
-            ("time", "@time{0,0.00} s"),
-            ("frame", "@frame{0}"),
-            (f"{trace.keypoint} {trace.space}", "@value{0,0.0}"),
-            ("confidence", "@confidence{0.00}"),
-            ("", "@why"),
-        ]
+        ("time", "@time{0,0.00} s"),
+        ("frame", "@frame{0}"),
+        (f"{trace.keypoint} {trace.space}", "@value{0,0.0}"),
+        ("confidence", "@confidence{0.00}"),
+        ("", "@why"),
     )
     # A name of its own: HoloViews links axes of the same quantity.
     axis = f"{trace.keypoint} {trace.space}"

@@ -14,8 +14,26 @@ class Uneven(Exception):
     """Error: times of frames do not rise one by one; frames are counted then."""
 
 
+class _Keyframes:
+    """Keyframes of a video."""
+
+    keys: tuple[int, ...]
+
+    def key_before(self, number: int) -> int:
+        """The nearest keyframe."""
+        return self.keys[max(0, bisect_right(self.keys, number) - 1)]
+
+    def keys_before(self, number: int) -> Iterator[int]:
+        """Yield the nearest keyframe, then ones that lie twice as far back each time."""
+        at, back = bisect_right(self.keys, number) - 1, 1
+        while at > 0:
+            yield self.keys[at]
+            at, back = at - back, 2 * back
+        yield 0
+
+
 @dataclass(frozen=True)
-class Even:
+class Even(_Keyframes):
     """Frames at equal distances, as the index of the file says.
 
     Attributes
@@ -39,15 +57,9 @@ class Even:
     def time(self, number: int) -> int:
         return self.start + self.step * number
 
-    def key_before(self, number: int) -> int:
-        return self.keys[max(0, bisect_right(self.keys, number) - 1)]
-
-    def keys_before(self, number: int) -> Iterator[int]:
-        return _keys_before(self.keys, number)
-
 
 @dataclass(frozen=True)
-class FrameTimes:
+class FrameTimes(_Keyframes):
     """Presentation time of every frame.
 
     Attributes
@@ -71,21 +83,6 @@ class FrameTimes:
 
     def time(self, number: int) -> int:
         return int(self.times[number])
-
-    def key_before(self, number: int) -> int:
-        return self.keys[max(0, bisect_right(self.keys, number) - 1)]
-
-    def keys_before(self, number: int) -> Iterator[int]:
-        return _keys_before(self.keys, number)
-
-
-def _keys_before(keys: tuple[int, ...], number: int) -> Iterator[int]:
-    """Yield the nearest keyframe, then ones that lie twice as far back each time."""
-    at, back = bisect_right(keys, number) - 1, 1
-    while at > 0:
-        yield keys[at]
-        at, back = at - back, 2 * back
-    yield 0
 
 
 def timing(container: Any, stream: Any, first: Any) -> Even | None:
