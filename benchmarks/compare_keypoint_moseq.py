@@ -420,7 +420,7 @@ def start(
 
 def agreement(path: Path) -> float:
     """ARI of the two rows of a file."""
-    from kpms_zarr.compute.agreement import adjusted_rand_index
+    from kpms_zarr.compute.analysis.agreement import adjusted_rand_index
 
     return adjusted_rand_index(*np.load(path))
 

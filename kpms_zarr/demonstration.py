@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kpms_zarr.compute.agreement import adjusted_rand_index
+from kpms_zarr.compute.analysis.agreement import adjusted_rand_index
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Callback
 from kpms_zarr.compute.pose.pca import pca

@@ -28,6 +28,7 @@ BELOW = {
     "store.ingest": {"store", "store.core", "store.study", "store.model", "store.parsers"},
     "compute": set(),
     "compute.kernels": set(),
+    "compute.analysis": {"compute"},
     "compute.alignment": {"compute"},
     "compute.tracking": {"compute", "compute.alignment"},
     "compute.pose": {"compute", "compute.alignment", "compute.tracking"},

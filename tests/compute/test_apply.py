@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import kpms_zarr
 from helpers.small import N_KEYPOINTS, SMALL
-from kpms_zarr.compute.agreement import adjusted_rand_index
+from kpms_zarr.compute.analysis.agreement import adjusted_rand_index
 from kpms_zarr.compute.events import Noted, PlanMade, Published, SessionsSettled
 from kpms_zarr.compute.runs import apply as apply_module
 from kpms_zarr.compute.runs.apply import LEAST_SWEEPS, ApplySummary, has_settled

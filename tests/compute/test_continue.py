@@ -12,7 +12,7 @@ import zarr
 
 import kpms_zarr
 from helpers.small import N_KEYPOINTS, SMALL
-from kpms_zarr.compute.agreement import adjusted_rand_index
+from kpms_zarr.compute.analysis.agreement import adjusted_rand_index
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Committed, Noted, PlanMade, SweepEnded, SweepStarted
 from kpms_zarr.compute.memory import resident_memory

@@ -9,7 +9,7 @@ import pytest
 
 import kpms_zarr
 from helpers.small import N_KEYPOINTS, SMALL
-from kpms_zarr.compute.agreement import adjusted_rand_index
+from kpms_zarr.compute.analysis.agreement import adjusted_rand_index
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.compute.events import Noted, SweepEnded

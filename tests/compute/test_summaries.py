@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.amount import examples
-from kpms_zarr.compute.agreement import adjusted_rand_index, normalized_mutual_information
+from kpms_zarr.compute.analysis.agreement import adjusted_rand_index, normalized_mutual_information
 from kpms_zarr.compute.mapreduce import weighted_median
 from kpms_zarr.compute.runs.summaries import label_statistics
 from kpms_zarr.compute.sampler.bouts import count_labels, iter_bouts

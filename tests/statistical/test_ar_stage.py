@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr.compute.agreement import adjusted_rand_index, normalized_mutual_information
+from kpms_zarr.compute.analysis.agreement import adjusted_rand_index, normalized_mutual_information
 from kpms_zarr.compute.kernels.dynamics import (
     Dynamics,
     DynamicsPrior,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr.compute.agreement import adjusted_rand_index
+from kpms_zarr.compute.analysis.agreement import adjusted_rand_index
 from kpms_zarr.store.core import access
 from kpms_zarr.store.model.models import open_labels
 from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_store

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr.compute.agreement import adjusted_rand_index, normalized_mutual_information
+from kpms_zarr.compute.analysis.agreement import adjusted_rand_index, normalized_mutual_information
 from kpms_zarr.store.core import access, regions
 from kpms_zarr.store.core.blocks import iter_blocks
 from kpms_zarr.store.model.models import open_labels
