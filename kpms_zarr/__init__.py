@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kpms_zarr.store.core.provenance import package_version
 
 if TYPE_CHECKING:
+    from kpms_zarr.compute.analysis.compare import compare
     from kpms_zarr.compute.config import Budget, FitConfig
     from kpms_zarr.compute.pose.pca import pca
     from kpms_zarr.compute.runs.apply import apply
@@ -51,6 +52,7 @@ _HOME = {
     "plan": "kpms_zarr.compute.runs.plan",
     "apply": "kpms_zarr.compute.runs.apply",
     "summary": "kpms_zarr.compute.runs.summaries",
+    "compare": "kpms_zarr.compute.analysis.compare",
     "explore": "kpms_zarr.viz.explore.server",
     "report": "kpms_zarr.viz.report.report",
     "movies": "kpms_zarr.viz.movies.movies",

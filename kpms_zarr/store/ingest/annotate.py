@@ -183,7 +183,7 @@ def check_rows(
         When it is about none of the sessions, may be about several, or would convert values of
         other sessions.
     """
-    known = _known(root)
+    known = named_sessions(root)
     taken = {named.session for named in new}
     names = [*new, *(named for named in known if named.session not in taken)]
     matches = table.matches(names)
@@ -217,7 +217,7 @@ def annotate_sessions(root: zarr.Group, table: SessionTable) -> list[str]:
     return notes
 
 
-def _known(root: zarr.Group) -> list[Named]:
+def named_sessions(root: zarr.Group) -> list[Named]:
     """Names, files and videos by which the sessions of a store can be found."""
     group = access.keypoints_group(root)
     if group is None:
