@@ -69,6 +69,11 @@ def milliseconds(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.0f}"
 
 
+def figure(value: float, digits: int = 2) -> str:
+    """0.123 -> ``0.12``; NaN -> ``-``."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
 def to_json(result: object) -> str:
     """A summary or dataset as JSON; NaN becomes null."""
     return json.dumps(_plain(result), indent=2, ensure_ascii=False)
@@ -85,6 +90,13 @@ def _plain(value: Any) -> Any:
                 str(n): {"dims": [str(d) for d in v.dims], "values": _plain(np.asarray(v))}
                 for n, v in value.data_vars.items()
             },
+            "attrs": _plain(attributes.read(value.attrs)),
+        }
+    if isinstance(value, xr.DataArray):
+        return {
+            "dims": [str(d) for d in value.dims],
+            "coords": {str(n): _plain(np.asarray(v)) for n, v in value.coords.items()},
+            "values": _plain(np.asarray(value)),
             "attrs": _plain(attributes.read(value.attrs)),
         }
     if isinstance(value, np.ndarray | np.generic):

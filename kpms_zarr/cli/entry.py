@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import kpms_zarr
+from kpms_zarr.cli import comparing as cli_comparing
 from kpms_zarr.cli import console
 from kpms_zarr.cli import data as cli_data
 from kpms_zarr.cli import movies as cli_movies
@@ -96,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
         _fit,
         _apply,
         _summary,
+        cli_comparing.compare,
         cli_naming.name,
         _report,
         cli_movies.movies,

@@ -40,6 +40,10 @@ _HOME = {
     "compare": "syllables.views",
     "frequency_by_group": "syllables.views",
     "neighbours": "syllables.views",
+    # how far labels agree: of what kpms_zarr.compare returns
+    "confusion": "syllables.agreement",
+    "calibration": "syllables.agreement",
+    "comparison_page": "report.comparison",
     # what follows what
     "transition_matrix": "syllables.transition_views",
     "transition_graph": "syllables.transition_views",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -20,6 +19,7 @@ from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz.report.cards import Card
 from kpms_zarr.viz.report.sections import BokehModels, Section, SyllableCards, sections_of
+from kpms_zarr.viz.report.writing import check_place, write_page
 from kpms_zarr.viz.shared import facts, reading
 from kpms_zarr.viz.shared.embedding import bokeh_script, labels_script
 from kpms_zarr.viz.shared.opened import OpenModel
@@ -77,29 +77,12 @@ def report(
         For a model that does not exist, or a place that cannot be written.
     """
     path = Path(out)
-    _check_place(path)
+    check_place(path, "report")
     _check_count(max_sessions)
     opened = OpenModel(store, model)
     page = _page(store, facts.facts(opened), sections_of(opened, max_sessions))
-    n_bytes = _write(path, page)
+    n_bytes = write_page(path, page)
     return ReportSummary(str(path), n_bytes, model, opened.version, len(opened.sessions))
-
-
-def _check_place(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(
-            expected="a file name for the report",
-            found="a folder of that name",
-            where=str(path),
-            fix=f"name a file in it, such as {path / 'report.html'}",
-        )
-    if not path.parent.is_dir():
-        raise InputError(
-            expected="a folder that exists",
-            found="no such folder",
-            where=str(path.parent),
-            fix="make the folder first, or name another place with `out=`",
-        )
 
 
 def _check_count(max_sessions: int) -> None:
@@ -110,23 +93,6 @@ def _check_count(max_sessions: int) -> None:
             where="max_sessions",
             fix="show fewer here, and others with kpms_zarr.viz.ethogram(sessions=[...])",
         )
-
-
-def _write(path: Path, page: str) -> int:
-    """Write beside the place and rename: readers see the old page or the new, never half."""
-    data = page.encode()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return len(data)
 
 
 @dataclass(frozen=True)
