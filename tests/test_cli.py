@@ -124,6 +124,9 @@ def test_top__help_and_version(run):
         ["fit", "s.zarr"],
         ["summary", "s.zarr"],
         ["report", "s.zarr"],
+        ["compare", "s.zarr", "--models", "a,,b"],
+        ["compare", "s.zarr", "--models", "a", "--labels", "file.npz"],
+        ["compare", "s.zarr", "--models", "a,b", "--boundary-tolerance", "some"],
         ["ingest", "s.zarr", "f.csv", "--keypoints", "a,,b"],
         ["fit", "s.zarr", "--model", "m", "--stage", "final"],
         ["fit", "s.zarr", "--model", "m", "--target-duration", "400"],
@@ -184,6 +187,13 @@ def wrong_inputs(store, tracking, tmp_path):
         "negative duration": [*fit, "--target-duration=-5ms"],
         "latent dim": [*fit, "--latent-dim", "99"],
         "no model, summary": ["summary", store, "--model", "other"],
+        "no store, compare": ["compare", missing, "--models", "a,b"],
+        "one model, compare": ["compare", store, "--models", "m"],
+        "no model, compare": ["compare", store, "--models", "m,other"],
+        "no version, compare": ["compare", store, "--models", "m,m@v9"],
+        "no labels, compare": ["compare", store, "--models", "m", "--labels", f"x={text}"],
+        "labels twice": ["compare", store, "--labels", "x=a.npz", "--labels", "x=b.npz"],
+        "picture, compare": ["compare", store, "--models", "m,m@v1", "--out", tmp_path / "p.png"],
         "no model, report": ["report", store, "--model", "other", "--out", tmp_path / "r.html"],
     }
 
@@ -254,6 +264,34 @@ def test_text__of_each_command(store, tracking, tmp_path, run, monkeypatch):
             assert word in out, line
     status, out, _ = run("ingest", new, tracking)
     assert out == "3 sessions were there already and were left alone\n"
+
+
+def test_compare__prints_figures_and_writes_a_page(store, tmp_path, run):
+    labels = open_labels(store, "m")
+    rows = zip(labels.session.values, labels.syllable.values, labels.n_frames.values, strict=True)
+    arrays = {str(name): np.roll(row[:n], 2) for name, row, n in rows}
+    file, page = tmp_path / "other.npz", tmp_path / "page.html"
+    np.savez(file, **arrays)
+    line = ["compare", store, "--models", "m", "--labels", f"other={file}"]
+    status, out, err = run(*line, "--out", page)
+    assert (status, err) == (0, "")
+    for words in ("both label", "m, other", "ARI", "boundary F1 (chance)", "ceiling",
+                  "syllable of m", "matched in other", "m \\ other", "certainty of m",
+                  "calibration error", "other: 3 sessions found", f"page: {page}"):  # fmt: skip
+        assert words in out, words
+    assert max(map(len, out.splitlines())) < 160
+    assert page.stat().st_size > 10_000
+    found = json.loads(run(*line, "--json")[1], parse_constant=pytest.fail)
+    (pair,) = found["pairs"]
+    result = kpms_zarr.compare(store, models=["m"], labels={"other": file}).pairs[0]
+    assert pair["adjusted_rand_index"] == result.adjusted_rand_index
+    assert pair["confusion"]["values"] == result.confusion.values.tolist()
+    assert pair["confusion"]["dims"] == ["syllable_a", "syllable_b"]
+    assert pair["syllables_a"]["variables"]["jaccard"]["dims"] == ["syllable"]
+    status, out, _ = run(*line, "--models", "m,m@v1", "--sessions", "session_00[01]")
+    assert status == 0
+    assert "mean Jaccard, 2 others" in out
+    assert "m, m@v1" in out
 
 
 def test_json__of_each_command(store, tracking, tmp_path, run):

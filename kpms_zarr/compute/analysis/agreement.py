@@ -6,9 +6,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 READINGS = ((0.85, "stable"), (0.75, "fairly stable"), (0.6, "doubtful"), (0.0, "do not interpret"))
-"""Smallest Jaccard index of each reading, after Hennig (2007) and the manual of ``clusterboot``: from
-0.85 on highly stable, from 0.75 on valid and stable, from 0.6 to 0.75 a pattern of which it is
-doubtful which points belong to it, below 0.6 not to be trusted."""
+"""Smallest Jaccard index of each reading, after Hennig (2007) and the manual of ``clusterboot``:
+from 0.85 on highly stable, from 0.75 on valid and stable, from 0.6 to 0.75 a pattern of which it
+is doubtful which points belong to it, below 0.6 not to be trusted."""
 
 
 def contingency(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -150,8 +150,8 @@ def calibration(pair: PairLike) -> hv.Overlay:
     return hv.Overlay(parts).opts(
         **frame(
             330,
-            xlim=(0, 102),
-            ylim=(0, 102),
+            xlim=(-3, 103),
+            ylim=(-3, 103),
             xlabel="certainty that is published (%)",
             ylabel="same label in the other (%)",
             legend_position="top_left",
