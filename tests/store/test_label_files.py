@@ -273,9 +273,9 @@ def test_tables__that_contradict_themselves_are_refused(store, arrays, tmp_path)
 
 
 def test_labels__that_are_too_many_are_refused(store, arrays):
+    rows = enumerate(arrays.items())
+    given = {name: np.arange(len(row)) + 400 * i for i, (name, row) in rows}
     with pytest.raises(InputError, match=f"at most {MAX_SYLLABLES:,} different syllables"):
-        given = {name: np.arange(len(row)) + 400 * i for i, (name, row) in
-                 enumerate(arrays.items())}  # fmt: skip
         read(store, given)
 
 

@@ -309,10 +309,9 @@ def _source(given: LabelsLike, where: str) -> _Source:
     try:
         if path.is_dir():
             return _folder(path, where)
-        with path.open("rb") as file:
-            head = file.read(8)
-        suffix = path.suffix.lower()
-        if head.startswith(b"PK") and suffix == ".npz":
+        with path.open("rb"):
+            suffix = path.suffix.lower()
+        if suffix == ".npz":
             return _npz(path, where)
         if suffix == ".npy":
             return _Source((path.stem,), lambda _: iter([_Piece(path.stem, 0, _npy(path, where))]))
