@@ -211,7 +211,7 @@ def changed(arrays, **rows):
     [
         (lambda row: row[:-3], "one label for each of the"),
         (lambda row: np.append(row, 1), "one label for each of the"),
-        (lambda row: row + 0.5, "whole numbers of syllables, found 3.5|10.5"),
+        (lambda row: row + 0.5, "whole numbers of syllables, found"),
         (lambda row: np.stack([row, row]), "an array of int64 of shape"),
         (lambda row: row.astype(str), "one whole number for each frame"),
         (lambda row: np.arange(len(row)) % 2 == 0, "one whole number for each frame"),
@@ -281,4 +281,4 @@ def test_labels__that_are_too_many_are_refused(store, arrays):
 
 def test_sessions__that_are_named_twice_are_refused(store, arrays):
     with pytest.raises(InputError, match=FIRST):
-        read(store, {FIRST: arrays[FIRST], f"{FIRST}.mp4": arrays[FIRST]})
+        read(store, {FIRST: arrays[FIRST], FIRST.upper(): arrays[FIRST]})

@@ -291,7 +291,10 @@ def _shared(
     every = list(dict.fromkeys(name for table in tables for name in table))
     if wanted is not None:
         every = [name for name in every if name in wanted]
-    shared, notes, rates, unequal = [], [], list[float](), []
+    shared: list[Shared] = []
+    rates: list[float] = []
+    notes: list[str] = []
+    unequal: list[str] = []
     for name in every:
         have = [table[name] for table in tables if name in table]
         if len({session.n_frames for session in have}) > 1:

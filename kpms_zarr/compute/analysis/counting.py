@@ -65,8 +65,15 @@ class Overlap(NamedTuple):
 
     def add(self, other: Overlap) -> Overlap:
         """Add the frames of both."""
-        arrays = (_sum(one, two) for one, two in zip(self[:-1], other[:-1], strict=True))
-        return Overlap(*arrays, self.changes.add(other.changes))
+        return Overlap(
+            _sum(self.frames, other.frames),
+            _sum(self.alone, other.alone),
+            _sum(self.by_certainty_a, other.by_certainty_a),
+            _sum(self.certainty_a, other.certainty_a),
+            _sum(self.by_certainty_b, other.by_certainty_b),
+            _sum(self.certainty_b, other.certainty_b),
+            self.changes.add(other.changes),
+        )
 
 
 class Usage(NamedTuple):

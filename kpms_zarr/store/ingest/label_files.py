@@ -331,12 +331,11 @@ def _source(given: LabelsLike, where: str) -> _Source:
 
 
 @contextmanager
-def _loaded(path: Path, where: str, **options: Any) -> Iterator[Any]:
+def _loaded(path: Path, where: str) -> Iterator[Any]:
     """Open a file of NumPy; what cannot be read of it is an InputError."""
     try:
-        found = np.load(path, allow_pickle=False, **options)
-        with found if isinstance(found, np.lib.npyio.NpzFile) else _nothing(found) as file:
-            yield file
+        with path.open("rb") as file:  # NumPy leaves it open where it is no zip file
+            yield np.load(file, allow_pickle=False)
     except InputError:
         raise
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, MemoryError) as error:
@@ -346,11 +345,6 @@ def _loaded(path: Path, where: str, **options: Any) -> Iterator[Any]:
             where=where,
             fix="save plain arrays of whole numbers, one for each session",
         ) from error
-
-
-@contextmanager
-def _nothing(value: Any) -> Iterator[Any]:
-    yield value
 
 
 def _npz(path: Path, where: str) -> _Source:
@@ -497,7 +491,7 @@ def _check_index(found: np.ndarray, start: int, where: str) -> None:
 def _long(path: Path, session: int, frame: int, syllable: int, where: str) -> _Source:
     """A row for each frame of each session."""
     keys: dict[str, None] = {}
-    for batch in batches(path, (), (session,), ()):
+    for batch in batches(path, (frame,), (session,), ()):
         keys.update(dict.fromkeys(batch.texts[0][1]))
 
     def pieces(wanted: Collection[str]) -> Iterator[_Piece]:
