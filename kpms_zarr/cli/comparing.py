@@ -172,7 +172,11 @@ def _syllables(one: Any, with_rare: bool) -> str:
         for row in [table.isel(syllable=place)]
     ]
     header = (f"syllable of {one.a}", "frames", f"matched in {one.b}", "best", "Jaccard", "reading")
-    return "\n".join([console.table(header, rows), *_rarer(shown)])
+    shares = ", ".join(
+        f"{console.percent(share)} {words}" for words, share in one.reading_share_a.items()
+    )
+    said = f"frames of {one.a} by the reading of their syllables: {shares}"
+    return "\n".join([console.table(header, rows), *_rarer(shown), said])
 
 
 def _rarer(shown: np.ndarray) -> list[str]:

@@ -434,6 +434,10 @@ def test_compare__gives_what_loops_over_frames_give(store):
         assert one["best"] == np.argmax(index)
         assert one["matched"] == (row + 5) % 12
         assert one["reading"] == agreement.reading(max(index))
+    for words, share in pair.reading_share_a.items():
+        inside = pair.syllables_a["reading"].values == words
+        assert share == pytest.approx(frames[inside].sum() / frames.sum())
+    assert sum(pair.reading_share_b.values()) == pytest.approx(1)
     assert result.notes == (f"a and b: {((b >= 0) & (a < 0)).sum()} frames that b alone labels, "
                             "left out",)  # fmt: skip
 

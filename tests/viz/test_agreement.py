@@ -59,6 +59,7 @@ def pair_of(frames, names=None, certainty=(0.5, 0.9), same=(0.4, 0.8)):
         normalized_mutual_information=0.25, matched_share=0.125, ceiling=0.9, boundary_f1=0.75,
         boundary_f1_by_chance=0.3, effective_number_a=3.0, effective_number_b=2.5,
         syllables_a=syllables, syllables_b=syllables,
+        reading_share_a={"stable": 0.25, "fairly stable": 0.125, "doubtful": 0.625},
     )  # fmt: skip
 
 
@@ -127,7 +128,8 @@ def test_page__has_all_figures_and_opens_alone(tmp_path):
     text = out.read_text("utf-8")
     assert n_bytes == len(text.encode()) == out.stat().st_size
     for words in ("adjusted Rand index 0.50", "12.5 % of the frames", "would let expect 90.0 %",
-                  "3.0 and 2.5", "F1 0.75, by chance 0.30", "something was left out",
+                  "3.0 and 2.5", "37.5 % of the frames of first in", "F1 0.75, by chance 0.30",
+                  "something was left out",
                   "Neither has certainties", "doubtful", "study.zarr"):  # fmt: skip
         assert words in text, words
     assert "/home/someone" not in text

@@ -87,11 +87,8 @@ def count_changes(
 
 def _widened(is_there: np.ndarray, tolerance: int) -> np.ndarray:
     """Whether any is there within the tolerance of each frame."""
-    n = len(is_there)
-    below = np.concatenate([[0], np.cumsum(is_there)])
-    frame = np.arange(n)
-    last = np.minimum(frame + tolerance + 1, n)
-    return np.asarray(below[last] > below[np.maximum(frame - tolerance, 0)])
+    below = np.cumsum(np.pad(is_there, (tolerance + 1, tolerance)), dtype=np.int32)
+    return np.asarray(below[2 * tolerance + 1 :] > below[: len(is_there)])
 
 
 def _share(part: int, whole: int) -> float:

@@ -67,6 +67,8 @@ class PairAgreement:
         none), ``best`` (the one with the largest Jaccard index; several may have the same),
         ``jaccard`` (frames of both over frames of either) and its ``reading`` after Hennig (2007):
         stable from 0.85 on, fairly stable from 0.75, doubtful from 0.6, below do not interpret.
+    reading_share_a, reading_share_b : dict of str to float
+        Share of the frames in syllables of a, or of b, of each reading.
     calibration_a, calibration_b : xarray.Dataset, (certainty_bin)
         Frames by the certainty that a, or b, publishes, and the share of them that has the matched
         label in the other (see :func:`kpms_zarr.compute.analysis.calibration.calibration`).
@@ -87,6 +89,8 @@ class PairAgreement:
     confusion: xr.DataArray
     syllables_a: xr.Dataset
     syllables_b: xr.Dataset
+    reading_share_a: dict[str, float]
+    reading_share_b: dict[str, float]
     calibration_a: xr.Dataset
     calibration_b: xr.Dataset
 
@@ -411,6 +415,8 @@ def _pair(sides: Sequence[_Side], overlap: Overlap, n_sessions: int) -> PairAgre
     calibration_b = calibration(by_certainty_b, overlap.certainty_b, back)
     said = [one.attrs["mean_certainty"] for one in (calibration_a, calibration_b)]
     rows, columns = _order(table, matched)
+    syllables_a = _syllables(table, matched, sides, rows)
+    syllables_b = _syllables(table.T, back, sides[::-1], columns)
     return PairAgreement(
         a=a,
         b=b,
@@ -425,11 +431,19 @@ def _pair(sides: Sequence[_Side], overlap: Overlap, n_sessions: int) -> PairAgre
         effective_number_a=agreement.effective_number(table.sum(1)),
         effective_number_b=agreement.effective_number(table.sum(0)),
         confusion=_confusion(sides, table, rows, columns),
-        syllables_a=_syllables(table, matched, sides, rows),
-        syllables_b=_syllables(table.T, back, sides[::-1], columns),
+        syllables_a=syllables_a,
+        syllables_b=syllables_b,
+        reading_share_a=_reading_share(syllables_a),
+        reading_share_b=_reading_share(syllables_b),
         calibration_a=calibration_a,
         calibration_b=calibration_b,
     )
+
+
+def _reading_share(syllables: xr.Dataset) -> dict[str, float]:
+    frames, words = syllables["n_frames"].values, syllables["reading"].values
+    total = max(1, int(frames.sum()))
+    return {one: float(frames[words == one].sum() / total) for _, one in agreement.READINGS}
 
 
 def _inverse(matched: np.ndarray, n: int) -> np.ndarray:

@@ -154,11 +154,13 @@ def _sentence(pair: Any, tolerance: int) -> str:
         if np.isnan(pair.ceiling)
         else f" (the published certainties would let expect {_percent(pair.ceiling)})"
     )
+    stable = sum(pair.reading_share_a[words] for words in ("stable", "fairly stable"))
     return (
         f"Over {pair.n_frames:,} frames of {counted(pair.n_sessions, 'session')} that both label: "
         f"adjusted Rand index {pair.adjusted_rand_index:.2f}, normalised mutual information "
         f"{pair.normalized_mutual_information:.2f}, {_percent(pair.matched_share)} of the frames "
-        f"with the matched label{ceiling}; effective numbers of syllables "
+        f"with the matched label{ceiling}; {_percent(stable)} of the frames of {pair.a} in "
+        f"syllables that are stable or fairly stable in {pair.b}; effective numbers of syllables "
         f"{pair.effective_number_a:.1f} and {pair.effective_number_b:.1f}; changes of label within "
         f"{counted(tolerance, 'frame')} of each other: F1 {_number(pair.boundary_f1)}, by chance "
         f"{_number(pair.boundary_f1_by_chance)}."
