@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 import kpms_zarr
-from kpms_zarr.compute.analysis.agreement import adjusted_rand_index
 from kpms_zarr.compute.alignment.alignment import AlignmentSettings
+from kpms_zarr.compute.analysis.agreement import adjusted_rand_index
 from kpms_zarr.compute.tracking.outliers import screen_of
 from kpms_zarr.compute.tracking.plausibility import FEWEST_POINTS
 from kpms_zarr.store.core import access

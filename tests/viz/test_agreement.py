@@ -110,6 +110,14 @@ def test_confusion__shows_at_most_so_many_with_shares_of_all():
     np.testing.assert_allclose(heat.dimension_values("share"), 100 / n)
 
 
+def test_confusion__leaves_rare_syllables_out_with_shares_of_all():
+    frames = np.array([[900, 4], [96, 0]])
+    heat = confusion(pair_of(frames))
+    assert heat.dimension_values("syllable").tolist() == ["10", "11"]
+    assert heat.dimension_values("other").tolist() == ["50", "50"]
+    np.testing.assert_allclose(sorted(heat.dimension_values("share")), [100 * 900 / 904, 100])
+
+
 def test_calibration__shows_bins_with_frames_of_those_that_have_certainties():
     overlay = calibration(pair_of(FRAMES))
     points = [part for part in overlay if isinstance(part, hv.Points)]

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from bokeh.models import PrintfTickFormatter
 
+from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.viz.shared.style import INK, LINE, MUTED, frame, hover_tool, load, short
 from kpms_zarr.viz.syllables.transition_counts import MOST_SHOWN
 
@@ -59,16 +60,18 @@ def confusion(pair: PairLike) -> hv.HeatMap:
     holoviews.HeatMap
         kdims other (syllable of b) and syllable (of a); vdims share (% of the frames of the
         syllable of a), share_other (% of those of b), frames and jaccard. Matched syllables lie on
-        the diagonal, the commonest first; at most 40 of each are shown.
+        the diagonal, the commonest first; shown are those with 0.5 % of the frames or more, at most
+        40 of each.
     """
     load()
     table = pair.confusion
     every = table.values
-    frames = every[:MOST_SHOWN, :MOST_SHOWN]
-    of_a, of_b = every.sum(1)[:MOST_SHOWN, None], every.sum(0)[None, :MOST_SHOWN]
-    names_a, names_b = (_names(table, side)[:MOST_SHOWN] for side in "ab")
+    rows, columns = _used(every.sum(1)), _used(every.sum(0))
+    frames = every[np.ix_(rows, columns)]
+    of_a, of_b = every.sum(1)[rows, None], every.sum(0)[None, columns]
+    names_a, names_b = _names(table, "a")[rows], _names(table, "b")[columns]
     row, column = (grid.ravel() for grid in np.indices(frames.shape))
-    columns = (
+    cells = (
         names_b[column],
         names_a[row],
         (100 * frames / np.maximum(of_a, 1)).ravel(),
@@ -78,7 +81,7 @@ def confusion(pair: PairLike) -> hv.HeatMap:
     )
     a, b = short(pair.a), short(pair.b)
     heat = hv.HeatMap(
-        columns,
+        cells,
         kdims=["other", "syllable"],
         vdims=["share", "share_other", "frames", "jaccard"],
     )
@@ -107,6 +110,10 @@ def confusion(pair: PairLike) -> hv.HeatMap:
             xrotation=90 if is_long else 0,
         )
     )
+
+
+def _used(frames: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(frames >= USED_FRACTION * frames.sum())[:MOST_SHOWN]
 
 
 def _names(table: xr.DataArray, side: str) -> np.ndarray:
