@@ -171,6 +171,17 @@ def test_labels__of_a_table_may_leave_frames_out(store, arrays, tmp_path):
     assert_equal(found, expected)
 
 
+@pytest.mark.parametrize("way", [as_long_csv, as_wide_csv_with_index])
+def test_tables__are_read_in_pieces(way, tmp_path):
+    study = SyntheticStudy(n_sessions=2, n_frames=100_000, n_keypoints=3)
+    write_store(tmp_path / "study.zarr", study)
+    rng = np.random.default_rng(0)
+    given = {name: rng.integers(0, 90, study.n_frames) for name in study.session_names}
+    path = way(tmp_path, given)
+    assert path.stat().st_size > 1_000_000
+    assert_equal(read(tmp_path / "study.zarr", path)[0], given)
+
+
 def test_sessions__are_found_by_video_and_others_left_out(store, arrays):
     given = {f"{FIRST}.mp4": arrays[FIRST], "someone else": np.zeros(5, int)}
     found, notes = read(store, given)
