@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import dask
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.special import comb
 
@@ -372,6 +372,10 @@ def test_count__of_unrelated_labels_is_no_agreement():
 
 # ------------------------------------------------------------------ models of a store
 
+FIGURES = (
+    "n_frames", "adjusted_rand_index", "normalized_mutual_information", "matched_share", "ceiling",
+    "boundary_f1", "boundary_f1_by_chance",
+)  # fmt: skip
 STUDY = SyntheticStudy(n_sessions=3, n_frames=2500, is_ragged=True)
 
 
@@ -464,13 +468,32 @@ def test_compare__says_of_each_model_what_its_summary_says(store):
 
 def test_compare__is_the_same_from_both_sides(store):
     one, other = (kpms_zarr.compare(store, models=m).pairs[0] for m in (["a", "b"], ["b", "a"]))
-    for name in ("n_frames", "adjusted_rand_index", "normalized_mutual_information",
-                 "matched_share", "ceiling", "boundary_f1", "boundary_f1_by_chance"):  # fmt: skip
+    for name in FIGURES:
         assert getattr(one, name) == pytest.approx(getattr(other, name)), name
     assert one.effective_number_a == other.effective_number_b
     assert one.calibration_a.identical(other.calibration_b)
     side, back = (x.sortby("syllable").drop_attrs() for x in (one.syllables_a, other.syllables_b))
     assert side.equals(back)
+
+
+@settings(
+    deadline=None,
+    max_examples=examples(25),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(numbers=st.permutations(range(12)), step=st.integers(1, 5))
+def test_compare__does_not_depend_on_the_numbers_of_syllables(store, truth, numbers, step):
+    other = noisy(truth, 0.3, 1)
+    renumbered = {name: step * np.array(numbers)[row] + 4 for name, row in other.items()}
+    one, two_ = (
+        kpms_zarr.compare(store, models=["a"], labels={"x": labels}).pairs[0]
+        for labels in (other, renumbered)
+    )
+    for name in FIGURES:
+        assert getattr(one, name) == pytest.approx(getattr(two_, name)), name
+    assert one.reading_share_a == pytest.approx(two_.reading_share_a)
+    new = step * np.array(numbers)[one.syllables_a["best"].values] + 4
+    np.testing.assert_array_equal(two_.syllables_a["best"].values, new)
 
 
 def test_compare__with_itself_is_whole_agreement(store):
