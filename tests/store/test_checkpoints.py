@@ -242,12 +242,17 @@ def test_commit__killed_between_any_two_writes_is_whole_or_not_at_all(copy, full
     checkpoints = opened(store)
     n = changes(lambda: commit(checkpoints, 5), store)
     assert n > 50
-    found = set()
+    found, n_killed = set(), 0
     for at in moments(n, full):
         store = copy()
         killed = opened(store)
-        with failing(store, at=at), pytest.raises(Killed):
-            commit(killed, 5)
+        try:
+            with failing(store, at=at):
+                commit(killed, 5)
+        except Killed:
+            n_killed += 1
+        else:  # writers that race for a folder try to make it once or several times
+            assert at > 0.9 * n
         seen = read_checkpoint(access.open_group(store), "m").n_sweeps
         assert_is(store, seen)
         found.add(seen)
@@ -260,6 +265,7 @@ def test_commit__killed_between_any_two_writes_is_whole_or_not_at_all(copy, full
         assert sum((folder / "local").is_dir() for folder in chain.glob("s*")) == 1
         commit(after, 7)
         assert_is(store, 7)
+    assert n_killed >= 0.9 * len(moments(n, full))
     assert found == ({3, 5} if full else found | {3})
 
 
