@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -228,9 +229,17 @@ def _fit(commands: Any) -> None:
 
 def _settings(command: argparse.ArgumentParser) -> None:
     """Settings of a fit."""
-    before, how = (command.add_mutually_exclusive_group() for _ in range(2))
+    before, how, averaged = (command.add_mutually_exclusive_group() for _ in range(3))
     places = {"from_model": before, "kappa": how, "target_duration": how}
-    add_settings(command, kpms_zarr.FitConfig, places)
+    add_settings(command, kpms_zarr.FitConfig, {**places, "average_sweeps": averaged})
+    averaged.add_argument(
+        "--draw",
+        dest="average_sweeps",
+        action="store_const",
+        const=1,
+        default=argparse.SUPPRESS,
+        help="publish the labels of the last sweep, one draw, not an average",
+    )
     before.add_argument(
         "--continue-from",
         metavar="NAME",
@@ -297,7 +306,13 @@ def _apply(commands: Any) -> None:
         "--sweeps",
         type=int,
         default=100,
-        help="at most; a session ends when its labels have settled, after 30 at the earliest",
+        help="at most from one start; then labels have settled, after 30 at the earliest, and "
+        "draws are kept; further starts follow until averages of half of them agree",
+    )
+    command.add_argument(
+        "--draw",
+        action="store_true",
+        help="publish one draw from one start, not an average of several",
     )
     command.add_argument(
         "--no-check", action="store_true", help="do not label a session of the fit to compare"
@@ -320,17 +335,22 @@ def _run_apply(options: argparse.Namespace) -> tuple[object, str]:
         lines.append(
             f"{counted(len(result.again), 'session')} of the fit, labelled again, "
             f"{'has' if len(result.again) == 1 else 'have'} the label of the fit in "
-            f"{console.percent(result.agreement)} of the frames; two such labellings of one "
-            f"session agree in {console.percent(result.own_agreement)}"
+            f"{console.percent(result.agreement)} of the frames{_halves(result.own_agreement)}"
         )
     if result.as_new:
         lines.append(
             f"to compare, {result.as_new} of the fit was labelled as if it were new: it has the "
-            f"label of the fit in {console.percent(result.new_agreement)} of the frames; two such "
-            f"labellings agree in {console.percent(result.new_own_agreement)}"
+            f"label of the fit in {console.percent(result.new_agreement)} of the frames"
+            f"{_halves(result.new_own_agreement)}"
         )
     lines.append("next: " + command("summary", options.store, model=options.model))
     return result, "\n".join(lines)
+
+
+def _halves(share: float) -> str:
+    if math.isnan(share):
+        return ""
+    return f"; averages of two halves of the starts agree in {console.percent(share)}"
 
 
 def _run_fit(options: argparse.Namespace) -> tuple[object, str]:

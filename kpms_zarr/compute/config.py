@@ -203,8 +203,16 @@ class FitConfig:
     certainty: bool = setting(
         True,
         FLAG,
-        "publish the posterior probability of every label beside the labels; takes about as long "
-        "as a sweep",
+        "publish the posterior probability of every label beside the labels, and where labels are "
+        "averaged, the second choice and its probability; of one draw it takes about as long as a "
+        "sweep",
+    )
+    average_sweeps: int = setting(
+        100,
+        whole(1, 10**6),
+        "sweeps at the end of the fit over which the published labels are averaged, at most half "
+        "of those of the last stage: the label of a frame is the one that it has most often, and "
+        "its certainty the share of the sweeps in which it has it; 1: one draw, the last",
     )
     segment_frames: int = setting(
         256,
@@ -242,6 +250,16 @@ class FitConfig:
     def last_sweeps(self) -> int:
         """Sweeps of the stage that ends the fit."""
         return self.sweeps or (50 if self.stage == "ar" else 200)
+
+    @property
+    def all_sweeps(self) -> int:
+        """Sweeps of all stages."""
+        return self.last_sweeps + (self.ar_sweeps if self.stage == "both" else 0)
+
+    @property
+    def n_averaged(self) -> int:
+        """Sweeps over which labels are averaged."""
+        return max(1, min(self.average_sweeps, self.last_sweeps // 2))
 
     @property
     def refines_pose(self) -> bool:

@@ -68,7 +68,8 @@ def sweeper_of(chain: Chain, *, n_in_flight: int = 2, shape: TileShape = SHAPE) 
 
 
 def found_of(chain: Chain, parameters: Parameters, **options: Any) -> dict[str, np.ndarray]:
-    found = list(LabelCertainty(sweeper_of(chain, **options), parameters))
+    every = LabelCertainty(sweeper_of(chain, **options), parameters)
+    found = [part["certainty"] for part in every]
     return {s.name: part for s, part in zip(chain.index.sessions, found, strict=True)}
 
 
@@ -267,7 +268,8 @@ def test_plan__counts_what_certainty_takes():
 # ------------------------------------------------------------------ what is published
 
 STUDY = synthetic.SyntheticStudy(n_sessions=5, n_frames=900, is_ragged=True, seed=3)
-CONFIG = replace(SMALL, stage="ar", sweeps=10, sessions=("session_00[0-2]",))
+# Of one draw: that of averages is tested with them.
+CONFIG = replace(SMALL, stage="ar", sweeps=10, sessions=("session_00[0-2]",), average_sweeps=1)
 
 
 @pytest.fixture(scope="module")
@@ -354,7 +356,7 @@ def test_summary__shows_it_where_there_is_one(original, capsys):
 
 def test_apply__adds_that_of_new_sessions_and_keeps_the_others(store):
     before = kpms_zarr.open_labels(store, "m").load()
-    kpms_zarr.apply(store, model="m", sweeps=3, check=False)
+    kpms_zarr.apply(store, model="m", sweeps=3, check=False, draw=True)
     after = kpms_zarr.open_labels(store, "m").load()
     assert after.sizes["session"] == 5
     assert_published(after, store, "m")
@@ -373,7 +375,7 @@ def test_apply__to_a_model_of_before_it_was_published(store):
     provenance = provenance_of(parameters.attrs)
     assert provenance["settings"].pop("certainty") is False
     attributes.write(parameters, {"provenance": provenance})
-    kpms_zarr.apply(store, model="without", sweeps=2, check=False)
+    kpms_zarr.apply(store, model="without", sweeps=2, check=False, draw=True)
     labels = kpms_zarr.open_labels(store, "without").load()
     is_known = np.isfinite(labels["certainty"].values).any(1)
     assert dict(zip(labels["session"].values, is_known, strict=True)) == {
@@ -382,5 +384,5 @@ def test_apply__to_a_model_of_before_it_was_published(store):
 
 
 def test_apply__leaves_it_out_where_the_fit_did(store):
-    kpms_zarr.apply(store, model="without", sweeps=2, check=False)
+    kpms_zarr.apply(store, model="without", sweeps=2, check=False, draw=True)
     assert "certainty" not in kpms_zarr.open_labels(store, "without")

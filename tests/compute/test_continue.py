@@ -32,7 +32,7 @@ NAMES = STUDY.session_names
 PART, SHORT = NAMES[:3], NAMES[7]
 # Segments and tiles of a shape that a fit of few frames has, too: compiled once for both.
 CONFIG = replace(SMALL, ar_sweeps=15, sweeps=15, sessions=("session_00[0-2]",), kappa=2e4)
-AR = replace(CONFIG, stage="ar", kappa=5e5, sweeps=10)
+AR = replace(CONFIG, stage="ar", kappa=5e5, sweeps=10, average_sweeps=1)
 TILES = {"segment_frames": 64, "tile_frames": 512}
 MORE = FitConfig(stage="full", from_model="part", sweeps=3, **TILES)
 MORE_AR = replace(MORE, stage="ar", from_model="ar")

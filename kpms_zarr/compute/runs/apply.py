@@ -32,12 +32,22 @@ from kpms_zarr.compute.runs.preparation import (
     plan_of,
     prepare,
 )
-from kpms_zarr.compute.runs.publish import Numbered, add_levels, label_names, write_labels
+from kpms_zarr.compute.runs.publish import (
+    SECOND,
+    Numbered,
+    add_levels,
+    certainty_of,
+    label_names,
+    published_labels,
+    write_labels,
+)
 from kpms_zarr.compute.runs.stages import make_sweeper, model_of, noise_by_keypoint, pipeline_of
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.runs.summaries import label_statistics
-from kpms_zarr.compute.sampler.certainty import LabelCertainty
+from kpms_zarr.compute.sampler.bouts import Labelled
+from kpms_zarr.compute.sampler.certainty import AveragedCertainty, CertaintyCounts, LabelCertainty
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
+from kpms_zarr.compute.sampler.draws import AveragedLabels
 from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.sweep import Sweeper
 from kpms_zarr.compute.sampler.tile_model import Parameters
@@ -56,8 +66,11 @@ LEAST_SWEEPS = 10
 _WINDOW = 5
 _STILL_FALLING = 0.97
 """A session has settled when its labels change from sweep to sweep hardly less than before."""
-_LONG_ENOUGH = 2_000
-"""Frames of a session that tell how far two samples of the labels differ."""
+MOST_STARTS = 8
+AGREED = 0.9
+"""Share of the frames in which averages of half of the starts have the same label."""
+DRAWS, EVERY = 12, 2
+"""Draws that are kept from a start, and sweeps from one to the next."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ class ApplySummary:
     n_frames : int
         Of these.
     sweeps : dict of str to int
-        Session -> sweeps until its labels had settled.
+        Session -> sweeps from all starts.
     settled : bool
         Whether all had, before the largest number of sweeps.
     again : tuple of str
@@ -81,8 +94,8 @@ class ApplySummary:
     agreement : float
         Share of their frames that have the label of the fit; NaN without such sessions.
     own_agreement : float
-        Share of the frames of one of them that have the same label when it is labelled twice, with
-        other random numbers: what agreement can be expected, as labels are samples.
+        Share of their frames with the same label in the averages of two halves of the starts, which
+        share nothing but the model: what agreement can be expected. NaN for one start.
     as_new : str
         A session of the fit that was labelled as if the model had never seen it; "" for none.
     new_agreement, new_own_agreement : float
@@ -115,17 +128,20 @@ def apply(
     model: str,
     sessions: Sequence[str] | None = None,
     sweeps: int = 100,
+    draw: bool = False,
     check: bool = True,
     budget: Budget | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> ApplySummary:
     """Label sessions with a fitted model, its parameters fixed, and publish a new version.
 
-    The sampler is that of the fit. A session that the model has not seen begins with its aligned
-    pose and labels drawn from it; one of the fit begins with its state in the fit. Each ends when
-    its labels change from sweep to sweep no less than before. Its result does not depend on the
-    sessions beside it, to the bit. Sessions that are not labelled now keep their labels in the new
-    version.
+    The sampler is that of the fit. A session begins with its aligned pose and labels drawn from
+    it, several times; the first time, one of the fit begins with its state in the fit. From each
+    start it is swept until its labels change from sweep to sweep no less than before, and draws
+    are kept. The label of a frame is the one that it has in most draws of all starts, its
+    certainty the share of these. A session ends when averages of two halves of its starts agree in
+    90 % of its frames, or after 8 starts. Its result does not depend on the sessions beside it, to
+    the bit. Sessions that are not labelled now keep their labels in the new version.
 
     Parameters
     ----------
@@ -135,7 +151,9 @@ def apply(
         Names, patterns or ``coordinate=value``, see :attr:`FitConfig.sessions`; default: those
         without labels.
     sweeps : int
-        At most.
+        At most, from one start, before draws are kept.
+    draw : bool
+        Publish one draw from one start, not an average.
     check : bool
         When there are new sessions, label one of the fit as if it were new, only to compare.
     budget : Budget, optional
@@ -173,22 +191,23 @@ def apply(
         config = _settings(start, every)
         with limit_workers(store, budget.host_memory, is_strict=False):
             preparation = prepare(store, config, fitted, notify)
-        plan = plan_of(preparation, config, budget, notify, fixed_shape(config))
+        n_draws = 0 if draw else MOST_STARTS * DRAWS
+        plan = plan_of(preparation, config, budget, notify, fixed_shape(config), n_draws)
         labelled = replace(preparation, sessions=chosen)
-        with make_chain(labelled, config, plan, budget.scratch) as chain:
+        with make_chain(labelled, config, plan, budget.scratch, n_draws) as chain:
             check_length(chain.index, store, notify)
             load(chain, labelled, config, fitted, plan.tiles_in_flight)
             run = _Run(chain, labelled, config, fitted, plan.tiles_in_flight, notify, lock)
-            n_sweeps = run.settle(sweeps)
+            run.label(sweeps)
             certainty = run.certainty() if config.certainty else None
-            writer = _write(root, start, chain, preparation, config, chosen, certainty)
+            writer = _write(root, start, run, preparation, config, chosen, certainty)
             # Only then published: what stops it here publishes nothing.
             compare = _Comparison(
                 preparation=preparation, config=config, fitted=fitted, lock=lock,
                 plan=replace(plan, kept_bytes=0), n_in_flight=run.pipeline.n,
-                scratch=budget.scratch,
+                scratch=budget.scratch, n_draws=n_draws,
             )  # fmt: skip
-            like_fit = compare.with_the_fit(run, again, sweeps)
+            like_fit = compare.with_the_fit(run, again)
             like_new = compare.of_a_new_session(as_new, sweeps)
             settings = {
                 **config.to_dict(), "sessions": [session.name for session in chosen],
@@ -202,13 +221,15 @@ def apply(
             version = writer.publish("apply", settings, statistics)
             notify(Published(model, version))
             add_levels(root, model, version, notify)
+            names = [session.name for session in chain.index.sessions]
+            n_sweeps = dict(zip(names, run.n_sweeps.tolist(), strict=True))
     return ApplySummary(
         os.fspath(store),
         model,
         version,
         tuple(session.name for session in chosen),
         sum(session.n_frames for session in chosen),
-        {session.name: n_sweeps[session.name] for session in chosen},
+        n_sweeps,
         run.has_settled,
         tuple(session.name for session in again),
         *like_fit,
@@ -288,7 +309,13 @@ def fixed_shape(config: FitConfig) -> TileShape:
 
 
 class _Run:
-    """Sweeps over a chain with fixed parameters, sessions leaving it as they settle."""
+    """Labels of sessions by sweeps with fixed parameters, from several starts.
+
+    Two sweeps of one chain are alike for longer than anybody would wait; only chains that begin
+    anew show what a session leaves open. From each start a session is swept until its labels have
+    settled, then some draws are kept, and it leaves when the averages of the even and of the odd
+    starts agree.
+    """
 
     def __init__(
         self,
@@ -308,54 +335,115 @@ class _Run:
             config.stage, preparation, config, noise_by_keypoint(config, fitted, chain),
             keeps_sound_segments=True,
         )  # fmt: skip
-        self.has_settled = True
-        self._number = fitted.n_sweeps
         self._is_new = np.array([s.name not in fitted.sessions for s in chain.index.sessions])
+        self._is_settled = np.ones(len(self._is_new), bool)
+        self._number = fitted.n_sweeps
+        self.n_sweeps = np.zeros(len(self._is_new), np.int64)
+        self.agreement = np.full(len(self._is_new), np.nan)
 
     @property
     def next_number(self) -> int:
         """Number of the next sweep, for random numbers."""
         return self._number
 
-    def _sweeper(self, chain: Chain) -> Sweeper:
-        return make_sweeper(chain, self.config, self.pipeline, fixed_shape(self.config))
+    @property
+    def has_settled(self) -> bool:
+        """Whether the labels of all sessions had, from every start."""
+        return bool(self._is_settled.all())
 
-    def settle(self, max_sweeps: int) -> dict[str, int]:
-        """Sweep until the labels of every session have settled; returns sweeps by session."""
-        index = self.chain.index
-        names = [session.name for session in index.sessions]
-        is_open = index.n_modelled > 0
-        n_sweeps = dict.fromkeys(names, 0)
-        parameters = self.fitted.parameters
+    @property
+    def labels(self) -> Labelled:
+        """Labels that are published."""
+        return published_labels(self.chain)
+
+    def label(self, max_sweeps: int) -> None:
+        """Label every session; numbers of sweeps hang together with no other session."""
+        draws, is_open = self.chain.draws, self.chain.index.n_modelled > 0
+        for start in range(1 if draws is None else MOST_STARTS):
+            if not is_open.any():
+                break
+            if start:
+                self._begin_anew(is_open)
+            self._settle(is_open, max_sweeps)
+            if draws is not None:
+                self._keep_draws(is_open, start * DRAWS)
+                self._compare_starts(is_open, start + 1)
+                is_open = is_open & ~(self.agreement >= AGREED)
+        names = [session.name for session in self.chain.index.sessions]
+        if not self.has_settled:
+            rest = [names[row] for row in np.flatnonzero(~self._is_settled)]
+            least = LEAST_SWEEPS + (0 if self.config.stage == "ar" else ANNEAL_SWEEPS)
+            self.notify(Noted(_still_open(rest, max_sweeps, least)))
+        if is_open.any() and draws is not None:
+            low = [f"{names[row]} {self.agreement[row]:.0%}" for row in np.flatnonzero(is_open)]
+            self.notify(
+                Noted(
+                    f"labels from {MOST_STARTS} independent starts still differ: averages of half "
+                    f"of them agree in these shares of the frames: {listed(low)}; the certainty "
+                    "of the labels says where"
+                )
+            )
+
+    def _begin_anew(self, which: np.ndarray) -> None:
+        """Give sessions a first state that nothing of the starts before has led to."""
+        self._is_new = np.ones_like(self._is_new)
+        anew = replace(self.fitted, scale={})
+        load(self.chain, self.preparation, self.config, anew, self.pipeline.n, which)
+
+    def _settle(self, which: np.ndarray, max_sweeps: int) -> None:
+        """Sweep until the labels of some sessions have settled."""
         n_annealed = min(ANNEAL_SWEEPS, max_sweeps // 2) if self.config.stage != "ar" else 0
+        parameters = self.fitted.parameters
         path = annealed(parameters, n_annealed)
-        is_new = is_open & self._is_new
-        if is_new.any():
-            sweeper = self._sweeper(self.chain.only(is_new))
+        is_open, n_sweeps = which.copy(), np.zeros(len(which), np.int64)
+        if (which & self._is_new).any():
+            sweeper = self._sweeper(self.chain.only(which & self._is_new))
             warm_start(sweeper, path[0] if path else parameters, self._number)
-        self._number += WARM_SWEEPS  # also without, as nothing may depend on other sessions
-        changes: list[list[float]] = [[] for _ in names]
+        first = self._number + WARM_SWEEPS  # also without, as nothing may depend on other sessions
+        self._number = first + max_sweeps
+        changes: list[list[float]] = [[] for _ in which]
         for done in range(1, max_sweeps + 1):
             if not is_open.any():
                 break
             is_annealed = done <= n_annealed
             groups = [(is_open & self._is_new, path[done - 1])] if is_annealed else []
             groups.append((is_open & ~self._is_new if is_annealed else is_open, parameters))
-            for which, now in groups:
-                for row, share in (self._sweep(which, now) if which.any() else {}).items():
-                    n_sweeps[names[row]] = done
+            for some, now in groups:
+                shares = self._sweep(some, now, first + done - 1) if some.any() else {}
+                for row, share in shares.items():
+                    n_sweeps[row] = done
                     if now is parameters:
                         changes[row].append(share)
                         is_open[row] = not has_settled(changes[row])
-            self._number += 1
-            self.notify(SessionsSettled(done, int((~is_open).sum()), len(names)))
-        self.has_settled = not is_open.any()
-        if not self.has_settled:
-            rest = [names[row] for row in np.flatnonzero(is_open)]
-            self.notify(Noted(_still_open(rest, max_sweeps, n_annealed + LEAST_SWEEPS)))
-        return n_sweeps
+            self.notify(SessionsSettled(done, int((~is_open).sum()), len(which)))
+        self._is_settled &= ~is_open
+        self.n_sweeps += n_sweeps
 
-    def _sweep(self, which: np.ndarray, parameters: Parameters) -> dict[int, float]:
+    def _keep_draws(self, which: np.ndarray, first: int) -> None:
+        """Keep draws of some sessions, the first of them as that number."""
+        assert self.chain.draws is not None
+        for done in range(1, DRAWS * EVERY + 1):
+            self._sweep(which, self.fitted.parameters, self._number)
+            self._number += 1
+            if done % EVERY == 0:
+                self.chain.draws.keep(self.chain, first + done // EVERY - 1, which)
+        self.n_sweeps += np.where(which, DRAWS * EVERY, 0)
+
+    def _compare_starts(self, which: np.ndarray, n_starts: int) -> None:
+        """Compare the averages of the even and of the odd starts, session by session."""
+        if n_starts < 2:
+            return
+        draws = np.arange(n_starts * DRAWS)
+        is_odd = (draws // DRAWS) % 2 == 1
+        halves = [AveragedLabels(self.chain, draws[half]) for half in (~is_odd, is_odd)]
+        for row in np.flatnonzero(which):
+            one, two = (_of_session(labels, row) for labels in halves)
+            self.agreement[row] = (one == two).mean()
+
+    def _sweeper(self, chain: Chain) -> Sweeper:
+        return make_sweeper(chain, self.config, self.pipeline, fixed_shape(self.config))
+
+    def _sweep(self, which: np.ndarray, parameters: Parameters, number: int) -> dict[int, float]:
         """One sweep over some sessions; returns the share of changed labels by session."""
         rows = np.flatnonzero(which)
         changed, total = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
@@ -370,83 +458,78 @@ class _Run:
                 np.add.at(total, tile.session, tile.length)
 
         sweeper = self._sweeper(self.chain.only(which))
-        sweeper.draw(self._model, parameters, self._number, watch=watch)
+        sweeper.draw(self._model, parameters, number, watch=watch)
         self.lock.renew()
         shares = changed / np.maximum(1, total)
         return dict(zip(rows.tolist(), shares.tolist(), strict=True))
 
-    def certainty(self) -> LabelCertainty:
-        """Certainty of the labels as they are."""
-        return LabelCertainty(self._sweeper(self.chain), self.fitted.parameters)
+    def certainty(self) -> AveragedCertainty | LabelCertainty:
+        """Certainty of the labels that are published."""
+        return certainty_of(self.labels, self._sweeper(self.chain), self.fitted.parameters)
 
-    def labels_of(self, row: int) -> np.ndarray:
-        index = self.chain.index
-        first, length = int(index.first[row]), int(index.length[row])
-        return np.array(self.chain.syllable[first + index.lags : first + length])
+    def labels_of(self, row: Any) -> np.ndarray:
+        """Labels of a session that are published, from its first one on."""
+        return _of_session(self.labels, row)
+
+
+def _of_session(labels: Labelled, row: Any) -> np.ndarray:
+    index = labels.index
+    first, length = int(index.first[row]), int(index.length[row])
+    return np.array(labels.syllable[first + index.lags : first + length])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Comparison:
-    """Agreement of labels with those of the fit, and of repeated labels of one session.
-
-    Two samples of the labels of a session are two runs with different random numbers: sweeps of
-    one chain are alike for longer than anybody would wait.
-    """
+    """Agreement of labels with those of the fit."""
 
     preparation: Preparation
     config: FitConfig
     fitted: StartModel
     plan: ResourcePlan
     n_in_flight: int
+    n_draws: int
     lock: Lock
     scratch: str | None
 
-    def with_the_fit(
-        self, run: _Run, sessions: Sequence[Session], max_sweeps: int
-    ) -> tuple[float, float]:
-        """Compare the labels of sessions of the fit that a run has labelled again."""
-        names = {session.name for session in sessions}
-        index = run.chain.index
+    def with_the_fit(self, run: _Run, sessions: Sequence[Session]) -> tuple[float, float]:
+        """Compare the labels of sessions of the fit that a run has labelled again.
+
+        Returns
+        -------
+        tuple of float
+            Share of their frames with the label of the fit, and with the same label in averages
+            of two halves of the starts.
+        """
+        names, index = {session.name for session in sessions}, run.chain.index
         which = np.array([s.name in names for s in index.sessions]) & (index.n_modelled > 0)
-        rows = np.flatnonzero(which).tolist()
-        if not rows:
+        rows, n_frames = np.flatnonzero(which), index.n_modelled[which]
+        if not len(rows):
             return float("nan"), float("nan")
-        same = n_frames = 0
-        for row in rows:
-            now = run.labels_of(row)
-            same += int((now == self._labels_of_fit(index.sessions[row])).sum())
-            n_frames += len(now)
-        long_enough = [row for row in rows if index.length[row] >= _LONG_ENOUGH]
-        # The shortest that tells enough, else the longest.
-        one = min(long_enough, key=lambda row: index.length[row], default=None)
-        if one is None:
-            one = max(rows, key=lambda row: index.length[row])
-        twin = self._labels(index.sessions[one], max_sweeps, seed=1, is_new=False)
-        return same / n_frames, float((twin == run.labels_of(one)).mean())
+        same = [
+            float((run.labels_of(row) == self._labels_of_fit(index.sessions[row])).mean())
+            for row in rows
+        ]
+        both = (np.array(same), run.agreement[rows])
+        with_fit, halves = (float((share * n_frames).sum() / n_frames.sum()) for share in both)
+        return with_fit, halves
 
     def of_a_new_session(self, session: Session | None, max_sweeps: int) -> tuple[float, float]:
-        """Compare the labels of a session of the fit that is labelled as if it were new."""
+        """Label a session of the fit as if it were new, and compare; see :meth:`with_the_fit`."""
         if session is None or session.n_frames <= self.config.lags:
             return float("nan"), float("nan")
-        first, second = (self._labels(session, max_sweeps, seed=n, is_new=True) for n in (0, 1))
-        fit = self._labels_of_fit(session)
-        return float((first == fit).mean()), float((first == second).mean())
-
-    def _labels_of_fit(self, session: Session) -> np.ndarray:
-        return self.fitted.labels_of(session.name, self.config.lags)
-
-    def _labels(self, session: Session, max_sweeps: int, *, seed: int, is_new: bool) -> np.ndarray:
-        """Labels of one session by a run of its own."""
-        seed = (self.config.seed + seed) % 2**63
-        config = replace(self.config, sessions=(session.name,), seed=seed)
+        config = replace(self.config, sessions=(session.name,))
         preparation = replace(self.preparation, sessions=(session,))
-        start = replace(self.fitted, scale={}) if is_new else self.fitted
-        with make_chain(preparation, config, self.plan, self.scratch) as chain:
+        start = replace(self.fitted, scale={})
+        with make_chain(preparation, config, self.plan, self.scratch, self.n_draws) as chain:
             load(chain, preparation, config, start, self.n_in_flight)
             quiet = (self.n_in_flight, lambda _: None, self.lock)
             run = _Run(chain, preparation, config, start, *quiet)
-            run.settle(max_sweeps)
-            return run.labels_of(0)
+            run.label(max_sweeps)
+            same = run.labels_of(0) == self._labels_of_fit(session)
+            return float(same.mean()), float(run.agreement[0])
+
+    def _labels_of_fit(self, session: Session) -> np.ndarray:
+        return self.fitted.labels_of(session.name, self.config.lags)
 
 
 def _still_open(names: Sequence[str], max_sweeps: int, least: int) -> str:
@@ -476,16 +559,19 @@ def has_settled(changes: Sequence[float]) -> bool:
 def _write(
     root: access.Group,
     start: StartModel,
-    chain: Chain,
+    run: _Run,
     preparation: Preparation,
     config: FitConfig,
     labelled: Sequence[Session],
-    certainty: LabelCertainty | None,
+    certainty: AveragedCertainty | LabelCertainty | None,
 ) -> LabelWriter:
     """Write the labels of all sessions: the labelled ones from the chain, the others as before."""
+    chain, labels = run.chain, run.labels
     new = {session.name for session in labelled}
     sessions = tuple(s for s in access.sessions(root) if s.name in new or s.name in start.sessions)
-    names = label_names(chain, config)
+    names = label_names(chain, config, labels)
+    # What sessions that are not labelled now have beside their labels stays.
+    names += tuple(name for name in SECOND if name in start.labels and name not in names)
     writer = LabelWriter(
         root,
         start.name,
@@ -498,7 +584,7 @@ def _write(
             preparation.scale[s.index] if s.name in new else start.scale[s.name] for s in sessions
         ],
     )
-    numbered = Numbered(chain, np.arange(config.n_states))
+    numbered = Numbered(labels, np.arange(config.n_states))
     variance = np.asarray(first_noise_variance(config, start))
     write_labels(writer, numbered, chain, names, variance, only=new, certainty=certainty)
     copy_labels(root, start.name, start.version, writer, names, without=new)
@@ -506,7 +592,7 @@ def _write(
 
 
 def _count_kept(
-    writer: LabelWriter, certainty: LabelCertainty, labelled: Sequence[Session]
+    writer: LabelWriter, certainty: CertaintyCounts, labelled: Sequence[Session]
 ) -> None:
     """Add the sessions that keep their labels to the mean certainty by syllable."""
     new = {session.name for session in labelled}

@@ -15,9 +15,9 @@ from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.mapreduce import BlockReader
 from kpms_zarr.compute.runs.preparation import Preparation
 from kpms_zarr.compute.runs.publish import Numbered, order_of
-from kpms_zarr.compute.runs.stages import n_sweeps_of
 from kpms_zarr.compute.sampler.bouts import count_labels
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain
+from kpms_zarr.compute.sampler.draws import DrawSchedule
 from kpms_zarr.compute.sampler.trace import ChainProgress
 from kpms_zarr.compute.tracking.outliers import from_store, screen_of, to_attrs, to_store
 from kpms_zarr.store.core import access, layout
@@ -81,10 +81,13 @@ class Committer:
         numbered = Numbered(chain, order)
         sessions = chain.index.sessions
 
-        def read(row: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        n_draws = 0 if chain.draws is None else chain.draws.n_kept
+
+        def read(row: int, start: int, stop: int) -> tuple[np.ndarray, ...]:
             first = int(chain.index.first[row])
             rows = slice(first + start, first + stop)
-            return numbered[rows], chain.local[rows]
+            draws = [chain.draws.read(rows.start, rows.stop)] if chain.draws and n_draws else []
+            return numbered[rows], chain.local[rows], *draws
 
         values, attrs = progress.to_store()
         number = np.empty(len(order), np.int64)
@@ -98,12 +101,13 @@ class Committer:
             values |= to_store(preparation.screen.model)
         n_bytes = self.checkpoints.commit(
             progress.done,
-            n_sweeps_in_all=n_sweeps_of(self.config),
+            n_sweeps_in_all=self.config.all_sweeps,
             sessions=sessions,
             table=self._table(sessions),
             n_features=chain.local.shape[1],
             dtype=self.config.precision,
             read=read,
+            n_draws=n_draws,
             values=values,
             traces=progress.trace.to_arrays(self.config.n_states),
             attrs={**attrs, **self._attrs()},
@@ -219,21 +223,26 @@ def _same_sessions(
     return tuple(there[name] for name in checkpoint.sessions)
 
 
-def restore(chain: Chain, checkpoint: Checkpoint, n_states: int) -> ChainProgress:
+def restore(chain: Chain, checkpoint: Checkpoint, config: FitConfig) -> ChainProgress:
     """Fill a chain with a commit, to the bit."""
+    n_states = config.n_states
     number = checkpoint.values["state_number"].astype(np.int64)
     state = np.full(n_states + 1, NO_STATE, np.int16)
     state[number] = np.arange(n_states, dtype=np.int16)
     lags = chain.index.lags
     rows = [replace(session, index=row) for row, session in enumerate(chain.index.sessions)]
     for block in iter_blocks(rows, LABEL_FRAMES_PER_CHUNK):
-        syllable, local = checkpoint.read(block.session, block.start, block.stop)
+        syllable, local, *draws = checkpoint.read(block.session, block.start, block.stop)
         labels = state[syllable]
         labels[: max(0, lags - block.start)] = NO_STATE
         first = int(chain.index.first[block.session])
         frames = slice(first + block.start, first + block.stop)
         chain.syllable[frames] = labels
         chain.local[frames] = local
+        if draws and chain.draws is not None:
+            chain.draws.write(frames.start, draws[0])
+    if chain.draws is not None:
+        chain.draws.n_kept = DrawSchedule.of(config).n_kept(checkpoint.n_sweeps)
     counts = count_labels(chain, n_states)
     return ChainProgress.from_store(
         checkpoint.n_sweeps, checkpoint.values, checkpoint.attrs, checkpoint.traces, counts

@@ -20,6 +20,7 @@ from kpms_zarr.compute.events import (
     Event,
     Noted,
     Published,
+    ResourcePlan,
 )
 from kpms_zarr.compute.mapreduce import limit_workers
 from kpms_zarr.compute.runs.commit import (
@@ -40,19 +41,18 @@ from kpms_zarr.compute.runs.preparation import (
     plan_of,
     prepare,
 )
-from kpms_zarr.compute.runs.publish import add_levels, publish
+from kpms_zarr.compute.runs.publish import add_levels, certainty_of, publish, published_labels
 from kpms_zarr.compute.runs.stages import (
     begin,
     make_sweeper,
     model_of,
-    n_sweeps_of,
     noise_by_keypoint,
     pipeline_of,
     run,
 )
 from kpms_zarr.compute.runs.start_model import StartModel, with_start
-from kpms_zarr.compute.sampler.certainty import LabelCertainty
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
+from kpms_zarr.compute.sampler.draws import DrawSchedule
 from kpms_zarr.compute.sampler.sweep import Sweeper
 from kpms_zarr.compute.sampler.trace import ChainProgress, FitTrace
 from kpms_zarr.compute.sampler.warm import ANNEAL_SWEEPS, annealed, warm_start
@@ -206,7 +206,7 @@ class _Job:
             preparation = prepare(self.store, config, start, self.notify)
         self.stop.check()
         plan = plan_of(preparation, config, self.budget, self.notify)
-        with make_chain(preparation, config, plan, self.budget.scratch) as chain:
+        with self.chain(preparation, config, plan) as chain:
             check_length(chain.index, self.store, self.notify)
             sweeper = make_sweeper(chain, config, pipeline_of(plan.tiles_in_flight, self.notify))
             load(chain, preparation, config, start, plan.tiles_in_flight)
@@ -222,6 +222,10 @@ class _Job:
             )  # fmt: skip
             with self.explained(committer):
                 return self.sweep(sweeper, preparation, committer, progress, began)
+
+    def chain(self, preparation: Preparation, config: FitConfig, plan: ResourcePlan) -> Chain:
+        n_draws = DrawSchedule.of(config).n_draws
+        return make_chain(preparation, config, plan, self.budget.scratch, n_draws)
 
     def label_new(
         self, sweeper: Sweeper, preparation: Preparation, config: FitConfig, start: StartModel
@@ -253,12 +257,12 @@ class _Job:
         config, preparation = read_preparation(self.store, checkpoint)
         check_same(config, requested)
         self.messages += [str(note) for note in checkpoint.attrs.get("notes", ())]
-        self.notify(Noted(f"going on after sweep {checkpoint.n_sweeps} of {n_sweeps_of(config)}"))
+        self.notify(Noted(f"going on after sweep {checkpoint.n_sweeps} of {config.all_sweeps}"))
         plan = plan_of(preparation, config, self.budget, self.notify)
-        with make_chain(preparation, config, plan, self.budget.scratch) as chain:
+        with self.chain(preparation, config, plan) as chain:
             load_data(chain, preparation, config)
             sweeper = make_sweeper(chain, config, pipeline_of(plan.tiles_in_flight, self.notify))
-            progress = restore(chain, checkpoint, config.n_states)
+            progress = restore(chain, checkpoint, config)
             committer = self.committer(
                 chain, preparation, config, save_every,
                 from_version=checkpoint.attrs.get("from_version"), committed=checkpoint.n_sweeps,
@@ -298,7 +302,7 @@ class _Job:
             return not self.stop.is_asked
 
         self.commit(committer, progress)
-        if self.stop.is_asked and progress.done < n_sweeps_of(config):
+        if self.stop.is_asked and progress.done < config.all_sweeps:
             raise self.interrupted(progress.done, "stopped")
         failure = None
         try:
@@ -308,7 +312,7 @@ class _Job:
             progress = self.go_back(sweeper, preparation, config, until)
         else:
             self.commit(committer, progress)
-            if progress.done < n_sweeps_of(config):
+            if progress.done < config.all_sweeps:
                 raise self.interrupted(progress.done, "stopped")
             _check_target(config, progress.trace, chain.index, self.notify)
         if failure is not None:
@@ -317,11 +321,14 @@ class _Job:
                 raise failure
             self.notify(Noted(f"stopped after {progress.done} sweeps: {failure}"))
         self.lock.renew()
+        labels = published_labels(chain)
+        of_last = progress.parameters
         version = publish(
             self.root, self.model, chain=chain, progress=progress, preparation=preparation,
             config=config, from_version=committer.from_version,
             fit_id=self.checkpoints.fit_id, notes=self.messages,
-            certainty=LabelCertainty(sweeper, progress.parameters) if config.certainty else None,
+            labels=labels,
+            certainty=certainty_of(labels, sweeper, of_last) if config.certainty else None,
         )  # fmt: skip
         self.notify(Published(self.model, version))
         add_levels(self.root, self.model, version, self.notify)
@@ -340,7 +347,7 @@ class _Job:
         sweeps since then once more, which draw the same numbers."""
         found = self.checkpoints.current()
         assert found is not None
-        progress = restore(sweeper.chain, found, config.n_states)
+        progress = restore(sweeper.chain, found, config)
         run(sweeper, preparation, config, progress, lambda event: None, until=until)
         return progress
 

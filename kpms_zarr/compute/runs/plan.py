@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import jax
+import numpy as np
 
 from kpms_zarr.compute.config import (
     FRAMES_PER_DEVICE_TILE,
@@ -30,6 +31,7 @@ from kpms_zarr.compute.runs.budget import (
 from kpms_zarr.compute.runs.start_model import StartModel, with_start
 from kpms_zarr.compute.sampler.certainty import held_bytes
 from kpms_zarr.compute.sampler.chain import ChainIndex
+from kpms_zarr.compute.sampler.draws import DrawSchedule, draw_dtype
 from kpms_zarr.compute.sampler.full_tile import FixedSettings
 from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.stream import Pipeline
@@ -71,6 +73,8 @@ class Needs:
         0 keypoints: the AR stage alone.
     fixed : TileShape, optional
         In place of the shape that follows from the sessions.
+    n_draws : int, optional
+        Of the labels, that are averaged (default: those of a fit).
     """
 
     index: ChainIndex
@@ -80,6 +84,7 @@ class Needs:
     n_space: int
     fix_heading: bool = False
     fixed: TileShape | None = None
+    n_draws: int | None = None
 
     @classmethod
     def of(
@@ -91,6 +96,7 @@ class Needs:
         n_latent: int,
         fix_heading: bool,
         fixed: TileShape | None = None,
+        n_draws: int | None = None,
     ) -> Needs:
         """Needs of the stages that a fit runs over some sessions of a study."""
         return cls(
@@ -101,6 +107,7 @@ class Needs:
             n_space=len(study.space),
             fix_heading=fix_heading,
             fixed=fixed,
+            n_draws=n_draws,
         )
 
     @property
@@ -113,6 +120,12 @@ class Needs:
         """Bytes of the state of a frame."""
         itemsize = 8 if self.config.precision == "float64" else 4
         return itemsize * (self.n_latent + self.n_space + 1 + self.n_keypoints) + 2
+
+    @property
+    def draws_row(self) -> int:
+        """Bytes of the labels of a frame that are averaged, which never lie on the device."""
+        n_draws = self.n_draws if self.n_draws is not None else DrawSchedule.of(self.config).n_draws
+        return 0 if n_draws < 2 else n_draws * np.dtype(draw_dtype(self.config.n_states)).itemsize
 
     @property
     def data_row(self) -> int:
@@ -253,6 +266,7 @@ def make_plan(needs: Needs, budget: Budget) -> ResourcePlan:
     one = int(_MARGIN * tile.total)
     n_frames = needs.index.n_frames
     state, data = needs.state_row * n_frames, needs.data_row * n_frames
+    draws = needs.draws_row * n_frames
     wanted = budget.tiles_in_flight or (n_cores() if is_cpu else _GPU_TILES)
     wanted = min(wanted, max(1, _n_tiles(needs)))
     least = wanted if budget.tiles_in_flight else 1
@@ -271,16 +285,16 @@ def make_plan(needs: Needs, budget: Budget) -> ResourcePlan:
         recent = 0 if home == "device" else min(data, _recent_bytes(needs, n_tiles))
         return base + recent + (n_tiles + 1) * (tile.input + tile.output)
 
-    needed = state if home == "host" and budget.home else 0
+    needed = {"device": draws, "host": state + draws if budget.home else 0}.get(home, 0)
     while n > least and fixed_of(n) + needed > host_limit:
         n -= 1
     fixed = fixed_of(n)
     if fixed + needed > host_limit:
         raise _too_small("host", fixed + needed, host_limit)
-    if home == "host" and fixed + state > host_limit:
+    if home == "host" and fixed + state + draws > host_limit:
         home = "disk"
     recent = 0 if home == "device" else min(data, _recent_bytes(needs, n))
-    held = fixed + (state if home == "host" else 0)
+    held = fixed + {"device": draws, "host": state + draws}.get(home, 0)
     kept = 0 if home == "device" else int((host_limit - held) / _KEPT_OVERHEAD)
     if home != "device" and held - recent + _KEPT_OVERHEAD * data <= host_limit:
         kept, held, recent = data, held - recent, 0  # all of it stays
@@ -292,8 +306,8 @@ def make_plan(needs: Needs, budget: Budget) -> ResourcePlan:
         len(needs.index.sessions), n_frames, needs.n_latent, needs.config.n_states,
         needs.shape.n_segments, needs.shape.n_frames, _n_tiles(needs), n, home,
         device_bytes, device_limit, host_bytes, host_limit,
-        state, data, kept, recent, moved,
-        0 if home == "device" else data - kept, state if home == "disk" else 0,
+        state + draws, data, kept, recent, moved,
+        0 if home == "device" else data - kept, state + draws if home == "disk" else 0,
         jax.local_devices()[0].device_kind,
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from kpms_zarr.compute.pose.scale import measure_lengths, scale_of
 from kpms_zarr.compute.runs.plan import Needs, make_plan, n_keypoints_of
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
+from kpms_zarr.compute.sampler.draws import LabelDraws
 from kpms_zarr.compute.sampler.placement import make_rows
 from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.stream import in_flight
@@ -261,8 +262,9 @@ def plan_of(
     budget: Budget,
     notify: Callback,
     fixed: TileShape | None = None,
+    n_draws: int | None = None,
 ) -> ResourcePlan:
-    """Plan a run over what is prepared, and notify the caller; ``fixed``: see :class:`Needs`."""
+    """Plan a run over what is prepared, and notify the caller; for the last two see ``Needs``."""
     needs = Needs.of(
         config,
         sessions=preparation.sessions,
@@ -270,6 +272,7 @@ def plan_of(
         n_latent=len(preparation.loading),
         fix_heading=preparation.fix_heading,
         fixed=fixed,
+        n_draws=n_draws,
     )
     plan = make_plan(needs, budget)
     notify(PlanMade(plan))
@@ -280,9 +283,16 @@ def plan_of(
 
 
 def make_chain(
-    preparation: Preparation, config: FitConfig, plan: ResourcePlan, scratch: str | None
+    preparation: Preparation,
+    config: FitConfig,
+    plan: ResourcePlan,
+    scratch: str | None,
+    n_draws: int = 0,
 ) -> Chain:
-    """Make a chain with room for the sessions and stages of a fit, and access to their data."""
+    """Make a chain with room for the sessions and stages of a fit, and access to their data.
+
+    ``n_draws``: of the labels, that are averaged; below 2 there is no room for any.
+    """
     study = preparation.study
     index = ChainIndex.of(preparation.sessions, config.lags)
     n_keypoints = n_keypoints_of(config, study)
@@ -295,6 +305,9 @@ def make_chain(
             lambda block: observe(preparation.reader, block, config), index, n_columns,
             kept_bytes=plan.kept_bytes, recent_bytes=plan.recent_bytes,
         )  # fmt: skip
+    draws = None
+    if n_draws > 1:
+        draws = LabelDraws(index, n_draws, config.n_states, home=plan.home, scratch=scratch)
     return Chain(
         index,
         n_latent=len(preparation.loading),
@@ -304,6 +317,7 @@ def make_chain(
         home=plan.home,
         scratch=scratch,
         observed=observed,
+        draws=draws,
     )
 
 
@@ -327,8 +341,9 @@ def load(
     config: FitConfig,
     start: StartModel | None,
     n_threads: int,
+    which: np.ndarray | None = None,
 ) -> None:
-    """Fill a chain block by block with its first state.
+    """Fill a chain, or ``which`` of its sessions (session,), block by block with its first state.
 
     The aligned pose, in which gaps are interpolated, only says where the chain begins. What the
     full stage takes for observed is the position as it was tracked.
@@ -365,7 +380,10 @@ def load(
             local[:, chain.columns["noise_scale"]] = noise
         chain.local[rows] = local
 
-    blocks = iter_blocks(chain.index.sessions)
+    sessions = chain.index.sessions
+    if which is not None:
+        sessions = tuple(sessions[row] for row in np.flatnonzero(which))
+    blocks = iter_blocks(sessions)
     for _ in in_flight(fill, blocks, n_threads, is_double=False):
         pass
     for first, length in zip(chain.index.first, chain.index.length, strict=True):

@@ -12,15 +12,21 @@ from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Callback, Noted
 from kpms_zarr.compute.runs.preparation import Preparation
 from kpms_zarr.compute.runs.summaries import label_statistics
-from kpms_zarr.compute.sampler.bouts import count_labels
-from kpms_zarr.compute.sampler.certainty import LabelCertainty
+from kpms_zarr.compute.sampler.bouts import Labelled, count_labels
+from kpms_zarr.compute.sampler.certainty import AveragedCertainty, LabelCertainty
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
+from kpms_zarr.compute.sampler.draws import AveragedLabels
+from kpms_zarr.compute.sampler.sweep import Sweeper
+from kpms_zarr.compute.sampler.tile_model import Parameters
 from kpms_zarr.compute.sampler.trace import ChainProgress
 from kpms_zarr.compute.tracking.outliers import to_attrs, to_store
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.model.levels import write_levels
 from kpms_zarr.store.model.models import LabelWriter, finished_version, write_parameters
+
+SECOND = ("second_syllable", "second_certainty")
+"""Published of averaged labels alone."""
 
 
 class Numbered:
@@ -34,8 +40,8 @@ class Numbered:
         State ``order[i]`` is syllable i.
     """
 
-    def __init__(self, chain: Chain, order: np.ndarray) -> None:
-        self._chain = chain
+    def __init__(self, labels: Labelled, order: np.ndarray) -> None:
+        self._labels = labels
         # One entry more than states: -1 indexes it and stays -1.
         self._number = np.full(len(order) + 1, NO_STATE, np.int16)
         self._number[order] = np.arange(len(order), dtype=np.int16)
@@ -43,7 +49,7 @@ class Numbered:
     @property
     def index(self) -> ChainIndex:
         """Index of the sessions."""
-        return self._chain.index
+        return self._labels.index
 
     @property
     def syllable(self) -> Numbered:
@@ -53,20 +59,42 @@ class Numbered:
     def __getitem__(self, key: slice) -> np.ndarray:
         start, stop, _ = key.indices(self.index.n_frames)
         lags = self.index.lags
-        found = np.array(self._chain.syllable[start:stop])
+        found = np.array(self._labels.syllable[start:stop])
         first = self.index.first
         low, high = np.searchsorted(first, [start - lags, stop], side="right")
         for session in range(max(0, low - 1), high):
             begin = int(first[session])
             if self.index.n_modelled[session] > 0 and begin < stop and begin + lags > start:
-                label = self._chain.syllable[begin + lags : begin + lags + 1][0]
+                label = self._labels.syllable[begin + lags : begin + lags + 1][0]
                 found[max(0, begin - start) : max(0, begin + lags - start)] = label
-        return self._number[found]
+        return self.number(found)
+
+    def number(self, states: np.ndarray) -> np.ndarray:
+        """Number states as syllables; -1 stays."""
+        return self._number[states]
 
 
-def order_of(chain: Chain, n_states: int) -> np.ndarray:
+def order_of(labels: Labelled, n_states: int) -> np.ndarray:
     """States by frequency, most frequent first: (state,)."""
-    return np.argsort(-count_labels(chain, n_states).frames, kind="stable")
+    return np.argsort(-count_labels(labels, n_states).frames, kind="stable")
+
+
+def published_labels(chain: Chain) -> Labelled:
+    """Choose the labels of a chain that are published: averaged, or without draws, as they are."""
+    is_averaged = chain.draws is not None and chain.draws.n_kept > 1
+    return AveragedLabels(chain) if is_averaged else chain
+
+
+def certainty_of(
+    labels: Labelled, sweeper: Sweeper, parameters: Parameters
+) -> AveragedCertainty | LabelCertainty:
+    """Certainty of the labels of a chain as :func:`published_labels` gives them.
+
+    ``parameters``: those that the labels of the last sweep were drawn with.
+    """
+    if isinstance(labels, AveragedLabels):
+        return AveragedCertainty(labels, sweeper.n_states)
+    return LabelCertainty(sweeper, parameters)
 
 
 def publish(
@@ -79,13 +107,14 @@ def publish(
     config: FitConfig,
     from_version: str | None = None,
     fit_id: str = "",
-    certainty: LabelCertainty | None = None,
+    labels: Labelled,
+    certainty: AveragedCertainty | LabelCertainty | None = None,
     notes: list[str],
 ) -> str:
     """Number syllables by frequency, write everything, and make the version current.
 
-    When it was done before by the fit of that ``fit_id``, nothing is written again. ``certainty``
-    is that of the chain, when it is to be published.
+    When it was done before by the fit of that ``fit_id``, nothing is written again. ``labels``
+    are those of :func:`published_labels`, ``certainty`` is theirs, when it is to be published.
 
     Returns
     -------
@@ -95,10 +124,10 @@ def publish(
     version = finished_version(root, model, fit_id)
     if version is not None:
         return version
-    order = order_of(chain, config.n_states)
-    numbered = Numbered(chain, order)
+    order = order_of(labels, config.n_states)
+    numbered = Numbered(labels, order)
     settings = {**config.to_dict(), "given": sorted(config.given), "notes": list(notes)}
-    names = label_names(chain, config)
+    names = label_names(chain, config, labels)
     writer = make_writer(root, model, chain, preparation, names)
     write_labels(writer, numbered, chain, names, progress.noise_variance, certainty=certainty)
     values = _parameter_values(progress, order, preparation)
@@ -133,11 +162,13 @@ def add_levels(root: access.Group, model: str, version: str, notify: Callback) -
         )
 
 
-def label_names(chain: Chain, config: FitConfig) -> tuple[str, ...]:
+def label_names(chain: Chain, config: FitConfig, labels: Labelled) -> tuple[str, ...]:
     """Variables by frame that are published."""
     names = ["syllable", "latent", "centroid", "heading"]
     if config.certainty:
         names.append("certainty")
+    if config.certainty and isinstance(labels, AveragedLabels):
+        names += SECOND
     if config.save_noise_scale and chain.n_keypoints:
         names.append("noise_scale")
     return tuple(names)
@@ -170,7 +201,7 @@ def write_labels(
     names: tuple[str, ...],
     noise_variance: np.ndarray | None,
     only: Collection[str] | None = None,
-    certainty: LabelCertainty | None = None,
+    certainty: AveragedCertainty | LabelCertainty | None = None,
 ) -> None:
     """Write the variables by frame, block by block, of some sessions or of all."""
     rows = {session.name: row for row, session in enumerate(writer.sessions)}
@@ -193,8 +224,10 @@ def write_labels(
                 assert noise_variance is not None
                 values["noise_scale"] = values["noise_scale"] * (noise_variance * scale**2)
             if certainty is not None and known is not None:
-                values["certainty"] = known[start:stop]
-                certainty.add(values["syllable"], known[start:stop])
+                values |= {name: of_session[start:stop] for name, of_session in known.items()}
+                certainty.add(values["syllable"], values["certainty"])
+            if "second_syllable" in values:
+                values["second_syllable"] = numbered.number(values["second_syllable"])
             writer.write(Block(row, start, stop), values)
 
 

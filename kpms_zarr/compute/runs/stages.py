@@ -25,6 +25,7 @@ from kpms_zarr.compute.runs.preparation import Preparation, first_noise_variance
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.sampler.ar_model import ArModel
 from kpms_zarr.compute.sampler.chain import Chain
+from kpms_zarr.compute.sampler.draws import DrawSchedule
 from kpms_zarr.compute.sampler.full_model import FullModel, Observation
 from kpms_zarr.compute.sampler.initialize import label_by_clusters
 from kpms_zarr.compute.sampler.prior import NoisePrior, ParameterPrior
@@ -87,11 +88,6 @@ def _noise_prior(config: FitConfig, n_space: int) -> NoisePrior | None:
         return None
     is_shared = config.sample_noise_variance == "shared"
     return NoisePrior(config.noise_variance, config.noise_variance_dof, is_shared, n_space)
-
-
-def n_sweeps_of(config: FitConfig) -> int:
-    """Sweeps of all stages."""
-    return config.last_sweeps + (config.ar_sweeps if config.stage == "both" else 0)
 
 
 def make_sweeper(
@@ -157,9 +153,9 @@ def run(
     after_sweep : callable
         Whether to go on.
     """
-    stages, n_sweeps = stages_of(config, sweeper.chain), n_sweeps_of(config)
+    stages, n_sweeps = stages_of(config, sweeper.chain), config.all_sweeps
     timed: set[str] = set()
-    n_repeated = 0
+    n_repeated, schedule = 0, DrawSchedule.of(config)
     while progress.done < (n_sweeps if until is None else until):
         stage, step = _place(stages, progress.done)
         if not step:
@@ -191,6 +187,9 @@ def run(
         if progress.windows is None:
             progress.windows = LabelWindows.of(sweeper.chain.index)
         progress.windows.keep(sweeper.chain, progress.done, n_sweeps)
+        slot = schedule.slot(progress.done)
+        if sweeper.chain.draws is not None and slot is not None:
+            sweeper.chain.draws.keep(sweeper.chain, slot)
         waiting = sweeper.pipeline.meter.restart()
         trace, fps = progress.trace, result.counts.fps
         notify(

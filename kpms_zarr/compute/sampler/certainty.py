@@ -14,6 +14,7 @@ import numpy as np
 from kpms_zarr.compute.kernels.hmm import HmmTables, window
 from kpms_zarr.compute.kernels.marginals import label_marginals
 from kpms_zarr.compute.sampler.chain import ChainIndex
+from kpms_zarr.compute.sampler.draws import AveragedLabels
 from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape, tiles
 from kpms_zarr.compute.sampler.stream import Pipeline, gather_labels, gather_latent, pad, run_tasks
 from kpms_zarr.compute.sampler.sweep import Sweeper
@@ -93,7 +94,64 @@ class _SegmentList(NamedTuple):
         return first + (tile.start - self.tile.start[first]) // self.n_frames
 
 
-class LabelCertainty:
+class CertaintyCounts:
+    """Mean certainty by syllable, of frames that are counted as they are written."""
+
+    def __init__(self, n_states: int) -> None:
+        self._n_states = n_states
+        self._total = np.zeros(n_states, np.int64)
+        self._number = np.zeros(n_states, np.int64)
+
+    def add(self, syllable: np.ndarray, certainty: np.ndarray) -> None:
+        """Count some frames, both (frame,)."""
+        is_known = (syllable >= 0) & np.isfinite(certainty)
+        steps = np.rint(certainty[is_known].astype(np.float64) * STEPS).astype(np.int64)
+        number = np.bincount(syllable[is_known], minlength=self._n_states)
+        # Sums of whole numbers below 2^53: exact in any order.
+        total = np.bincount(syllable[is_known], steps, minlength=self._n_states)
+        self._number += number
+        self._total += total.astype(np.int64)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean certainty by syllable, (state,); NaN for those that do not occur."""
+        number = np.where(self._number, self._number, 1)
+        return np.where(self._number, self._total / number / STEPS, np.nan)
+
+
+class AveragedCertainty(CertaintyCounts):
+    """Share of the draws of a chain that have its averaged label, session after session.
+
+    It is the posterior probability averaged over the sweeps that were kept: with parameters and
+    latent pose summed out as far as the chain has moved in them.
+
+    Parameters
+    ----------
+    labels : AveragedLabels
+    n_states : int
+    """
+
+    def __init__(self, labels: AveragedLabels, n_states: int) -> None:
+        super().__init__(n_states)
+        self._labels = labels
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yield what is published of each session: arrays (frame,) by name, states as labels."""
+        for row in range(len(self._labels.index.sessions)):
+            parts = [
+                (_in_steps(part.share), part.second, _in_steps(part.second_share))
+                for part in self._labels.of_session(row)
+            ]
+            names = ("certainty", "second_syllable", "second_certainty")
+            arrays = (np.concatenate(values) for values in zip(*parts, strict=True))
+            yield dict(zip(names, arrays, strict=True))
+
+
+def _in_steps(share: np.ndarray) -> np.ndarray:
+    return (np.rint(share * STEPS) / STEPS).astype(np.float16)
+
+
+class LabelCertainty(CertaintyCounts):
     """Certainty of the labels of a chain, session after session, and its mean by syllable.
 
     The certainty of a frame is p(z_t = its label | x, parameters), with the latent pose x of the
@@ -114,33 +172,16 @@ class LabelCertainty:
 
     def __init__(self, sweeper: Sweeper, parameters: Parameters) -> None:
         self._chain, self._shape, self._dtype = sweeper.chain, sweeper.shape, sweeper.dtype
-        self._n_states = sweeper.n_states
+        super().__init__(sweeper.n_states)
         self._is_double = self._dtype == np.float64
         self._tables = on_device(tables_of(parameters), self._dtype)
         self._pipeline = Pipeline(sweeper.pipeline.n, on_less=sweeper.pipeline.on_less)
-        self._total = np.zeros(self._n_states, np.int64)
-        self._number = np.zeros(self._n_states, np.int64)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Yield the certainty of each session: (frame,) float16, NaN where not known."""
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the ``certainty`` of each session: (frame,) float16, NaN where not known."""
         for rows in groups(self._chain.index, self._shape):
-            yield from self._of_group(rows)
-
-    def add(self, syllable: np.ndarray, certainty: np.ndarray) -> None:
-        """Count some frames for the mean by syllable, both (frame,)."""
-        is_known = (syllable >= 0) & np.isfinite(certainty)
-        steps = np.rint(certainty[is_known].astype(np.float64) * STEPS).astype(np.int64)
-        number = np.bincount(syllable[is_known], minlength=self._n_states)
-        # Sums of whole numbers below 2^53: exact in any order.
-        total = np.bincount(syllable[is_known], steps, minlength=self._n_states)
-        self._number += number
-        self._total += total.astype(np.int64)
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean certainty by syllable, (state,); NaN for those that do not occur."""
-        number = np.where(self._number, self._number, 1)
-        return np.where(self._number, self._total / number / STEPS, np.nan)
+            for certainty in self._of_group(rows):
+                yield {"certainty": certainty}
 
     def _of_group(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         index = self._chain.index

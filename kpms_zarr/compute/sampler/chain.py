@@ -88,6 +88,8 @@ class Chain:
         Folder of the scratch files of ``"disk"``.
     observed : Segments, optional
         Where tiles get the tracked data from; default: an array in memory, to be filled.
+    draws : LabelDraws, optional
+        Labels after some of the last sweeps, when labels are averaged.
 
     Attributes
     ----------
@@ -113,12 +115,14 @@ class Chain:
         home: str = "host",
         scratch: str | None = None,
         observed: Any = None,
+        draws: Any = None,
     ) -> None:
         self.index, self.home = index, home
         self.n_latent, self.n_space, self.n_keypoints = n_latent, n_space, n_keypoints
         n = index.n_frames
         ends = np.cumsum([n_latent, n_space, 1, n_keypoints])
         self._opened: list[Any] = []
+        self.draws = None if draws is None else self._keep(draws)
         self.local = self._keep(make_rows(home, "state", dtype, (n, int(ends[-1])), scratch))
         self.columns: dict[str, slice | int] = {
             "latent": slice(0, int(ends[0])),

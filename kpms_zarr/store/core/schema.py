@@ -290,10 +290,15 @@ LABELS = (
 optional coordinate float64 scale(session) = 1.0: units of position per unit of the model:
     position = centroid + scale * rotation(heading) @ (pose_mean + latent @ pose_loading) [units
     of position / model unit]
-int16 syllable(session, frame) = -1: syllable of the frame; -1 = none
+int16 syllable(session, frame) = -1: syllable of the frame, the commonest over the sweeps that
+    are averaged; -1 = none
 optional float16 certainty(session, frame): posterior probability of the syllable of the frame,
-    given the latent pose of the whole session and the parameters, in steps of 1/256; NaN = not
-    known
+    in steps of 1/256: the share of the sweeps that are averaged, or where the syllable is one
+    draw, its probability given the latent pose of the whole session and the parameters;
+    NaN = not known
+optional int16 second_syllable(session, frame) = -1: second choice for the frame; -1 = none
+optional float16 second_certainty(session, frame): posterior probability of the second choice;
+    NaN = not known
 float32 latent(session, frame, latent_dim): latent pose
 float32 centroid(session, frame, space): position of the animal [units of position]
 float32 heading(session, frame): direction of the animal about the vertical axis [rad]
@@ -355,6 +360,8 @@ coordinate str feature(feature): what the column holds
 int16 syllable(session, frame) = -1: syllable of the frame; -1 = none
 float32 local(session, frame, feature): state of the chain beside the labels, in model units;
     float64 when sampled so
+optional int16 draw(session, frame, draw) = -1: labels after the sweeps that are averaged, so far,
+    numbered as the states of the chain
 int64 state_number(state): state of the parameters -> number as a syllable
 """),
     *_some(

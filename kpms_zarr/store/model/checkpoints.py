@@ -27,12 +27,13 @@ from kpms_zarr.store.core.zarr_internals import default_buffer_prototype, sync
 from kpms_zarr.store.errors import InputError
 
 _WRITERS = 4
-_PER_FRAME = ("syllable", "local")
+_PER_FRAME = ("syllable", "local", "draw")
 _OLD_SECONDS = 3600.0
 _COMMIT = re.compile(r"s\d{9,}")
 
-ReadRows = Callable[[int, int, int], tuple[np.ndarray, np.ndarray]]
-"""(row of the session, start, stop) -> labels (frame,) and state (frame, feature)."""
+ReadRows = Callable[[int, int, int], tuple[np.ndarray, ...]]
+"""(row of the session, start, stop) -> labels (frame,), state (frame, feature) and, when there are
+draws, these (frame, draw)."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,11 @@ class Checkpoint:
     group: zarr.Group
     n_sweeps_in_all: int
 
-    def read(self, session: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Labels (frame,) and state (frame, feature) of some frames of a session."""
+    def read(self, session: int, start: int, stop: int) -> tuple[np.ndarray, ...]:
+        """Some frames of a session, as ``ReadRows`` gave them."""
         block = Block(session, start, stop)
-        syllable, local = (
-            regions.read(self.group[name], block)  # type: ignore[arg-type]
-            for name in _PER_FRAME
-        )
-        return syllable, local
+        arrays = _arrays(self.group, _PER_FRAME).values()
+        return tuple(regions.read(array, block) for array in arrays)
 
 
 class Checkpoints:
@@ -140,6 +138,7 @@ class Checkpoints:
         n_features: int,
         dtype: str,
         read: ReadRows,
+        n_draws: int = 0,
         values: Mapping[str, Any],
         traces: Mapping[str, np.ndarray],
         attrs: Mapping[str, Any],
@@ -160,6 +159,7 @@ class Checkpoints:
             Of the state.
         read : callable
             See ``ReadRows``.
+        n_draws : int
         values : mapping
             Small arrays.
         traces : mapping
@@ -183,6 +183,7 @@ class Checkpoints:
                 "session": len(sessions),
                 "frame": max(session.n_frames for session in sessions),
                 "feature": n_features,
+                "draw": n_draws,
             }
             self._create_per_frame(group, sizes, dtype)
             n_bytes = self._write_rows(group, sessions, read)
@@ -200,7 +201,7 @@ class Checkpoints:
         return n_bytes
 
     def _create_per_frame(self, group: zarr.Group, sizes: Mapping[str, int], dtype: str) -> None:
-        for name in _PER_FRAME:
+        for name in _PER_FRAME if sizes["draw"] else _PER_FRAME[:2]:
             var = variable("chain", name)
             if name == "local":
                 var = replace(var, dtype=dtype)
@@ -210,7 +211,7 @@ class Checkpoints:
         def write(block: Block) -> int:
             n_frames = sessions[block.session].n_frames
             found = read(block.session, block.start, block.stop)
-            for name, values in zip(_PER_FRAME, found, strict=True):
+            for name, values in zip(_PER_FRAME, found, strict=False):
                 regions.write(group[name], block, values, n_frames=n_frames)  # type: ignore[arg-type]
             return sum(values.nbytes for values in found)
 
@@ -230,10 +231,9 @@ class Checkpoints:
             if name == current or not _COMMIT.fullmatch(name):
                 continue
             # Somebody may be reading the labels that were current until now.
-            if name != previous:
-                _remove(chain, name)
-            elif "local" in self._names(name):
-                _remove(chain, f"{name}/local")
+            below = [""] if name != previous else {"local", "draw"} & set(self._names(name))
+            for part in sorted(below):
+                _remove(chain, f"{name}/{part}".rstrip("/"))
 
     def _names(self, below: str = "") -> list[str]:
         """Names in the group, whole or half removed."""
