@@ -74,6 +74,13 @@ class FitConfig:
         "the start where a target duration is given",
         open="1e6 for ar, 1e4 otherwise",
     )
+    merge_sweeps: int = setting(
+        0,
+        whole(0, 10**7),
+        "states that the evidence takes for one are merged within so many sweeps of the AR stage "
+        "of a fit that begins anew, at intervals that grow: after 4, 10, 18, 28, ... sweeps; 0: "
+        "never",
+    )
     ar_kappa: float = setting(1e6, POSITIVE, "stickiness of the AR stage that both begins with")
     target_duration: float | None = setting(
         None,

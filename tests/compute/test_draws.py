@@ -111,6 +111,13 @@ def test_draws__are_read_as_they_were_kept(home, n_states, tmp_path, monkeypatch
         np.testing.assert_array_equal(kept.read(0, 41), expected)
         np.testing.assert_array_equal(kept.read(5, 9, np.array([3, 0])), expected[5:9][:, [3, 0]])
         np.testing.assert_array_equal(AveragedLabels(chain)[3:38], commonest(expected).state[3:38])
+        # States that are merged are so in the draws, too.
+        target = np.arange(n_states)
+        target[:9] = 0
+        chain.relabel(target)
+        merged = np.append(target, -1)[expected]
+        np.testing.assert_array_equal(kept.read(0, 41), merged)
+        kept.write(0, expected)
         found = [part.share for part in AveragedLabels(chain).of_session(1)]
         assert len(found) == 2
         np.testing.assert_array_equal(np.concatenate(found), commonest(expected[30:]).share)

@@ -22,6 +22,10 @@ from kpms_zarr.compute.events import (
     TileDone,
     TimePredicted,
 )
+from kpms_zarr.compute.kernels.ar import feature_pairs
+from kpms_zarr.compute.kernels.dynamics import DynamicsPrior, prior_mean
+from kpms_zarr.compute.kernels.evidence import log_evidence
+from kpms_zarr.compute.kernels.transitions import TransitionPrior
 from kpms_zarr.compute.sampler import initialize
 from kpms_zarr.compute.sampler.bouts import LabelCounts
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
@@ -158,6 +162,51 @@ def test_fit__parameters_belong_to_the_labels(store):
     own = squared_error(z[3:n])
     assert own < 2 * x.shape[1]
     assert squared_error((z[3:n] + 1) % 5) > 1.5 * own
+
+
+def test_fit__traces_the_evidence_of_its_labels(store):
+    """That of the last sweep is that of what is published, worked out anew."""
+    kpms_zarr.fit(store, model="m", config=replace(QUICK, sweeps=6, merge_sweeps=5))
+    labels = models.open_labels(store, "m").load()
+    p = models.open_parameters(store, "m").load()
+    mean = prior_mean(labels.sizes["latent_dim"], QUICK.lags)
+    rows, columns = feature_pairs(*mean.shape[:1], QUICK.lags)
+    moments, counts = np.zeros((20, len(rows))), np.zeros((20, 20), int)
+    for session, n in enumerate(labels["n_frames"].values):
+        x = labels["latent"].values[session, :n].astype(float)
+        z = labels["syllable"].values[session, 3:n]
+        past = np.concatenate([*(x[i : i - 3] for i in range(3)), np.ones((len(z), 1))], 1)
+        features = np.c_[past, x[3:] - past @ mean.T]
+        np.add.at(moments, z, features[:, rows] * features[:, columns])
+        np.add.at(counts, (z[:-1], z[1:]), 1)
+    dynamics = DynamicsPrior(mean, QUICK.weight_scale, QUICK.innovation_scale, len(mean) + 2)
+    transition = TransitionPrior(QUICK.alpha, QUICK.gamma, float(p["trace_kappa"][-1]))
+    reference = np.broadcast_to(mean, (20, *mean.shape))
+    found = log_evidence(moments, reference, counts, dynamics, transition)
+    n_sessions = labels.sizes["session"]
+    expected = (sum(found) - n_sessions * np.log(20)) / (counts.sum() + n_sessions)
+    trace = p["trace_log_evidence"].values
+    assert trace[-1] == pytest.approx(expected, rel=1e-4)
+    assert trace[-1] > trace[0]
+
+
+def test_fit__merges_where_asked_and_goes_on_without(store):
+    for merge_sweeps, sweeps in ((0, 6), (4, 6), (4, 4)):
+        config = replace(QUICK, sweeps=sweeps, merge_sweeps=merge_sweeps)
+        kpms_zarr.fit(store, model=f"m{merge_sweeps}{sweeps}", config=config)
+    used = {
+        name: (models.open_parameters(store, name)["trace_usage"].values > 0).sum(1)
+        for name in ("m06", "m46", "m44")
+    }
+    assert used["m06"][3] == used["m46"][3] == used["m44"][3]
+    assert used["m46"][4] < used["m06"][4]
+    # Never after the last sweep: what is published is drawn.
+    assert labels_by_name(store, "m44")["session_000"].max() + 1 > used["m46"][4]
+    more = replace(QUICK, sweeps=6, merge_sweeps=4, from_model="m06")
+    plain = replace(more, merge_sweeps=0)
+    kpms_zarr.fit(store, model="more", config=more)
+    kpms_zarr.fit(store, model="plain", config=plain)
+    assert_same_fit((store, "more"), (store, "plain"))
 
 
 def test_fit__float64_agrees_with_float32_at_first(store):

@@ -44,7 +44,9 @@ STUDY = synthetic.SyntheticStudy(
     missing_fraction=0.05,
     lengths=(700, 2, 260, 5, 410, 90),
 )
-CONFIG = replace(SMALL, ar_sweeps=4, sweeps=5, target_duration=300.0, save_noise_scale=True)
+CONFIG = replace(
+    SMALL, ar_sweeps=5, merge_sweeps=4, sweeps=5, target_duration=300.0, save_noise_scale=True
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,7 @@ class StopAt:
         ),
         min_size=3, max_size=3,
     ),
-    stops=st.lists(st.integers(1, 9), min_size=2, max_size=2, unique=True),
+    stops=st.lists(st.integers(1, 10), min_size=2, max_size=2, unique=True),
     save_every=st.integers(1, 9),
 )  # fmt: skip
 @pytest.mark.slow
@@ -136,6 +138,13 @@ def test_fit__same_bits_for_any_plan_and_interruption(
                 continue
             break
     assert_same(result(store), quiet)
+
+
+def test_fit__that_is_compared_merges_states(store, quiet):
+    kpms_zarr.fit(store, model="m", config=replace(CONFIG, merge_sweeps=0))
+    one, two = (of[1]["trace_n_used"].values for of in (quiet, result(store)))
+    np.testing.assert_array_equal(one[:4], two[:4])
+    assert one[4] < two[4]
 
 
 def test_fit__another_seed_is_another_chain(store, quiet):
@@ -295,14 +304,14 @@ def test_commits__keep_one_state_and_the_labels_before_it(store):
 
 
 def test_failure__publishes_the_last_complete_sweep(store, original, tmp_path, monkeypatch):
-    """A draw that fails in sweep 7 leaves what six sweeps leave, not the last commit."""
+    """A draw that fails in sweep 8 leaves what seven sweeps leave, not the last commit."""
     plain = replace(CONFIG, target_duration=None)
     other = Path(shutil.copytree(original, tmp_path / "other.zarr"))
     kpms_zarr.fit(other, model="m", config=replace(plain, sweeps=2))
     draw = FullModel.draw
 
     def fail(self, chain, task, given, tables, device_tables, address):
-        if address.number == 6 and task.is_odd:
+        if address.number == 7 and task.is_odd:
             raise SamplingError("session_000", 2, 5, 3, 0, address.number)
         return draw(self, chain, task, given, tables, device_tables, address)
 

@@ -117,6 +117,16 @@ def checkpoints(store: Path) -> Checkpoints:
     return opened(store)
 
 
+def test_commit__adds_a_trace_that_an_earlier_release_did_not_have(store, checkpoints):
+    checkpoints.begin()
+    commit(checkpoints, 2)
+    more = {**traces(3), "trace_log_evidence": np.array([np.nan, np.nan, 1.5])}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "traces", lambda sweep: more)
+        commit(checkpoints, 3)
+        assert_is(store, 3)
+
+
 def opened(store: str | Path) -> Checkpoints:
     return Checkpoints(access.open_group(store, "r+"), store, "m")
 

@@ -51,7 +51,7 @@ def test_traces__each_stage_has_a_log_likelihood_of_its_own(
 ) -> None:
     n_ar, n_full = helpers.n_sweeps
     layout = traces(two_stages, model="two")
-    assert len(layout) == 6
+    assert len(layout) == 7
     stored = open_parameters(two_stages, "two")["trace_log_likelihood"].values
     for curve, sweep in zip(
         _of(layout)["trace_log_likelihood"],
@@ -62,6 +62,16 @@ def test_traces__each_stage_has_a_log_likelihood_of_its_own(
         np.testing.assert_array_equal(curve.dimension_values(1), stored[sweep])
     titles = [hv.render(panel, backend="bokeh").title.text for panel in list(layout)[:2]]
     assert titles == ["AR stage: 30 sweeps", "full stage: 120 sweeps"]
+
+
+def test_traces__the_evidence_is_that_of_the_ar_stage(
+    two_stages: Path, helpers: SimpleNamespace
+) -> None:
+    (curve,) = _of(traces(two_stages, model="two"))["trace_log_evidence"]
+    n_ar = helpers.n_sweeps[0]
+    stored = open_parameters(two_stages, "two")["trace_log_evidence"].values
+    np.testing.assert_array_equal(curve.dimension_values(1), stored[:n_ar])
+    assert np.isfinite(stored[:n_ar]).all()
 
 
 def test_traces__the_other_quantities_run_through_both_stages(
@@ -182,5 +192,5 @@ def test_traces__one_stage_by_name_looks_like_one_without(
     values = helpers.two_stage_traces(40, 0)
     _write_traces(own, values)
     layout = traces(own, model="m")
-    assert len(layout) == 4
+    assert len(layout) == 5
     assert all(isinstance(panel, hv.Curve) for panel in layout)

@@ -148,8 +148,10 @@ class Committer:
 
 
 def config_of(checkpoint: Checkpoint) -> FitConfig:
-    """Settings of an unfinished fit; those of earlier releases took no keypoint for outlying."""
-    settings = {"outlier_scale": None, **checkpoint.attrs["config"]}
+    """Settings of an unfinished fit; those of earlier releases took no keypoint for outlying,
+    merged no states, and kept no draws."""
+    earlier = {"outlier_scale": None, "merge_sweeps": 0, "average_sweeps": 1}
+    settings = {**earlier, **checkpoint.attrs["config"]}
     return FitConfig.from_store(settings, checkpoint.attrs.get("given"))
 
 

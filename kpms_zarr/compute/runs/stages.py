@@ -18,12 +18,14 @@ from kpms_zarr.compute.events import (
     TimePredicted,
 )
 from kpms_zarr.compute.kernels.dynamics import DynamicsPrior, prior_mean
+from kpms_zarr.compute.kernels.evidence import pooled
 from kpms_zarr.compute.kernels.pose import PoseMap
 from kpms_zarr.compute.kernels.transitions import TransitionPrior
 from kpms_zarr.compute.runs.plan import fixed_settings, tile_shape
 from kpms_zarr.compute.runs.preparation import Preparation, first_noise_variance
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.sampler.ar_model import ArModel
+from kpms_zarr.compute.sampler.bouts import count_labels
 from kpms_zarr.compute.sampler.chain import Chain
 from kpms_zarr.compute.sampler.draws import DrawSchedule
 from kpms_zarr.compute.sampler.full_model import FullModel, Observation
@@ -183,7 +185,13 @@ def run(
         n_repeated += result.sums.n_repeated
         progress.result = result
         progress.done += 1
-        progress.trace.append(stage.name, result, kappa, time.perf_counter() - began)
+        log_evidence = np.nan
+        if stage.name == "ar":
+            log_evidence = _log_evidence(sweeper, prior, progress.parameters, result)
+            if config.from_model is None and _merges_after(step + 1, stage, config.merge_sweeps):
+                progress.result = _merged(sweeper.chain, prior, progress.parameters, result)
+        seconds = time.perf_counter() - began
+        progress.trace.append(stage.name, result, kappa, seconds, log_evidence)
         if progress.windows is None:
             progress.windows = LabelWindows.of(sweeper.chain.index)
         progress.windows.keep(sweeper.chain, progress.done, n_sweeps)
@@ -228,6 +236,38 @@ def _draw_parameters(
         progress.noise_variance = prior.draw_noise_variance(
             seed, number, sums, progress.noise_variance
         )
+
+
+def _log_evidence(
+    sweeper: Sweeper, prior: ParameterPrior, parameters: Parameters, result: SweepResult
+) -> float:
+    """Log p(x, z | hyperparameters) of the AR stage after a sweep, nat per modelled frame."""
+    of_others = prior.log_evidence(
+        result.sums.moments, result.counts.transitions, parameters.dynamics.weight_bias
+    )
+    of_first = int((sweeper.chain.index.n_modelled > 0).sum()) * np.log(sweeper.n_states)
+    return float(of_others - of_first) / sweeper.n_modelled
+
+
+def _merges_after(n_done: int, stage: Stage, merge_sweeps: int) -> bool:
+    """Whether states are merged after sweep ``n_done`` of a stage: 4, 10, 18, 28, ..., n (n + 3).
+
+    Never after the last, as what is published is drawn.
+    """
+    root = round((np.sqrt(9 + 4 * n_done) - 3) / 2)
+    return n_done <= merge_sweeps and n_done < stage.n_sweeps and root * (root + 3) == n_done
+
+
+def _merged(
+    chain: Chain, prior: ParameterPrior, parameters: Parameters, result: SweepResult
+) -> SweepResult:
+    """Merge states by evidence (model.md 3.9); labels and sums are then those of the rest."""
+    sums, weight_bias = result.sums, parameters.dynamics.weight_bias
+    target = prior.merge(sums.moments, result.counts.transitions, weight_bias)
+    chain.relabel(target)
+    counts = count_labels(chain, len(target))
+    moments = pooled(sums.moments, weight_bias, target)
+    return SweepResult(sums._replace(moments=moments), counts, result.terms)
 
 
 def _tile_reporter(

@@ -31,6 +31,8 @@ class FitTrace:
     usage : list of ndarray, (state,)
     terms : list of dict
         Parts of the log likelihood by name.
+    log_evidence : list of float
+        Log p(x, z | hyperparameters) of the AR stage, nat per frame; NaN in the full stage.
     """
 
     log_likelihood: list[float] = field(default_factory=list)
@@ -41,8 +43,16 @@ class FitTrace:
     seconds: list[float] = field(default_factory=list)
     stage: list[str] = field(default_factory=list)
     terms: list[dict[str, float]] = field(default_factory=list)
+    log_evidence: list[float] = field(default_factory=list)
 
-    def append(self, stage: str, result: SweepResult, kappa: float, seconds: float) -> None:
+    def append(
+        self,
+        stage: str,
+        result: SweepResult,
+        kappa: float,
+        seconds: float,
+        log_evidence: float = np.nan,
+    ) -> None:
         """Add a sweep."""
         self.stage.append(stage)
         self.terms.append(result.terms)
@@ -53,6 +63,7 @@ class FitTrace:
         self.n_used.append(result.counts.n_used)
         self.usage.append(frames / max(1, frames.sum()))
         self.seconds.append(seconds)
+        self.log_evidence.append(log_evidence)
 
     def to_arrays(self, n_states: int) -> dict[str, np.ndarray]:
         """Variables of the store, a row per sweep, and the names of the terms."""
@@ -63,6 +74,7 @@ class FitTrace:
             "trace_stage": np.asarray(self.stage, dtype=object),
             "trace_log_likelihood": np.asarray(self.log_likelihood, np.float64),
             "trace_log_probability": np.asarray(terms, np.float64).reshape(n_sweeps, len(TERMS)),
+            "trace_log_evidence": np.asarray(self.log_evidence, np.float64),
             "trace_kappa": np.asarray(self.kappa, np.float64),
             "trace_median_duration": np.asarray(self.median_duration, np.float64),
             "trace_n_used": np.asarray(self.n_used, np.int64),
@@ -72,7 +84,8 @@ class FitTrace:
 
     @classmethod
     def from_arrays(cls, values: Mapping[str, np.ndarray]) -> FitTrace:
-        """Make traces of the variables of :meth:`to_arrays`."""
+        """Make traces of the variables of :meth:`to_arrays`; fits of before had no evidence."""
+        n_sweeps = len(values["trace_kappa"])
         names = [str(name) for name in values["term"]]
         terms = [
             {name: float(x) for name, x in zip(names, row, strict=True) if not np.isnan(x)}
@@ -87,6 +100,7 @@ class FitTrace:
             values["trace_seconds"].tolist(),
             [str(stage) for stage in values["trace_stage"]],
             terms,
+            values.get("trace_log_evidence", np.full(n_sweeps, np.nan)).tolist(),
         )
 
 

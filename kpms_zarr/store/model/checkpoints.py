@@ -322,13 +322,15 @@ def _write_traces(
     current = chain.attrs.get("current")
     committed = int(current[1:]) if isinstance(current, str) else 0
     for name, values in traces.items():
-        if not isinstance(current, str):
+        is_new = not isinstance(current, str) or name not in chain  # as of an earlier release
+        if is_new:
             shape = values.shape if name == "term" else (n_rows, *values.shape[1:])
             layout.create_array(chain, variable("progress", name), shape)
             if name == "term":
                 chain[name][...] = values  # type: ignore[index]
+        first = 0 if is_new else committed
         if name != "term" and n_sweeps > committed:
-            chain[name][committed:n_sweeps] = values[committed:n_sweeps]  # type: ignore[index]
+            chain[name][first:n_sweeps] = values[first:n_sweeps]  # type: ignore[index]
 
 
 def _arrays(group: zarr.Group, names: Iterable[str]) -> dict[str, zarr.Array[Any]]:

@@ -26,6 +26,7 @@ _CURVES = {
     "trace_median_duration": "median bout (frames)",
     "trace_kappa": "stickiness kappa",
     "trace_n_used": "syllables in use",
+    "trace_log_evidence": "log evidence (nat / frame)",
 }
 _TERMS = {
     "syllable": ("syllable", "#0b5394"),
@@ -38,16 +39,17 @@ _TERMS = {
 
 @view
 def traces(opened: OpenModel) -> hv.Layout:
-    """Course of the fit: log likelihood, median duration, stickiness, syllables in use.
+    """Course of the fit: log likelihood, median duration, stickiness, syllables in use, evidence.
 
     A fit in progress is drawn by ``fit_views.fit_traces``.
 
     Returns
     -------
     holoviews.Layout
-        Four Curves over sweep; those not stored are left out. Of a fit in several stages the
-        log likelihood, which is of other quantities in each, has one Curve a stage, the others
-        are Overlays of one Curve a stage. Of a full stage a last Overlay shows the parts of the
+        Five Curves over sweep; those not stored are left out. Of a fit in several stages the
+        log likelihood, which is of other quantities in each, has one Curve a stage, the log
+        evidence is that of the AR stage alone, the others are Overlays of one Curve a stage. Of a
+        full stage a last Overlay shows the parts of the
         log probability as differences from their last values. Of more than 4,000 sweeps every
         second, third, ... is shown. A dashed line marks the target of the median duration,
         where the fit had one.
@@ -83,6 +85,12 @@ def draw_traces(data: xr.Dataset, rates: Sequence[float], target: float | None =
         values = data[name].values.astype(float)
         if name == "trace_log_likelihood" and len(stages) > 1:
             panels += [_stage_curve(name, values, stage) for stage in stages]
+        elif name == "trace_log_evidence":
+            panels += [
+                _stage_curve(name, values, stage)
+                for stage in stages
+                if np.isfinite(values[stage.start : stage.stop]).any()
+            ]
         elif name == "trace_median_duration" and frame_ms is not None:
             at = None if target is None else target / (1.0 if is_time else frame_ms)
             panels.append(_panel(name, values, stages, frame_ms if is_time else None, at))
@@ -145,8 +153,9 @@ def _panel(
 
 
 def _stage_curve(name: str, values: np.ndarray, stage: FitStage) -> hv.Curve:
-    """The log likelihood of one stage; its first sweeps may lie below the axis."""
-    tooltips = [("sweep", "@sweep"), (f"log likelihood, {stage.label}", f"@{name}{{0.[000]}}")]
+    """A log probability in one stage; its first sweeps may lie below the axis."""
+    quantity_name = _CURVES[name].split(" (")[0]
+    tooltips = [("sweep", "@sweep"), (f"{quantity_name}, {stage.label}", f"@{name}{{0.[000]}}")]
     # Axes with the labels of the stage: HoloViews links those of a layout that look alike.
     quantity = hv.Dimension(name, label=f"{name} of the {stage.label}")
     curve = _curve(name, values, stage, None).redim(**{"sweep": _sweep_of(stage), name: quantity})
