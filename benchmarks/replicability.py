@@ -790,8 +790,9 @@ def main() -> None:
         elif not store.exists():
             ingest_mice(options.data, store)
         keypoints = None if options.reduced or options.hard else KEYPOINTS
+        n_latent = options.latent_dim or (4 if options.hard else None)
         config = FitConfig(
-            stage="ar", kappa=options.kappa, use_keypoints=keypoints, latent_dim=options.latent_dim
+            stage="ar", kappa=options.kappa, use_keypoints=keypoints, latent_dim=n_latent
         )
         opened = open_study(
             store, config, median=options.median, smooth=options.smooth, is_even=options.even

@@ -166,7 +166,9 @@ def test_fit__parameters_belong_to_the_labels(store):
 
 def test_fit__traces_the_evidence_of_its_labels(store):
     """That of the last sweep is that of what is published, worked out anew."""
-    kpms_zarr.fit(store, model="m", config=replace(QUICK, sweeps=6, merge_sweeps=5))
+    kpms_zarr.fit(
+        store, model="m", config=replace(QUICK, sweeps=6, merge_sweeps=5, average_sweeps=1)
+    )
     labels = models.open_labels(store, "m").load()
     p = models.open_parameters(store, "m").load()
     mean = prior_mean(labels.sizes["latent_dim"], QUICK.lags)

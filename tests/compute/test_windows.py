@@ -23,7 +23,7 @@ from kpms_zarr.store.study import synthetic
 STUDY = synthetic.SyntheticStudy(
     n_keypoints=N_KEYPOINTS, n_latent=3, seed=4, lengths=(1400, 2, 700, 90)
 )
-CONFIG = replace(SMALL, stage="ar", sweeps=8)
+CONFIG = replace(SMALL, average_sweeps=1, stage="ar", sweeps=8)
 NAMES = ("window_syllable", "window_sweep", "window_session", "window_start", "window_length")
 
 

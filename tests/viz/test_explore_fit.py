@@ -122,7 +122,7 @@ def test_fit__is_followed_while_it_runs_and_after_it_was_killed(prepared: Path, 
         # Frames of the heat map lead to the player.
         page.get_by_text("Label stability").scroll_into_view_if_needed()
         window.picture("fit_finished")
-        figure = page.locator(".bk-Figure").filter(has=page.locator("canvas")).nth(4)
+        figure = page.locator(".bk-Figure").filter(has=page.locator("canvas")).nth(5)
         drag(page, figure, 0.4, 0.6)
         page.wait_for_function("location.search.includes('page=player')", timeout=20_000)
         start, stop = (float(page.get_by_label(n).input_value()) for n in ("From (s)", "To (s)"))

@@ -45,6 +45,7 @@ DIMS: dict[str, str] = {
     "term": "part of the model: syllable, latent, centroid, noise_scale, position, parameters",
     "feature": "column of the state of the chain: latent, centroid, heading, noise scales",
     "pair": "product of two features of a moment matrix",
+    "draw": "sweep whose labels are averaged, one of the last of the fit",
     "kept_sweep": "sweep of which labels were kept, one of the last of the fit",
     "window": "some consecutive frames of a session whose labels were kept",
     "window_frame": "frame of a window, counted from its first",
