@@ -119,7 +119,7 @@ def hashes(folder: Path) -> dict[str, str]:
 # ------------------------------------------------------------------ independent of the batch
 
 
-@pytest.mark.parametrize("draw", [True, False])
+@pytest.mark.parametrize("draw", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_apply__session_has_the_same_bits_in_any_batch(store, draw, monkeypatch):
     monkeypatch.setattr(apply_module, "AGREED", 0.97)  # sessions leave after unequal starts
     # One store: each version comes after others, too.
