@@ -16,9 +16,13 @@ version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 [ "$version" = 3.11 ] && constraints="-c constraints.txt"
 
 if command -v uv >/dev/null 2>&1; then
-    [ -x "$venv/bin/python" ] || uv venv --quiet --python "$python" "$venv"
     # shellcheck disable=SC2086
-    exec uv pip install --quiet --python "$venv/bin/python" $constraints -e "$target"
+    if { [ -x "$venv/bin/python" ] || uv venv --quiet --python "$python" "$venv"; } &&
+        uv pip install --quiet --python "$venv/bin/python" $constraints -e "$target"; then
+        exit 0
+    fi
+    # It knows no settings of pip, such as where packages are.
+    echo "uv could not make the environment; pip does it" >&2
 fi
 
 if [ ! -x "$venv/bin/python" ]; then
