@@ -149,12 +149,12 @@ class Chain:
     def relabel(self, target: np.ndarray) -> None:
         """Give every frame of state ``i`` the state ``target[i]``, (state,), block by block."""
         # One entry more than states: -1 indexes it and stays -1.
-        number, n_frames = np.append(target, NO_STATE).astype(np.int16), self.index.n_frames
-        for start in range(0, n_frames, BLOCK_FRAMES):
+        number = np.append(target, NO_STATE).astype(np.int16)
+        for start in range(0, self.index.n_frames, BLOCK_FRAMES):
             block = slice(start, start + BLOCK_FRAMES)
             self.syllable[block] = number[self.syllable[block]]
-            if self.draws is not None and self.draws.n_kept:
-                self.draws.write(start, number[self.draws.read(start, min(block.stop, n_frames))])
+        if self.draws is not None:
+            self.draws.relabel(number)
 
     def only(self, which: np.ndarray) -> Chain:
         """A view for sampling some of the sessions; the chain itself must stay open."""

@@ -16,6 +16,8 @@ from kpms_zarr.store.run_lengths import run_starts
 MOST_DRAWS = 50
 """Sweeps whose labels are kept: a share of them is known to 0.07 at worst, one standard error."""
 
+_FRAMES_AT_ONCE = 65_536
+
 _SMALL = 127
 """States that a byte tells apart."""
 
@@ -142,6 +144,13 @@ class LabelDraws:
         for rows, column in zip(self._rows, labels.T, strict=False):
             rows[start : start + len(labels)] = column
 
+    def relabel(self, number: np.ndarray) -> None:
+        """Give label ``i`` of all draws the number ``number[i]``, draw after draw."""
+        for rows in self._rows[: self.n_kept]:
+            for start in range(0, rows.shape[0], BLOCK_FRAMES):
+                frames = slice(start, start + BLOCK_FRAMES)
+                rows[frames] = number[rows[frames]]
+
     def close(self) -> None:
         """Free memory and scratch files."""
         for rows in self._rows:
@@ -222,6 +231,3 @@ class AveragedLabels:
         for begin in range(start, stop, _FRAMES_AT_ONCE):
             end = min(begin + _FRAMES_AT_ONCE, stop)
             yield commonest(self._draws.read(begin, end, self._which))
-
-
-_FRAMES_AT_ONCE = 65_536
