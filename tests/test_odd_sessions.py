@@ -135,9 +135,12 @@ def draw_all(store: Path, model: str | None, out: Outcome) -> None:
         if "model" in wanted and model is None:
             continue
         options = {key: value for key, value in known.items() if key in wanted}
+        if "pair" in wanted and model is None:
+            continue
 
         def draw(view: Any = view, options: dict[str, Any] = options) -> Any:
-            made = view(store, **options)
+            of_pair = "pair" in inspect.signature(view).parameters
+            made = view(_pair(store, str(model)) if of_pair else store, **options)
             return (
                 hv.render(made, backend="bokeh") if isinstance(made, hv.core.Dimensioned) else made
             )
@@ -149,6 +152,11 @@ def draw_all(store: Path, model: str | None, out: Outcome) -> None:
             out.try_(f"page {page}", lambda p=page, s=state: page_module(p).page(s).get_root())
             for error in caught:
                 raise AssertionError(f"page {page}: {error!r}") from error
+
+
+def _pair(store: Path, model: str) -> Any:
+    """Agreement of the labels of a model with those of its fit."""
+    return kpms_zarr.compare(store, models=[model, f"{model}@v1"]).pairs[0]
 
 
 def run_all(folder: Path, arrays: dict[str, Arrays], *, with_views: bool = True) -> Outcome:
