@@ -19,7 +19,8 @@ from helpers.labels import publish_labels
 from kpms_zarr.compute.analysis import agreement
 from kpms_zarr.compute.analysis.boundaries import count_changes
 from kpms_zarr.compute.analysis.calibration import calibration
-from kpms_zarr.compute.analysis.counting import N_BINS, Shared, count
+from kpms_zarr.compute.analysis.counting import N_BINS, count
+from kpms_zarr.compute.analysis.shared import Shared
 from kpms_zarr.compute.analysis.durations import BoutLengths
 from kpms_zarr.compute.analysis.labellings import PublishedLabels
 from kpms_zarr.store.core.access import Session

@@ -13,9 +13,10 @@ import numpy as np
 import xarray as xr
 
 from kpms_zarr.compute.analysis import agreement
-from kpms_zarr.compute.analysis.counting import Counts, Labelling, Overlap, Shared, Usage, count
+from kpms_zarr.compute.analysis.counting import Counts, Overlap, Usage, count
 from kpms_zarr.compute.analysis.labellings import PublishedLabels
 from kpms_zarr.compute.analysis.pairs import PairAgreement, agree
+from kpms_zarr.compute.analysis.shared import Labelling, Shared, shared_sessions
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.errors import InputError, Problem
@@ -160,7 +161,7 @@ def compare(
             found[name] = FileLabels(store, name, file)
             stack.callback(found[name].close)  # type: ignore[union-attr]
         wanted = None if sessions is None else {s.name for s in select_sessions(store, sessions)}
-        shared, rates, notes = _shared(found, wanted)
+        shared, rates, notes = shared_sessions(found, wanted)
         _require_common(found, shared)
         counts = count(list(found.values()), shared, tolerance=boundary_tolerance)
     pairs, left_out = _pairs(store, found, shared, counts)
@@ -208,41 +209,6 @@ def _check(models: Sequence[str], labels: Mapping[str, Any], tolerance: int) -> 
         )
     if problems:
         raise InputError.of(problems)
-
-
-def _shared(
-    labellings: Mapping[str, Labelling], wanted: set[str] | None
-) -> tuple[list[Shared], list[float], list[str]]:
-    """Sessions that are read, frame rates by number, and notes of what is left out."""
-    tables = [{s.name: s for s in one.sessions} for one in labellings.values()]
-    every = list(dict.fromkeys(name for table in tables for name in table))
-    if wanted is not None:
-        every = [name for name in every if name in wanted]
-    shared: list[Shared] = []
-    rates: list[float] = []
-    notes: list[str] = []
-    unequal: list[str] = []
-    for name in every:
-        have = [table[name] for table in tables if name in table]
-        if len({session.n_frames for session in have}) > 1:
-            unequal.append(name)
-            continue
-        if have[0].fps not in rates:
-            rates.append(have[0].fps)
-        rows = tuple(table[name].index if name in table else -1 for table in tables)
-        rate = rates.index(have[0].fps)
-        shared.append(Shared(len(shared), rate, have[0].n_frames, rows))
-    if unequal:
-        verb = "has" if len(unequal) == 1 else "have"
-        notes.append(f"{listed(unequal)} {verb} not the same length in all of them, left out")
-    for name, table in zip(labellings, tables, strict=True):
-        without = [one for one in every if one not in table and one not in unequal]
-        if without:
-            sessions = counted(len(without), "session")
-            notes.append(
-                f"{name} has no labels of {sessions}: {listed(without, 3)}; left out there"
-            )
-    return shared, rates, notes
 
 
 def _require_common(labellings: Mapping[str, Labelling], shared: Sequence[Shared]) -> None:

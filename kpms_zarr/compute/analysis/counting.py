@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from kpms_zarr.compute.analysis.agreement import contingency
 from kpms_zarr.compute.analysis.boundaries import Changes, count_changes
 from kpms_zarr.compute.analysis.durations import BoutLengths
+from kpms_zarr.compute.analysis.shared import BLOCK_FRAMES, Labelling, Shared, Stretch, stretches
 from kpms_zarr.compute.mapreduce import map_reduce
-from kpms_zarr.store.core.access import Session
-from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
 
 N_BINS = 10
 """Bins of certainty, equally wide from 0 to 1."""
-
-_BLOCK_FRAMES = 8 * LABEL_FRAMES_PER_CHUNK
-"""Many chunks, so that little is read twice for changes at the edges of blocks."""
-
-
-class Labelling(Protocol):
-    """Labels of some sessions, read block by block; picklable where work is sent elsewhere."""
-
-    @property
-    def sessions(self) -> tuple[Session, ...]:
-        """Sessions, each with its row as index."""
-        ...
-
-    def syllable(self, row: int, start: int, stop: int) -> np.ndarray:
-        """Labels, (frame,) int; -1 = none."""
-        ...
-
-    def certainty(self, row: int, start: int, stop: int) -> np.ndarray | None:
-        """Certainties of the labels, (frame,) float, NaN = not known; None where none is."""
-        ...
 
 
 class Overlap(NamedTuple):
@@ -130,42 +109,12 @@ class Counts(NamedTuple):
         )
 
 
-@dataclass(frozen=True)
-class Shared:
-    """A session as some labellings have it.
-
-    Attributes
-    ----------
-    number : int
-        Its own among all sessions.
-    rate : int
-        Number of its frame rate.
-    n_frames : int
-    rows : tuple of int
-        Its row in each labelling; -1 = not there.
-    """
-
-    number: int
-    rate: int
-    n_frames: int
-    rows: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Stretch:
-    """Frames of a session from ``start`` to before ``stop``."""
-
-    session: Shared
-    start: int
-    stop: int
-
-
 def count(
     labellings: Sequence[Labelling],
     sessions: Sequence[Shared],
     *,
     tolerance: int,
-    block_frames: int = _BLOCK_FRAMES,
+    block_frames: int = BLOCK_FRAMES,
 ) -> Counts:
     """Count labels and how they coincide; the result does not depend on the blocks.
 
@@ -180,13 +129,7 @@ def count(
         Frames that are worked on at once.
     """
     counter = _Counter(tuple(labellings), tolerance)
-    return map_reduce(counter, _stretches(sessions, block_frames), Counts.add)
-
-
-def _stretches(sessions: Sequence[Shared], block_frames: int) -> Iterator[_Stretch]:
-    for session in sessions:
-        for start in range(0, session.n_frames, block_frames):
-            yield _Stretch(session, start, min(start + block_frames, session.n_frames))
+    return map_reduce(counter, stretches(sessions, block_frames), Counts.add)
 
 
 class _Read(NamedTuple):
@@ -204,7 +147,7 @@ class _Counter:
     labellings: tuple[Labelling, ...]
     tolerance: int
 
-    def __call__(self, stretch: _Stretch) -> Counts:
+    def __call__(self, stretch: Stretch) -> Counts:
         first = max(0, stretch.start - self.tolerance - 1)
         last = min(stretch.session.n_frames, stretch.stop + self.tolerance)
         inner = slice(stretch.start - first, stretch.stop - first)

@@ -19,6 +19,8 @@ class Marginals(NamedTuple):
     ----------
     certainty : (frame, segment)
         p(z_t = label | x of the whole session), when ``before`` and ``after`` are exact.
+    label : (frame, segment) int32
+        Those given, or the most probable ones.
     predicted : (state, segment)
         p(state of the frame after the segment | all up to its last frame): what the segment on the
         right has as ``before``. Depends on ``before`` and never on ``after``.
@@ -28,6 +30,7 @@ class Marginals(NamedTuple):
     """
 
     certainty: jax.Array
+    label: jax.Array
     predicted: jax.Array
     message: jax.Array
 
@@ -39,6 +42,8 @@ def label_marginals(
     before: jax.Array,
     after: jax.Array,
     length: jax.Array,
+    *,
+    finds_best: bool = False,
 ) -> Marginals:
     """Posterior probability of the label of every frame (model.md 3.1), labels summed out.
 
@@ -60,6 +65,8 @@ def label_marginals(
     length : (segment,) int32
         Real frames of the segment; only a segment that ends its session may be shorter than the
         tile, as what it has as ``predicted`` is not used.
+    finds_best : bool
+        Take the most probable label of every frame, the lowest of equals, in place of ``z``.
     """
     n_states = tables.log_norm.shape[0]
     step_forward = jnp.asarray(tables.into)[:, :n_states]
@@ -71,20 +78,25 @@ def label_marginals(
         filtered = joint / jnp.sum(joint, axis=0)
         return jnp.matmul(step_forward, filtered, precision=_HIGHEST), predicted
 
-    def backward(message: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+    def backward(
+        message: jax.Array, inputs: tuple[jax.Array, ...]
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         predicted, w, label, t = inputs
         likelihood = scaled_likelihood(tables, w)
         following = jnp.matmul(step_backward, message, precision=_HIGHEST)
         filtered = predicted * likelihood
         # Normalised before the product: neither factor can then make all of it underflow.
         joint = filtered / jnp.sum(filtered, axis=0) * following
+        if finds_best:
+            label = jnp.argmax(joint, axis=0).astype(label.dtype)
         of_label = jnp.sum(jnp.where(states == label, joint, 0), axis=0)
         certainty = of_label / jnp.sum(joint, axis=0)
         product = likelihood * following
         message = jnp.where(t < length, product / jnp.max(product, axis=0), message)
-        return message, certainty
+        return message, (certainty, label)
 
     frames = jnp.arange(windows.shape[0], dtype=jnp.int32)
     predicted, held = jax.lax.scan(forward, before, windows)
-    message, certainty = jax.lax.scan(backward, after, (held, windows, z, frames), reverse=True)
-    return Marginals(certainty, predicted, message)
+    inputs = (held, windows, z, frames)
+    message, (certainty, label) = jax.lax.scan(backward, after, inputs, reverse=True)
+    return Marginals(certainty, label, predicted, message)

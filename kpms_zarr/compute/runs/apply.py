@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from kpms_zarr.compute.analysis.partition import Votes
 from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.events import (
     Callback,
@@ -44,8 +45,9 @@ from kpms_zarr.compute.runs.publish import (
 from kpms_zarr.compute.runs.stages import make_sweeper, model_of, noise_by_keypoint, pipeline_of
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.runs.summaries import label_statistics
+from kpms_zarr.compute.runs.voting import Ballot, MemberLabels, VoteCertainty, label_by_members
 from kpms_zarr.compute.sampler.bouts import Labelled
-from kpms_zarr.compute.sampler.certainty import AveragedCertainty, CertaintyCounts, LabelCertainty
+from kpms_zarr.compute.sampler.certainty import PublishedCertainty
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
 from kpms_zarr.compute.sampler.draws import AveragedLabels
 from kpms_zarr.compute.sampler.segments import TileShape
@@ -61,6 +63,10 @@ from kpms_zarr.store.model.models import LabelWriter, copy_labels, require_model
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.wording import listed
 
+_NO_VOTES = (
+    "not all models of the consensus label new sessions by their parameters: labelled by the "
+    "parameters of the consensus instead of by votes"
+)
 LEAST_SWEEPS = 10
 """Before a session can have settled: five sweeps to compare with the five before them."""
 _WINDOW = 5
@@ -188,16 +194,26 @@ def apply(
         as_new = _one_to_compare(root, fitted) if check and len(again) < len(chosen) else None
         every = (*chosen, as_new) if as_new is not None and as_new not in chosen else chosen
         every = tuple(sorted(every, key=lambda session: session.index))
-        config = _settings(start, every)
+        config = settings_of_model(start, every)
         with limit_workers(store, budget.host_memory, is_strict=False):
             preparation = prepare(store, config, fitted, notify)
-        n_draws = 0 if draw else MOST_STARTS * DRAWS
+        voting = None if draw or fitted.members is None else fitted.members
+        if voting is not None and not voting.are_applied:
+            voting = None
+            notify(Noted(_NO_VOTES))
+        members = () if voting is None else voting.open(store)
+        n_draws = len(members) or (0 if draw else MOST_STARTS * DRAWS)
         plan = plan_of(preparation, config, budget, notify, fixed_shape(config), n_draws)
         labelled = replace(preparation, sessions=chosen)
-        with make_chain(labelled, config, plan, budget.scratch, n_draws) as chain:
+        make = partial(
+            make_chain, config=config, plan=plan, scratch=budget.scratch, n_draws=n_draws,
+            draw_states=max((len(one.parameters.usage) for one in members), default=0),
+        )  # fmt: skip
+        with make(labelled) as chain:
             check_length(chain.index, store, notify)
             load(chain, labelled, config, fitted, plan.tiles_in_flight)
-            run = _Run(chain, labelled, config, fitted, plan.tiles_in_flight, notify, lock)
+            of_model = (config, fitted, plan.tiles_in_flight, notify, lock, members)
+            run = _run_of(chain, labelled, *of_model)
             run.label(sweeps)
             certainty = run.certainty() if config.certainty else None
             writer = _write(root, start, run, preparation, config, chosen, certainty)
@@ -205,7 +221,7 @@ def apply(
             compare = _Comparison(
                 preparation=preparation, config=config, fitted=fitted, lock=lock,
                 plan=replace(plan, kept_bytes=0), n_in_flight=run.pipeline.n,
-                scratch=budget.scratch, n_draws=n_draws,
+                make=make, members=members,
             )  # fmt: skip
             like_fit = compare.with_the_fit(run, again)
             like_new = compare.of_a_new_session(as_new, sweeps)
@@ -273,7 +289,7 @@ def _one_to_compare(root: access.Group, fitted: StartModel) -> Session | None:
     return found[len(found) // 2] if found else None
 
 
-def _settings(start: StartModel, sessions: Sequence[Session]) -> FitConfig:
+def settings_of_model(start: StartModel, sessions: Sequence[Session]) -> FitConfig:
     """Settings of the fit, for these sessions."""
     # What a newer or older version has saved besides says nothing about the labels.
     known = {one.name for one, _ in settings_of(FitConfig)}
@@ -306,6 +322,22 @@ def fixed_shape(config: FitConfig) -> TileShape:
 
 
 # ------------------------------------------------------------------ the chain
+
+
+def _run_of(
+    chain: Chain,
+    preparation: Preparation,
+    config: FitConfig,
+    fitted: StartModel,
+    n_in_flight: int,
+    notify: Callback,
+    lock: Lock,
+    members: Sequence[StartModel],
+) -> _Run:
+    """Make the run that labels sessions: by votes where there are members, else by draws."""
+    if members:
+        return _VotedRun(chain, preparation, config, fitted, n_in_flight, notify, lock, members)
+    return _Run(chain, preparation, config, fitted, n_in_flight, notify, lock)
 
 
 class _Run:
@@ -383,6 +415,11 @@ class _Run:
                     "of the labels says where"
                 )
             )
+
+    @property
+    def by_frame(self) -> tuple[str, ...]:
+        """Variables that are published of every frame."""
+        return label_names(self.chain, self.config, self.labels)
 
     def _begin_anew(self, which: np.ndarray) -> None:
         """Give sessions a first state that nothing of the starts before has led to."""
@@ -463,13 +500,73 @@ class _Run:
         shares = changed / np.maximum(1, total)
         return dict(zip(rows.tolist(), shares.tolist(), strict=True))
 
-    def certainty(self) -> AveragedCertainty | LabelCertainty:
+    def certainty(self) -> PublishedCertainty:
         """Certainty of the labels that are published."""
         return certainty_of(self.labels, self._sweeper(self.chain), self.fitted.parameters)
 
     def labels_of(self, row: Any) -> np.ndarray:
         """Labels of a session that are published, from its first one on."""
         return _of_session(self.labels, row)
+
+
+class _VotedRun(_Run):
+    """Labels of sessions by the votes of the members of a consensus, then a pose given them.
+
+    Nothing in the labels is drawn: a session that is labelled again gets the same ones.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        preparation: Preparation,
+        config: FitConfig,
+        fitted: StartModel,
+        n_in_flight: int,
+        notify: Callback,
+        lock: Lock,
+        members: Sequence[StartModel],
+    ) -> None:
+        super().__init__(chain, preparation, config, fitted, n_in_flight, notify, lock)
+        assert fitted.members is not None
+        self._members = members
+        votes = Votes(fitted.members.syllable, config.n_states)
+        self._ballot = Ballot(votes, fitted.members.price)
+        self._votes_of = MemberLabels(chain)
+        self._model = model_of(
+            config.stage, preparation, config, noise_by_keypoint(config, fitted, chain),
+            keeps_sound_segments=True, holds_labels=True,
+        )  # fmt: skip
+
+    def label(self, max_sweeps: int) -> None:
+        """Label every session, and draw its pose given the labels in as many sweeps or fewer."""
+        which = self.chain.index.n_modelled > 0
+        self._begin_anew(np.ones_like(which))
+        label_by_members(self._votes_of, self._ballot, self._members, self._sweeper(self.chain))
+        self.lock.renew()
+        self.agreement[which] = 1.0
+        n_annealed = min(ANNEAL_SWEEPS, max_sweeps // 2)
+        path = annealed(self.fitted.parameters, n_annealed)
+        path += [self.fitted.parameters] * min(ANNEAL_SWEEPS, max_sweeps - n_annealed)
+        if which.any():
+            for parameters in path:
+                self._sweep(which, parameters, self._number)
+                self._number += 1
+        self.n_sweeps += np.where(which, len(path), 0)
+
+    @property
+    def labels(self) -> Labelled:
+        """Labels that are published."""
+        return self.chain
+
+    @property
+    def by_frame(self) -> tuple[str, ...]:
+        """Variables that are published of every frame."""
+        found = super().by_frame
+        return found + tuple(name for name in SECOND if self.config.certainty)
+
+    def certainty(self) -> PublishedCertainty:
+        """Share of the votes."""
+        return VoteCertainty(self._votes_of, self._ballot.votes)
 
 
 def _of_session(labels: Labelled, row: Any) -> np.ndarray:
@@ -487,9 +584,9 @@ class _Comparison:
     fitted: StartModel
     plan: ResourcePlan
     n_in_flight: int
-    n_draws: int
+    make: Callable[..., Chain]
     lock: Lock
-    scratch: str | None
+    members: Sequence[StartModel]
 
     def with_the_fit(self, run: _Run, sessions: Sequence[Session]) -> tuple[float, float]:
         """Compare the labels of sessions of the fit that a run has labelled again.
@@ -520,10 +617,10 @@ class _Comparison:
         config = replace(self.config, sessions=(session.name,))
         preparation = replace(self.preparation, sessions=(session,))
         start = replace(self.fitted, scale={})
-        with make_chain(preparation, config, self.plan, self.scratch, self.n_draws) as chain:
+        with self.make(preparation, config=config, plan=self.plan) as chain:
             load(chain, preparation, config, start, self.n_in_flight)
-            quiet = (self.n_in_flight, lambda _: None, self.lock)
-            run = _Run(chain, preparation, config, start, *quiet)
+            quiet = (self.n_in_flight, lambda _: None, self.lock, self.members)
+            run = _run_of(chain, preparation, config, start, *quiet)
             run.label(max_sweeps)
             same = run.labels_of(0) == self._labels_of_fit(session)
             return float(same.mean()), float(run.agreement[0])
@@ -563,13 +660,13 @@ def _write(
     preparation: Preparation,
     config: FitConfig,
     labelled: Sequence[Session],
-    certainty: AveragedCertainty | LabelCertainty | None,
+    certainty: PublishedCertainty | None,
 ) -> LabelWriter:
     """Write the labels of all sessions: the labelled ones from the chain, the others as before."""
     chain, labels = run.chain, run.labels
     new = {session.name for session in labelled}
     sessions = tuple(s for s in access.sessions(root) if s.name in new or s.name in start.sessions)
-    names = label_names(chain, config, labels)
+    names = run.by_frame
     # What sessions that are not labelled now have beside their labels stays.
     names += tuple(name for name in SECOND if name in start.labels and name not in names)
     writer = LabelWriter(
@@ -592,7 +689,7 @@ def _write(
 
 
 def _count_kept(
-    writer: LabelWriter, certainty: CertaintyCounts, labelled: Sequence[Session]
+    writer: LabelWriter, certainty: PublishedCertainty, labelled: Sequence[Session]
 ) -> None:
     """Add the sessions that keep their labels to the mean certainty by syllable."""
     new = {session.name for session in labelled}

@@ -173,7 +173,7 @@ def fit(
         job = _Job(
             store, model, root, checkpoints, budget or Budget(), notify, messages, lock, stop
         )
-        _check_name(root, store, model, resume=resume, overwrite=overwrite)
+        check_name(root, store, model, resume=resume, overwrite=overwrite)
         found = checkpoints.current() if resume else None
         if found is not None:
             return job.resume(found, config, save_every, began)
@@ -457,10 +457,10 @@ def _check_request(
             fix="`resume=True` goes on with an unfinished fit, `overwrite=True` begins again",
         )
     if resume and access.subgroup(root, path) is None:
-        _check_name(root, store, model, resume=resume, overwrite=overwrite)
+        check_name(root, store, model, resume=resume, overwrite=overwrite)
 
 
-def _check_name(
+def check_name(
     root: access.Group, store: StoreLike, model: str, *, resume: bool, overwrite: bool
 ) -> None:
     """Refuse a name that is taken, and a resume of what is not there."""

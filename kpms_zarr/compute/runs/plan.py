@@ -172,11 +172,14 @@ def tile_shape(index: ChainIndex, config: FitConfig) -> TileShape:
     return TileShape.of(index, config.segment_frames, config.tile_frames or FRAMES_PER_TILE)
 
 
-def fixed_settings(config: FitConfig, *, fix_heading: bool) -> FixedSettings:
+def fixed_settings(
+    config: FitConfig, *, fix_heading: bool, holds_labels: bool = False
+) -> FixedSettings:
     """Settings that are compiled into the tiles of the full stage."""
     return FixedSettings(
-        config.noise_dof, config.latent_start_variance, config.centroid_start_variance, fix_heading
-    )
+        config.noise_dof, config.latent_start_variance, config.centroid_start_variance,
+        fix_heading, holds_labels,
+    )  # fmt: skip
 
 
 def settle_tiles(config: FitConfig) -> FitConfig:

@@ -288,10 +288,12 @@ def make_chain(
     plan: ResourcePlan,
     scratch: str | None,
     n_draws: int = 0,
+    draw_states: int = 0,
 ) -> Chain:
     """Make a chain with room for the sessions and stages of a fit, and access to their data.
 
     ``n_draws``: of the labels, that are averaged; below 2 there is no room for any.
+    ``draw_states``: states that they tell apart, where these are more than those of the fit.
     """
     study = preparation.study
     index = ChainIndex.of(preparation.sessions, config.lags)
@@ -307,7 +309,8 @@ def make_chain(
         )  # fmt: skip
     draws = None
     if n_draws > 1:
-        draws = LabelDraws(index, n_draws, config.n_states, home=plan.home, scratch=scratch)
+        n_states = max(config.n_states, draw_states)
+        draws = LabelDraws(index, n_draws, n_states, home=plan.home, scratch=scratch)
     return Chain(
         index,
         n_latent=len(preparation.loading),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
@@ -13,7 +14,11 @@ from kpms_zarr.compute.events import Callback, Noted
 from kpms_zarr.compute.runs.preparation import Preparation
 from kpms_zarr.compute.runs.summaries import label_statistics
 from kpms_zarr.compute.sampler.bouts import Labelled, count_labels
-from kpms_zarr.compute.sampler.certainty import AveragedCertainty, LabelCertainty
+from kpms_zarr.compute.sampler.certainty import (
+    AveragedCertainty,
+    LabelCertainty,
+    PublishedCertainty,
+)
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.sampler.draws import AveragedLabels
 from kpms_zarr.compute.sampler.sweep import Sweeper
@@ -27,6 +32,30 @@ from kpms_zarr.store.model.models import LabelWriter, finished_version, write_pa
 
 SECOND = ("second_syllable", "second_certainty")
 """Published of averaged labels alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """Extras of a model that was not fitted but made of others.
+
+    Attributes
+    ----------
+    action : str
+        That made it.
+    settings, attrs : dict
+        Further ones, of its provenance and of its parameters.
+    by_frame : tuple of str
+        Further variables by frame, which its certainty gives.
+    parameters, statistics : dict
+        Further variables of the parameters, and of the labels, that have no frame dim.
+    """
+
+    action: str
+    settings: dict[str, Any]
+    attrs: dict[str, Any]
+    by_frame: tuple[str, ...]
+    parameters: dict[str, Any]
+    statistics: dict[str, Any]
 
 
 class Numbered:
@@ -108,13 +137,15 @@ def publish(
     from_version: str | None = None,
     fit_id: str = "",
     labels: Labelled,
-    certainty: AveragedCertainty | LabelCertainty | None = None,
+    certainty: PublishedCertainty | None = None,
     notes: list[str],
+    extras: Extras | None = None,
 ) -> str:
     """Number syllables by frequency, write everything, and make the version current.
 
     When it was done before by the fit of that ``fit_id``, nothing is written again. ``labels``
-    are those of :func:`published_labels`, ``certainty`` is theirs, when it is to be published.
+    are those of :func:`published_labels`, ``certainty`` is theirs, when it is to be published;
+    ``extras``: what a model has that a fit has not; its states are numbered already.
 
     Returns
     -------
@@ -124,10 +155,13 @@ def publish(
     version = finished_version(root, model, fit_id)
     if version is not None:
         return version
-    order = order_of(labels, config.n_states)
+    order = np.arange(config.n_states) if extras else order_of(labels, config.n_states)
     numbered = Numbered(labels, order)
     settings = {**config.to_dict(), "given": sorted(config.given), "notes": list(notes)}
     names = label_names(chain, config, labels)
+    if extras is not None:
+        settings |= extras.settings
+        names += tuple(name for name in extras.by_frame if name not in names)
     writer = make_writer(root, model, chain, preparation, names)
     write_labels(writer, numbered, chain, names, progress.noise_variance, certainty=certainty)
     values = _parameter_values(progress, order, preparation)
@@ -141,11 +175,16 @@ def publish(
     }
     if from_version is not None:
         attrs["from_version"] = from_version
+    if extras is not None:
+        values |= extras.parameters
+        attrs |= extras.attrs
     write_parameters(root, model, writer.version, values, settings, attrs)
     statistics = label_statistics(numbered, config.n_states)
     if certainty is not None:
         statistics["mean_certainty"] = certainty.mean
-    return writer.publish("fit", settings, statistics)
+    if extras is not None:
+        statistics |= extras.statistics
+    return writer.publish("fit" if extras is None else extras.action, settings, statistics)
 
 
 def add_levels(root: access.Group, model: str, version: str, notify: Callback) -> None:
@@ -201,7 +240,7 @@ def write_labels(
     names: tuple[str, ...],
     noise_variance: np.ndarray | None,
     only: Collection[str] | None = None,
-    certainty: AveragedCertainty | LabelCertainty | None = None,
+    certainty: PublishedCertainty | None = None,
 ) -> None:
     """Write the variables by frame, block by block, of some sessions or of all."""
     rows = {session.name: row for row, session in enumerate(writer.sessions)}

@@ -121,15 +121,21 @@ def model_of(
     noise_variance: np.ndarray | None,
     *,
     keeps_sound_segments: bool = False,
+    holds_labels: bool = False,
 ) -> TileModel:
-    """Make the tile model of a stage; ``noise_variance``: (keypoint,), of the full stage."""
+    """Make the tile model of a stage; ``noise_variance``: (keypoint,), of the full stage.
+
+    ``holds_labels``: the full stage draws all but the labels.
+    """
     if stage == "ar":
         return ArModel()
     assert noise_variance is not None
     pose = PoseMap(preparation.loading.transpose(1, 2, 0), preparation.mean)
     return FullModel(
         observation=Observation(pose, noise_variance, preparation.step_variance),
-        settings=fixed_settings(config, fix_heading=preparation.fix_heading),
+        settings=fixed_settings(
+            config, fix_heading=preparation.fix_heading, holds_labels=holds_labels
+        ),
         keeps_sound_segments=keeps_sound_segments,
     )
 
@@ -142,6 +148,7 @@ def run(
     notify: Callback,
     *,
     until: int | None = None,
+    holds_labels: bool = False,
     after_sweep: Callable[[], bool] = lambda: True,
 ) -> None:
     """Run the remaining sweeps over a loaded chain.
@@ -152,6 +159,8 @@ def run(
         Is brought forward sweep by sweep; between two of them it belongs to the chain.
     until : int, optional
         Sweeps to be done in all (default: those of the stages).
+    holds_labels : bool
+        Draw all but the labels, in the full stage.
     after_sweep : callable
         Whether to go on.
     """
@@ -176,7 +185,9 @@ def run(
         notify(SweepStarted(progress.done + 1, n_sweeps, stage.name))
         sweeper.pipeline.meter.restart()
         _draw_parameters(prior, config.seed, progress, number)
-        model = model_of(stage.name, preparation, config, progress.noise_variance)
+        model = model_of(
+            stage.name, preparation, config, progress.noise_variance, holds_labels=holds_labels
+        )
         on_tile = _tile_reporter(stage.name, progress.done, sweeper.pipeline.n, timed, notify)
         result = sweeper.sweep(model, progress.parameters, number, on_tile)
         result.terms["parameters"] = (
@@ -334,9 +345,15 @@ def _first_parameters(sweeper: Sweeper, config: FitConfig, prior: ParameterPrior
     if config.init == "prior":
         return prior.first(config.seed, n_states)
     label_by_clusters(sweeper.chain, n_states, config.seed)
+    return parameters_of_labels(sweeper, config.seed, prior)
+
+
+def parameters_of_labels(sweeper: Sweeper, seed: int, prior: ParameterPrior) -> Parameters:
+    """Draw first parameters given the labels and the latent pose of a chain."""
+    n_states = sweeper.n_states
     mean = np.broadcast_to(prior.dynamics.mean, (n_states, *prior.dynamics.mean.shape))
     moments, counts = sweeper.measure(mean)
     return prior.draw(
-        config.seed, 0, moments=moments, transitions=counts.transitions, weight_bias=mean,
+        seed, 0, moments=moments, transitions=counts.transitions, weight_bias=mean,
         usage=np.full(n_states, 1 / n_states),
     )  # fmt: skip

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -20,6 +21,60 @@ from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.model.models import open_labels, open_parameters, require_model
 
 _SETTLED = ("n_states", "lags", "scale")
+
+
+class Members(NamedTuple):
+    """Models that a consensus is made of, and how they vote.
+
+    Attributes
+    ----------
+    names, versions : tuple of str
+        Of the models and of their parameters.
+    are_applied : bool
+        Whether all of them label any session by their parameters.
+    syllable : ndarray, (member, member_state) int16
+        That a state votes for; -1 = none.
+    price : float
+        Of a change of label.
+    """
+
+    names: tuple[str, ...]
+    versions: tuple[str, ...]
+    are_applied: bool
+    syllable: np.ndarray
+    price: float
+
+    @classmethod
+    def from_store(cls, parameters: xr.Dataset) -> Members:
+        """Members of a published consensus."""
+        return cls(
+            tuple(map(str, parameters["member"].values)),
+            tuple(map(str, parameters["member_version"].values)),
+            bool(parameters["member_is_applied"].values.all()),
+            parameters["member_syllable"].values,
+            float(parameters.attrs["change_price"]),
+        )
+
+    def open(self, store: StoreLike) -> tuple[StartModel, ...]:
+        """Open all members.
+
+        Raises
+        ------
+        InputError
+            When one is no longer in the store.
+        """
+        found = []
+        for name, version in zip(self.names, self.versions, strict=True):
+            try:
+                found.append(StartModel.of(store, name, version))
+            except InputError as error:
+                raise InputError(
+                    expected=f"the models {', '.join(self.names)}, which vote for its labels",
+                    found=f"no model {name!r} with the parameters {version}",
+                    where=os.fspath(store),
+                    fix="fit them again, or publish one draw of the consensus itself: `draw=True`",
+                ) from error
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -54,6 +109,8 @@ class StartModel:
         Settings that a fit which goes on from it shares with it.
     outliers : OutlierModel or None
         By what its keypoints were found to be outlying; None = all were believed.
+    members : Members or None
+        Models that it is the consensus of.
     """
 
     name: str
@@ -72,6 +129,7 @@ class StartModel:
     settings: dict[str, Any]
     settled: dict[str, Any]
     outliers: OutlierModel | None = None
+    members: Members | None = None
 
     @classmethod
     def of(cls, store: StoreLike, name: str, version: str | None = None) -> StartModel:
@@ -124,6 +182,7 @@ class StartModel:
             dict(settings),
             settled,
             from_store(found.variables, found.attrs),
+            Members.from_store(found) if "member_syllable" in found else None,
         )
 
     def read(self, session: str, start: int, stop: int | None) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import numpy as np
 
 from kpms_zarr.compute.kernels.hmm import HmmTables, window
 from kpms_zarr.compute.kernels.marginals import label_marginals
-from kpms_zarr.compute.sampler.chain import ChainIndex
+from kpms_zarr.compute.sampler.chain import NO_STATE, ChainIndex
 from kpms_zarr.compute.sampler.draws import AveragedLabels
 from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape, tiles
 from kpms_zarr.compute.sampler.stream import Pipeline, gather_labels, gather_latent, pad, run_tasks
@@ -35,7 +35,7 @@ _GROUP_TILES = 4
 _ROWS = 1024
 
 
-@partial(jax.jit, static_argnames=("lags",))
+@partial(jax.jit, static_argnames=("lags", "finds_best"))
 def certainty_of_tile(
     tables: HmmTables,
     x: jax.Array,
@@ -45,7 +45,8 @@ def certainty_of_tile(
     length: jax.Array,
     *,
     lags: int,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    finds_best: bool = False,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Certainty of a tile, and the messages of its segments to their neighbours.
 
     Parameters
@@ -55,18 +56,21 @@ def certainty_of_tile(
     before, after : (segment, state)
         What the neighbours say (see :func:`label_marginals`).
     length : (segment,) int32
+    finds_best : bool
+        Of the most probable labels instead of ``z``.
 
     Returns
     -------
     certainty : (segment, frame) int16
         In steps of 1 / 256; -1 = not a number.
+    label : (segment, frame) int16
     predicted, message : (segment, state)
     """
     windows = window(x.transpose(1, 2, 0), lags)
-    found = label_marginals(tables, windows, z.T, before.T, after.T, length)
+    found = label_marginals(tables, windows, z.T, before.T, after.T, length, finds_best=finds_best)
     steps = jnp.round(found.certainty * STEPS)
     steps = jnp.where(jnp.isnan(steps), _UNKNOWN, steps).astype(jnp.int16)
-    return steps.T, found.predicted.T, found.message.T
+    return steps.T, found.label.astype(jnp.int16).T, found.predicted.T, found.message.T
 
 
 class _SegmentList(NamedTuple):
@@ -119,6 +123,23 @@ class CertaintyCounts:
         return np.where(self._number, self._total / number / STEPS, np.nan)
 
 
+class PublishedCertainty(Protocol):
+    """Certainty of published labels, read session after session and counted as it is written."""
+
+    @property
+    def mean(self) -> np.ndarray:
+        """See :class:`CertaintyCounts`."""
+        ...
+
+    def add(self, syllable: np.ndarray, certainty: np.ndarray) -> None:
+        """See :class:`CertaintyCounts`."""
+        ...
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yield what is published of each session: arrays (frame,) by name, states as labels."""
+        ...
+
+
 class AveragedCertainty(CertaintyCounts):
     """Share of the draws of a chain that have its averaged label, session after session.
 
@@ -139,7 +160,7 @@ class AveragedCertainty(CertaintyCounts):
         """Yield what is published of each session: arrays (frame,) by name, states as labels."""
         for row in range(len(self._labels.index.sessions)):
             parts = [
-                (_in_steps(part.share), part.second, _in_steps(part.second_share))
+                (in_steps(part.share), part.second, in_steps(part.second_share))
                 for part in self._labels.of_session(row)
             ]
             names = ("certainty", "second_syllable", "second_certainty")
@@ -147,7 +168,8 @@ class AveragedCertainty(CertaintyCounts):
             yield dict(zip(names, arrays, strict=True))
 
 
-def _in_steps(share: np.ndarray) -> np.ndarray:
+def in_steps(share: np.ndarray) -> np.ndarray:
+    """Round probabilities to multiples of 1 / 256, as float16."""
     return (np.rint(share * STEPS) / STEPS).astype(np.float16)
 
 
@@ -170,6 +192,8 @@ class LabelCertainty(CertaintyCounts):
         Those that the labels were drawn with.
     """
 
+    _finds_best = False
+
     def __init__(self, sweeper: Sweeper, parameters: Parameters) -> None:
         self._chain, self._shape, self._dtype = sweeper.chain, sweeper.shape, sweeper.dtype
         super().__init__(sweeper.n_states)
@@ -180,36 +204,45 @@ class LabelCertainty(CertaintyCounts):
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         """Yield the ``certainty`` of each session: (frame,) float16, NaN where not known."""
         for rows in groups(self._chain.index, self._shape):
-            for certainty in self._of_group(rows):
+            for certainty, _ in self._of_group(rows):
                 yield {"certainty": certainty}
 
-    def _of_group(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+    def _of_group(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield certainties and labels of each session, (frame,)."""
         index = self._chain.index
         segments = _cut(index, rows, self._shape.n_frames)
         steps = np.full(int(segments.tile.length.sum()), _UNKNOWN, np.int16)
-        self._settle(segments, steps)
+        labels = np.full(len(steps) if self._finds_best else 0, NO_STATE, np.int16)
+        self._settle(segments, steps, labels)
         stop = np.cumsum(index.n_modelled[rows])
         for row, end in zip(rows, stop, strict=True):
             found = np.full(int(index.length[row]), np.nan, np.float16)
-            of_session = steps[end - int(index.n_modelled[row]) : end]
+            modelled = slice(end - int(index.n_modelled[row]), end)
+            of_session = steps[modelled]
             known = (of_session / np.float32(STEPS)).astype(np.float16)
             found[index.lags :] = np.where(of_session == _UNKNOWN, np.float16(np.nan), known)
-            yield found
+            yield found, labels[modelled]
 
-    def _settle(self, segments: _SegmentList, steps: np.ndarray) -> None:
-        """Run segments until no border changes; fills ``steps``, (frame of the segments,)."""
+    def _settle(self, segments: _SegmentList, steps: np.ndarray, labels: np.ndarray) -> None:
+        """Run segments until no border changes; fills ``steps``, (frame of the segments,), and
+        where they are wanted, ``labels``."""
         n = len(segments.tile.length)
         borders = _Messages(segments, self._n_states, self._dtype)
         is_open, n_passes = np.ones(n, bool), 0
         while is_open.any():
             which = np.flatnonzero(is_open)
-            self._pass(segments, which, borders, steps)
+            self._pass(segments, which, borders, steps, labels)
             n_passes += 1
             # Where the past matters for long, one after the other: the fewest in all.
             is_open = borders.open(which, one_by_one=n_passes >= _PASSES_AT_ONCE)
 
     def _pass(
-        self, segments: _SegmentList, which: np.ndarray, borders: _Messages, steps: np.ndarray
+        self,
+        segments: _SegmentList,
+        which: np.ndarray,
+        borders: _Messages,
+        steps: np.ndarray,
+        labels: np.ndarray,
     ) -> None:
         """Run some of the segments once, all with the messages of the pass before."""
         every = segments.tile
@@ -219,13 +252,15 @@ class LabelCertainty(CertaintyCounts):
         update = partial(self._update, segments=segments, borders=borders)
         results = run_tasks(update, tasks, self._pipeline, is_double=self._is_double)
         with closing(results):
-            for task, (certainty, predicted, message) in results:
+            for task, (certainty, label, predicted, message) in results:
                 rows = segments.rows(task.tile)
                 borders.predicted[rows] = predicted[: len(rows)]
                 borders.message[rows] = message[: len(rows)]
                 length = task.tile.length
                 for lane, (begin, n) in enumerate(zip(segments.begin[rows], length, strict=True)):
                     steps[begin : begin + n] = certainty[lane, :n]
+                    if self._finds_best:
+                        labels[begin : begin + n] = label[lane, :n]
 
     def _update(
         self, task: Task, *, segments: _SegmentList, borders: _Messages
@@ -239,8 +274,28 @@ class LabelCertainty(CertaintyCounts):
             pad(borders.after[rows], shape, 1),
             pad(tile.length.astype(np.int32), shape, 0),
             lags=self._chain.index.lags,
+            finds_best=self._finds_best,
         )
         return tuple(np.asarray(part) for part in jax.block_until_ready(found))
+
+
+class BestLabels(LabelCertainty):
+    """Most probable label of every frame given latent pose and parameters, session after session.
+
+    argmax p(z_t | x, parameters), all other labels summed out: what many draws with these
+    parameters would have most often. The labels of the chain play no part.
+    """
+
+    _finds_best = True
+
+    def of_sessions(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield each session and its labels, (frame,) int16; -1 in the first ``lags`` frames."""
+        index = self._chain.index
+        for rows in groups(index, self._shape):
+            for row, (_, label) in zip(rows, self._of_group(rows), strict=True):
+                found = np.full(int(index.length[row]), NO_STATE, np.int16)
+                found[index.lags :] = label
+                yield int(row), found
 
 
 class _Messages:

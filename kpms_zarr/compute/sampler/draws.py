@@ -139,6 +139,11 @@ class LabelDraws:
             found[:, column] = self._rows[draw][start:stop]
         return found
 
+    def put(self, slot: int, start: int, labels: np.ndarray) -> None:
+        """Put labels (frame,) into the draw ``slot``, from frame ``start`` on."""
+        self._rows[slot][start : start + len(labels)] = labels
+        self.n_kept = max(self.n_kept, slot + 1)
+
     def write(self, start: int, labels: np.ndarray) -> None:
         """Put back what :meth:`read` gave, (frame, draw), from frame ``start`` on."""
         for rows, column in zip(self._rows, labels.T, strict=False):

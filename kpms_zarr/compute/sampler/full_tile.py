@@ -49,12 +49,15 @@ class FixedSettings(NamedTuple):
         Priors of the first frames of a session.
     fix_heading : bool
         Heading 0 in all frames.
+    holds_labels : bool
+        Labels stay as they are; all else is drawn given them.
     """
 
     noise_dof: int
     latent_variance: float
     centroid_variance: float
     fix_heading: bool
+    holds_labels: bool = False
 
 
 class TileInput(NamedTuple):
@@ -154,9 +157,11 @@ def sample_full_tile(
     n_rows = lags + n_frames
     frames = _frames(tile, lags, tables.hmm.log_norm.shape[0])
     x = tile.local[..., :n_latent].transpose(1, 2, 0)
-    keys = _keys(seed_words, sweep, rng.SYLLABLE, tile)
-    u = rng.frame_uniforms(keys, tile.first_frame, n_frames, dtype)
-    z = _draw_states(tables.hmm, x[:n_rows], tile, u, lags)
+    z = tile.z.T
+    if not settings.holds_labels:
+        keys = _keys(seed_words, sweep, rng.SYLLABLE, tile)
+        u = rng.frame_uniforms(keys, tile.first_frame, n_frames, dtype)
+        z = _draw_states(tables.hmm, x[:n_rows], tile, u, lags)
 
     # The barriers keep the compiler from preparing one block while another needs the memory.
     z, seed_words, tile = jax.lax.optimization_barrier((z, seed_words, tile))

@@ -42,6 +42,8 @@ DIMS: dict[str, str] = {
     "stretch": "stretch of frames, the longest first",
     "problem": "what is wrong with a keypoint in a frame: missing, low_confidence, outlier",
     "sweep": "one Gibbs iteration, counted from 0 over all stages",
+    "member": "model that an ensemble consists of",
+    "member_state": "state of a model that an ensemble consists of",
     "term": "part of the model: syllable, latent, centroid, noise_scale, position, parameters",
     "feature": "column of the state of the chain: latent, centroid, heading, noise scales",
     "pair": "product of two features of a moment matrix",
@@ -282,6 +284,16 @@ float64 trace_seconds(sweep): wall time of the sweep [s]
 """),
     *WINDOWS,
     *OUTLIERS,
+    *_optional(
+        _declared("""
+coordinate str member(member): model that has a vote
+str member_version(member): version of its parameters
+int16 member_is_applied(member): 1 = it labels any session by its parameters; 0 = by what it has
+    published
+int16 member_syllable(member, member_state) = -1: syllable that a state of the member votes for;
+    -1 = none
+""")
+    ),
 )
 
 LABELS = (
@@ -313,6 +325,10 @@ int64 n_bouts(state): runs of the syllable
 float64 median_duration(state): median bout duration [ms]
 float64 mean_duration(state): mean bout duration [ms]
 optional float64 mean_certainty(state): mean certainty of the frames of the syllable
+optional float64 replicability(state): of a consensus, Jaccard index of the syllable between the
+    consensus of one half of the members and that of the other
+optional float64 member_agreement(state): of a consensus, Jaccard index of the syllable with the
+    state of a member that is nearest to it, mean over the members
 int64 duration_count(state, duration): bouts of the syllable by duration; the last bin holds all
     longer ones
 coordinate float64 duration(duration): bout duration [ms]
