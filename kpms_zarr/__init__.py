@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kpms_zarr.compute.config import Budget, FitConfig
     from kpms_zarr.compute.pose.pca import pca
     from kpms_zarr.compute.runs.apply import apply
+    from kpms_zarr.compute.runs.consensus import consensus
     from kpms_zarr.compute.runs.fit import fit
     from kpms_zarr.compute.runs.plan import plan
     from kpms_zarr.compute.runs.summaries import summary
@@ -52,6 +53,7 @@ _HOME = {
     "plan": "kpms_zarr.compute.runs.plan",
     "apply": "kpms_zarr.compute.runs.apply",
     "summary": "kpms_zarr.compute.runs.summaries",
+    "consensus": "kpms_zarr.compute.runs.consensus",
     "compare": "kpms_zarr.compute.analysis.compare",
     "explore": "kpms_zarr.viz.explore.server",
     "report": "kpms_zarr.viz.report.report",

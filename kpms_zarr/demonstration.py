@@ -12,7 +12,7 @@ from kpms_zarr.compute.analysis.agreement import adjusted_rand_index
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Callback
 from kpms_zarr.compute.pose.pca import pca
-from kpms_zarr.compute.runs.fit import FitSummary, fit
+from kpms_zarr.compute.runs.fit import FitSummary, fit_one
 from kpms_zarr.compute.tracking.quality import quality
 from kpms_zarr.store.core import access
 from kpms_zarr.store.ingest.ingest import ingest
@@ -72,7 +72,7 @@ def demo(
     )
     quality(store)
     pca(store, variance=0.99)
-    fitted = fit(
+    fitted = fit_one(
         store, model=MODEL, config=FitConfig(sweeps=50), callbacks=callbacks, overwrite=True
     )
     report(store, model=MODEL, out=page)

@@ -10,12 +10,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from typing import Any
 
 import kpms_zarr
 from kpms_zarr.cli import comparing as cli_comparing
 from kpms_zarr.cli import console
 from kpms_zarr.cli import data as cli_data
+from kpms_zarr.cli import ensembles as cli_ensembles
 from kpms_zarr.cli import movies as cli_movies
 from kpms_zarr.cli import naming as cli_naming
 from kpms_zarr.cli import views as cli_views
@@ -31,6 +33,7 @@ from kpms_zarr.cli.options import (
 )
 from kpms_zarr.cli.settings import add_settings, given_settings
 from kpms_zarr.compute.errors import OutOfMemoryError, SamplingError
+from kpms_zarr.compute.runs.consensus import ConsensusSummary
 from kpms_zarr.store.core.access import set_storage_options
 from kpms_zarr.store.core.commands import command, for_shell
 from kpms_zarr.store.core.schema import USED_FRACTION
@@ -96,6 +99,13 @@ def parser() -> argparse.ArgumentParser:
         _pca,
         _plan,
         _fit,
+        partial(
+            cli_ensembles.consensus,
+            watching=_watching,
+            resources=_resources,
+            budget=_budget,
+            callbacks=_callbacks,
+        ),
         _apply,
         _summary,
         cli_comparing.compare,
@@ -214,6 +224,14 @@ def _fit(commands: Any) -> None:
     command = add_command(commands, "fit", _run_fit, "fit a model and publish a syllable per frame")
     model_option(command)
     _settings(command)
+    command.add_argument(
+        "--chains",
+        type=int,
+        default=1,
+        help="chains of the AR stage that differ in the seed alone; labels are those on which most "
+        "of them agree, certainties the share that does; 8 or 16 make labels that replicate, and "
+        "say how far they do",
+    )
     command.add_argument(
         "--resume", action="store_true", help="go on with an unfinished fit from its last commit"
     )
@@ -357,6 +375,8 @@ def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
     with _callbacks(options) as callbacks:
         choices = {"config": _config(options), "budget": _budget(options)}
         result = call(kpms_zarr.fit, options, callbacks=callbacks, **choices)
+    if isinstance(result, ConsensusSummary):
+        return result, cli_ensembles.consensus_text(result)
     text = (
         f"{counted(result.n_used, 'syllable')} in use, median duration "
         f"{result.median_duration:.0f} ms, {counted(result.n_sweeps, 'sweep')} in "

@@ -20,9 +20,9 @@ from kpms_zarr.compute.analysis import agreement
 from kpms_zarr.compute.analysis.boundaries import count_changes
 from kpms_zarr.compute.analysis.calibration import calibration
 from kpms_zarr.compute.analysis.counting import N_BINS, count
-from kpms_zarr.compute.analysis.shared import Shared
 from kpms_zarr.compute.analysis.durations import BoutLengths
 from kpms_zarr.compute.analysis.labellings import PublishedLabels
+from kpms_zarr.compute.analysis.shared import Shared
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_store

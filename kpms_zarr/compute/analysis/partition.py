@@ -62,6 +62,8 @@ class Votes(NamedTuple):
         found = np.zeros((n_frames, self.n_syllables), np.float32)
         frame = np.arange(n_frames)
         width = self.syllable.shape[1]
+        if not (width and self.n_syllables):
+            return found
         for column, syllable in zip(label.T, self.syllable, strict=True):
             known = (column >= 0) & (column < width)
             vote = np.where(known, syllable[np.where(known, column, 0)], -1)

@@ -50,6 +50,7 @@ from kpms_zarr.compute.sampler.bouts import count_labels
 from kpms_zarr.compute.sampler.chain import Chain
 from kpms_zarr.compute.sampler.sweep import Sweeper
 from kpms_zarr.compute.sampler.trace import ChainProgress
+from kpms_zarr.compute.settings import check_sweeps
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.locking import model_lock
@@ -112,6 +113,7 @@ def consensus(
     model: str,
     sessions: Sequence[str] | None = None,
     target_duration: float | None = None,
+    sweeps: int = POSE_SWEEPS,
     budget: Budget | None = None,
     callbacks: Sequence[Callback] = (),
     overwrite: bool = False,
@@ -140,6 +142,8 @@ def consensus(
         to).
     target_duration : float, optional
         Median bout in ms (default: the mean of those of the models).
+    sweeps : int
+        Gibbs iterations for the pose given the labels.
     budget : Budget, optional
     callbacks : sequence of callable
         Each is given the events of ``compute.events``.
@@ -162,6 +166,7 @@ def consensus(
     messages: list[str] = []
     notify = partial(_notify, callbacks, messages)
     names = [models] if isinstance(models, str) else list(models)
+    check_sweeps("sweeps", sweeps)
     _check_models(store, names, model)
     members = [_member(store, name) for name in names]
     check_name(root, store, model, resume=False, overwrite=overwrite)
@@ -169,7 +174,7 @@ def consensus(
         by_parameters = [_shares_space(members[0], one) for one in members]
         chosen = _sessions(root, store, members, by_parameters, sessions, notify)
         target = target_duration or _mean_duration(store, names)
-        config = _settings(members, chosen)
+        config = _settings(members, chosen, sweeps)
         with limit_workers(store, budget.host_memory, is_strict=False):
             preparation = prepare(store, config, members[0], notify)
         plan = plan_of(preparation, config, budget, notify, None, len(members))
@@ -303,12 +308,12 @@ def _mean_duration(store: StoreLike, names: Sequence[str]) -> float:
     return float(np.mean(found))
 
 
-def _settings(members: Sequence[StartModel], sessions: Sequence[Session]) -> FitConfig:
+def _settings(members: Sequence[StartModel], sessions: Sequence[Session], sweeps: int) -> FitConfig:
     """Settings of the full stage on the components of the first model."""
     return settings_of_model(members[0], sessions).resolved(
         stage="full",
         n_states=max(len(member.parameters.usage) for member in members),
-        sweeps=POSE_SWEEPS,
+        sweeps=sweeps,
         kappa=members[0].kappa,
         target_duration=None,
         merge_sweeps=0,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -65,6 +65,9 @@ from kpms_zarr.store.model.checkpoints import Checkpoint, Checkpoints
 from kpms_zarr.store.model.models import current_version, open_labels, stage_of
 from kpms_zarr.store.wording import Stand, call, counted
 
+if TYPE_CHECKING:
+    from kpms_zarr.compute.runs.consensus import ConsensusSummary
+
 _TARGET_TOLERANCE = 0.15
 
 R = TypeVar("R")
@@ -110,12 +113,13 @@ def fit(
     *,
     model: str,
     config: FitConfig | None = None,
+    chains: int = 1,
     budget: Budget | None = None,
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
     overwrite: bool = False,
     save_every: int = 25,
-) -> FitSummary:
+) -> FitSummary | ConsensusSummary:
     """Fit a model and publish a syllable for every frame.
 
     Data stream through the device in tiles of segments, within a budget of memory. Same store,
@@ -129,6 +133,11 @@ def fit(
         Name of the model; labels go to ``models/<model>/labels/v1``.
     config : FitConfig, optional
         When resuming: default, or the same settings as before.
+    chains : int
+        More than one: fit so many chains of the AR stage, models ``NAME-01``, ``NAME-02``, ...
+        that differ in the seed alone, one after the other, and make ``model`` the
+        :func:`consensus` of them. When resuming, chains that are finished stay; a larger number
+        adds some.
     budget : Budget, optional
         Memory to take, and where the chain's state lies.
     callbacks : sequence of callable
@@ -144,6 +153,7 @@ def fit(
     Returns
     -------
     FitSummary
+        Or, for several chains, :class:`ConsensusSummary`.
 
     Raises
     ------
@@ -160,6 +170,31 @@ def fit(
     OSError
         When the storage refuses; the last commit stays.
     """
+    if chains != 1:
+        from kpms_zarr.compute.runs.ensemble import fit_chains  # which fits each by this function
+
+        return fit_chains(
+            store, model=model, chains=chains, config=config, budget=budget, callbacks=callbacks,
+            resume=resume, overwrite=overwrite, save_every=save_every,
+        )  # fmt: skip
+    return fit_one(
+        store, model=model, config=config, budget=budget, callbacks=callbacks, resume=resume,
+        overwrite=overwrite, save_every=save_every,
+    )  # fmt: skip
+
+
+def fit_one(
+    store: StoreLike,
+    *,
+    model: str,
+    config: FitConfig | None = None,
+    budget: Budget | None = None,
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    save_every: int = 25,
+) -> FitSummary:
+    """Fit one chain and publish its labels; see :func:`fit`."""
     began = time.perf_counter()
     check_sweeps("save_every", save_every)
     root = access.open_group(store, "r+")

@@ -1,0 +1,79 @@
+"""The command that makes one model of several, and what is said of one."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import kpms_zarr
+from kpms_zarr.cli import console
+from kpms_zarr.cli.options import add_command, call, duration, model_option, names, sessions_option
+from kpms_zarr.store.core.commands import command as shell_command
+from kpms_zarr.store.wording import counted
+
+Callbacks = Callable[[argparse.Namespace], AbstractContextManager[Any]]
+
+
+def consensus(
+    commands: Any,
+    *,
+    watching: Callable[[argparse.ArgumentParser], None],
+    resources: Callable[[argparse.ArgumentParser], None],
+    budget: Callable[[argparse.Namespace], kpms_zarr.Budget],
+    callbacks: Callbacks,
+) -> None:
+    """``kpms-zarr consensus``."""
+
+    def run(options: argparse.Namespace) -> tuple[object, str]:
+        with callbacks(options) as found:
+            result = call(kpms_zarr.consensus, options, callbacks=found, budget=budget(options))
+        return result, consensus_text(result)
+
+    command = add_command(
+        commands, "consensus", run, "one model on which several agree, such as fits of other seeds"
+    )
+    command.add_argument(
+        "--models", type=names, default=[], metavar="A,B,C", help="names of published models"
+    )
+    model_option(command)
+    sessions_option(command, "sessions to label, those that any of the models was fitted to by "
+                    "default")  # fmt: skip
+    command.add_argument(
+        "--target-duration",
+        type=duration,
+        metavar="TIME",
+        help="median duration, with its unit, such as 400ms (default: the mean of the models)",
+    )
+    command.add_argument(
+        "--sweeps",
+        type=int,
+        default=50,
+        help="Gibbs iterations for the pose given the labels",
+    )
+    command.add_argument(
+        "--overwrite", action="store_true", help="publish a new version of an existing model"
+    )
+    watching(command)
+    resources(command)
+
+
+def consensus_text(result: Any) -> str:
+    """What is said of a consensus."""
+    lines = [
+        f"{counted(result.n_used, 'syllable')} in use (effective number "
+        f"{result.effective_number:.1f}), median duration {result.median_duration:.0f} ms, in "
+        f"{result.seconds:.0f} s; consensus of {counted(len(result.members), 'model')}",
+        f"mean certainty {console.percent(result.mean_certainty)}: the share of the models that "
+        "have the label of a frame",
+    ]
+    if not math.isnan(result.half_rand_index):
+        lines.append(
+            "replicability: the consensus of one half of the models has the label of that of the "
+            f"other in {console.percent(result.half_matched_share)} of the frames (ARI "
+            f"{result.half_rand_index:.2f})"
+        )
+    report = shell_command("report", result.store, model=result.model, out="report.html")
+    return "\n".join([*lines, f"next: {report}"])

@@ -1,0 +1,244 @@
+"""Ensemble of chains that differ in the seed alone, and the consensus of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kpms_zarr.compute.config import Budget, FitConfig
+from kpms_zarr.compute.events import Callback, Noted
+from kpms_zarr.compute.runs.consensus import POSE_SWEEPS, ConsensusSummary, consensus
+from kpms_zarr.compute.runs.fit import fit_one
+from kpms_zarr.compute.runs.interruption import FitInterrupted
+from kpms_zarr.store.core import access, attributes, layout
+from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.model.checkpoints import read_checkpoint
+from kpms_zarr.store.model.models import current_version, make_group
+from kpms_zarr.store.wording import call
+
+MOST_CHAINS = 99
+_REQUEST = "ensemble"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an ensemble was begun with, as it stands in the store.
+
+    Attributes
+    ----------
+    chains : int
+    config : FitConfig
+    """
+
+    chains: int
+    config: FitConfig
+
+    @classmethod
+    def read(cls, root: access.Group, model: str) -> Request | None:
+        """Request of an ensemble; None where none was begun."""
+        group = access.subgroup(root, layout.model_path(model))
+        found = None if group is None else attributes.read(group.attrs).get(_REQUEST)
+        if found is None:
+            return None
+        return cls(int(found["chains"]), FitConfig.from_store(found["config"], found["given"]))
+
+    def write(self, root: access.Group, model: str) -> None:
+        """Keep the request, for going on with it."""
+        found = {
+            "chains": self.chains,
+            "config": self.config.to_dict(),
+            "given": sorted(self.config.given),
+        }
+        group = make_group(root, layout.model_path(model))
+        attributes.write(group, {_REQUEST: found})
+
+
+def chain_names(model: str, chains: int) -> list[str]:
+    """Names of the models that the chains of an ensemble are."""
+    return [f"{model}-{number:02d}" for number in range(1, chains + 1)]
+
+
+def chain_config(config: FitConfig, number: int) -> FitConfig:
+    """Settings of a chain: those of the AR stage, with a seed of its own.
+
+    Parameters
+    ----------
+    config : FitConfig
+        Of the ensemble.
+    number : int
+        Of the chain, from 1.
+    """
+    words = np.random.SeedSequence([config.seed, number]).generate_state(2, np.uint32)
+    both = config.stage == "both"
+    return config.resolved(
+        stage="ar",
+        seed=int(words[0]) << 31 | int(words[1]) >> 1,
+        sweeps=config.ar_sweeps if both else config.last_sweeps,
+        kappa=config.ar_kappa if both else config.kappa,
+        average_sweeps=1,
+        certainty=False,
+    )
+
+
+def fit_chains(
+    store: StoreLike,
+    *,
+    model: str,
+    chains: int,
+    config: FitConfig | None,
+    budget: Budget | None = None,
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    save_every: int = 25,
+) -> ConsensusSummary:
+    """Fit chains one after the other, and make the model on which they agree; see ``fit``.
+
+    Raises
+    ------
+    InputError, FitInterrupted, SamplingError, OutOfMemoryError, OSError
+        As ``fit``; chains that are finished stay, and the ensemble can be resumed.
+    """
+    began = time.perf_counter()
+    root = access.open_group(store, "r+")
+    request = _request(root, store, model, chains, config, resume=resume, overwrite=overwrite)
+    names = chain_names(model, request.chains)
+    request.write(root, model)
+    for number, name in enumerate(names, 1):
+        is_published = current_version(root, name) is not None
+        is_unfinished = read_checkpoint(root, name) is not None
+        if is_published and not is_unfinished and not overwrite:
+            continue
+        for callback in callbacks:
+            callback(Noted(f"chain {number} of {request.chains}, {name}"))
+        try:
+            fit_one(
+                store, model=name,
+                config=None if is_unfinished and resume else chain_config(request.config, number),
+                budget=budget, callbacks=callbacks, resume=is_unfinished and resume,
+                overwrite=overwrite, save_every=save_every,
+            )  # fmt: skip
+        except FitInterrupted as stop:
+            how = call("fit", store, model=model, chains=request.chains, resume=True)
+            text = (
+                f"stopped in chain {number} of {request.chains}; sweep {stop.n_sweeps} of it is "
+                f"committed; go on with: {how}"
+            )
+            raise FitInterrupted(text, model, stop.n_sweeps) from stop
+        root = access.open_group(store, "r+")
+    found = consensus(
+        store, models=names, model=model, target_duration=request.config.target_duration,
+        sweeps=request.config.sweeps or POSE_SWEEPS, budget=budget, callbacks=callbacks,
+        overwrite=overwrite or current_version(root, model) is not None,
+    )  # fmt: skip
+    return _with_seconds(found, time.perf_counter() - began)
+
+
+def _with_seconds(found: ConsensusSummary, seconds: float) -> ConsensusSummary:
+    values: dict[str, Any] = {**found.__dict__, "seconds": seconds}
+    return ConsensusSummary(**values)
+
+
+def _request(
+    root: access.Group,
+    store: StoreLike,
+    model: str,
+    chains: int,
+    config: FitConfig | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> Request:
+    """What shall be done, checked before anything is."""
+    where = f"{os.fspath(store)}, model {model!r}"
+    if isinstance(chains, bool) or not isinstance(chains, int) or not 2 <= chains <= MOST_CHAINS:
+        raise InputError(
+            expected=f"a whole number of chains, 1 to {MOST_CHAINS}",
+            found=repr(chains),
+            where="`chains=`",
+            fix="give 8 or 16; labels replicate better with more",
+        )
+    if resume and overwrite:
+        raise InputError(
+            expected="one of `resume=True` and `overwrite=True`",
+            found="both",
+            where=where,
+            fix="`resume=True` goes on with an unfinished fit, `overwrite=True` begins again",
+        )
+    before = Request.read(root, model)
+    if resume:
+        return _resumed(root, model, chains, config, before, where)
+    request = Request(chains, config or FitConfig())
+    _check_stage(request.config)
+    if overwrite:
+        return request
+    taken = [
+        name
+        for name in (model, *chain_names(model, chains))
+        if current_version(root, name) is not None or read_checkpoint(root, name) is not None
+    ]
+    if taken:
+        raise InputError(
+            expected="a name that neither a model nor one of its chains has",
+            found=", ".join(map(repr, taken)),
+            where=os.fspath(store),
+            fix="add `resume=True` to go on with these chains, `overwrite=True` to begin again, or "
+            "choose another `model=`",
+        )
+    return request
+
+
+def _resumed(
+    root: access.Group,
+    model: str,
+    chains: int,
+    config: FitConfig | None,
+    before: Request | None,
+    where: str,
+) -> Request:
+    if before is None:
+        raise InputError(
+            expected="an ensemble to go on with",
+            found="none of that name",
+            where=where,
+            fix="leave `resume=` out to begin it",
+        )
+    if config is not None and config.to_dict() != before.config.to_dict():
+        given = {
+            name
+            for name, value in config.to_dict().items()
+            if name in config.given and before.config.to_dict()[name] != value
+        }
+        if given:
+            raise InputError(
+                expected=f"the settings that the ensemble {model!r} was begun with",
+                found=f"other values of {', '.join(sorted(given))}",
+                where=where,
+                fix="leave them out, or choose another `model=`",
+            )
+    n_done = sum(current_version(root, name) is not None for name in chain_names(model, chains))
+    if chains <= before.chains and n_done == chains and current_version(root, model) is not None:
+        raise InputError(
+            expected="an unfinished ensemble to go on with, or a larger number of chains",
+            found=f"{before.chains} chains, all finished",
+            where=where,
+            fix=f"`chains={2 * before.chains}` adds as many again",
+        )
+    return Request(max(chains, before.chains), before.config)
+
+
+def _check_stage(config: FitConfig) -> None:
+    if config.from_model is not None or config.stage == "full":
+        raise InputError(
+            expected="chains that begin anew, of the AR stage: `stage='both'` or `stage='ar'`",
+            found="`from_model=`" if config.from_model is not None else "`stage='full'`",
+            where="`chains=`",
+            fix="leave it out; to join fits of the full stage use "
+            "`kpms_zarr.consensus(STORE, models=[...], model=NAME)`",
+        )
