@@ -33,7 +33,6 @@ from kpms_zarr.cli.options import (
 )
 from kpms_zarr.cli.settings import add_settings, given_settings
 from kpms_zarr.compute.errors import OutOfMemoryError, SamplingError
-from kpms_zarr.compute.runs.consensus import ConsensusSummary
 from kpms_zarr.store.core.access import set_storage_options
 from kpms_zarr.store.core.commands import command, for_shell
 from kpms_zarr.store.core.schema import USED_FRACTION
@@ -372,6 +371,8 @@ def _halves(share: float) -> str:
 
 
 def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
+    from kpms_zarr.compute.runs.consensus import ConsensusSummary
+
     with _callbacks(options) as callbacks:
         choices = {"config": _config(options), "budget": _budget(options)}
         result = call(kpms_zarr.fit, options, callbacks=callbacks, **choices)

@@ -146,7 +146,7 @@ def first_partitions(item: np.ndarray, weight: np.ndarray, n_nodes: int) -> Iter
     if n_nodes == 1:
         yield np.zeros(len(item), np.int64)
         return
-    profile = np.sqrt(table / table.sum(1, keepdims=True))
+    profile = np.sqrt(table / np.maximum(1, table.sum(1, keepdims=True)))
     distance = np.sqrt(np.maximum(0, 1 - profile @ profile.T))
     np.fill_diagonal(distance, 0)
     tree = linkage(squareform((distance + distance.T) / 2, checks=False), "ward")

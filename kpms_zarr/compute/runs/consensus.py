@@ -170,9 +170,9 @@ def consensus(
     _check_models(store, names, model)
     members = [_member(store, name) for name in names]
     check_name(root, store, model, resume=False, overwrite=overwrite)
+    by_parameters = [_shares_space(members[0], one) for one in members]
+    chosen = _sessions(root, store, members, by_parameters, sessions, notify)
     with model_lock(root, store, model) as lock:
-        by_parameters = [_shares_space(members[0], one) for one in members]
-        chosen = _sessions(root, store, members, by_parameters, sessions, notify)
         target = target_duration or _mean_duration(store, names)
         config = _settings(members, chosen, sweeps)
         with limit_workers(store, budget.host_memory, is_strict=False):

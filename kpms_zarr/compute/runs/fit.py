@@ -170,7 +170,7 @@ def fit(
     OSError
         When the storage refuses; the last commit stays.
     """
-    if chains != 1:
+    if chains != 1 or isinstance(chains, bool):
         from kpms_zarr.compute.runs.ensemble import fit_chains  # which fits each by this function
 
         return fit_chains(

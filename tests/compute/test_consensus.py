@@ -1,0 +1,252 @@
+"""Consensus of models: what votes give, sessions applied by them, ensembles that are resumed."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kpms_zarr
+from helpers.small import N_KEYPOINTS, SMALL
+from kpms_zarr.compute.analysis import agreement
+from kpms_zarr.compute.events import Noted, SweepEnded
+from kpms_zarr.compute.runs import ensemble
+from kpms_zarr.compute.runs.ensemble import chain_config, chain_names
+from kpms_zarr.store.core import access
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.study import synthetic
+
+STUDY = synthetic.SyntheticStudy(
+    lengths=(500, 450, 400, 300, 3), n_syllables=5, n_keypoints=N_KEYPOINTS, n_latent=3, seed=5
+)
+NAMES = STUDY.session_names
+FITTED, NEW, SHORT = NAMES[:3], NAMES[3], NAMES[4]
+CONFIG = replace(SMALL, ar_sweeps=8, sweeps=4, sessions=("session_00[0-2]",), seed=7)
+CHAINS = 4
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    """With the ensemble ``e`` of four chains, fitted to three of five sessions."""
+    store = tmp_path_factory.mktemp("consensus") / "study.zarr"
+    synthetic.write_store(store, STUDY)
+    kpms_zarr.pca(store, variance=0.99)
+    kpms_zarr.fit(store, model="e", config=CONFIG, chains=CHAINS)
+    return store
+
+
+@pytest.fixture
+def store(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "study.zarr"))
+
+
+def labels_of(store: Path, model: str, session: str, name: str = "syllable") -> np.ndarray:
+    one = kpms_zarr.open_labels(store, model).sel(session=session)
+    return np.asarray(one[name].values[: int(one["n_frames"])])
+
+
+# ------------------------------------------------------------------ what is published
+
+
+def test_consensus__certainty_is_the_share_of_the_members_that_vote_for_the_label(original):
+    parameters = kpms_zarr.open_parameters(original, "e").load()
+    assert parameters["member"].values.tolist() == chain_names("e", CHAINS)
+    votes = parameters["member_syllable"].values
+    assert votes.shape[0] == CHAINS
+    assert votes.max() + 1 == parameters.sizes["state"]
+    # The members label by their parameters as one that is applied does: compare by what each
+    # publishes, which is one draw, and therefore mostly the same.
+    name = FITTED[0]
+    label = labels_of(original, "e", name)
+    share = np.zeros(len(label))
+    for member, of_member in zip(parameters["member"].values, votes, strict=True):
+        share += of_member[labels_of(original, str(member), name)] == label
+    certainty = labels_of(original, "e", name, "certainty").astype(float)
+    known = np.isfinite(certainty)
+    assert known.sum() == len(label) - CONFIG.lags
+    # Members whose state has no vote count for nothing.
+    assert np.corrcoef(share[known] / CHAINS, certainty[known])[0, 1] > 0.7
+    steps = certainty[known] * 12  # of 4, 3, 2 or 1 members: multiples of 1/12
+    np.testing.assert_allclose(steps, np.round(steps), atol=0.05)
+    second = labels_of(original, "e", name, "second_syllable")
+    assert not (second[known] == label[known]).any()
+    assert ((second[known] >= 0) | (certainty[known] > 0.99)).all()
+
+
+def test_consensus__numbers_syllables_by_frequency_and_says_how_far_it_replicates(original):
+    labels = kpms_zarr.open_labels(original, "e").load()
+    frequency = labels["frequency"].values
+    assert (np.diff(frequency) <= 1e-9).all()
+    for name in ("replicability", "member_agreement"):
+        values = labels[name].values[frequency > 0]
+        assert ((values >= 0) & (values <= 1)).all()
+    assert 0 < labels.attrs["half_rand_index"] <= 1
+    assert 0 < labels.attrs["half_matched_share"] <= 1
+
+
+def test_consensus__is_nearer_to_the_truth_than_its_members(original):
+    truth = np.concatenate([synthetic.simulate_session(STUDY, i).syllable for i in range(3)])
+
+    def to_truth(model: str) -> float:
+        z = np.concatenate([labels_of(original, model, name) for name in FITTED])
+        return agreement.adjusted_rand_index(z, truth)
+
+    members = [to_truth(name) for name in chain_names("e", CHAINS)]
+    assert to_truth("e") > np.mean(members)
+
+
+def test_consensus__has_a_pose_given_its_labels(original):
+    rebuilt = kpms_zarr.reconstruct(original, "e").compute()
+    position = access.open_group(original)["keypoints/position"]
+    error = (
+        np.asarray(rebuilt.sel(session=FITTED[0]).values) - position[0, : rebuilt.sizes["frame"]]
+    )
+    scale = float(np.nanstd(position[0]))
+    assert np.nanmedian(np.abs(error)) < 0.1 * scale
+    assert kpms_zarr.open_parameters(original, "e")["trace_stage"].values.tolist() == ["full"] * 4
+
+
+# ------------------------------------------------------------------ sessions that are applied
+
+
+def test_apply__of_a_session_of_the_fit_gives_its_labels_again(store):
+    before = {name: labels_of(store, "e", name) for name in FITTED}
+    found = kpms_zarr.apply(store, model="e", sessions=[*FITTED[:2], NEW], check=False)
+    for name in FITTED:
+        np.testing.assert_array_equal(labels_of(store, "e", name), before[name])
+    assert found.agreement == 1
+    assert found.settled
+    with_others = labels_of(store, "e", NEW)
+    latent = labels_of(store, "e", NEW, "latent")
+    kpms_zarr.apply(store, model="e", sessions=[NEW], check=False)
+    np.testing.assert_array_equal(labels_of(store, "e", NEW), with_others)
+    assert latent.std() > 0
+
+
+def test_apply__compares_a_session_as_if_it_were_new(store):
+    found = kpms_zarr.apply(store, model="e", sessions=[NEW])
+    assert found.as_new in FITTED
+    assert found.new_agreement == 1
+
+
+def test_apply__draw_of_a_consensus_is_one_of_its_own_parameters(store):
+    found = kpms_zarr.apply(store, model="e", sessions=[NEW], draw=True, check=False, sweeps=2)
+    assert found.labelled == (NEW,)
+
+
+def test_apply__without_a_member_says_what_is_missing(store):
+    shutil.rmtree(store / "models" / "e-03")
+    with pytest.raises(InputError, match="no model 'e-03'"):
+        kpms_zarr.apply(store, model="e", sessions=[NEW], check=False)
+
+
+def test_consensus__of_another_kind_of_model_takes_its_published_labels(store):
+    kpms_zarr.fit(store, model="full", config=CONFIG)
+    found = kpms_zarr.consensus(
+        store, models=["e-01", "full"], model="two", target_duration=1.0, sweeps=1
+    )
+    assert np.isnan(found.half_rand_index)
+    parameters = kpms_zarr.open_parameters(store, "two")
+    assert parameters["member_is_applied"].values.tolist() == [1, 0]
+    votes = parameters["member_syllable"].values[1]
+    share = np.zeros(0)
+    for name in FITTED:
+        z, own = (labels_of(store, model, name)[CONFIG.lags :] for model in ("two", "full"))
+        certainty = labels_of(store, "two", name, "certainty")[CONFIG.lags :]
+        # Both vote for it where both do, and then it is certain.
+        share = np.append(share, (votes[own] == z)[certainty == 1])
+    assert share.size > 100
+    assert share[share == 0].size < 0.2 * share.size  # those whose state has no vote
+    applied = kpms_zarr.apply(store, model="two", sessions=[NEW], check=False, sweeps=2, draw=False)
+    assert any("not all models of the consensus" in note for note in applied.notes)
+
+
+# ------------------------------------------------------------------ ensembles
+
+
+def test_chains__have_seeds_of_their_own():
+    seeds = {chain_config(replace(CONFIG, seed=s), i).seed for s in range(20) for i in range(1, 20)}
+    assert len(seeds) == 380
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_ensemble__stopped_in_the_second_chain_ends_as_if_it_had_not(original, tmp_path):
+    store = tmp_path / "study.zarr"
+    synthetic.write_store(store, STUDY)
+    kpms_zarr.pca(store, variance=0.99)
+    seen: list[Any] = []
+
+    def stop(event: Any) -> None:
+        seen.append(event)
+        n_chains = sum(isinstance(e, Noted) and e.text.startswith("chain") for e in seen)
+        if isinstance(event, SweepEnded) and n_chains == 2 and event.sweep == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kpms_zarr.fit(
+            store, model="e", config=CONFIG, chains=CHAINS, callbacks=[stop], save_every=1
+        )
+    with pytest.raises(InputError, match="resume"):
+        kpms_zarr.fit(store, model="e", config=CONFIG, chains=CHAINS)
+    kpms_zarr.fit(store, model="e", chains=CHAINS, resume=True)
+    for name in FITTED:
+        for variable in ("syllable", "certainty", "latent"):
+            np.testing.assert_array_equal(
+                labels_of(store, "e", name, variable), labels_of(original, "e", name, variable)
+            )
+
+
+def test_ensemble__that_is_resumed_with_more_chains_keeps_those_that_it_has(store, monkeypatch):
+    fitted = []
+    fit_one = ensemble.fit_one
+
+    def watched(*arguments: Any, model: str, **options: Any) -> Any:
+        fitted.append(model)
+        return fit_one(*arguments, model=model, **options)
+
+    monkeypatch.setattr(ensemble, "fit_one", watched)
+    found = kpms_zarr.fit(store, model="e", chains=CHAINS + 1, resume=True)
+    assert fitted == ["e-05"]
+    assert found.version == "v2"
+    assert len(found.members) == CHAINS + 1
+    with pytest.raises(InputError, match="5 chains, all finished"):
+        kpms_zarr.fit(store, model="e", chains=CHAINS + 1, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"models": ["e-01"]}, "two models or more"),
+        ({"models": ["e-01", "e-01"]}, "different models"),
+        ({"models": ["e-01", "x"]}, "different models"),
+        ({"models": ["e-01", "none"]}, "a fitted model named 'none'"),
+        ({"models": ["e-01", "e-02"], "model": "e-03"}, "in use"),
+        ({"models": ["e-01", "e-02"], "sweeps": 0}, "whole number of sweeps"),
+        ({"models": ["e-01", "e-02"], "sessions": ["nobody"]}, "nobody"),
+    ],
+)
+def test_consensus__refuses_what_makes_no_sense(original, options, words):
+    with pytest.raises(InputError, match=words):
+        kpms_zarr.consensus(original, **{"model": "x", **options})
+    assert "x" not in access.open_group(original)["models"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"chains": 0}, "a whole number of chains"),
+        ({"chains": 100}, "a whole number of chains"),
+        ({"chains": True}, "a whole number of chains"),
+        ({"chains": 2, "config": replace(CONFIG, stage="full")}, "stage='ar'"),
+        ({"chains": 2, "resume": True}, "an ensemble to go on with"),
+        ({"chains": 2, "resume": True, "overwrite": True}, "one of `resume=True`"),
+    ],
+)
+def test_chains__refuse_what_makes_no_sense(original, options, words):
+    with pytest.raises(InputError, match=words):
+        kpms_zarr.fit(original, model="x", **options)
+    assert "x" not in access.open_group(original)["models"]
