@@ -9,10 +9,8 @@ seed of its own, forms ensembles that share no chain, and prints what they agree
 coarse they are: an effective number of 3 and one of 8 are different findings. Chains are kept under
 ``--keep``, so that a run that was stopped goes on, and tables can be printed again.
 
-An ensemble is a partition of the states of its chains that lies closest to all of them in expected
-variation of information (Wade and Ghahramani, Bayesian Analysis 13:559, 2018; search as in Dahl,
-Johnson and Müller, 2022), in which every chain then has one vote a frame; labels are the best path
-through the votes with one price of a switch, so that the median bout is that asked for.
+An ensemble is what :func:`kpms_zarr.consensus` makes of its chains: see
+``kpms_zarr/compute/analysis/partition.py``.
 """
 
 import argparse
@@ -25,18 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.cluster.vq import vq
 from scipy.ndimage import gaussian_filter1d, median_filter
 from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import squareform
 
 import kpms_zarr
-from kpms_zarr.compute.agreement import (
+from kpms_zarr.compute.analysis.agreement import (
     adjusted_rand_index,
     contingency,
     normalized_mutual_information,
 )
+from kpms_zarr.compute.analysis.partition import vote
+from kpms_zarr.compute.analysis.patterns import Patterns
+from kpms_zarr.compute.analysis.smoothing import BLOCK_FRAMES, best_path, price_for, scores_of
 from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.kernels.ar import feature_pairs, unpack
 from kpms_zarr.compute.kernels.dynamics import DynamicsPrior, posterior_of, prior_mean
@@ -53,21 +52,9 @@ from kpms_zarr.compute.sampler.tile_model import SweepSums
 from kpms_zarr.compute.sampler.trace import ChainProgress
 from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_store
 
-try:
-    from numba import njit
-except ImportError:  # the same, an hour instead of minutes
-
-    def njit(**options: Any) -> Callable[[Any], Any]:
-        return lambda function: function
-
-
 KEYPOINTS = ("spine4", "spine3", "spine2", "spine1", "head", "nose", "right ear", "left ear")
 """Of the nine mice: all but the tail."""
 TARGET_MS = 400.0
-_LEAST_NODE = 0.002
-_LEAST_CLUSTER = 0.003
-_STARTS = (12, 20, 40)
-_MOST_CLUSTERS = 60
 
 
 @dataclass(frozen=True)
@@ -436,94 +423,6 @@ def calibration_error(p: np.ndarray, is_same: np.ndarray, n_bins: int = 10) -> f
 # ------------------------------------------------------------------ ensembles
 
 
-@njit(cache=True)
-def _f(value: float) -> float:
-    return value * np.log(value) if value > 0 else 0.0
-
-
-@njit(cache=True)
-def _improve(
-    nodes: np.ndarray, weight: np.ndarray, z: np.ndarray, order: np.ndarray, n_nodes: int,
-    n_clusters: int, n_rounds: int, a: float,
-) -> float:  # fmt: skip
-    """Move items one at a time to the cluster of least expected variation of information.
-
-    Parameters
-    ----------
-    nodes : (item, chain)
-        State of each chain, numbered over all chains; -1 = none.
-    weight : (item,)
-    z : (item,)
-        Cluster; is changed.
-    a : float
-        What merging costs against splitting; 1 = variation of information.
-    """
-    n_items, n_chains = nodes.shape
-    table, total = np.zeros((n_nodes, n_clusters)), np.zeros(n_clusters)
-    for s in range(n_items):
-        total[z[s]] += weight[s]
-        for r in range(n_chains):
-            if nodes[s, r] >= 0:
-                table[nodes[s, r], z[s]] += weight[s]
-    for _ in range(n_rounds):
-        n_moved = 0
-        for s in order:
-            w, before = weight[s], z[s]
-            total[before] -= w
-            for r in range(n_chains):
-                if nodes[s, r] >= 0:
-                    table[nodes[s, r], before] -= w
-            best, least, has_empty = before, np.inf, False
-            for k in range(n_clusters):
-                if total[k] < 0.5:
-                    if has_empty:
-                        continue
-                    has_empty = True
-                cost = a * n_chains * (_f(total[k] + w) - _f(total[k]))
-                for r in range(n_chains):
-                    j = nodes[s, r]
-                    if j >= 0:
-                        cost -= 2 * (_f(table[j, k] + w) - _f(table[j, k]))
-                if cost < least:
-                    best, least = k, cost
-            z[s] = best
-            total[best] += w
-            for r in range(n_chains):
-                if nodes[s, r] >= 0:
-                    table[nodes[s, r], best] += w
-            n_moved += best != before
-        if n_moved < 1e-4 * n_items:
-            break
-    value = 0.0
-    for k in range(n_clusters):
-        value += a * n_chains * _f(total[k])
-        for j in range(n_nodes):
-            value -= 2 * _f(table[j, k])
-    return value
-
-
-@njit(cache=True)
-def _best_path(score: np.ndarray, length: np.ndarray, price: float) -> np.ndarray:
-    """Labels (frame,) of the highest sum of scores (frame, label) less a price for each switch."""
-    n_labels, begin = score.shape[1], 0
-    z = np.empty(len(score), np.int64)
-    came = np.empty(score.shape, np.int16)
-    for n in length:
-        value = score[begin].copy()
-        for t in range(begin + 1, begin + n):
-            top = np.argmax(value)
-            most = value[top] - price
-            for k in range(n_labels):
-                stays = value[k] >= most
-                came[t, k] = k if stays else top
-                value[k] = (value[k] if stays else most) + score[t, k]
-        z[begin + n - 1] = np.argmax(value)
-        for t in range(begin + n - 1, begin, -1):
-            z[t - 1] = came[t, z[t]]
-        begin += n
-    return z
-
-
 @dataclass(frozen=True)
 class Ensemble:
     """Labels that chains agree on.
@@ -539,89 +438,32 @@ class Ensemble:
     certainty: np.ndarray
 
 
-def ensemble(
-    labels: Sequence[np.ndarray], length: np.ndarray, target: float, a: float = 1.0
-) -> Ensemble:
-    """Consensus of chains (frame,); ``target``: median bout, in frames; ``a``: below 1 is finer."""
-    nodes, chain_of = nodes_of(labels)
-    items, place, weight = np.unique(nodes, axis=0, return_inverse=True, return_counts=True)
-    place = place.reshape(-1)
-    order = np.random.default_rng(0).permutation(len(items))
-    best, least = np.zeros(0, np.int64), np.inf
-    for start in first_partitions(nodes, len(chain_of)):
-        z = start[place.argsort(kind="stable")[np.cumsum(weight) - weight]]
-        cost = _improve(items, weight.astype(float), z, order, len(chain_of), _MOST_CLUSTERS, 30, a)
-        if cost < least:
-            best, least = z, cost
-    votes = votes_of(nodes, len(chain_of), best[place])
-    score = np.log(np.maximum(votes, 0.02 / votes.shape[1]))
-    low, high = 0.0, 12.0
-    z = _best_path(score, length, low)
-    if median_bout(z, length) < target:
-        for _ in range(9):
-            price = (low + high) / 2
-            is_short = median_bout(_best_path(score, length, price), length) < target
-            low, high = (price, high) if is_short else (low, price)
-        z = _best_path(score, length, high)
-    return Ensemble(z, votes[np.arange(len(z)), z])
+def ensemble(labels: Sequence[np.ndarray], length: np.ndarray, target: float) -> Ensemble:
+    """Consensus of chains (frame,), as the package makes it; ``target``: median bout, in frames."""
+    every = np.stack(labels, 1)
+    votes = vote(Patterns.of(every))
+    share = votes.shares(every)
+    score, ends = scores_of(share), np.cumsum(length)
+
+    def path(price: float) -> np.ndarray:
+        sessions = zip(ends - length, ends, strict=True)
+        return np.concatenate([best_path(_blocks(score[a:b]), price) for a, b in sessions])
+
+    z = path(price_for(lambda price: median_bout(path(price), length), target))
+    z = z.astype(np.int64)
+    return Ensemble(z, share[np.arange(len(z)), z])
 
 
-def agree(group: Sequence[Found], study: Study, share: float, a: float) -> Ensemble:
+def _blocks(score: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(score), BLOCK_FRAMES):
+        yield score[start : start + BLOCK_FRAMES]
+
+
+def agree(group: Sequence[Found], study: Study, share: float) -> Ensemble:
     """Ensemble of the chains of a group that have the highest evidence, a share of them."""
     best = sorted(group, key=lambda one: -one.evidence)[: max(1, round(share * len(group)))]
     labels = [one.labels.astype(np.int64) for one in best]
-    return ensemble(labels, study.length, TARGET_MS * study.fps / 1000, a)
-
-
-def nodes_of(labels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """States of all chains in one numbering, (frame, chain), and the chain of each (node,).
-
-    States with less than 0.2 % of the frames have none.
-    """
-    found, chain_of = [], []
-    for row, z in enumerate(labels):
-        frequent = np.flatnonzero(np.bincount(z) > _LEAST_NODE * len(z))
-        number = np.full(int(z.max()) + 1, -1)
-        number[frequent] = len(chain_of) + np.arange(len(frequent))
-        chain_of += [row] * len(frequent)
-        found.append(number[z])
-    return np.stack(found, 1), np.array(chain_of)
-
-
-def first_partitions(nodes: np.ndarray, n_nodes: int) -> Iterator[np.ndarray]:
-    """Partitions of the frames to begin with, by states with similar company."""
-    n_chains = nodes.shape[1]
-    table = np.zeros((n_nodes, n_nodes))
-    for a, b in itertools.product(range(n_chains), repeat=2):
-        both = (nodes[:, a] >= 0) & (nodes[:, b] >= 0)
-        np.add.at(table, (nodes[both, a], nodes[both, b]), 1)
-    profile = np.sqrt(table / table.sum(1, keepdims=True))
-    distance = np.sqrt(np.maximum(0, 1 - profile @ profile.T))
-    np.fill_diagonal(distance, 0)
-    tree = linkage(squareform((distance + distance.T) / 2, checks=False), "ward")
-    for n in _STARTS:
-        cluster = fcluster(tree, n, "maxclust") - 1
-        counts = np.zeros((len(nodes), cluster.max() + 1), np.int16)
-        for column in nodes.T:
-            there = np.flatnonzero(column >= 0)
-            counts[there, cluster[column[there]]] += 1
-        yield counts.argmax(1)
-
-
-def votes_of(nodes: np.ndarray, n_nodes: int, cluster: np.ndarray) -> np.ndarray:
-    """Share of the chains that vote for each cluster: (frame, cluster)."""
-    cluster = np.unique(cluster, return_inverse=True)[1]
-    n_clusters = int(cluster.max()) + 1
-    votes = np.zeros((len(nodes), n_clusters))
-    for column in nodes.T:
-        there = column >= 0
-        table = np.zeros((n_nodes, n_clusters))
-        np.add.at(table, (column[there], cluster[there]), 1)
-        votes[there, table.argmax(1)[column[there]]] += 1
-    votes /= nodes.shape[1]
-    wins = np.bincount(votes.argmax(1), minlength=n_clusters)
-    votes = votes[:, wins >= _LEAST_CLUSTER * len(votes)]
-    return votes / np.maximum(1e-9, votes.sum(1, keepdims=True))
+    return ensemble(labels, study.length, TARGET_MS * study.fps / 1000)
 
 
 # ------------------------------------------------------------------ tables
@@ -663,7 +505,6 @@ def table(
     names: Sequence[str],
     seeds: Sequence[int],
     sizes: Sequence[int],
-    weights: Sequence[float],
     keep: Path,
     truth: np.ndarray | None,
 ) -> None:
@@ -689,14 +530,14 @@ def table(
             rows[-1] += (
                 f" to the truth {np.mean([adjusted_rand_index(z, truth) for z in labels]):.3f}"
             )
-        for size, a in itertools.product(sizes, weights):
+        for size in sizes:
             groups = [found[i : i + size] for i in range(0, len(found) - size + 1, size)]
             if len(groups) < 2:
                 continue
             for share in (1.0, 0.5):
-                agreed = [agree(group, study, share, a) for group in groups]
+                agreed = [agree(group, study, share) for group in groups]
                 which = "" if share == 1 else f" the {share:.0%} of highest evidence of"
-                what = f"{name}:{which} ensembles of {size}, a = {a:g}"
+                what = f"{name}:{which} ensembles of {size}"
                 certainties = [e.certainty for e in agreed]
                 rows.append(row(what, [e.labels for e in agreed], study, certainties))
                 if truth is not None:
@@ -766,7 +607,6 @@ def main() -> None:
     parser.add_argument("--chains", type=int, default=48)
     parser.add_argument("--seed", type=int, default=1000, help="of the first chain")
     parser.add_argument("--size", default="8,16", help="chains of an ensemble")
-    parser.add_argument("--a", default="1", help="below 1: finer partitions")
     parser.add_argument("--kappa", type=float, default=4e4)
     parser.add_argument("--latent-dim", type=int, help="default: those of 90 % of the variance")
     parser.add_argument("--median", type=int, default=1, help="filter of the latent pose, frames")
@@ -801,8 +641,7 @@ def main() -> None:
             truth = make_hard(opened)
         seeds = range(options.seed, options.seed + options.chains)
         sizes = [int(size) for size in options.size.split(",")]
-        weights = [float(a) for a in options.a.split(",")]
-        table(opened, options.recipes.split(","), seeds, sizes, weights, keep, truth)
+        table(opened, options.recipes.split(","), seeds, sizes, keep, truth)
 
 
 if __name__ == "__main__":

@@ -325,6 +325,8 @@ int64 n_bouts(state): runs of the syllable
 float64 median_duration(state): median bout duration [ms]
 float64 mean_duration(state): mean bout duration [ms]
 optional float64 mean_certainty(state): mean certainty of the frames of the syllable
+optional int16 family(state) = -1: family of syllables that it belongs to, 0 = the most frequent
+    one; -1 = none
 optional float64 replicability(state): of a consensus, Jaccard index of the syllable between the
     consensus of one half of the members and that of the other
 optional float64 member_agreement(state): of a consensus, Jaccard index of the syllable with the
