@@ -75,5 +75,15 @@ def consensus_text(result: Any) -> str:
             f"other in {console.percent(result.half_matched_share)} of the frames (ARI "
             f"{result.half_rand_index:.2f})"
         )
+        lines.append(
+            f"families of syllables: {result.n_families}, of which the halves agree with ARI "
+            f"{result.half_family_rand_index:.2f}"
+        )
+    if not math.isnan(result.session_rand_index):
+        lines.append(
+            "other animals: chains fitted to one half of the sessions have the label of those "
+            f"fitted to the other in {console.percent(result.session_matched_share)} of the frames "
+            f"(ARI {result.session_rand_index:.2f}); more video raises it, fewer syllables do too"
+        )
     report = shell_command("report", result.store, model=result.model, out="report.html")
     return "\n".join([*lines, f"next: {report}"])

@@ -232,6 +232,12 @@ def _fit(commands: Any) -> None:
         "say how far they do",
     )
     command.add_argument(
+        "--halves",
+        action="store_true",
+        help="with --chains: fit as many to every other session and to the rest, too, and say how "
+        "far they agree: what to expect of other animals; takes twice as long",
+    )
+    command.add_argument(
         "--resume", action="store_true", help="go on with an unfinished fit from its last commit"
     )
     command.add_argument(

@@ -14,6 +14,7 @@ import numpy as np
 from kpms_zarr.compute.analysis import agreement
 from kpms_zarr.compute.analysis.labellings import PublishedLabels
 from kpms_zarr.compute.analysis.partition import Votes, vote
+from kpms_zarr.compute.analysis.patterns import Patterns
 from kpms_zarr.compute.analysis.smoothing import price_for
 from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.events import Callback, Event, Noted, Published
@@ -47,7 +48,7 @@ from kpms_zarr.compute.runs.voting import (
     tuning_rows,
 )
 from kpms_zarr.compute.sampler.bouts import count_labels
-from kpms_zarr.compute.sampler.chain import Chain
+from kpms_zarr.compute.sampler.chain import NO_STATE, Chain
 from kpms_zarr.compute.sampler.sweep import Sweeper
 from kpms_zarr.compute.sampler.trace import ChainProgress
 from kpms_zarr.compute.settings import check_sweeps
@@ -64,6 +65,7 @@ from kpms_zarr.store.wording import counted, listed
 POSE_SWEEPS = 50
 """Of the full stage, labels held: pose, heading, centroid and noise of every frame."""
 _LEAST_FOR_HALVES = 4
+_PATTERNS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,13 @@ class ConsensusSummary:
         Agreement of the consensus of one half of the members with that of the other, which share
         nothing but the data: adjusted Rand index, and share of the frames with matched labels. NaN
         for fewer than four members.
+    n_families : int
+        Groups of syllables, coarser and steadier.
+    half_family_rand_index : float
+        The same index of the families.
+    session_rand_index, session_matched_share : float
+        Agreement of members that were fitted to one half of the sessions with members that were
+        fitted to the other; NaN where there are none.
     seconds : float
     """
 
@@ -102,6 +111,10 @@ class ConsensusSummary:
     mean_certainty: float
     half_rand_index: float
     half_matched_share: float
+    n_families: int
+    half_family_rand_index: float
+    session_rand_index: float
+    session_matched_share: float
     seconds: float
     notes: tuple[str, ...]
 
@@ -112,6 +125,7 @@ def consensus(
     models: Sequence[str],
     model: str,
     sessions: Sequence[str] | None = None,
+    session_halves: tuple[Sequence[str], Sequence[str]] | None = None,
     target_duration: float | None = None,
     sweeps: int = POSE_SWEEPS,
     budget: Budget | None = None,
@@ -140,6 +154,10 @@ def consensus(
     sessions : sequence of str, optional
         Names, patterns or ``coordinate=value`` (default: those that any of the models was fitted
         to).
+    session_halves : tuple of two sequences of str, optional
+        Models of the AR stage on the same components that were fitted to one half of the sessions,
+        and to the other: how far the consensus of these labels all sessions as that of those is
+        published as ``session_replicability``. They have no vote.
     target_duration : float, optional
         Median bout in ms (default: the mean of those of the models).
     sweeps : int
@@ -168,33 +186,41 @@ def consensus(
     names = [models] if isinstance(models, str) else list(models)
     check_sweeps("sweeps", sweeps)
     _check_models(store, names, model)
-    members = [_member(store, name) for name in names]
+    halves = [list(half) for half in session_halves or ()]
+    every = [_member(store, name) for name in (*names, *(n for half in halves for n in half))]
+    members = every[: len(names)]
     check_name(root, store, model, resume=False, overwrite=overwrite)
-    by_parameters = [_shares_space(members[0], one) for one in members]
-    chosen = _sessions(root, store, members, by_parameters, sessions, notify)
+    by_parameters = [_shares_space(members[0], one) for one in every]
+    _check_halves(store, halves, by_parameters[len(names) :])
+    ends = np.cumsum([len(names), *map(len, halves)])
+    groups = [np.arange(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    chosen = _sessions(root, store, every, by_parameters, sessions, notify)
     with model_lock(root, store, model) as lock:
         target = target_duration or _mean_duration(store, names)
-        config = _settings(members, chosen, sweeps)
+        config = _settings(every, chosen, sweeps)
         with limit_workers(store, budget.host_memory, is_strict=False):
             preparation = prepare(store, config, members[0], notify)
-        plan = plan_of(preparation, config, budget, notify, None, len(members))
-        with make_chain(preparation, config, plan, budget.scratch, len(members)) as chain:
+        plan = plan_of(preparation, config, budget, notify, None, len(every))
+        with make_chain(preparation, config, plan, budget.scratch, len(every)) as chain:
             check_length(chain.index, store, notify)
             anew = replace(members[0], scale={})
             load(chain, preparation, config, anew, plan.tiles_in_flight)
             sweeper = make_sweeper(chain, config, pipeline_of(plan.tiles_in_flight, notify))
             labels = MemberLabels(chain)
-            for place, member in enumerate(members):
+            prior = stages_of(config.resolved(stage="ar"), chain)[0].prior
+            merged = []
+            for place, member in enumerate(every):
                 if by_parameters[place]:
                     labels.label(place, sweeper, member)
                 else:
-                    labels.take(place, PublishedLabels(store, names[place]))
+                    labels.take(place, PublishedLabels(store, member.name))
+                merged.append(labels.merged(place, sweeper, member, prior))
                 lock.renew()
-            found = _agree(labels, target, notify)
+            found = _agree(labels, merged, groups, target, notify)
             lock.renew()
             config = config.resolved(n_states=max(2, found.ballot.votes.n_syllables))
             progress = _sample_pose(chain, preparation, config, sweeper, members[0], lock.renew)
-            certainty = VoteCertainty(labels, found.ballot.votes)
+            certainty = VoteCertainty(labels, found.ballot.votes, groups[0])
             extras = _extras(found, members, names, by_parameters, target, config.n_states)
             lock.renew()
             version = publish(
@@ -206,7 +232,7 @@ def consensus(
             notify(Published(model, version))
             add_levels(root, model, version, notify)
             frames = count_labels(chain, config.n_states).frames
-    published = open_labels(store, model, version)
+    published, nan = open_labels(store, model, version), float("nan")
     return ConsensusSummary(
         os.fspath(store),
         model,
@@ -218,8 +244,12 @@ def consensus(
         agreement.effective_number(frames),
         float(published.attrs["median_duration_overall"]),
         float(np.nansum(certainty.mean * frames) / max(1, frames.sum())),
-        found.half_rand_index,
-        found.half_matched_share,
+        found.of_members.rand_index,
+        found.of_members.matched_share,
+        int(found.family.max(initial=-1)) + 1,
+        found.of_members.family_rand_index,
+        nan if found.of_sessions is None else found.of_sessions.rand_index,
+        nan if found.of_sessions is None else found.of_sessions.matched_share,
         time.perf_counter() - began,
         tuple(messages),
     )
@@ -255,6 +285,18 @@ def _check_models(store: StoreLike, names: Sequence[str], model: str) -> None:
         )
 
 
+def _check_halves(
+    store: StoreLike, halves: Sequence[Sequence[str]], by_parameters: Sequence[bool]
+) -> None:
+    if halves and (len(halves) != 2 or not all(halves) or not all(by_parameters)):
+        raise InputError(
+            expected="two lists of models of the AR stage on the components of the others",
+            found=listed([repr(name) for half in halves for name in half]) or "none",
+            where=f"{os.fspath(store)}, `session_halves=`",
+            fix="`kpms_zarr.fit(STORE, model=NAME, chains=8, halves=True)` fits such models",
+        )
+
+
 def _member(store: StoreLike, name: str) -> StartModel:
     """A model with the parameters behind its current labels."""
     current = StartModel.of(store, name)
@@ -262,18 +304,20 @@ def _member(store: StoreLike, name: str) -> StartModel:
 
 
 def _shares_space(one: StartModel, other: StartModel) -> bool:
-    """Whether both label a latent pose by their parameters, and the same latent pose."""
-    are_ar = one.stage == other.stage == "ar"
-    same = one.settled == other.settled or {
-        name: value for name, value in one.settled.items() if name != "n_states"
-    } == {name: value for name, value in other.settled.items() if name != "n_states"}
-    return (
-        are_ar
-        and same
-        and one.loading.shape == other.loading.shape
-        and np.array_equal(one.loading, other.loading)
-        and np.array_equal(one.mean, other.mean)
-    )
+    """Whether both label a latent pose by their parameters, and the same latent pose.
+
+    Models of other sessions may have other units: scores on components are the same in any.
+    """
+    if not one.stage == other.stage == "ar":
+        return False
+    settled = [{**model.settled, "n_states": 0} for model in (one, other)]
+    if settled[0] != settled[1] or one.loading.shape != other.loading.shape:
+        return False
+    if one.settled.get("scale") == "session":
+        return np.array_equal(one.loading, other.loading) and np.array_equal(one.mean, other.mean)
+    units = [next(iter(model.scale.values())) for model in (one, other)]
+    pairs = ((one.loading, other.loading), (one.mean, other.mean))
+    return all(np.allclose(a * units[0], b * units[1], rtol=1e-6) for a, b in pairs)
 
 
 def _sessions(
@@ -326,84 +370,177 @@ def _settings(members: Sequence[StartModel], sessions: Sequence[Session], sweeps
 
 
 @dataclass(frozen=True)
-class _Agreement:
-    """What members agree on.
+class _Levels:
+    """Syllables that some members agree on, and families of these.
 
     Attributes
     ----------
-    ballot : Ballot
+    places : ndarray
+        Of the members.
+    family : ndarray, (syllable,) int16
+    """
+
+    places: np.ndarray
+    ballot: Ballot
+    family: np.ndarray
+
+    def of_session(self, labels: MemberLabels, row: int) -> np.ndarray:
+        """Syllables of the modelled frames of a session: (frame,) int16."""
+        return self.ballot.of_session(labels, row, self.places)
+
+
+@dataclass(frozen=True)
+class _Halves:
+    """Agreement of what two halves of something end in, which share nothing but the data.
+
+    Attributes
+    ----------
+    jaccard : ndarray, (syllable,)
+        Of each syllable of the whole: Jaccard index of those of either half that are nearest to it.
+    rand_index, matched_share, effective_number : float
+    family_rand_index, family_effective_number : float
+    """
+
+    jaccard: np.ndarray
+    rand_index: float = float("nan")
+    matched_share: float = float("nan")
+    effective_number: float = float("nan")
+    family_rand_index: float = float("nan")
+    family_effective_number: float = float("nan")
+
+
+@dataclass(frozen=True)
+class _Agreement:
+    """What members agree on, and how far.
+
+    Attributes
+    ----------
     jaccard : ndarray, (syllable,)
         Mean over the members of the best Jaccard index with one of their states.
-    half_jaccard : ndarray, (syllable,)
-        Jaccard index of the syllables that it matches best in the consensus of either half; NaN for
-        fewer than four members.
-    half_rand_index, half_matched_share : float
-    half_effective_number : tuple of float
+    of_members : _Halves
+        Of the consensus of the even and of the odd members.
+    of_sessions : _Halves or None
+        Of the consensus of members fitted to one half of the sessions, and to the other.
     """
 
     ballot: Ballot
+    family: np.ndarray
     jaccard: np.ndarray
-    half_jaccard: np.ndarray
-    half_rand_index: float = float("nan")
-    half_matched_share: float = float("nan")
-    half_effective_number: tuple[float, float] = (float("nan"), float("nan"))
+    of_members: _Halves
+    of_sessions: _Halves | None
 
 
-def _agree(labels: MemberLabels, target: float, notify: Callback) -> _Agreement:
-    """Label a chain as its members agree, and find how far halves of them do; ``target``: ms."""
-    chain = labels.chain
-    patterns = labels.patterns()
-    if patterns.n_dropped:
-        share = patterns.n_dropped / max(1, chain.index.n_modelled.sum())
+def _agree(
+    labels: MemberLabels,
+    merged: Sequence[np.ndarray],
+    groups: Sequence[np.ndarray],
+    target: float,
+    notify: Callback,
+) -> _Agreement:
+    """Label a chain as its members agree, and find how far halves of them do.
+
+    Parameters
+    ----------
+    merged : sequence of ndarray, (state,)
+        Of each member: the state that evidence makes of each of its states.
+    groups : sequence of ndarray
+        Places of the members, and of those that were fitted to halves of the sessions.
+    target : float
+        Median bout, in ms.
+    """
+    chain, every = labels.chain, labels.patterns()
+    if every.n_dropped:
+        share = every.n_dropped / max(1, chain.index.n_modelled.sum())
         notify(Noted(f"{share:.1%} of the frames, whose labels are rare, only count by the votes"))
-    votes = vote(patterns)
-    ballot = Ballot(votes, _price(labels, votes, target))
-    ballot.label(labels)
+    places = groups[0]
+    votes = vote(every.only(places))
+    ballot = Ballot(votes, _price(labels, places, votes, target))
+    ballot.label(labels, places)
     # By frequency, before anything else: between equal votes the lower number wins.
     frames = count_labels(chain, max(1, votes.n_syllables)).frames
     number = np.empty(len(frames), np.int64)
     number[np.argsort(-frames, kind="stable")] = np.arange(len(frames))
-    votes = votes.renumbered(number)
-    ballot = Ballot(votes, ballot.price)
-    ballot.label(labels)
-    places = np.arange(labels.n_members)
-    n = votes.n_syllables
-    tables = overlap_of(labels, partial(ballot.of_session, labels), places.tolist())
-    own = np.mean([best_jaccard(table, n) for table in tables], axis=0)
-    if labels.n_members < _LEAST_FOR_HALVES:
-        return _Agreement(ballot, own, np.full(n, np.nan))
-    halves = [Ballot(vote(patterns.only(places[i::2])), ballot.price) for i in range(2)]
-    return _compare_halves(labels, ballot, halves, own)
+    ballot = Ballot(votes.renumbered(number), ballot.price)
+    ballot.label(labels, places)
+    family = _families(every.only(places), ballot.votes, [merged[place] for place in places])
+    tables = overlap_of(labels, places)
+    own = np.mean([best_jaccard(table, ballot.votes.n_syllables) for table in tables], axis=0)
+
+    def levels(which: np.ndarray) -> _Levels:
+        patterns = every.only(which)
+        found = vote(patterns)
+        of_state = _families(patterns, found, [merged[place] for place in which])
+        return _Levels(which, Ballot(found, ballot.price), of_state)
+
+    unknown = _Halves(np.full(ballot.votes.n_syllables, np.nan))
+    by_members = unknown
+    if len(places) >= _LEAST_FOR_HALVES:
+        by_members = _compare(labels, len(family), levels(places[0::2]), levels(places[1::2]))
+    by_sessions = None
+    if len(groups) > 1:
+        by_sessions = _compare(labels, len(family), levels(groups[1]), levels(groups[2]))
+    return _Agreement(ballot, family, own, by_members, by_sessions)
 
 
-def _compare_halves(
-    labels: MemberLabels, ballot: Ballot, halves: list[Ballot], own: np.ndarray
-) -> _Agreement:
-    places, n = np.arange(labels.n_members), len(own)
-    shape = [ballot.votes.n_syllables, *(half.votes.n_syllables for half in halves)]
-    with_first, with_second = (np.zeros((n, m), np.int64) for m in shape[1:])
-    between = np.zeros(shape[1:], np.int64)
+def _families(patterns: Patterns, votes: Votes, merged: Sequence[np.ndarray]) -> np.ndarray:
+    """Family of each syllable, (syllable,) int16, the most frequent family first.
+
+    Families are what members agree on once each has merged its states by evidence; a syllable
+    belongs to that in which most of its frames are.
+    """
+    label = patterns.label.copy()
+    for column, target in enumerate(merged):
+        label[:, column] = np.append(target, NO_STATE)[label[:, column]]
+    usage = tuple(
+        np.bincount(target[: len(frames)], weights=frames).astype(np.int64)
+        for target, frames in zip(merged, patterns.usage, strict=True)
+    )
+    coarse = patterns._replace(label=label, usage=usage)
+    of_coarse = vote(coarse)
+    table = np.zeros((votes.n_syllables, max(1, of_coarse.n_syllables)))
+    for start in range(0, len(label), _PATTERNS_AT_ONCE):
+        some = slice(start, start + _PATTERNS_AT_ONCE)
+        share = votes.shares(patterns.label[some])
+        if not share.size:
+            continue
+        weight = patterns.n_frames[some, None] * of_coarse.shares(label[some])
+        np.add.at(table, share.argmax(1), weight)
+    family = table.argmax(1)
+    frames = np.bincount(family, weights=table.sum(1), minlength=table.shape[1])
+    number = np.empty(len(frames), np.int64)
+    number[np.argsort(-frames, kind="stable")] = np.arange(len(frames))
+    return np.asarray(number[family], np.int16)
+
+
+def _compare(labels: MemberLabels, n: int, one: _Levels, two: _Levels) -> _Halves:
+    """Compare what two halves end in, and both with the labels of the chain; ``n``: syllables."""
+    shape = (one.ballot.votes.n_syllables, two.ballot.votes.n_syllables)
+    with_one, with_two = (np.zeros((n, m), np.int64) for m in shape)
+    between = np.zeros(shape, np.int64)
     for row in np.flatnonzero(labels.chain.index.n_modelled > 0):
-        z = ballot.of_session(labels, int(row))
-        a, b = (half.of_session(labels, int(row), places[i::2]) for i, half in enumerate(halves))
-        for total, one, two in ((with_first, z, a), (with_second, z, b), (between, a, b)):
-            np.add.at(total, (one, two), 1)
+        z = labels.of_chain(int(row))
+        a, b = (half.of_session(labels, int(row)) for half in (one, two))
+        for total, left, right in ((with_one, z, a), (with_two, z, b), (between, a, b)):
+            np.add.at(total, (left, right), 1)
     matched = agreement.match_syllables(between)
-    first, second = (agreement.jaccard(t).argmax(1) for t in (with_first, with_second))
-    return _Agreement(
-        ballot,
-        own,
+    first, second = (agreement.jaccard(t).argmax(1) for t in (with_one, with_two))
+    families = np.zeros((one.family.max() + 1, two.family.max() + 1), np.int64)
+    np.add.at(families, (one.family[:, None], two.family[None]), between)
+
+    def effective(table: np.ndarray) -> float:
+        return float(np.mean([agreement.effective_number(table.sum(axis)) for axis in (0, 1)]))
+
+    return _Halves(
         agreement.jaccard(between)[first, second],
         agreement.rand_index_of(between),
         agreement.matched_frames(between, matched) / max(1, int(between.sum())),
-        (
-            agreement.effective_number(between.sum(1)),
-            agreement.effective_number(between.sum(0)),
-        ),
+        effective(between),
+        agreement.rand_index_of(families),
+        effective(families),
     )
 
 
-def _price(labels: MemberLabels, votes: Votes, target: float) -> float:
+def _price(labels: MemberLabels, places: np.ndarray, votes: Votes, target: float) -> float:
     """Price of a change of label at which the median bout is as long as asked for, in ms."""
     index = labels.chain.index
     rows = tuning_rows(labels.chain)
@@ -411,7 +548,7 @@ def _price(labels: MemberLabels, votes: Votes, target: float) -> float:
     def median_bout(price: float) -> float:
         ballot, lengths = Ballot(votes, price), []
         for row in rows:
-            z = ballot.of_session(labels, int(row))
+            z = ballot.of_session(labels, int(row), places)
             ends = np.append(np.flatnonzero(np.diff(z)) + 1, len(z))
             lengths.append(np.diff(np.append(0, ends)) * 1000 / index.sessions[row].fps)
         return float(np.median(np.concatenate(lengths)))
@@ -464,6 +601,12 @@ def _extras(
     def by_state(values: np.ndarray) -> np.ndarray:
         return np.append(values, np.full(n_states - len(values), np.nan))
 
+    by_sessions: dict[str, Any] = {}
+    if found.of_sessions is not None:
+        by_sessions = {
+            "session_replicability": by_state(found.of_sessions.jaccard),
+            **_of_halves("session_half", "family_session_half", found.of_sessions),
+        }
     return Extras(
         action="consensus",
         settings={
@@ -475,14 +618,25 @@ def _extras(
         parameters={
             "member": np.asarray(names, dtype=object),
             "member_version": np.asarray(versions, dtype=object),
-            "member_is_applied": np.asarray(by_parameters, dtype=np.int16),
+            "member_is_applied": np.asarray(by_parameters[: len(names)], dtype=np.int16),
             "member_syllable": found.ballot.votes.syllable,
         },
         statistics={
-            "replicability": by_state(found.half_jaccard),
+            "family": np.append(found.family, np.full(n_states - len(found.family), NO_STATE)),
+            "replicability": by_state(found.of_members.jaccard),
             "member_agreement": by_state(found.jaccard),
-            "half_rand_index": found.half_rand_index,
-            "half_matched_share": found.half_matched_share,
-            "half_effective_number": float(np.mean(found.half_effective_number)),
+            **_of_halves("half", "family_half", found.of_members),
+            **by_sessions,
         },
     )
+
+
+def _of_halves(name: str, family: str, found: _Halves) -> dict[str, float]:
+    """Attributes that say how far halves agree."""
+    return {
+        f"{name}_rand_index": found.rand_index,
+        f"{name}_matched_share": found.matched_share,
+        f"{name}_effective_number": found.effective_number,
+        f"{family}_rand_index": found.family_rand_index,
+        f"{family}_effective_number": found.family_effective_number,
+    }

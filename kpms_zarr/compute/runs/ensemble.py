@@ -20,7 +20,8 @@ from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.checkpoints import read_checkpoint
 from kpms_zarr.store.model.models import current_version, make_group
-from kpms_zarr.store.wording import call
+from kpms_zarr.store.study.selection import select_sessions
+from kpms_zarr.store.wording import call, listed
 
 MOST_CHAINS = 99
 _REQUEST = "ensemble"
@@ -34,10 +35,13 @@ class Request:
     ----------
     chains : int
     config : FitConfig
+    halves : bool
+        Whether chains are also fitted to halves of the sessions.
     """
 
     chains: int
     config: FitConfig
+    halves: bool = False
 
     @classmethod
     def read(cls, root: access.Group, model: str) -> Request | None:
@@ -46,7 +50,8 @@ class Request:
         found = None if group is None else attributes.read(group.attrs).get(_REQUEST)
         if found is None:
             return None
-        return cls(int(found["chains"]), FitConfig.from_store(found["config"], found["given"]))
+        config = FitConfig.from_store(found["config"], found["given"])
+        return cls(int(found["chains"]), config, bool(found.get("halves")))
 
     def write(self, root: access.Group, model: str) -> None:
         """Keep the request, for going on with it."""
@@ -54,6 +59,7 @@ class Request:
             "chains": self.chains,
             "config": self.config.to_dict(),
             "given": sorted(self.config.given),
+            "halves": self.halves,
         }
         group = make_group(root, layout.model_path(model))
         attributes.write(group, {_REQUEST: found})
@@ -97,6 +103,7 @@ def fit_chains(
     resume: bool = False,
     overwrite: bool = False,
     save_every: int = 25,
+    halves: bool = False,
 ) -> ConsensusSummary:
     """Fit chains one after the other, and make the model on which they agree; see ``fit``.
 
@@ -107,37 +114,69 @@ def fit_chains(
     """
     began = time.perf_counter()
     root = access.open_group(store, "r+")
-    request = _request(root, store, model, chains, config, resume=resume, overwrite=overwrite)
-    names = chain_names(model, request.chains)
+    request = _request(
+        root, store, model, chains, config, halves=halves, resume=resume, overwrite=overwrite
+    )
+    plan = _chains(root, model, request)
     request.write(root, model)
-    for number, name in enumerate(names, 1):
+    for number, (name, of_chain) in enumerate(plan.items(), 1):
         is_published = current_version(root, name) is not None
         is_unfinished = read_checkpoint(root, name) is not None
         if is_published and not is_unfinished and not overwrite:
             continue
         for callback in callbacks:
-            callback(Noted(f"chain {number} of {request.chains}, {name}"))
+            callback(Noted(f"chain {number} of {len(plan)}, {name}"))
         try:
             fit_one(
-                store, model=name,
-                config=None if is_unfinished and resume else chain_config(request.config, number),
+                store, model=name, config=None if is_unfinished and resume else of_chain,
                 budget=budget, callbacks=callbacks, resume=is_unfinished and resume,
                 overwrite=overwrite, save_every=save_every,
             )  # fmt: skip
         except FitInterrupted as stop:
             how = call("fit", store, model=model, chains=request.chains, resume=True)
             text = (
-                f"stopped in chain {number} of {request.chains}; sweep {stop.n_sweeps} of it is "
+                f"stopped in chain {number} of {len(plan)}; sweep {stop.n_sweeps} of it is "
                 f"committed; go on with: {how}"
             )
             raise FitInterrupted(text, model, stop.n_sweeps) from stop
         root = access.open_group(store, "r+")
+    names = list(plan)
+    n = request.chains
+    of_halves = (names[n : 2 * n], names[2 * n :]) if request.halves else None
     found = consensus(
-        store, models=names, model=model, target_duration=request.config.target_duration,
+        store, models=names[:n], model=model, session_halves=of_halves,
+        target_duration=request.config.target_duration,
         sweeps=request.config.sweeps or POSE_SWEEPS, budget=budget, callbacks=callbacks,
         overwrite=overwrite or current_version(root, model) is not None,
     )  # fmt: skip
     return _with_seconds(found, time.perf_counter() - began)
+
+
+def _chains(root: access.Group, model: str, request: Request) -> dict[str, FitConfig]:
+    """Models of all chains, and their settings: of all sessions, then of either half.
+
+    Halves are every other session, by name.
+    """
+    config, n = request.config, request.chains
+    names = chain_names(model, n)
+    found = {name: chain_config(config, i) for i, name in enumerate(names, 1)}
+    if not request.halves:
+        return found
+    sessions = sorted(
+        session.name for session in select_sessions(root, config.sessions, "`sessions=`")
+    )
+    if len(sessions) < 2:
+        raise InputError(
+            expected="two sessions or more, to fit halves of them",
+            found=listed(sessions),
+            where="`halves=`",
+            fix="leave it out",
+        )
+    for half, letter in enumerate("ab"):
+        of_half = config.resolved(sessions=tuple(sessions[half::2]))
+        for i, name in enumerate(chain_names(f"{model}-{letter}", n), 1):
+            found[name] = chain_config(of_half, (half + 1) * 1000 + i)
+    return found
 
 
 def _with_seconds(found: ConsensusSummary, seconds: float) -> ConsensusSummary:
@@ -152,6 +191,7 @@ def _request(
     chains: int,
     config: FitConfig | None,
     *,
+    halves: bool,
     resume: bool,
     overwrite: bool,
 ) -> Request:
@@ -173,14 +213,14 @@ def _request(
         )
     before = Request.read(root, model)
     if resume:
-        return _resumed(root, model, chains, config, before, where)
-    request = Request(chains, config or FitConfig())
+        return _resumed(root, model, chains, config, halves, before, where)
+    request = Request(chains, config or FitConfig(), halves)
     _check_stage(request.config)
     if overwrite:
         return request
     taken = [
         name
-        for name in (model, *chain_names(model, chains))
+        for name in (model, *_chains(root, model, request))
         if current_version(root, name) is not None or read_checkpoint(root, name) is not None
     ]
     if taken:
@@ -199,6 +239,7 @@ def _resumed(
     model: str,
     chains: int,
     config: FitConfig | None,
+    halves: bool,
     before: Request | None,
     where: str,
 ) -> Request:
@@ -222,15 +263,16 @@ def _resumed(
                 where=where,
                 fix="leave them out, or choose another `model=`",
             )
-    n_done = sum(current_version(root, name) is not None for name in chain_names(model, chains))
-    if chains <= before.chains and n_done == chains and current_version(root, model) is not None:
+    request = Request(max(chains, before.chains), before.config, halves or before.halves)
+    names = [model, *_chains(root, model, request)]
+    if all(current_version(root, name) is not None for name in names):
         raise InputError(
             expected="an unfinished ensemble to go on with, or a larger number of chains",
             found=f"{before.chains} chains, all finished",
             where=where,
             fix=f"`chains={2 * before.chains}` adds as many again",
         )
-    return Request(max(chains, before.chains), before.config)
+    return request
 
 
 def _check_stage(config: FitConfig) -> None:

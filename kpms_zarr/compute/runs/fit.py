@@ -114,6 +114,7 @@ def fit(
     model: str,
     config: FitConfig | None = None,
     chains: int = 1,
+    halves: bool = False,
     budget: Budget | None = None,
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
@@ -138,6 +139,9 @@ def fit(
         that differ in the seed alone, one after the other, and make ``model`` the
         :func:`consensus` of them. When resuming, chains that are finished stay; a larger number
         adds some.
+    halves : bool
+        Fit as many chains to every other session, and as many to the rest, too, and publish how far
+        the two agree on all sessions: what to expect of other animals. Takes about twice as long.
     budget : Budget, optional
         Memory to take, and where the chain's state lies.
     callbacks : sequence of callable
@@ -175,8 +179,15 @@ def fit(
 
         return fit_chains(
             store, model=model, chains=chains, config=config, budget=budget, callbacks=callbacks,
-            resume=resume, overwrite=overwrite, save_every=save_every,
+            resume=resume, overwrite=overwrite, save_every=save_every, halves=halves,
         )  # fmt: skip
+    if halves:
+        raise InputError(
+            expected="several chains, of which halves are compared",
+            found="`chains=1`",
+            where="`halves=`",
+            fix="add `chains=8`",
+        )
     return fit_one(
         store, model=model, config=config, budget=budget, callbacks=callbacks, resume=resume,
         overwrite=overwrite, save_every=save_every,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.sampler.certainty import BestLabels, CertaintyCounts, in_steps
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain
 from kpms_zarr.compute.sampler.draws import LabelDraws
+from kpms_zarr.compute.sampler.prior import ParameterPrior
 from kpms_zarr.compute.sampler.sweep import Sweeper
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
 
@@ -76,6 +76,28 @@ class MemberLabels:
                 found[: max(0, index.lags - start)] = NO_STATE
                 self._draws.put(place, int(first) + start, found)
 
+    def merged(
+        self, place: int, sweeper: Sweeper, member: StartModel, prior: ParameterPrior
+    ) -> np.ndarray:
+        """State that each state of a member becomes when evidence merges them: (state,).
+
+        The labels of the chain are those of the member afterwards.
+        """
+        chain, which = self.chain, np.array([place])
+        for start in range(0, chain.index.n_frames, LABEL_FRAMES_PER_CHUNK):
+            stop = min(start + LABEL_FRAMES_PER_CHUNK, chain.index.n_frames)
+            chain.syllable[start:stop] = self._draws.read(start, stop, which)[:, 0]
+        n_states = len(member.parameters.usage)
+        reference = np.broadcast_to(prior.dynamics.mean, (n_states, *prior.dynamics.mean.shape))
+        moments, counts = replace(sweeper, n_states=n_states).measure(reference)
+        return prior.merge(moments, counts.transitions, reference)
+
+    def of_chain(self, row: int) -> np.ndarray:
+        """Labels of the chain of the modelled frames of a session: (frame,) int16."""
+        index = self.chain.index
+        first, stop = int(index.first[row]), int(index.first[row] + index.length[row])
+        return np.array(self.chain.syllable[first + index.lags : stop])
+
     def patterns(self) -> Patterns:
         """Patterns of the labels of all modelled frames."""
         rows = np.flatnonzero(self.chain.index.n_modelled > 0)
@@ -122,12 +144,12 @@ class Ballot:
         scores = (scores_of(self.votes.shares(block)) for block in labels.blocks(row, members))
         return best_path(scores, self.price)
 
-    def label(self, labels: MemberLabels) -> None:
-        """Give every modelled frame of the chain its label."""
+    def label(self, labels: MemberLabels, members: np.ndarray | None = None) -> None:
+        """Give every modelled frame of the chain its label; ``members``: as above."""
         chain = labels.chain
         for row in np.flatnonzero(chain.index.n_modelled > 0):
             begin = int(chain.index.first[row]) + chain.index.lags
-            found = self.of_session(labels, int(row))
+            found = self.of_session(labels, int(row), members)
             for start in range(0, len(found), LABEL_FRAMES_PER_CHUNK):
                 part = found[start : start + LABEL_FRAMES_PER_CHUNK]
                 chain.syllable[begin + start : begin + start + len(part)] = part
@@ -153,11 +175,15 @@ class VoteCertainty(CertaintyCounts):
     labels : MemberLabels
         Of a chain whose labels are those of the ballot.
     votes : Votes
+    members : ndarray, optional
+        To which of them the rows of the votes belong (default: all).
     """
 
-    def __init__(self, labels: MemberLabels, votes: Votes) -> None:
-        super().__init__(max(1, votes.n_syllables))
-        self._labels, self._votes = labels, votes
+    def __init__(
+        self, labels: MemberLabels, votes: Votes, members: np.ndarray | None = None
+    ) -> None:
+        super().__init__(max(2, votes.n_syllables))
+        self._labels, self._votes, self._members = labels, votes, members
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         """Yield what is published of each session: arrays (frame,) by name."""
@@ -168,7 +194,7 @@ class VoteCertainty(CertaintyCounts):
             second = np.full(int(length), NO_STATE, np.int16)
             second_certainty = np.full(int(length), np.nan, np.float16)
             done = index.lags
-            for block in self._labels.blocks(row):
+            for block in self._labels.blocks(row, self._members):
                 some = slice(done, done + len(block))
                 label = np.asarray(chain.syllable[int(first) + done : int(first) + some.stop])
                 done = some.stop
@@ -197,20 +223,17 @@ def _choices(share: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarr
     )
 
 
-def overlap_of(labels: MemberLabels, of_row: Any, members: Sequence[int]) -> list[np.ndarray]:
-    """Frames by label and by state of each member: (label, state) int64, one table each.
-
-    ``of_row``: session -> labels of its modelled frames.
-    """
+def overlap_of(labels: MemberLabels, members: np.ndarray) -> list[np.ndarray]:
+    """Frames by label of the chain and by state of each member: (label, state) int64 each."""
     tables = [np.zeros((0, 0), np.int64) for _ in members]
     for row in np.flatnonzero(labels.chain.index.n_modelled > 0):
-        found, done = of_row(row), 0
-        for block in labels.blocks(int(row)):
+        found, done = labels.of_chain(int(row)), 0
+        for block in labels.blocks(int(row), members):
             own = found[done : done + len(block)]
             done += len(block)
             tables = [
-                _sum(table, contingency(own, block[:, member]))
-                for table, member in zip(tables, members, strict=True)
+                _sum(table, contingency(own, states))
+                for table, states in zip(tables, block.T, strict=True)
             ]
     return tables
 

@@ -329,6 +329,8 @@ optional int16 family(state) = -1: family of syllables that it belongs to, 0 = t
     one; -1 = none
 optional float64 replicability(state): of a consensus, Jaccard index of the syllable between the
     consensus of one half of the members and that of the other
+optional float64 session_replicability(state): of a consensus, the same between chains fitted to
+    one half of the sessions and chains fitted to the other
 optional float64 member_agreement(state): of a consensus, Jaccard index of the syllable with the
     state of a member that is nearest to it, mean over the members
 int64 duration_count(state, duration): bouts of the syllable by duration; the last bin holds all
