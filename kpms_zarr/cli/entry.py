@@ -446,7 +446,7 @@ def _syllables(result: Any, *, with_rare: bool = False) -> str:
     is_rare = result["frequency"].values < (0 if with_rare else USED_FRACTION)
     rare = result.isel(state=is_rare)
     result = result.isel(state=~is_rare)
-    has_certainty = "mean_certainty" in result
+    further = _further_columns(result)
     rows = [
         (
             f"{state} {row['name'].item() if 'name' in row else ''}".rstrip(),
@@ -454,13 +454,13 @@ def _syllables(result: Any, *, with_rare: bool = False) -> str:
             console.milliseconds(float(row["median_duration"])),
             console.milliseconds(float(row["mean_duration"])),
             int(row["n_bouts"]),
-            *([console.percent(float(row["mean_certainty"]))] if has_certainty else []),
+            *(cell(row[name].item()) for name, _, cell in further),
         )
         for state in result["state"].values
         for row in [result.sel(state=state)]
     ]
     header = ["syllable", "frequency", "median (ms)", "mean (ms)", "bouts"]
-    header += ["certainty"] if has_certainty else []
+    header += [title for _, title, _ in further]
     lines = [console.table(header, rows)]
     if rare.sizes["state"]:
         share = console.percent(float(rare["frequency"].sum()))
@@ -471,7 +471,24 @@ def _syllables(result: Any, *, with_rare: bool = False) -> str:
         f"{result.attrs['n_used']} syllables hold 0.5 % of the frames or more; median duration "
         f"{console.milliseconds(result.attrs['median_duration_overall'])} ms over all bouts"
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, for_shell(result.attrs["replicability_in_words"])])
+
+
+def _further_columns(table: Any) -> list[tuple[str, str, Callable[[Any], str]]]:
+    """Variables of the summary that not every model has, their headers and their text."""
+    every: list[tuple[str, str, Callable[[Any], str]]] = [
+        ("mean_certainty", "certainty", console.percent),
+        ("replicability", "replicability", console.figure),
+        ("replicability_reading", "reading", _or_dash),
+        ("session_replicability", "between sessions", console.figure),
+        ("session_reading", "reading", _or_dash),
+        ("family", "family", lambda number: "-" if number < 0 else str(number)),
+    ]
+    return [column for column in every if column[0] in table]
+
+
+def _or_dash(words: str) -> str:
+    return words or "-"
 
 
 def _report(commands: Any) -> None:

@@ -25,6 +25,7 @@ from kpms_zarr.compute.analysis.labellings import PublishedLabels
 from kpms_zarr.compute.analysis.shared import Shared
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.model.replicability import reading
 from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_store
 
 TABLE = st.integers(1, 4).flatmap(
@@ -128,16 +129,6 @@ def test_effective_number__is_that_of_equal_syllables():
         np.exp(-0.9 * np.log(0.9) - 0.1 * np.log(0.05))
     )
     assert np.isnan(agreement.effective_number(np.zeros(3, int)))
-
-
-@pytest.mark.parametrize(
-    ("index", "words"),
-    [(1, "stable"), (0.85, "stable"), (0.849, "fairly stable"), (0.75, "fairly stable"),
-     (0.749, "doubtful"), (0.6, "doubtful"), (0.599, "do not interpret"), (0, "do not interpret"),
-     (np.nan, "")],
-)  # fmt: skip
-def test_reading__is_that_of_hennig(index, words):
-    assert agreement.reading(index) == words
 
 
 # ------------------------------------------------------------------ changes of label
@@ -438,7 +429,7 @@ def test_compare__gives_what_loops_over_frames_give(store):
         assert one["jaccard"] == pytest.approx(max(index))
         assert one["best"] == np.argmax(index)
         assert one["matched"] == (row + 5) % 12
-        assert one["reading"] == agreement.reading(max(index))
+        assert one["reading"] == reading(max(index))
     for words, share in pair.reading_share_a.items():
         inside = pair.syllables_a["reading"].values == words
         assert share == pytest.approx(frames[inside].sum() / frames.sum())

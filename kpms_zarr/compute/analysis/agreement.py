@@ -5,11 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-READINGS = ((0.85, "stable"), (0.75, "fairly stable"), (0.6, "doubtful"), (0.0, "do not interpret"))
-"""Smallest Jaccard index of each reading, after Hennig (2007) and the manual of ``clusterboot``:
-from 0.85 on highly stable, from 0.75 on valid and stable, from 0.6 to 0.75 a pattern of which it
-is doubtful which points belong to it, below 0.6 not to be trusted."""
-
 
 def contingency(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Count frames by pair of labels, without those that either labelling leaves out (-1).
@@ -133,11 +128,6 @@ def jaccard(table: np.ndarray) -> np.ndarray:
     """
     either = table.sum(1)[:, None] + table.sum(0)[None] - table
     return np.asarray(table / np.maximum(either, 1))
-
-
-def reading(index: float) -> str:
-    """Say in words what a Jaccard index means for a syllable; see :data:`READINGS`."""
-    return next((words for least, words in READINGS if index >= least), "")
 
 
 def _pairs(n: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.ingest.label_files import FileLabels
 from kpms_zarr.store.ingest.label_sources import LabelsLike
+from kpms_zarr.store.model.replicability import reading
 from kpms_zarr.store.model.syllable_names import read_names
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.wording import counted, listed
@@ -102,7 +103,7 @@ class Comparison:
         index = every["jaccard"].mean("other")
         found = xr.Dataset({"n_frames": every["n_frames"].max("other"), "jaccard": index})
         found["n_frames"] = found["n_frames"].astype(np.int64)
-        words = [agreement.reading(float(one)) for one in index.values]
+        words = [reading(float(one)) for one in index.values]
         found["reading"] = ("syllable", np.asarray(words, dtype=object))
         return found.isel(syllable=np.argsort(-found["n_frames"].values, kind="stable"))
 

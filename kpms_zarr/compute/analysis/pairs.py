@@ -12,6 +12,7 @@ import xarray as xr
 from kpms_zarr.compute.analysis import agreement
 from kpms_zarr.compute.analysis.calibration import calibration
 from kpms_zarr.compute.analysis.counting import Overlap
+from kpms_zarr.store.model.replicability import READINGS, reading
 
 Side = tuple[str, np.ndarray, Mapping[int, str]]
 """Name of a labelling, numbers of its syllables, and names of some of them."""
@@ -136,7 +137,7 @@ def agree(sides: Sequence[Side], overlap: Overlap, n_sessions: int) -> PairAgree
 def _reading_share(syllables: xr.Dataset) -> dict[str, float]:
     frames, words = syllables["n_frames"].values, syllables["reading"].values
     total = max(1, int(frames.sum()))
-    return {one: float(frames[words == one].sum() / total) for _, one in agreement.READINGS}
+    return {one: float(frames[words == one].sum() / total) for _, one in READINGS}
 
 
 def _inverse(matched: np.ndarray, n: int) -> np.ndarray:
@@ -182,7 +183,7 @@ def _syllables(
     index = agreement.jaccard(table)
     best = index.argmax(1) if index.size else np.zeros(len(index), np.int64)
     largest = index.max(1, initial=0)[rows]
-    words = [agreement.reading(float(one)) for one in largest]
+    words = [reading(float(one)) for one in largest]
     values = {
         "n_frames": table.sum(1)[rows],
         "matched": others[matched[rows]],  # -1 is the last

@@ -16,7 +16,8 @@ from kpms_zarr.compute.sampler.bouts import (
 )
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.schema import USED_FRACTION
-from kpms_zarr.store.model.models import open_labels
+from kpms_zarr.store.model.models import open_labels, require_model
+from kpms_zarr.store.model.replicability import Replicability, open_replicability, reading, to_attrs
 from kpms_zarr.store.model.syllable_names import read_names
 
 
@@ -83,14 +84,21 @@ def summary(store: StoreLike, *, model: str) -> xr.Dataset:
     xarray.Dataset
         ``frequency``, ``n_bouts``, ``median_duration`` (ms), ``mean_duration`` (ms) and, where it
         is known, ``mean_certainty`` by ``state``; where people named syllables, ``name``;
-        attributes ``median_duration_overall`` (ms), ``n_used``, ``version``.
+        of an ensemble ``replicability`` (Jaccard index of the syllable between halves of the
+        chains), ``session_replicability`` (between halves of the sessions), what they mean
+        (``replicability_reading``, ``session_reading``: "stable", "fairly stable", "doubtful", "do
+        not interpret") and ``family``, as far as they are known. Attributes
+        ``median_duration_overall`` (ms), ``n_used``, ``version``; ``replicability_in_words`` and
+        the figures behind it: agreement of halves (``half_rand_index``, ...) and the share of the
+        frames in syllables that may be interpreted (``interpreted_share``, ...).
 
     Raises
     ------
     InputError
         When there is no such store or model.
     """
-    labels = open_labels(store, model)
+    version = require_model(store, model)
+    labels = open_labels(store, model, version)
     wanted = ["frequency", "n_bouts", "median_duration", "mean_duration"]
     wanted += ["mean_certainty"] if "mean_certainty" in labels else []
     table = labels[wanted].load()
@@ -100,12 +108,34 @@ def summary(store: StoreLike, *, model: str) -> xr.Dataset:
     if called.version:
         names = [called.custom_name(state) for state in range(table.sizes["state"])]
         table["name"] = ("state", np.asarray(names, dtype=object))
+    found = open_replicability(store, model, labels)
+    _add_replicability(table, found)
     used = int((table["frequency"].values >= USED_FRACTION).sum())
     table = table.isel(state=np.flatnonzero(table["n_bouts"].values > 0))
     table.attrs = {
         "model": model,
-        "version": labels.encoding.get("group", ""),
+        "version": version,
         "n_used": used,
         "median_duration_overall": labels.attrs["median_duration_overall"],
+        **to_attrs(found),
     }
     return table
+
+
+def _add_replicability(table: xr.Dataset, found: Replicability) -> None:
+    """Add what is known of each syllable to a table of all of them."""
+    for name, words, index, is_known in (
+        ("replicability", "replicability_reading", found.between_chains, found.is_known),
+        (
+            "session_replicability",
+            "session_reading",
+            found.between_sessions,
+            found.is_known_between_sessions,
+        ),
+    ):
+        if is_known:
+            table[name] = ("state", index)
+            said = [reading(float(one)) for one in index]
+            table[words] = ("state", np.asarray(said, dtype=object))
+    if found.has_families:
+        table["family"] = ("state", found.family)
