@@ -15,7 +15,8 @@ from kpms_zarr.viz.shared.colors import palette
 SHADES = 8
 """Steps of opacity between uncertain and certain."""
 
-_PALEST = 0.25
+PALEST = 0.25
+"""Opacity of the least certain."""
 _OTHERS = "#e4e7eb"
 
 
@@ -55,7 +56,7 @@ def code_colors(n_states: int, highlight: int = -1, by_certainty: bool = True) -
     of_label = np.array([_rgb(color) for color in palette(n_states)])
     if highlight >= 0:
         of_label[np.arange(-1, n_states) != highlight] = _rgb(_OTHERS)
-    opacity = np.linspace(_PALEST, 1, SHADES) if by_certainty else np.ones(SHADES)
+    opacity = np.linspace(PALEST, 1, SHADES) if by_certainty else np.ones(SHADES)
     opacity = np.broadcast_to(opacity, (len(of_label), SHADES)).copy()
     if highlight >= 0:
         opacity[np.arange(-1, n_states) != highlight] = 1

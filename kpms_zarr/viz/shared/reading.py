@@ -239,6 +239,40 @@ def mode_bins(
     return np.where(best == count.shape[1] - 1, -1, best)
 
 
+def mean_bins(
+    labels: xr.Dataset,
+    session: Session,
+    *,
+    frames_per_bin: float,
+    block_frames: int = LABEL_FRAMES_PER_CHUNK,
+) -> np.ndarray:
+    """Mean certainty of each time bin of a session, in one pass over its blocks.
+
+    Parameters
+    ----------
+    labels : Dataset
+        With ``certainty`` (session, frame).
+    frames_per_bin, block_frames
+        See :func:`mode_bins`.
+
+    Returns
+    -------
+    ndarray, (bin,) float64
+        Of the frames in which it is known; NaN where it is not.
+    """
+    n_bins = int((session.n_frames - 1) // frames_per_bin) + 1
+    total, number = np.zeros(n_bins), np.zeros(n_bins)
+    for block in iter_blocks([session], block_frames):
+        values = labels["certainty"][block.session, block.start : block.stop].values
+        is_known = np.isfinite(values)
+        bins = ((block.start + np.arange(len(values))) // frames_per_bin).astype(np.int64)
+        inside = slice(bins[0], bins[-1] + 1)
+        bins -= bins[0]
+        total[inside] += np.bincount(bins, np.where(is_known, values, 0.0).astype(np.float64))
+        number[inside] += np.bincount(bins, is_known)
+    return np.divide(total, number, out=np.full(n_bins, np.nan), where=number > 0)
+
+
 def first_bouts(labels: xr.Dataset, session: Session, *, seconds: float) -> Bouts:
     """Bouts that begin in the first seconds of a session, at full frame resolution.
 
@@ -254,6 +288,28 @@ def first_bouts(labels: xr.Dataset, session: Session, *, seconds: float) -> Bout
     start, stop = run_bounds(syllable)
     keep = start < seconds * session.fps
     return Bouts(start[keep], stop[keep], syllable[start[keep]])
+
+
+def bout_certainty(labels: xr.Dataset, session: Session, bouts: Bouts) -> np.ndarray:
+    """Mean certainty of some bouts of a session, which follow each other from its first frame on.
+
+    Parameters
+    ----------
+    labels : Dataset
+        With ``certainty`` (session, frame).
+
+    Returns
+    -------
+    ndarray, (bout,) float64
+        Of the frames in which it is known; NaN where it is not.
+    """
+    if not len(bouts.start):
+        return np.zeros(0)
+    values = labels["certainty"][session.index, : bouts.stop[-1]].values.astype(np.float64)
+    is_known = np.isfinite(values)
+    total = np.add.reduceat(np.where(is_known, values, 0.0), bouts.start)
+    number = np.add.reduceat(is_known.astype(np.int64), bouts.start)
+    return np.divide(total, number, out=np.full(len(total), np.nan), where=number > 0)
 
 
 def label_blocks(
