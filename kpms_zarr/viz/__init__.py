@@ -40,6 +40,7 @@ _HOME = {
     "compare": "syllables.views",
     "frequency_by_group": "syllables.views",
     "neighbours": "syllables.views",
+    "replicability": "syllables.agreement",
     # how far labels agree: of what kpms_zarr.compare returns
     "confusion": "syllables.agreement",
     "calibration": "syllables.agreement",

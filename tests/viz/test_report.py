@@ -301,7 +301,7 @@ def test_report__statistics_that_are_absent_are_one_line_each(
     out = tmp_path / "r.html"
     report.report(fresh, model="m", out=out)
     page = _Page(out.read_text("utf-8"))
-    assert page.text.count("Left out: this is a version") == 9
+    assert page.text.count("Left out: this is a version") == 10
     assert page.text.count("Left out: it needs") == 4  # quality and components: other commands
     assert "kpms-zarr quality own.zarr" in page.text
     assert "kpms-zarr pca own.zarr" in page.text

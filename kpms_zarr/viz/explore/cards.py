@@ -85,7 +85,8 @@ export function render({ model }) {
   grid-template-columns: repeat(auto-fill, minmax(var(--least), 1fr)); }
 .card { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif;
   color: #1f2933; background: #fff; border: 1px solid #d5dbe1; border-radius: 6px; padding: 6px;
-  text-align: left; cursor: pointer; min-width: 0; }
+  text-align: left; cursor: pointer; min-width: 0;
+  display: flex; flex-direction: column; justify-content: flex-start; }
 .card:hover { border-color: #52606d; }
 .card:focus-visible { outline: 3px solid #0b5394; outline-offset: 1px; }
 .card[aria-pressed="true"] { border-color: #0b5394; box-shadow: 0 0 0 2px #0b5394;

@@ -19,6 +19,7 @@ from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.grouping import group_coordinates
 from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.syllables import views as syllables
+from kpms_zarr.viz.syllables.agreement import replicability_lines
 from kpms_zarr.viz.syllables.data import Gallery, session_frames
 from kpms_zarr.viz.syllables.drawing import extent, picture
 
@@ -112,7 +113,27 @@ class Detail:
             f'<h2 style="margin:0;border-left:14px solid {color};padding-left:10px">'
             f"Syllable {html.escape(self.names.label(one))}</h2>"
             f'<p style="margin:4px 0;font-size:14px">{facts}</p>'
+            f'<p style="margin:4px 0;font-size:14px">{html.escape(self._replicates())}</p>'
         )
+
+    def _replicates(self) -> str:
+        """How far it would be found again, and which others are of its family."""
+        said = dict(replicability_lines(self.opened, self.syllable))
+        parts_of_it = [
+            f"{name} {said[key]}"
+            for key, name in (
+                ("seeds", "Jaccard index between halves of the chains"),
+                ("sessions", "between halves of the sessions"),
+                ("family", "family"),
+            )
+            if key in said
+        ]
+        found = self.opened.replicability
+        if not parts_of_it:
+            n = found.n_members
+            why = "one chain was fitted" if n == 1 else f"a consensus of {n} has no halves"
+            return f"Whether other seeds find this syllable is not known: {why}."
+        return f"{'; '.join(parts_of_it)}."
 
     @parts.guarded
     def _poses(self) -> Any:

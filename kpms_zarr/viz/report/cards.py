@@ -14,6 +14,7 @@ from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.grouping import group_coordinates, groups_of
 from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.style import short
+from kpms_zarr.viz.syllables.agreement import replicability_lines
 from kpms_zarr.viz.syllables.data import Gallery, session_frames
 from kpms_zarr.viz.syllables.drawing import extent, picture
 from kpms_zarr.viz.syllables.transition_counts import neighbours_of
@@ -87,7 +88,11 @@ def cards(opened: OpenModel) -> list[Card]:
                 called.description(state),
                 syllable_color(state),
                 Markup(picture(one, half=half, label=seen) if one.n_examples else ""),
-                (*_lines(labels, called, state), *of_group.get(state, ())),
+                (
+                    *_lines(labels, called, state),
+                    *replicability_lines(opened, state),
+                    *of_group.get(state, ()),
+                ),
                 examples,
             )
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +20,7 @@ from kpms_zarr.store.core.provenance import package_version
 from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.wording import counted
+from kpms_zarr.viz.report.cells import Cells
 from kpms_zarr.viz.report.writing import check_place, write_page
 from kpms_zarr.viz.shared.embedding import bokeh_script, labels_script
 from kpms_zarr.viz.shared.reading import store_name
@@ -58,12 +58,6 @@ class ComparisonLike(Protocol):
     def notes(self) -> Sequence[str]:
         """What was left out."""
         ...
-
-
-@dataclass(frozen=True)
-class _Cells:
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 def check_page(out: str | os.PathLike[str]) -> None:
@@ -167,7 +161,7 @@ def _sentence(pair: Any, tolerance: int) -> str:
     )
 
 
-def _models(table: xr.Dataset) -> _Cells:
+def _models(table: xr.Dataset) -> Cells:
     header = (
         "Labels", "Version", "Sessions", "Frames", "Effective number", "In use", "Median bout (ms)",
         "Mean certainty",
@@ -186,10 +180,10 @@ def _models(table: xr.Dataset) -> _Cells:
         for name in table["model"].values
         for row in [table.sel(model=name)]
     ]
-    return _Cells(header, rows)
+    return Cells(header, rows)
 
 
-def _syllables(pair: Any) -> _Cells:
+def _syllables(pair: Any) -> Cells:
     table, names = pair.syllables_a, pair.confusion["name_a"].values
     frames = table["n_frames"].values
     used = np.flatnonzero(frames >= USED_FRACTION * frames.sum())
@@ -205,7 +199,7 @@ def _syllables(pair: Any) -> _Cells:
         )
         for i in used
     ]
-    return _Cells(header, rows)
+    return Cells(header, rows)
 
 
 def _percent(share: float) -> str:

@@ -16,8 +16,12 @@ from bokeh.embed import components
 from markupsafe import Markup
 
 from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz.report.cards import Card
+from kpms_zarr.viz.report.cells import Cells
+from kpms_zarr.viz.report.methods import methods
+from kpms_zarr.viz.report.replication import Replication
 from kpms_zarr.viz.report.sections import BokehModels, Section, SyllableCards, sections_of
 from kpms_zarr.viz.report.writing import check_place, write_page
 from kpms_zarr.viz.shared import facts, reading
@@ -80,7 +84,7 @@ def report(
     check_place(path, "report")
     _check_count(max_sessions)
     opened = OpenModel(store, model)
-    page = _page(store, facts.facts(opened), sections_of(opened, max_sessions))
+    page = _page(opened, facts.facts(opened), sections_of(opened, max_sessions))
     n_bytes = write_page(path, page)
     return ReportSummary(str(path), n_bytes, model, opened.version, len(opened.sessions))
 
@@ -97,14 +101,25 @@ def _check_count(max_sessions: int) -> None:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Content of a section: Bokeh models, or cards, or a line that says why there is neither."""
+    """Content of a section: Bokeh models, or cards, or a line that says why there is neither.
+
+    Attributes
+    ----------
+    words : sequence of str
+        Paragraphs below the models.
+    table : Cells, optional
+        Below these.
+    """
 
     roots: Sequence[Any] = ()
     cards: Sequence[Card] = ()
     note: str = ""
+    words: Sequence[str] = ()
+    table: Cells | None = None
 
 
-def _page(store: StoreLike, known: facts.Facts, sections: list[Section]) -> str:
+def _page(opened: OpenModel, known: facts.Facts, sections: list[Section]) -> str:
+    store = opened.store
     drawn = [(section, _draw(section, store)) for section in sections]
     roots = [root for _, found in drawn for root in found.roots]
     document = Document()
@@ -122,6 +137,8 @@ def _page(store: StoreLike, known: facts.Facts, sections: list[Section]) -> str:
             "layout": section.layout,
             "note": found.note,
             "cards": found.cards,
+            "words": [for_shell(words) for words in found.words],
+            "table": found.table,
             "divs": [Markup(next(rest)) for _ in found.roots],
         }
         for section, found in drawn
@@ -133,6 +150,7 @@ def _page(store: StoreLike, known: facts.Facts, sections: list[Section]) -> str:
     return template.render(
         **vars(known),
         sections=entries,
+        methods=methods(opened),
         script=Markup(script),
         bokeh=Markup(bokeh_script(with_widgets=True)),
         labels=Markup(labels_script()),
@@ -148,6 +166,9 @@ def _draw(section: Section, store: StoreLike) -> Drawn:
         return Drawn(note=facts.why_not(error))
     except InputError as error:
         return Drawn(note=facts.what_first(error, store))
+    if isinstance(found, Replication):
+        figure = hv.render(found.picture, backend="bokeh")
+        return Drawn([figure], words=found.words, table=found.table)
     if isinstance(found, SyllableCards):
         return Drawn(cards=found.cards)
     if isinstance(found, BokehModels):

@@ -23,10 +23,11 @@ from kpms_zarr.viz.player.player import build_player
 from kpms_zarr.viz.pose import latent, rotating
 from kpms_zarr.viz.pose import views as pose_space
 from kpms_zarr.viz.report.cards import Card, cards
+from kpms_zarr.viz.report.replication import READ_SO, Replication, replication
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.grouping import group_coordinates
 from kpms_zarr.viz.shared.guessing import note_on
-from kpms_zarr.viz.shared.opened import OpenModel
+from kpms_zarr.viz.shared.opened import OpenModel, certainty_words
 from kpms_zarr.viz.syllables import transition_views, usage
 from kpms_zarr.viz.tracking import views as quality_views
 
@@ -71,7 +72,7 @@ class Section:
     anchor: str
     sentence: str
     alt: str
-    draw: Callable[[], hv.core.Dimensioned | BokehModels | SyllableCards]
+    draw: Callable[[], hv.core.Dimensioned | BokehModels | SyllableCards | Replication]
     layout: str = ""
 
 
@@ -86,6 +87,7 @@ def sections_of(opened: OpenModel, max_sessions: int) -> list[Section]:
     stages = _stages(opened)
     has_poses = any(stage.name == "full" for stage in stages)
     return [
+        _replication(opened),
         _looks(opened),
         *_in_time(opened, max_sessions),
         _player(opened),
@@ -101,6 +103,18 @@ def sections_of(opened: OpenModel, max_sessions: int) -> list[Section]:
 # ------------------------------------------------------------------ syllables
 
 
+def _replication(opened: OpenModel) -> Section:
+    return Section(
+        "Replicability",
+        "replicability",
+        "Would other seeds have found the same syllables? The chains were parted into two halves "
+        f"that share nothing but the data, and what each half agrees on was compared. {READ_SO} "
+        "Larger dots are more frequent syllables.",
+        "Dots: how far each syllable replicates, over bands that say how that is to be read.",
+        partial(replication, opened),
+    )
+
+
 def _looks(opened: OpenModel) -> Section:
     return Section(
         "What they look like",
@@ -108,11 +122,20 @@ def _looks(opened: OpenModel) -> Section:
         "The typical pose of each syllable at six moments from its onset to its median duration, "
         "lighter ones earlier, seen from above (in three dimensions from the side too), the animal "
         "facing right at the onset. Open the example bouts to see how far single ones differ "
-        "from it." + _about_lines(opened),
+        f"from it.{_card_words(opened)}" + _about_lines(opened),
         "A card for each syllable with drawings of its poses.",
         lambda: SyllableCards(cards(opened)),
         "cards",
     )
+
+
+def _card_words(opened: OpenModel) -> str:
+    """What the lines on replicability of a card mean, where it has some."""
+    found = opened.replicability if "frequency" in opened.labels else None
+    if found is None or not found.is_known:
+        return ""
+    sessions = "; sessions: between halves of these" if found.is_known_between_sessions else ""
+    return f" Seeds: how far a syllable replicates between halves of the chains{sessions}."
 
 
 def _in_time(opened: OpenModel, max_sessions: int) -> list[Section]:
@@ -127,7 +150,7 @@ def _in_time(opened: OpenModel, max_sessions: int) -> list[Section]:
             "ethogram",
             f"{which}Each row is a session, time runs to the right, and the colour tells the "
             "syllable that holds most of the frames of a short stretch of time; grey means no "
-            f"syllable. {_ZOOM}",
+            f"syllable.{_paleness(opened)} {_ZOOM}",
             "Ethogram: a row of coloured stretches for each session over time in seconds.",
             partial(ethograms.ethogram, opened.store, model=opened, max_sessions=n_shown),
         ),
@@ -135,13 +158,17 @@ def _in_time(opened: OpenModel, max_sessions: int) -> list[Section]:
             f"First {seconds} seconds",
             "bouts",
             f"{which}The same colours frame by frame: each block is one bout, and pointing at it "
-            f"tells when it starts and how long it lasts. {_ZOOM}",
+            f"tells when it starts and how long it lasts.{_paleness(opened)} {_ZOOM}",
             "Ethogram of the first seconds of each session, one block for each bout.",
             partial(
                 ethograms.bouts, opened.store, model=opened, max_sessions=n_shown, seconds=seconds
             ),
         ),
     ]
+
+
+def _paleness(opened: OpenModel) -> str:
+    return f" {certainty_words(opened)}" if "certainty" in opened.labels else ""
 
 
 def _player(opened: OpenModel) -> Section:

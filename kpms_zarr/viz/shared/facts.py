@@ -18,9 +18,10 @@ from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.core.provenance import package_version
 from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.model.syllable_names import SyllableNames
+from kpms_zarr.store.model import replicability
+from kpms_zarr.store.model.replicability import Replicability
 from kpms_zarr.store.study.settings import read_settings
-from kpms_zarr.store.wording import counted
+from kpms_zarr.store.wording import counted, listed
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.opened import OpenModel
@@ -36,7 +37,7 @@ _STATISTICS = ("frequency", "n_bouts", "median_duration", "mean_duration")
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the table of syllables, as text."""
+    """One row of the table of syllables, as text; ``further`` cells as the table names them."""
 
     label: str
     color: str
@@ -44,13 +45,21 @@ class Entry:
     bouts: str
     median: str
     mean: str
+    further: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class SyllableTable:
-    """Syllables in use and the rare ones, by falling frequency."""
+    """Syllables in use and the rare ones, by falling frequency.
+
+    Attributes
+    ----------
+    further : tuple of str
+        Headers of columns that not every model has.
+    """
 
     sentence: str
+    further: tuple[str, ...]
     used: tuple[Entry, ...]
     rare: tuple[Entry, ...]
     rare_sentence: str
@@ -84,10 +93,10 @@ class Facts:
 
 def facts(opened: OpenModel) -> Facts:
     """Collect what a report says about one version of a model."""
-    labels, name = opened.labels, store_name(opened.store)
+    name = store_name(opened.store)
     try:
         opened.labels_with(*_STATISTICS)
-        table, note = _table(labels, opened.names), ""
+        table, note = _table(opened), ""
     except reading.MissingData as error:
         table, note = None, why_not(error)
     try:
@@ -135,10 +144,15 @@ def _numbers(
     }
     if table is not None:
         numbers["syllables in use"] = str(len(table.used))
+        if opened.replicability.is_known:
+            share = opened.replicability.shares().interpreted
+            numbers["frames that may be interpreted"] = f"{100 * share:.0f} %"
     if {"duration_count", "duration"} <= set(labels.variables):
         numbers["median duration"] = f"{_number(reading.overall_median(labels))} ms"
     stages = [stage for stage in reading.stages(parameters) if stage.label]
-    if stages:
+    if "member" in parameters:
+        numbers["chains"] = str(parameters.sizes["member"])
+    elif stages:
         names = " + ".join(stage.label.removesuffix(" stage") for stage in stages)
         numbers[f"sweeps ({names})"] = " + ".join(f"{stage.n_sweeps:,}" for stage in stages)
     return numbers
@@ -164,7 +178,8 @@ def _introduction(opened: OpenModel, parameters: xr.Dataset, numbers: Mapping[st
         )
         median = numbers.get("median duration")
         text += f"; the median bout lasts {median}. " if median else ". "
-    text += _fitted(parameters, made.get("settings", {}))
+        text += _replicates(opened.replicability)
+    text += _consensus(parameters) or _fitted(parameters, made.get("settings", {}))
     day, by = _date(str(made.get("created", ""))), made.get("created_by")
     return f"{text}Written{f' on {day}' if day else ''} by {by or 'an unknown program'}."
 
@@ -177,6 +192,31 @@ def _keypoints(store: StoreLike, parameters: xr.Dataset) -> str:
     of = f" of {n_stored}" if n_stored > len(names) else ""
     space = f" in {parameters.sizes['space']} dimensions" if "space" in parameters.sizes else ""
     return f", {len(names)}{of} keypoints{space} ({', '.join(names)})"
+
+
+def _replicates(found: Replicability) -> str:
+    """A sentence on which share of the frames may be interpreted."""
+    words = (
+        replicability.interpreted_in_words(found)
+        if found.is_known
+        else f"which of them may be interpreted is not known ({_members(found.n_members)})"
+    )
+    return f"{words[0].upper()}{words[1:]}. "
+
+
+def _members(n_members: int) -> str:
+    return "one chain was fitted" if n_members == 1 else f"a consensus of {n_members}"
+
+
+def _consensus(parameters: xr.Dataset) -> str:
+    """A sentence on the models that a model was made of; "" for a fit."""
+    if "member" not in parameters:
+        return ""
+    names = [str(name) for name in parameters["member"].values]
+    return (
+        f"It is what {len(names)} models agree on ({listed(names, 8)}); pose, heading and position "
+        f"were sampled given these labels, in {parameters.sizes.get('sweep', 0)} sweeps. "
+    )
 
 
 def _fitted(parameters: xr.Dataset, settings: Mapping[str, Any]) -> str:
@@ -226,7 +266,8 @@ def _full_stage(settings: Mapping[str, Any], found_in_data: Mapping[str, Any]) -
     return f"The full stage took {', '.join(found)}. " if found else ""
 
 
-def _table(labels: xr.Dataset, called: SyllableNames) -> SyllableTable:
+def _table(opened: OpenModel) -> SyllableTable:
+    labels, called, found = opened.labels, opened.names, opened.replicability
     frequency = np.nan_to_num(labels["frequency"].values)
     used = reading.used_states(labels)
     order = np.argsort(-frequency, kind="stable")
@@ -240,6 +281,7 @@ def _table(labels: xr.Dataset, called: SyllableNames) -> SyllableTable:
             f"{int(columns[1][state]):,}",
             _number(columns[2][state]),
             _number(columns[3][state]),
+            _further(found, int(state)),
         )
         for state in (*used, *rare)
     }
@@ -247,10 +289,24 @@ def _table(labels: xr.Dataset, called: SyllableNames) -> SyllableTable:
     return SyllableTable(
         "The syllables in use, the most frequent first; a bout is an unbroken run of frames with "
         "one syllable, and each syllable has the same colour everywhere on this page.",
+        (
+            *(["Replicability"] if found.is_known else []),
+            *(["Family"] if found.has_families else []),
+        ),
         tuple(entries[int(state)] for state in used),
         tuple(entries[int(state)] for state in rare),
         f"{counted(str(len(rare)), 'rarer syllable')}, {held:.2g} % of the frames together",
     )
+
+
+def _further(found: Replicability, state: int) -> tuple[str, ...]:
+    index, family = float(found.between_chains[state]), int(found.family[state])
+    cells = []
+    if found.is_known:
+        cells.append("–" if np.isnan(index) else f"{index:.2f}, {replicability.reading(index)}")
+    if found.has_families:
+        cells.append(str(family) if family >= 0 else "–")
+    return tuple(cells)
 
 
 def _snippet(opened: OpenModel) -> str:

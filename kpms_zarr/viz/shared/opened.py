@@ -17,6 +17,7 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model import models
 from kpms_zarr.store.model.levels import open_levels
 from kpms_zarr.store.model.reconstruction import place_pose
+from kpms_zarr.store.model.replicability import Replicability, open_replicability
 from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.guessing import DrawnSettings, drawn_settings
@@ -159,6 +160,17 @@ class OpenModel:
         return read_names(self.store, self.model, self.version)
 
     @cached_property
+    def replicability(self) -> Replicability:
+        """How far its syllables replicate, as far as that was measured.
+
+        Raises
+        ------
+        MissingData
+            When the version has no statistics.
+        """
+        return open_replicability(self.store, self.model, self.labels_with("frequency"))
+
+    @cached_property
     def settings(self) -> DrawnSettings:
         """Settings of the study, with a skeleton also where nobody has given one."""
         return drawn_settings(self.store)
@@ -238,3 +250,15 @@ class OpenModel:
 
 ModelLike = str | OpenModel
 """Name of a model, or one that is open already, with its store and version."""
+
+
+def certainty_words(opened: OpenModel) -> str:
+    """A sentence on what pale labels mean, by what the certainty of the model is."""
+    n = opened.replicability.n_members if "frequency" in opened.labels else 1
+    if n > 1:
+        why = f"the fewer of the {n} chains have that label"
+    elif "second_certainty" in opened.labels:
+        why = "the fewer of the last sweeps have that label; other chains may have others"
+    else:
+        why = "the less probable they are given the pose and the parameters of this one chain"
+    return f"Labels are the paler, {why}."

@@ -1,4 +1,4 @@
-"""How far two labellings agree: which syllable is which, and whether certainties are true."""
+"""How far labellings agree: which syllable is which, how stable it is, whether certainties hold."""
 
 from __future__ import annotations
 
@@ -10,12 +10,28 @@ import xarray as xr
 from bokeh.models import PrintfTickFormatter
 
 from kpms_zarr.store.core.schema import USED_FRACTION
+from kpms_zarr.store.model.replicability import ENSEMBLE, READINGS, reading
+from kpms_zarr.store.wording import listed
+from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.opened import OpenModel
+from kpms_zarr.viz.shared.reading import MissingData
 from kpms_zarr.viz.shared.style import INK, LINE, MUTED, frame, hover_tool, load, short
+from kpms_zarr.viz.shared.views import view
 from kpms_zarr.viz.syllables.transition_counts import MOST_SHOWN
 
 _SECOND = "#b45309"
 """Of the second of two labellings; the first has that of lines."""
 _POINT_SIZES = (5.0, 16.0)  # px
+_SYLLABLE_SIZES = (9.0, 34.0)  # px
+_BANDS = {
+    "stable": "#d7efe0",
+    "fairly stable": "#ebf5e6",
+    "doubtful": "#fdf3d8",
+    "do not interpret": "#f9e3e0",
+}
+"""Colour behind the Jaccard indices of each reading."""
+_MOST_SIBLINGS = 4
+_INDEX_LIMITS = (-0.05, 1.06)
 
 
 class PairLike(Protocol):
@@ -192,3 +208,135 @@ def _course(name: str, other: str, table: xr.Dataset, color: str) -> list[hv.Ele
             default_tools=[],
         ),
     ]  # fmt: skip
+
+
+@view
+def replicability(opened: OpenModel) -> hv.Overlay:
+    """How far each syllable in use replicates, most frequent first, and how that is to be read.
+
+    Returns
+    -------
+    holoviews.Overlay
+        A band and its words for each reading (see ``store.model.replicability``), and Points over
+        the place of the syllable, the larger the more frequent: Jaccard index between halves of the
+        chains, and where halves of the sessions were compared, hollow squares for that between
+        these. vdims syllable, frequency (%), reading, family (-1 = none), color, size.
+
+    Raises
+    ------
+    MissingData
+        For a model of one chain, or of fewer than four models.
+    """
+    found = opened.replicability
+    if not found.is_known:
+        n = found.n_members
+        raise MissingData(
+            expected="replicability of its syllables",
+            found="a model of one chain, without" if n == 1 else f"a consensus of {n}, without",
+            where=str(opened.store),
+            fix=f"fit several chains: {ENSEMBLE}",
+        )
+    used = np.asarray(opened.used)
+    ends = (-0.7, len(used) - 0.3 + max(1.0, 0.16 * len(used)))  # with room for words
+    style = {
+        **frame(380, xgrid=False, ygrid=False),
+        "xlim": ends,
+        "ylim": _INDEX_LIMITS,
+        "xticks": [(place, str(state)) for place, state in enumerate(used)],
+        "xlabel": "syllable, the most frequent first",
+        "ylabel": "Jaccard index between halves",
+        "title": "dots: halves of the chains"
+        + (", squares: halves of the sessions" if found.is_known_between_sessions else ""),
+    }
+    points = [_replicated(opened, used, found.between_chains, "between chains")]
+    if found.is_known_between_sessions:
+        index = found.between_sessions
+        points.append(_replicated(opened, used, index, "between sessions", is_second=True))
+    bands, words = _bands(*ends)
+    # HoloViews leaves out the tools of an overlay whose first element has none.
+    return hv.Overlay([bands.opts(**style), words, *points]).opts(**style, show_legend=False)
+
+
+def _bands(left: float, right: float) -> tuple[hv.Rectangles, hv.Labels]:
+    """What Jaccard indices mean: coloured bands, and their words at the right end."""
+    low, high = _INDEX_LIMITS
+    edges = [high, *(least for least, _ in READINGS[:-1]), low]
+    names = [words for _, words in READINGS]
+    boxes = [
+        (left, below, right, above, _BANDS[words])
+        for words, above, below in zip(names, edges, edges[1:], strict=False)
+    ]
+    rectangles = hv.Rectangles(boxes, kdims=["x0", "y0", "x1", "y1"], vdims=["band"])
+    middles = [(below + above) / 2 for _, below, _, above, _ in boxes]
+    words = hv.Labels((np.full(len(names), right), middles, names), vdims=["words"])
+    return (
+        rectangles.opts(fill_color="band", line_color="#ffffff", line_width=1.5),
+        words.opts(
+            text_align="right",
+            text_color=INK,
+            text_font_size="9pt",
+            xoffset=-0.008 * (right - left),
+            default_tools=[],
+        ),
+    )
+
+
+def _replicated(
+    opened: OpenModel, used: np.ndarray, index: np.ndarray, label: str, *, is_second: bool = False
+) -> hv.Points:
+    """Points of the syllables; those of a second index are smaller squares beside the first."""
+    found = opened.replicability
+    share = found.frequency[used]
+    size = np.interp(np.sqrt(share / share.max()), (0, 1), _SYLLABLE_SIZES) * (
+        0.5 if is_second else 1
+    )
+    colors = np.asarray([syllable_color(int(state)) for state in used], dtype=object)
+    table = (
+        np.arange(len(used)) + (0.3 if is_second else 0.0),
+        index[used],
+        np.asarray([opened.names.label(int(state)) for state in used], dtype=object),
+        100 * share,
+        np.asarray([reading(float(one)) for one in index[used]], dtype=object),
+        found.family[used],
+        colors,
+        size,
+    )
+    hover = hover_tool(
+        ("syllable", "@syllable"),
+        ("frames", "@frequency{0.0} %"),
+        (f"Jaccard index {label}", "@jaccard{0.00}"),
+        ("reading", "@reading"),
+        *([("family", "@family")] if found.has_families else []),
+    )
+    names = ["syllable", "frequency", "reading", "family", "color", "size"]
+    points = hv.Points(table, kdims=["place", "jaccard"], vdims=names, label=label)
+    return points.opts(
+        marker="square" if is_second else "circle",
+        size="size",
+        fill_color="#ffffff" if is_second else "color",
+        line_color="color" if is_second else INK,
+        line_width=2.5 if is_second else 0.8,
+        tools=[hover],
+        default_tools=[],
+    )
+
+
+def replicability_lines(
+    opened: OpenModel, syllable: int, *, with_others: bool = True
+) -> list[tuple[str, str]]:
+    """Names and values for a card: how far a syllable replicates, its family; what is known.
+
+    ``with_others``: name others of the family, too.
+    """
+    found = opened.replicability
+    indices = (("seeds", found.between_chains), ("sessions", found.between_sessions))
+    lines = [
+        (name, f"{index[syllable]:.2f}, {reading(float(index[syllable]))}")
+        for name, index in indices
+        if np.isfinite(index[syllable])
+    ]
+    if found.family[syllable] >= 0:
+        others = listed(map(opened.names.label, found.siblings(syllable)), _MOST_SIBLINGS)
+        beside = f" (with {others})" if others and with_others else ""
+        lines.append(("family", f"{found.family[syllable]}{beside}"))
+    return lines

@@ -11,6 +11,7 @@ import xarray as xr
 
 from kpms_zarr.store.core.blocks import iter_blocks
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
+from kpms_zarr.store.model.replicability import Replicability
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.grouping import groups_of
 from kpms_zarr.viz.shared.opened import OpenModel
@@ -84,6 +85,11 @@ class Gallery:
         self.used = opened.used
         self._rare: dict[int, tuple[Example, ...]] = {}
         self._trajectories: dict[int, Trajectory] = {}
+
+    @property
+    def replicability(self) -> Replicability:
+        """How far the syllables replicate, as far as that was measured."""
+        return self._opened.replicability
 
     @cached_property
     def reader(self) -> PoseReader:

@@ -18,6 +18,7 @@ from kpms_zarr.viz.ethograms.binning import Binned
 from kpms_zarr.viz.ethograms.raster import Raster, strip
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.shared.opened import OpenModel, certainty_words
 
 TITLE = "Ethogram"
 
@@ -76,10 +77,16 @@ class _EthogramPage(param.Parameterized):
             parts.plot(self.raster.plot),
             parts.text(
                 "Click to choose a session and a moment; drag a box to zoom in, as far as single "
-                "frames; the circling arrow of the toolbar zooms out."
+                f"frames; the circling arrow of the toolbar zooms out. {self._paleness(opened)}"
             ),
             *self._below(),
         )
+
+    def _paleness(self, opened: OpenModel) -> str:
+        """What pale colours mean."""
+        if "certainty" in opened.labels:
+            return certainty_words(opened)
+        return "Columns that hold frames of many syllables are pale."
 
     def _below(self) -> tuple[pn.viewable.Viewable, ...]:
         """Draw the chosen time of the chosen session."""

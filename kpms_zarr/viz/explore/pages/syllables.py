@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import panel as pn
 
+from kpms_zarr.store.model.replicability import (
+    beyond_in_words,
+    halves_in_words,
+    in_words,
+    interpreted_in_words,
+)
 from kpms_zarr.store.model.syllable_names import SyllableNames
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.cards import Cards
@@ -18,6 +24,8 @@ from kpms_zarr.viz.explore.syllable_detail import Detail
 from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.guessing import note_on
 from kpms_zarr.viz.shared.reading import MissingData
+from kpms_zarr.viz.syllables import agreement
+from kpms_zarr.viz.syllables.agreement import replicability_lines
 from kpms_zarr.viz.syllables.data import Gallery
 from kpms_zarr.viz.syllables.drawing import extent, picture
 
@@ -26,10 +34,14 @@ TITLE = "Syllables"
 _PER_PAGE = 12
 _ASPECT = 0.55
 """Height of the pictures by their width."""
-_ORDERS = {
-    "most frequent first": lambda labels, one: -float(labels["frequency"][one]),
-    "number": lambda labels, one: one,
-    "longest first": lambda labels, one: -float(np.nan_to_num(labels["median_duration"][one])),
+_BY_REPLICABILITY = "most replicable first"
+_ORDERS: dict[str, Callable[[Gallery, int], float]] = {
+    "most frequent first": lambda found, one: -float(found.labels["frequency"][one]),
+    "number": lambda found, one: one,
+    "longest first": lambda found, one: -float(np.nan_to_num(found.labels["median_duration"][one])),
+    _BY_REPLICABILITY: lambda found, one: (
+        -float(np.nan_to_num(found.replicability.between_chains[one], nan=-1.0))
+    ),
 }
 
 
@@ -57,10 +69,12 @@ class _SyllablesPage:
         )
         self._count = pn.pane.HTML("", align="end", min_width=200)
         self._below = parts.column()
+        self._replicability = parts.column()
         self._whole = parts.column(
             pn.FlexBox(
                 self._order, self._find, self._before, self._after, self._count, align_items="end"
             ),
+            self._replicability,
             self._cards,
             self._below,
         )
@@ -90,6 +104,8 @@ class _SyllablesPage:
         names = study.opened(state.model).names
         is_renamed = names != self._names
         self._names = names
+        if is_other:
+            self._fill_orders()
         is_chosen = self._detail is None or self._detail.syllable != state.syllable
         if is_other or is_chosen:
             self._go_to(state.syllable)
@@ -102,12 +118,23 @@ class _SyllablesPage:
             self._detail.rename()
         return self._whole if is_other else parts.SAME
 
+    def _fill_orders(self) -> None:
+        """Offer the orders that there are, and say which syllables may be interpreted."""
+        assert self._gallery is not None
+        found = self._gallery.replicability
+        orders = [name for name in _ORDERS if name != _BY_REPLICABILITY or found.is_known]
+        value = self._order.value if self._order.value in orders else orders[0]
+        self._order.param.update(options=orders, value=value)
+        known = (interpreted_in_words(found), beyond_in_words(found))
+        self._replicability[:] = [_sentences(known if found.is_known else in_words(found))]
+
     def _open(self) -> None:
         """Show the detail of the chosen syllable."""
         self._detail = None
         if self.state.syllable < 0:
             words = "Choose a card to see more of a syllable, to name it and to compare it."
-            self._below[:] = [parts.text(f"{words} {note_on(self.state.study.settings)}")]
+            words = f"{words} {note_on(self.state.study.settings)}"
+            self._below[:] = [parts.text(words), *self._picture()]
             return
 
         def build() -> Any:
@@ -116,6 +143,20 @@ class _SyllablesPage:
             return self._detail.view
 
         self._below[:] = [parts.guarded(build)()]
+
+    def _picture(self) -> list[Any]:
+        """How far all of them replicate, where that is known."""
+        assert self._gallery is not None
+        if not self._gallery.replicability.is_known:
+            return []
+
+        def build() -> Any:
+            study = self.state.study
+            opened = study.opened(self.state.model)
+            picture = parts.plot(agreement.replicability(study.store, model=opened))
+            return parts.column(_sentences(halves_in_words(opened.replicability)), picture)
+
+        return [parts.heading("How far they replicate", 3), parts.guarded(build)()]
 
     def _clicked(self, event: Any) -> None:
         self.state.syllable = int(event.new[1])
@@ -133,8 +174,8 @@ class _SyllablesPage:
             for one in gallery.used
             if not wanted or wanted == str(one) or wanted in names.custom_name(one).casefold()
         ]
-        key: Callable[..., float] = _ORDERS[self._order.value]
-        return sorted(found, key=lambda one: key(gallery.labels, one))
+        key = _ORDERS[self._order.value]
+        return sorted(found, key=lambda one: key(gallery, one))
 
     def _turned(self, by: int, _event: Any) -> None:
         self._turn(self._first + by)
@@ -173,6 +214,11 @@ class _SyllablesPage:
         labels = self._gallery.labels
         share, median = 100 * float(labels["frequency"][one]), float(labels["median_duration"][one])
         facts = [f"{share:.1f} % of the frames", f"median {median:.0f} ms"]
+        opened = self.state.study.opened(self.state.model)
+        facts += [
+            f"{name}: {words}"
+            for name, words in replicability_lines(opened, one, with_others=False)
+        ]
         return {
             "key": one,
             "number": str(one),
@@ -182,6 +228,10 @@ class _SyllablesPage:
             "hint": f"Syllable {self._names.label(one)}: {', '.join(facts)}",
             "picture": drawing,
         }
+
+
+def _sentences(lines: Sequence[str]) -> pn.viewable.Viewable:
+    return parts.text(" ".join(f"{line[0].upper()}{line[1:]}." for line in lines))
 
 
 def _pictures(gallery: Gallery, shown: list[int]) -> tuple[dict[int, str], str]:
