@@ -196,7 +196,7 @@ def _consensus(opened: OpenModel, parameters: xr.Dataset) -> str:
     """Sentences on the chains that a model was made of, and on how."""
     names = [str(name) for name in parameters["member"].values]
     target = provenance_of(parameters.attrs).get("settings", {}).get("target_duration")
-    length = f", so that the median bout lasts {target:.0f} ms" if target else ""
+    length = f" (chosen for a median bout of {target:.0f} ms)" if target else ""
     certainty = float(
         np.nansum(opened.labels["mean_certainty"] * opened.labels["frequency"])
         if "mean_certainty" in opened.labels
