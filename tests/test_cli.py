@@ -29,8 +29,8 @@ STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=6, missing_fract
 HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settings.posterior[0]]
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = (
-    "ingest", "info", "annotate", "remove", "verify", "quality", "pca", "plan", "fit", "apply",
-    "summary", "compare", "name", "report", "movies", "explore", "demo", "doctor",
+    "ingest", "info", "annotate", "remove", "verify", "quality", "pca", "plan", "fit",
+    "consensus", "apply", "summary", "compare", "name", "report", "movies", "explore", "demo", "doctor",
 )  # fmt: skip
 
 

@@ -268,12 +268,12 @@ def _votes(
 
 
 def _wins(votes: Votes, patterns: Patterns) -> np.ndarray:
-    """Frames in which each syllable has most votes: (syllable,)."""
+    """Frames in which each syllable has most votes, those of equals shared: (syllable,)."""
     wins = np.zeros(votes.n_syllables)
     for start in range(0, len(patterns.label), 65_536):
         some = slice(start, start + 65_536)
         share = votes.shares(patterns.label[some])
-        has_votes = share.any(1)
-        number = patterns.n_frames[some] * has_votes
-        wins += np.bincount(share.argmax(1), weights=number, minlength=votes.n_syllables)
+        is_top = (share == share.max(1, keepdims=True)) & (share > 0)
+        n_top = np.maximum(1, is_top.sum(1))
+        wins += (patterns.n_frames[some] / n_top) @ is_top
     return wins

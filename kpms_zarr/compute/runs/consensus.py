@@ -396,7 +396,8 @@ class _Halves:
     Attributes
     ----------
     jaccard : ndarray, (syllable,)
-        Of each syllable of the whole: Jaccard index of those of either half that are nearest to it.
+        Of each syllable of the whole, with those of either half that are nearest to it: the least
+        of the Jaccard indices of the three with each other.
     rand_index, matched_share, effective_number : float
     family_rand_index, family_effective_number : float
     """
@@ -523,7 +524,9 @@ def _compare(labels: MemberLabels, n: int, one: _Levels, two: _Levels) -> _Halve
         for total, left, right in ((with_one, z, a), (with_two, z, b), (between, a, b)):
             np.add.at(total, (left, right), 1)
     matched = agreement.match_syllables(between)
-    first, second = (agreement.jaccard(t).argmax(1) for t in (with_one, with_two))
+    to_one, to_two = (agreement.jaccard(table) for table in (with_one, with_two))
+    first, second = to_one.argmax(1), to_two.argmax(1)
+    alike = np.minimum(to_one.max(1), to_two.max(1))
     families = np.zeros((one.family.max() + 1, two.family.max() + 1), np.int64)
     np.add.at(families, (one.family[:, None], two.family[None]), between)
 
@@ -531,7 +534,7 @@ def _compare(labels: MemberLabels, n: int, one: _Levels, two: _Levels) -> _Halve
         return float(np.mean([agreement.effective_number(table.sum(axis)) for axis in (0, 1)]))
 
     return _Halves(
-        agreement.jaccard(between)[first, second],
+        np.minimum(alike, agreement.jaccard(between)[first, second]),
         agreement.rand_index_of(between),
         agreement.matched_frames(between, matched) / max(1, int(between.sum())),
         effective(between),

@@ -24,6 +24,9 @@ from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.wording import call, listed
 
 MOST_CHAINS = 99
+MERGE_SWEEPS = 18
+"""Of a chain, unless it is given: chains that merge states by evidence in their burn-in agree twice
+as well, and so do ensembles of them (docs/replicability.md)."""
 _REQUEST = "ensemble"
 
 
@@ -82,11 +85,13 @@ def chain_config(config: FitConfig, number: int) -> FitConfig:
     """
     words = np.random.SeedSequence([config.seed, number]).generate_state(2, np.uint32)
     both = config.stage == "both"
+    is_open = "merge_sweeps" not in config.given
     return config.resolved(
         stage="ar",
         seed=int(words[0]) << 31 | int(words[1]) >> 1,
         sweeps=config.ar_sweeps if both else config.last_sweeps,
         kappa=config.ar_kappa if both else config.kappa,
+        merge_sweeps=MERGE_SWEEPS if is_open else config.merge_sweeps,
         average_sweeps=1,
         certainty=False,
     )

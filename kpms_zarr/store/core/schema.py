@@ -327,8 +327,9 @@ float64 mean_duration(state): mean bout duration [ms]
 optional float64 mean_certainty(state): mean certainty of the frames of the syllable
 optional int16 family(state) = -1: family of syllables that it belongs to, 0 = the most frequent
     one; -1 = none
-optional float64 replicability(state): of a consensus, Jaccard index of the syllable between the
-    consensus of one half of the members and that of the other
+optional float64 replicability(state): of a consensus, how alike the syllable is in the consensus
+    of one half of the members and in that of the other: the least of the Jaccard indices of the
+    three with each other
 optional float64 session_replicability(state): of a consensus, the same between chains fitted to
     one half of the sessions and chains fitted to the other
 optional float64 member_agreement(state): of a consensus, Jaccard index of the syllable with the
