@@ -30,7 +30,8 @@ HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settin
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = (
     "ingest", "info", "annotate", "remove", "verify", "quality", "pca", "plan", "fit",
-    "consensus", "apply", "summary", "compare", "name", "report", "movies", "explore", "demo", "doctor",
+    "consensus", "apply", "summary", "compare", "name", "report", "movies", "explore", "demo",
+    "doctor",
 )  # fmt: skip
 
 
