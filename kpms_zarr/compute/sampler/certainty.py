@@ -69,7 +69,7 @@ def certainty_of_tile(
     return steps.T, found.predicted.T, found.message.T
 
 
-class _SegmentList(NamedTuple):
+class SegmentList(NamedTuple):
     """All segments of some sessions, one behind the other.
 
     Attributes
@@ -185,7 +185,7 @@ class LabelCertainty(CertaintyCounts):
 
     def _of_group(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         index = self._chain.index
-        segments = _cut(index, rows, self._shape.n_frames)
+        segments = cut_in_order(index, rows, self._shape.n_frames)
         steps = np.full(int(segments.tile.length.sum()), _UNKNOWN, np.int16)
         self._settle(segments, steps)
         stop = np.cumsum(index.n_modelled[rows])
@@ -196,7 +196,7 @@ class LabelCertainty(CertaintyCounts):
             found[index.lags :] = np.where(of_session == _UNKNOWN, np.float16(np.nan), known)
             yield found
 
-    def _settle(self, segments: _SegmentList, steps: np.ndarray) -> None:
+    def _settle(self, segments: SegmentList, steps: np.ndarray) -> None:
         """Run segments until no border changes; fills ``steps``, (frame of the segments,)."""
         n = len(segments.tile.length)
         borders = _Messages(segments, self._n_states, self._dtype)
@@ -209,7 +209,7 @@ class LabelCertainty(CertaintyCounts):
             is_open = borders.open(which, one_by_one=n_passes >= _PASSES_AT_ONCE)
 
     def _pass(
-        self, segments: _SegmentList, which: np.ndarray, borders: _Messages, steps: np.ndarray
+        self, segments: SegmentList, which: np.ndarray, borders: _Messages, steps: np.ndarray
     ) -> None:
         """Run some of the segments once, all with the messages of the pass before."""
         every = segments.tile
@@ -228,7 +228,7 @@ class LabelCertainty(CertaintyCounts):
                     steps[begin : begin + n] = certainty[lane, :n]
 
     def _update(
-        self, task: Task, *, segments: _SegmentList, borders: _Messages
+        self, task: Task, *, segments: SegmentList, borders: _Messages
     ) -> tuple[np.ndarray, ...]:
         tile, shape, rows = task.tile, self._shape, segments.rows(task.tile)
         found = certainty_of_tile(
@@ -254,7 +254,7 @@ class _Messages:
         What it then said to the right and to the left.
     """
 
-    def __init__(self, segments: _SegmentList, n_states: int, dtype: np.dtype) -> None:
+    def __init__(self, segments: SegmentList, n_states: int, dtype: np.dtype) -> None:
         shape = (len(segments.tile.length), n_states)
         self._is_first, self._is_last = segments.is_first, segments.is_last
         self.before, self.after = np.full(shape, 1 / n_states, dtype), np.ones(shape, dtype)
@@ -295,8 +295,8 @@ class _Messages:
             )
         forward, backward = self._forward, self._backward
         if one_by_one:
-            forward = _only_first(forward, self._is_first)
-            backward = _only_first(backward[::-1], self._is_last[::-1])[::-1]
+            forward = first_of_each(forward, self._is_first)
+            backward = first_of_each(backward[::-1], self._is_last[::-1])[::-1]
         return forward | backward
 
     @staticmethod
@@ -311,7 +311,7 @@ class _Messages:
         return np.abs(was - found).sum(1) / 2 > _TOLERANCE
 
 
-def _only_first(is_open: np.ndarray, is_start: np.ndarray) -> np.ndarray:
+def first_of_each(is_open: np.ndarray, is_start: np.ndarray) -> np.ndarray:
     """The first open segment of each session; ``is_start``: where sessions begin."""
     which = np.flatnonzero(is_open)
     session = np.cumsum(is_start)[which]
@@ -320,7 +320,7 @@ def _only_first(is_open: np.ndarray, is_start: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _cut(index: ChainIndex, rows: np.ndarray, n_frames: int) -> _SegmentList:
+def cut_in_order(index: ChainIndex, rows: np.ndarray, n_frames: int) -> SegmentList:
     """Segments of some sessions, from their first label on; only the last of each is shorter."""
     n_modelled = index.n_modelled[rows]
     n_segments = -(-n_modelled // n_frames)
@@ -330,7 +330,7 @@ def _cut(index: ChainIndex, rows: np.ndarray, n_frames: int) -> _SegmentList:
     length = np.minimum(n_frames, np.repeat(n_modelled, n_segments) - start)
     is_last = rank == np.repeat(n_segments, n_segments) - 1
     begin = np.cumsum(length) - length
-    return _SegmentList(
+    return SegmentList(
         Tile(session, start + index.lags, length), rank == 0, is_last, begin, n_frames
     )
 
