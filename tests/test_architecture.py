@@ -34,8 +34,8 @@ BELOW = {
     "compute.pose": {"compute", "compute.alignment", "compute.tracking"},
     "compute.sampler": {"compute", "compute.kernels"},
     "compute.runs": {
-        "compute", "compute.kernels", "compute.alignment", "compute.tracking", "compute.pose",
-        "compute.sampler",
+        "compute", "compute.kernels", "compute.analysis", "compute.alignment", "compute.tracking",
+        "compute.pose", "compute.sampler",
     },
     "viz": set(),
     "viz.shared": set(),
