@@ -50,7 +50,9 @@ def scan(commands: Any) -> None:
         "about a fifth; 0 in the full stage)",
     )
     command.add_argument(
-        "--name", default="scan", help="under which it is kept; the same command goes on with it"
+        "--name",
+        help="under which it is kept; the same command goes on with it (none = what varies, such "
+        "as kappa)",
     )
     command.add_argument(
         "--overwrite", action="store_true", help="drop what another scan of that name has found"

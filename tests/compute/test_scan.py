@@ -18,7 +18,7 @@ import zarr
 import kpms_zarr
 from helpers.small import SMALL
 from kpms_zarr.compute.analysis.agreement import adjusted_rand_index
-from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.events import ChainEnded, ChainStarted, Event, SweepEnded
 from kpms_zarr.compute.runs import choosing
 from kpms_zarr.compute.runs.choosing import choose_sessions, mean_and_error, recommend
@@ -58,7 +58,7 @@ def fresh(plain: Path, tmp_path: Path) -> Path:
     return shutil.copytree(plain, tmp_path / "study.zarr")
 
 
-def labels_of(store: Path, point: int, chain: int, name: str = "scan") -> np.ndarray:
+def labels_of(store: Path, point: int, chain: int, name: str = "kappa") -> np.ndarray:
     group = zarr.open_group(store, mode="r")[f"scans/{name}/chains/p{point:03d}c{chain:03d}"]
     return np.asarray(group["syllable"][...])
 
@@ -125,8 +125,8 @@ def test_scan__is_kept_as_declared_and_touches_no_model(plain, scanned):
     assert list(content_of(plain, "keypoints").values()) == list(
         content_of(store, "keypoints").values()
     )
-    assert kpms_zarr.open_scan(store).identical(found.table)
-    assert list_scans(store) == ("scan",)
+    assert kpms_zarr.open_scan(store, "kappa").identical(found.table)
+    assert list_scans(store) == ("kappa",)
     for name, values in found.table.variables.items():
         declared = variable("scans", str(name))
         assert values.dims == declared.dims
@@ -134,9 +134,9 @@ def test_scan__is_kept_as_declared_and_touches_no_model(plain, scanned):
     assert provenance_of(found.table.attrs)["settings"]["kappa"] == KAPPAS
     summary = kpms_zarr.verify(store)
     assert (summary.damages, summary.notes) == ([], [])
-    opened = xr.open_zarr(store, group="scans/scan", consolidated=False)
+    opened = xr.open_zarr(store, group="scans/kappa", consolidated=False)
     assert opened["median_duration"].dims == ("point", "chain")
-    with pytest.raises(InputError, match="the scans scan"):
+    with pytest.raises(InputError, match="the scans kappa"):
         kpms_zarr.open_scan(store, "other")
 
 
@@ -247,11 +247,12 @@ def test_scan__goes_on_to_the_same_bits(scanned, fresh, by, error):
         kpms_zarr.scan(fresh, **options, callbacks=[stopping(3, by)])
     if error is ScanInterrupted:
         assert "3 of 4 chains are kept" in str(stopped.value)
-    is_there = np.isfinite(kpms_zarr.open_scan(fresh)["seconds"].values)
+    is_there = np.isfinite(kpms_zarr.open_scan(fresh, "kappa")["seconds"].values)
     assert is_there.tolist() == [[True, True], [True, False]]
-    assert np.isfinite(kpms_zarr.open_scan(fresh)["adjusted_rand_index"].values).sum() == 2
+    assert np.isfinite(kpms_zarr.open_scan(fresh, "kappa")["adjusted_rand_index"].values).sum() == 2
     started: list[Event] = []
-    found = kpms_zarr.scan(fresh, **options, callbacks=[started.append])
+    small = Budget(tiles_in_flight=1, home="disk")
+    found = kpms_zarr.scan(fresh, **options, callbacks=[started.append], budget=small)
     assert found.n_chains == 1
     assert [(e.number, e.seed) for e in started if isinstance(e, ChainStarted)] == [(4, 1)]
     assert without_seconds(found.table).identical(without_seconds(whole.table))
@@ -272,7 +273,9 @@ def test_scan__another_request_of_the_name_is_refused(scanned, tmp_path):
     with pytest.raises(InputError, match="differs in chains, kappa, n_states") as refused:
         kpms_zarr.scan(store, kappa=[1.0], chains=1, config=other)
     assert "--overwrite" in for_shell(str(refused.value))
-    assert without_seconds(kpms_zarr.open_scan(store)).identical(without_seconds(scanned[1].table))
+    assert without_seconds(kpms_zarr.open_scan(store, "kappa")).identical(
+        without_seconds(scanned[1].table)
+    )
     kpms_zarr.pca(store)  # of which the components follow
     with pytest.raises(InputError, match="differs in pca"):
         kpms_zarr.scan(store, kappa=KAPPAS, chains=2, config=AR)

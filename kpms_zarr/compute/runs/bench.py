@@ -17,7 +17,7 @@ from kpms_zarr.compute.runs.choosing import ChosenSessions
 from kpms_zarr.compute.runs.preparation import Preparation, load, make_chain, plan_of
 from kpms_zarr.compute.runs.publish import Numbered
 from kpms_zarr.compute.runs.stages import make_sweeper, pipeline_of
-from kpms_zarr.compute.sampler.bouts import Labelled, count_labels
+from kpms_zarr.compute.sampler.bouts import LabelCounts
 from kpms_zarr.compute.sampler.chain import Chain
 from kpms_zarr.compute.sampler.draws import DrawSchedule
 from kpms_zarr.compute.sampler.likelihood import session_log_likelihoods
@@ -172,9 +172,10 @@ def kept_sweeps(config: FitConfig) -> set[int]:
     return {round(one) for one in np.linspace(n, first, _DRAWS, endpoint=False)}
 
 
-def label_figures(labels: Labelled, progress: ChainProgress, config: FitConfig) -> dict[str, Any]:
+def chain_figures(
+    counts: LabelCounts, progress: ChainProgress, config: FitConfig
+) -> dict[str, Any]:
     """Figures of the labels of a chain, and of its trace, by their names in the store."""
-    counts = count_labels(labels, config.n_states)
     evidence = np.asarray(progress.trace.log_evidence[-config.n_averaged :])
     return {
         "median_duration": counts.median_duration * 1000 / counts.fps,

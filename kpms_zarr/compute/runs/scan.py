@@ -76,7 +76,7 @@ def scan(
     innovation_dof: Values = None,
     chains: int = 3,
     held_out: int | Sequence[str] | None = None,
-    name: str = "scan",
+    name: str | None = None,
     config: FitConfig | None = None,
     budget: Budget | None = None,
     callbacks: Sequence[Callback] = (),
@@ -98,11 +98,12 @@ def scan(
       session the likelihood is averaged over draws theta_1..theta_D of the last 40 % of the sweeps,
       log (1/D sum_d p(x_s | theta_d)), before the logarithms of the sessions are added. Components
       and scale of the pose are those of the store, which know all sessions;
-    - expected marginal likelihood (EML; the score of Weinreb et al., Nature Methods 21:1329, 2024,
-      by which they rank models of one ensemble): of chain i among the R chains of its point,
-      EML_i = 1/(R-1) sum_{j != i} log p(x_j | theta_i) / frames, labels summed out, with x_j the
-      latent pose that chain j ended with and theta_i the parameters that chain i ended with. In the
-      AR stage all chains have one pose, x_j = x, and EML_i = log p(x | theta_i) / frames;
+    - expected marginal likelihood (EML), after the score of that name by which Weinreb et al.
+      (Nature Methods 21:1329, 2024) rank the models of an ensemble. Here, of chain i among the R
+      chains of its point, EML_i = 1/(R-1) sum_{j != i} log p(x_j | theta_i) / frames, labels summed
+      out, with x_j the latent pose that chain j ended with and theta_i the parameters that chain i
+      ended with. In the AR stage all chains have one pose, x_j = x, and EML_i = log p(x | theta_i)
+      / frames;
     - log evidence, AR stage: log p(x, z | hyperparameters), parameters integrated out (model.md
       3.9), mean over the last sweeps;
     - adjusted Rand index with the other chains of the point, mean over these.
@@ -124,8 +125,9 @@ def scan(
         How many of the sessions, or which, no chain sees (default: about a fifth, at least one
         where there are two; none in the full stage, where the pose of a new session would have to
         be sampled).
-    name : str
-        What is found is kept in the group ``scans/<name>``.
+    name : str, optional
+        What is found is kept in the group ``scans/<name>`` (default: what varies, such as
+        ``"kappa"``).
     config : FitConfig, optional
         All other settings. ``sessions`` chooses the sessions (default: about 200,000 frames, evenly
         spread over the names of the sessions); with ``kappa``, ``target_duration`` is the median
@@ -154,6 +156,7 @@ def scan(
         "lags": lags, "innovation_scale": innovation_scale, "innovation_dof": innovation_dof,
     }  # fmt: skip
     grid = grid_of(given)
+    name = "-".join(axis.name for axis in grid.axes) if name is None else name
     config = _settled(config or FitConfig(), grid, chains)
     root = access.open_group(store, "r+")
     access.require_sessions(root, os.fspath(store))

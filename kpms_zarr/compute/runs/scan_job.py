@@ -20,8 +20,8 @@ from kpms_zarr.compute.mapreduce import limit_workers
 from kpms_zarr.compute.runs.bench import (
     Bench,
     Counted,
+    chain_figures,
     kept_sweeps,
-    label_figures,
     opened_bench,
     rows_of,
 )
@@ -30,8 +30,9 @@ from kpms_zarr.compute.runs.commit import source_hashes
 from kpms_zarr.compute.runs.grid import Point, ScanGrid
 from kpms_zarr.compute.runs.interruption import Stop
 from kpms_zarr.compute.runs.preparation import Preparation, prepare
-from kpms_zarr.compute.runs.publish import Numbered, order_of, published_labels
+from kpms_zarr.compute.runs.publish import Numbered, by_frequency, published_labels
 from kpms_zarr.compute.runs.stages import begin, run
+from kpms_zarr.compute.sampler.bouts import count_labels
 from kpms_zarr.compute.sampler.tile_model import Parameters
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import StoreLike
@@ -195,8 +196,9 @@ class ScanJob:
         if progress.done < config.all_sweeps:
             self._check()
         labels, is_full = published_labels(sweeper.chain), config.stage != "ar"
-        numbered = Numbered(labels, order_of(labels, config.n_states))
-        figures = label_figures(labels, progress, config)
+        counts = count_labels(labels, config.n_states)
+        numbered = Numbered(labels, by_frequency(counts))
+        figures = chain_figures(counts, progress, config)
         if not is_full:
             figures |= bench.likelihoods(progress.parameters, kept)
         figures["seconds"] = time.perf_counter() - began

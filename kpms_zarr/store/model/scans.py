@@ -218,13 +218,14 @@ def list_scans(store: StoreLike | zarr.Group) -> tuple[str, ...]:
     return tuple(name for name, group in access.groups_below(above) if "provenance" in group.attrs)
 
 
-def open_scan(store: StoreLike, name: str = "scan") -> xr.Dataset:
+def open_scan(store: StoreLike, name: str) -> xr.Dataset:
     """Figures of a scan, finished or not.
 
     Parameters
     ----------
     store : path or URL
     name : str
+        That of the scan, or what it varies, such as ``"kappa"``.
 
     Returns
     -------
