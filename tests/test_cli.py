@@ -332,6 +332,7 @@ def test_scan__prints_figures_and_goes_on(store, tmp_path, run):
     assert result.n_chains == 0
     median = result.table["median_duration"].values.tolist()
     assert found["table"]["variables"]["median_duration"]["values"] == median
+    assert "scans       two (4 of 4 chains)" in run("info", store)[1]
     status, out, err = run(*line[:3], "1e2:1e6:3", *line[4:])
     assert (status, out) == (2, "")
     assert "differs in kappa" in err

@@ -130,6 +130,7 @@ def test_likelihood__same_bits_for_any_budget_and_any_sessions_beside(
     few = dict(reversed([item for item in LENGTHS.items() if item[0] in ("b", "long", "two")]))
     monkeypatch.setattr(certainty, "_GROUP_FRAMES", 1)
     monkeypatch.setattr(certainty, "_GROUP_TILES", 0)
+    monkeypatch.setattr(likelihood, "_ROWS", 3)
     sweeper = sweeper_of(few, home=home, n_in_flight=n_in_flight)
     with sweeper.chain:
         found = found_of(sweeper, parameters)

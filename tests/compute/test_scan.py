@@ -26,10 +26,11 @@ from kpms_zarr.compute.runs.grid import AXES, grid_of, values_of
 from kpms_zarr.compute.runs.scan_job import ScanInterrupted
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.commands import for_shell
+from kpms_zarr.store.core.consolidation import is_current
 from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.core.schema import variable
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.model.scans import list_scans
+from kpms_zarr.store.model.scans import ScanInfo, list_scans
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 
 STUDY = SyntheticStudy(n_sessions=4, n_frames=900, n_keypoints=6, n_latent=3, n_syllables=5, seed=1)
@@ -126,7 +127,7 @@ def test_scan__is_kept_as_declared_and_touches_no_model(plain, scanned):
         content_of(store, "keypoints").values()
     )
     assert kpms_zarr.open_scan(store, "kappa").identical(found.table)
-    assert list_scans(store) == ("kappa",)
+    assert list_scans(store) == kpms_zarr.info(store).scans == (ScanInfo("kappa", 4, 4),)
     for name, values in found.table.variables.items():
         declared = variable("scans", str(name))
         assert values.dims == declared.dims
@@ -361,17 +362,24 @@ def test_scan__refuses_what_no_chain_can_do(fresh, options, said):
     with pytest.raises(InputError, match=said):
         kpms_zarr.scan(fresh, **{"kappa": [1.0], **options})
     assert list_scans(fresh) == ()
+    assert is_current(access.open_group(fresh))
 
 
 # --- sessions -----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    store = tmp_path / "many.zarr"
+@pytest.fixture(scope="module")
+def thirty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with thirty sessions, and one that is too short."""
+    store = tmp_path_factory.mktemp("thirty") / "study.zarr"
     write_store(store, SyntheticStudy(n_keypoints=4, lengths=(50,) * 3 + (3,) + (50,) * 27))
-    monkeypatch.setattr(choosing, "ENOUGH_FRAMES", 500)
     return store
+
+
+@pytest.fixture
+def many(thirty: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(choosing, "ENOUGH_FRAMES", 500)
+    return thirty
 
 
 def chosen_of(store: Path, selectors: Any = None, held_out: Any = None, holds: bool = True) -> Any:

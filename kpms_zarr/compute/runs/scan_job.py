@@ -86,18 +86,19 @@ class ScanJob:
             raise self._other(known, request)
         if is_same and self.group.is_done().all() and not self._uncompared():
             return 0
-        with limit_workers(self.store, self.budget.host_memory, is_strict=False):
-            preparation = prepare(self.store, self._widest(), None, self.notify)
-        if not is_same:
-            self._begin(self._request())  # again: a PCA may be there now
-        n_run = 0
         try:
+            with limit_workers(self.store, self.budget.host_memory, is_strict=False):
+                preparation = prepare(self.store, self._widest(), None, self.notify)
+            request = self._request()  # once more: there may be another PCA now
+            if not is_same:
+                self._begin(request)
+            elif request != known:
+                raise self._other(known or {}, request)
             points = list(enumerate(self.grid.points))
-            for _, alike in groupby(points, key=lambda item: _compiled(item[1])):
-                n_run += self._run_alike(list(alike), preparation)
+            parts = groupby(points, key=lambda item: _compiled(item[1]))
+            return sum(self._run_alike(list(alike), preparation) for _, alike in parts)
         finally:
             self.group.finish()
-        return n_run
 
     # -------------------------------------------------------------- what is asked for
 
@@ -218,8 +219,8 @@ class ScanJob:
             is_done = self.group.is_done()
             of = counted(is_done.size, "chain")
             raise ScanInterrupted(
-                f"stopped; {int(is_done.sum())} of {of} are kept; the same call goes on with the "
-                "others"
+                f"stopped; {int(is_done.sum())} of {of} are kept; ask for the same again to go on "
+                "with the others"
             )
 
     # -------------------------------------------------------------- the chains of a point

@@ -26,6 +26,7 @@ _TOLERANCE = 1e-4
 says in the end: its log likelihood then differs by no more than this, in nat."""
 
 _PASSES_AT_ONCE = 8
+_ROWS = 1024
 
 
 @partial(jax.jit, static_argnames=("lags",))
@@ -111,11 +112,7 @@ class _ForwardPasses:
         while is_open.any():
             which = np.flatnonzero(is_open)
             self._run(segments, which, before, predicted, gained)
-            right = np.flatnonzero(~segments.is_first)
-            differs = np.abs(before[right] - predicted[right - 1])
-            differs = differs > _TOLERANCE * predicted[right - 1]
-            is_open = np.zeros(n, bool)
-            is_open[right[differs.any(1)]] = True
+            is_open = _differs(before, predicted, segments.is_first)
             n_passes += 1
             if n_passes >= _PASSES_AT_ONCE:
                 # Where the past matters for long, one after the other: the fewest in all.
@@ -161,3 +158,14 @@ class _ForwardPasses:
         counts = frames < tile.length[:, None]
         counts &= tile.start[:, None] + frames >= self._first
         return np.where(counts, of_frames[: len(tile.length)], 0).sum(1)
+
+
+def _differs(before: np.ndarray, predicted: np.ndarray, is_first: np.ndarray) -> np.ndarray:
+    """Mask of the segments that the one before them now tells something else: (segment,)."""
+    found = np.zeros(len(before), bool)
+    rights = np.flatnonzero(~is_first)
+    for start in range(0, len(rights), _ROWS):
+        right = rights[start : start + _ROWS]
+        now = predicted[right - 1]
+        found[right] = (np.abs(before[right] - now) > _TOLERANCE * now).any(1)
+    return found

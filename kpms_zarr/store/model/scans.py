@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -209,13 +209,32 @@ def _key(point: int, chain: int) -> str:
     return f"p{point:03d}c{chain:03d}"
 
 
-def list_scans(store: StoreLike | zarr.Group) -> tuple[str, ...]:
-    """Names of the scans of a store, finished or not."""
+@dataclass(frozen=True)
+class ScanInfo:
+    """A scan.
+
+    Attributes
+    ----------
+    name : str
+    n_done, n_chains : int
+        Chains that are there, and that it will have in all.
+    """
+
+    name: str
+    n_done: int
+    n_chains: int
+
+
+def list_scans(store: StoreLike | zarr.Group) -> tuple[ScanInfo, ...]:
+    """Scans of a store, finished or not, by name."""
     root = store if isinstance(store, zarr.Group) else access.open_group(store)
     above = access.subgroup(root, layout.SCANS)
-    if above is None:
-        return ()
-    return tuple(name for name, group in access.groups_below(above) if "provenance" in group.attrs)
+    found = []
+    for name, group in access.groups_below(above) if above is not None else ():
+        if "provenance" in group.attrs:
+            is_done = ScanGroup(root, name).is_done()
+            found.append(ScanInfo(name, int(is_done.sum()), is_done.size))
+    return tuple(found)
 
 
 def open_scan(store: StoreLike, name: str) -> xr.Dataset:
@@ -240,7 +259,7 @@ def open_scan(store: StoreLike, name: str) -> xr.Dataset:
     root = access.open_group(store)
     group = ScanGroup(root, name)
     if not group.request:
-        names = list_scans(root)
+        names = [one.name for one in list_scans(root)]
         raise InputError(
             expected=f"a scan named {name!r}",
             found=f"the scans {listed(names)}" if names else "no scan",
