@@ -103,6 +103,8 @@ def test_scan__larger_kappa_gives_longer_syllables(scanned):
     table = scanned[1].table
     median = table["median_duration"].values
     assert median[1].min() > 1.3 * median[0].max()
+    # Wrong twin: two chains of one kappa are not told apart so.
+    assert not (median.min(1) * 1.3 < median.max(1)).any()
     np.testing.assert_array_equal(table["final_kappa"].values, np.tile(KAPPAS, (2, 1)).T)
     assert table["seed"].values.tolist() == [0, 1]
     assert table["label"].values.tolist() == ["kappa 10", "kappa 1e+06"]
