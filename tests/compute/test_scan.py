@@ -436,7 +436,8 @@ def table_of(varies: str, values: list[float], **figures: Any) -> xr.Dataset:
 
 
 def test_recommendation__tells_apart_what_differs_by_more_than_its_error():
-    held_out = [[1.0, 1.1], [1.2, 1.3], [1.24, 1.32]]
+    # What a seed does to all points alike tells nothing: the first is as low in both.
+    held_out = [[1.2, 1.28], [1.22, 1.33], [1.24, 1.32]]
     (said,) = recommend(table_of("lags", [1, 2, 3], held_out_log_likelihood=held_out), None)
     assert said.startswith("the held-out log likelihood is highest at p3 (1.280 nat/frame")
     assert "standard error over 2 chains 0.040" in said
@@ -463,7 +464,8 @@ def test_recommendation__says_which_targets_were_missed_and_what_agrees():
         "target_duration", [200, 400], median_duration=[[210, 205], [500, 520]],
         adjusted_rand_index=[[0.5, 0.5], [0.7, 0.7]], effective_number=[[8, 9], [3, 2]],
     )  # fmt: skip
-    missed, agree = recommend(table, None)
+    missed, agree, caution = recommend(table, None)
+    assert "a choice" in caution
     assert "not reached: p400 (510 ms)" in missed
     assert "p400 (adjusted Rand index 0.70, with an effective number of 2.5" in agree
 

@@ -145,8 +145,9 @@ def _evenly(n_all: int, n: int) -> np.ndarray:
 def recommend(table: xr.Dataset, target: float | None) -> tuple[str, ...]:
     """Say what the figures of a scan suggest, one sentence each.
 
-    A mean over chains is told apart from another when it differs by more than the standard error of
-    the difference (that of the mean over chains, of both).
+    A mean over chains is told apart from the highest when it is lower by more than the standard
+    error of the difference, over pairs of chains of one seed: these begin alike, and what a seed
+    does is much the same at all points.
 
     Parameters
     ----------
@@ -169,6 +170,11 @@ def recommend(table: xr.Dataset, target: float | None) -> tuple[str, ...]:
     if "latent_dim" not in varies:
         found += _best(table, "log_evidence", "the log evidence", "nat/frame")
     found += _agreement(table)
+    if {"target_duration", "kappa"} & set(varies):
+        found.append(
+            "the time scale is a choice: likelihoods mostly favour short syllables; look where "
+            "they begin to fall steeply, and at agreement"
+        )
     if "kappa" in varies:
         found.append(
             "kappa is weighed against the number of transitions: on more frames the same kappa "
@@ -201,8 +207,9 @@ def _best(table: xr.Dataset, name: str, text: str, unit: str) -> list[str]:
     if n_chains > 1:
         said += f", standard error over {counted(n_chains, 'chain')} {error[best]:.3f}"
     said += ")"
-    of_difference = np.hypot(error, error[best])
-    close = np.flatnonzero(mean[best] - mean <= of_difference)
+    values = table[name].values
+    less, of_less = mean_and_error(values[best] - values)
+    close = np.flatnonzero(less <= of_less)
     others = [_label(table, point) for point in close if point != best]
     if others:
         said += f"; not told apart from it: {listed(others)}"
