@@ -150,7 +150,7 @@ def is_shown(scan: ScanLike, name: str) -> bool:
 
 
 def scan_panel(scan: ScanLike, panel: str = "held_out") -> hv.Overlay:
-    """One figure of a scan against the setting that varies: a point each chain, a line the mean.
+    """One figure of a scan against the setting that varies: points of chains, a line the mean.
 
     Parameters
     ----------
@@ -162,8 +162,8 @@ def scan_panel(scan: ScanLike, panel: str = "held_out") -> hv.Overlay:
     Returns
     -------
     holoviews.Overlay
-        Points (setting, value, seed) and a Curve of the mean for each combination of the other
-        settings that vary.
+        Points (setting, value, seed), a Path of thin lines that join those of one seed, and a Curve
+        of the mean, for each combination of the other settings that vary.
     """
     load()
     found, table = PANELS[panel], scan.table
@@ -234,7 +234,9 @@ def _course(table: xr.Dataset, axis: str, panel: Panel, label: str, color: str) 
         label=label,
     ).opts(color=color, size=7, alpha=0.75, line_color=INK, line_width=0.4, tools=[hover],
            default_tools=[])  # fmt: skip
-    parts: list[hv.Element] = []
+    of_seeds = [np.stack([x, column], 1) for column in values.T]
+    thin = hv.Path(of_seeds, kdims=["setting", "value"])
+    parts: list[hv.Element] = [thin.opts(color=color, alpha=0.3, line_width=1)]
     for one, dash in zip(panel.names, ("solid", "dashed"), strict=False):
         mean = _mean(table[one].values.astype(float))
         curve = hv.Curve((x, mean), kdims=["setting"], vdims=["value"], label=label)
