@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kpms_zarr.compute.runs.consensus import consensus
     from kpms_zarr.compute.runs.fit import fit
     from kpms_zarr.compute.runs.plan import plan
+    from kpms_zarr.compute.runs.scan import scan
     from kpms_zarr.compute.runs.summaries import summary
     from kpms_zarr.compute.tracking.quality import quality
     from kpms_zarr.demonstration import demo
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from kpms_zarr.store.model.levels import build_levels, open_levels
     from kpms_zarr.store.model.models import open_labels, open_parameters
     from kpms_zarr.store.model.reconstruction import reconstruct
+    from kpms_zarr.store.model.scans import open_scan
     from kpms_zarr.store.model.syllable_names import name_syllable, syllable_names
     from kpms_zarr.viz.explore.server import explore
     from kpms_zarr.viz.movies.movies import movies
@@ -55,6 +57,7 @@ _HOME = {
     "summary": "kpms_zarr.compute.runs.summaries",
     "consensus": "kpms_zarr.compute.runs.consensus",
     "compare": "kpms_zarr.compute.analysis.compare",
+    "scan": "kpms_zarr.compute.runs.scan",
     "explore": "kpms_zarr.viz.explore.server",
     "report": "kpms_zarr.viz.report.report",
     "movies": "kpms_zarr.viz.movies.movies",
@@ -65,6 +68,7 @@ _HOME = {
     "open_parameters": "kpms_zarr.store.model.models",
     "open_levels": "kpms_zarr.store.model.levels",
     "build_levels": "kpms_zarr.store.model.levels",
+    "open_scan": "kpms_zarr.store.model.scans",
     "open_progress": "kpms_zarr.store.model.checkpoints",
     "reconstruct": "kpms_zarr.store.model.reconstruction",
     "name_syllable": "kpms_zarr.store.model.syllable_names",

@@ -29,7 +29,7 @@ STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=6, missing_fract
 HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settings.posterior[0]]
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = (
-    "ingest", "info", "annotate", "remove", "verify", "quality", "pca", "plan", "fit",
+    "ingest", "info", "annotate", "remove", "verify", "quality", "pca", "plan", "scan", "fit",
     "consensus", "apply", "summary", "compare", "name", "report", "movies", "explore", "demo",
     "doctor",
 )  # fmt: skip
@@ -129,6 +129,8 @@ def test_top__help_and_version(run):
         ["compare", "s.zarr", "--models", "a", "--labels", "file.npz"],
         ["compare", "s.zarr", "--models", "a,b", "--boundary-tolerance", "some"],
         ["ingest", "s.zarr", "f.csv", "--keypoints", "a,,b"],
+        ["scan", "s.zarr", "--kappa", "1:2:3", "--from-model", "m"],
+        ["scan", "s.zarr", "--kappa", "1:2:3", "--chains", "few"],
         ["fit", "s.zarr", "--model", "m", "--stage", "final"],
         ["fit", "s.zarr", "--model", "m", "--target-duration", "400"],
         ["fit", "s.zarr", "--model", "m", "--target-duration", "long"],
@@ -195,6 +197,14 @@ def wrong_inputs(store, tracking, tmp_path):
         "no labels, compare": ["compare", store, "--models", "m", "--labels", f"x={text}"],
         "labels twice": ["compare", store, "--labels", "x=a.npz", "--labels", "x=b.npz"],
         "picture, compare": ["compare", store, "--models", "m,m@v1", "--out", tmp_path / "p.png"],
+        "no store, scan": ["scan", missing, "--kappa", "1:2:3"],
+        "nothing varies": ["scan", store],
+        "range": ["scan", store, "--kappa", "1e7:1e3:5"],
+        "target durations": ["scan", store, "--target-durations", "200ms:800ms"],
+        "both": ["scan", store, "--kappa", "1:2:3", "--target-durations", "200"],
+        "scan name": ["scan", store, "--kappa", "1:2:3", "--name", "a/b"],
+        "held out": ["scan", store, "--kappa", "1:2:3", "--held-out", "nobody"],
+        "picture, scan": ["scan", store, "--kappa", "1:2:3", "--out", tmp_path / "p.png"],
         "no model, report": ["report", store, "--model", "other", "--out", tmp_path / "r.html"],
     }
 
@@ -293,6 +303,41 @@ def test_compare__prints_figures_and_writes_a_page(store, tmp_path, run):
     assert status == 0
     assert "mean Jaccard, 2 others" in out
     assert "m, m@v1" in out
+
+
+def test_scan__prints_figures_and_goes_on(store, tmp_path, run):
+    page = tmp_path / "page.html"
+    settings = ["--sweeps", "2", "--n-states", "10", "--latent-dim", "3", "--chains", "2"]
+    line = ["scan", store, "--kappa", "1e2:1e6:2", "--name", "two", *settings]
+    line += ["--target-duration", "200ms"]
+    status, out, err = run(*line, "--out", page)
+    assert status == 0
+    for words in ("point", "median (ms)", "kappa 100", "held out", "EML", "ARI",
+                  "nearest to the target of 200 ms", "the held-out log likelihood is highest at",
+                  "give --target-duration to the fit", "2 points, 2 chains each, on 3,000 frames",
+                  "1,500 frames held out", "kept as scans/two", f"page: {page}"):  # fmt: skip
+        assert words in out, words
+    assert max(map(len, out.splitlines())) < 180
+    assert "chain 4 of 4: kappa 1e+06, seed 1: median" in err
+    assert page.stat().st_size > 10_000
+    status, out, err = run(*line, "--breakdown")
+    assert (status, err) == (0, "")  # nothing has run
+    assert "kappa 100, seed 1" in out
+    found = json.loads(run(*line, "--json")[1], parse_constant=pytest.fail)
+    assert found["axes"] == ["kappa"]
+    assert found["table"]["dims"]["point"] == found["table"]["dims"]["chain"] == 2
+    config = kpms_zarr.FitConfig(sweeps=2, n_states=10, seed=0, target_duration=200)
+    result = kpms_zarr.scan(
+        store, kappa=[1e2, 1e6], latent_dim=3, chains=2, name="two", config=config
+    )
+    assert result.n_chains == 0
+    median = result.table["median_duration"].values.tolist()
+    assert found["table"]["variables"]["median_duration"]["values"] == median
+    assert "scans       two (4 of 4 chains)" in run("info", store)[1]
+    status, out, err = run(*line[:3], "1e2:1e6:3", *line[4:])
+    assert (status, out) == (2, "")
+    assert "differs in kappa" in err
+    assert "add --overwrite" in err
 
 
 def test_json__of_each_command(store, tracking, tmp_path, run):

@@ -129,18 +129,21 @@ def draw_all(store: Path, model: str | None, out: Outcome) -> None:
 
     session = access.sessions(store)[-1].name
     known = {"model": model, "session": session, "syllable": 0, "syllables": (0, 1)}
+    known["out"] = store.parent / "page.html"
     for name in (name for name in viz.__all__ if name != "strip"):
         view = getattr(viz, name)
         wanted = inspect.signature(view).parameters
         if "model" in wanted and model is None:
             continue
         options = {key: value for key, value in known.items() if key in wanted}
-        if "pair" in wanted and model is None:
+        first = next(iter(wanted))
+        if first in ("pair", "comparison") and model is None:
+            continue
+        if first == "scan" and "scan" not in out.made:
             continue
 
-        def draw(view: Any = view, options: dict[str, Any] = options) -> Any:
-            of_pair = "pair" in inspect.signature(view).parameters
-            made = view(_pair(store, str(model)) if of_pair else store, **options)
+        def draw(view: Any = view, options: dict[str, Any] = options, first: str = first) -> Any:
+            made = view(_subject(first, store, str(model), out), **options)
             return (
                 hv.render(made, backend="bokeh") if isinstance(made, hv.core.Dimensioned) else made
             )
@@ -154,9 +157,14 @@ def draw_all(store: Path, model: str | None, out: Outcome) -> None:
                 raise AssertionError(f"page {page}: {error!r}") from error
 
 
-def _pair(store: Path, model: str) -> Any:
-    """Agreement of the labels of a model with those of its fit."""
-    return kpms_zarr.compare(store, models=[model, f"{model}@v1"]).pairs[0]
+def _subject(first: str, store: Path, model: str, out: Outcome) -> Any:
+    """What a view takes: a store, a scan, or how the labels of a model agree with its fit."""
+    if first == "scan":
+        return out.made["scan"]
+    if first not in ("pair", "comparison"):
+        return store
+    comparison = kpms_zarr.compare(store, models=[model, f"{model}@v1"])
+    return comparison if first == "comparison" else comparison.pairs[0]
 
 
 def run_all(folder: Path, arrays: dict[str, Arrays], *, with_views: bool = True) -> Outcome:
@@ -172,6 +180,8 @@ def run_all(folder: Path, arrays: dict[str, Arrays], *, with_views: bool = True)
     out.try_("warnings_of", lambda: warnings_of(found))
     out.try_("pca", lambda: kpms_zarr.pca(store))
     out.try_("plan", lambda: kpms_zarr.plan(store, config=CONFIG))
+    scan = replace(CONFIG, stage="ar")
+    out.try_("scan", lambda: kpms_zarr.scan(store, kappa=[10.0, 1e6], chains=2, config=scan))
     model = None
     if out.try_("fit", lambda: kpms_zarr.fit(store, model="m", config=CONFIG)):
         model = "m"
@@ -218,7 +228,8 @@ def test_every_verb__of_a_mixture(tmp_path: Path) -> None:
     kinds = ("nothing_wrong", "one_frame", "frozen", "no_confidence", "confidence_zero_of_one")
     sessions = {kind: KINDS[kind]() for kind in kinds}
     out = run_all(tmp_path, sessions, with_views=False)
-    assert {"quality", "pca", "plan", "fit", "summary", "apply", "reconstruct"} <= set(out.made)
+    verbs = {"quality", "pca", "plan", "scan", "fit", "summary", "apply", "reconstruct"}
+    assert verbs <= set(out.made)
     assert out.said == {}
 
 

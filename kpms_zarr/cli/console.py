@@ -15,6 +15,8 @@ import xarray as xr
 from tqdm import tqdm
 
 from kpms_zarr.compute.events import (
+    ChainEnded,
+    ChainStarted,
     Committed,
     Event,
     Noted,
@@ -151,6 +153,17 @@ def plan_table(plan: ResourcePlan) -> str:
     return "\n".join(f"{name:<{width}}{value}" for name, value in facts.items())
 
 
+def chain_line(event: ChainEnded) -> str:
+    """What a chain of a scan has found, in a line."""
+    held_out = event.held_out_log_likelihood
+    likelihood = "" if math.isnan(held_out) else f", held out {held_out:.3f} nat/frame"
+    return (
+        f"chain {event.number} of {event.n_chains}: {event.label}, seed {event.seed}: median "
+        f"{event.median_duration:.0f} ms, {event.n_used} syllables in use{likelihood} "
+        f"({event.seconds:.1f} s)"
+    )
+
+
 class JsonLog:
     """Writes every event as one line of JSON, with the time and the memory in use.
 
@@ -284,6 +297,7 @@ class Progress(Line):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._sweep: SweepStarted | None = None
+        self._chain: ChainStarted | None = None
         self._began, self._is_slow, self._facts = 0.0, False, ""
 
     def __call__(self, event: Event) -> None:
@@ -310,6 +324,10 @@ class Progress(Line):
                     f"kappa {event.kappa:.2g}, {event.log_likelihood:.3f} nat/frame"
                 )
                 self._show_sweep(event)
+            case ChainStarted():
+                self._chain = event
+            case ChainEnded():
+                self.write(chain_line(event))
             case SessionsSettled(sweep, n, total):
                 text = f"sweep {sweep}: {n} of {total} sessions settled"
                 self.show("settled", n, total, text, 5.0)
@@ -326,5 +344,10 @@ class Progress(Line):
         seconds: float = 5.0,
     ) -> None:
         n, total = event.sweep, event.n_sweeps
+        if self._chain is not None:
+            done, total = self._chain.number - 1 + (n + more) / total, self._chain.n_chains
+            text = f"chain {self._chain.number}/{total}, {self._chain.label}, {{remaining}} left"
+            self.show("scan", done, total, text, seconds)
+            return
         text = f"{event.stage} sweep {n}/{total}{tile}, {{remaining}} left{self._facts}"
         self.show(event.stage, n + more, total, text, seconds)

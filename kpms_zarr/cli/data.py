@@ -242,6 +242,9 @@ def _run_info(options: argparse.Namespace) -> tuple[object, str]:
         if sizes
         else "not known over the web",
     }
+    if result.scans:
+        of = [f"{scan.name} ({scan.n_done} of {scan.n_chains} chains)" for scan in result.scans]
+        facts["scans"] = "; ".join(of)
     lines = [f"{name:<{_WIDTH}}{value}" for name, value in facts.items()]
     rows = [
         (

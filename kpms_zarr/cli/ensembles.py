@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import kpms_zarr
 from kpms_zarr.cli import console
 from kpms_zarr.cli.options import add_command, call, duration, model_option, names, sessions_option
+from kpms_zarr.cli.running import (
+    budget_of,
+    callbacks_of,
+    resource_options,
+    watching_options,
+)
 from kpms_zarr.store.core.commands import command as shell_command
 from kpms_zarr.store.wording import counted
 
-Callbacks = Callable[[argparse.Namespace], AbstractContextManager[Any]]
 
-
-def consensus(
-    commands: Any,
-    *,
-    watching: Callable[[argparse.ArgumentParser], None],
-    resources: Callable[[argparse.ArgumentParser], None],
-    budget: Callable[[argparse.Namespace], kpms_zarr.Budget],
-    callbacks: Callbacks,
-) -> None:
+def consensus(commands: Any) -> None:
     """``kpms-zarr consensus``."""
-
-    def run(options: argparse.Namespace) -> tuple[object, str]:
-        with callbacks(options) as found:
-            result = call(kpms_zarr.consensus, options, callbacks=found, budget=budget(options))
-        return result, consensus_text(result)
-
     command = add_command(
-        commands, "consensus", run, "one model on which several agree, such as fits of other seeds"
+        commands,
+        "consensus",
+        _run_consensus,
+        "one model on which several agree, such as fits of other seeds",
     )
     command.add_argument(
         "--models", type=names, default=[], metavar="A,B,C", help="names of published models"
@@ -56,8 +48,15 @@ def consensus(
     command.add_argument(
         "--overwrite", action="store_true", help="publish a new version of an existing model"
     )
-    watching(command)
-    resources(command)
+    watching_options(command)
+    resource_options(command)
+
+
+def _run_consensus(options: argparse.Namespace) -> tuple[object, str]:
+    with callbacks_of(options) as callbacks:
+        choices = {"callbacks": callbacks, "budget": budget_of(options)}
+        result = call(kpms_zarr.consensus, options, **choices)
+    return result, consensus_text(result)
 
 
 def consensus_text(result: Any) -> str:

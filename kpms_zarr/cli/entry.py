@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import kpms_zarr
@@ -20,6 +18,7 @@ from kpms_zarr.cli import data as cli_data
 from kpms_zarr.cli import ensembles as cli_ensembles
 from kpms_zarr.cli import movies as cli_movies
 from kpms_zarr.cli import naming as cli_naming
+from kpms_zarr.cli import scanning as cli_scanning
 from kpms_zarr.cli import views as cli_views
 from kpms_zarr.cli.options import (
     OptionParser,
@@ -31,13 +30,19 @@ from kpms_zarr.cli.options import (
     outlier_option,
     sessions_option,
 )
-from kpms_zarr.cli.settings import add_settings, given_settings
+from kpms_zarr.cli.running import (
+    budget_of,
+    callbacks_of,
+    config_of,
+    resource_options,
+    settings_options,
+    watching_options,
+)
 from kpms_zarr.compute.errors import OutOfMemoryError, SamplingError
 from kpms_zarr.store.core.access import set_storage_options
 from kpms_zarr.store.core.commands import command, for_shell
 from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.model.models import stage_of
 from kpms_zarr.store.wording import counted
 
 _WIDTH = 12
@@ -97,14 +102,9 @@ def parser() -> argparse.ArgumentParser:
         _quality,
         _pca,
         _plan,
+        cli_scanning.scan,
         _fit,
-        partial(
-            cli_ensembles.consensus,
-            watching=_watching,
-            resources=_resources,
-            budget=_budget,
-            callbacks=_callbacks,
-        ),
+        cli_ensembles.consensus,
         _apply,
         _summary,
         cli_comparing.compare,
@@ -222,7 +222,7 @@ def _run_pca(options: argparse.Namespace) -> tuple[object, str]:
 def _fit(commands: Any) -> None:
     command = add_command(commands, "fit", _run_fit, "fit a model and publish a syllable per frame")
     model_option(command)
-    _settings(command)
+    settings_options(command)
     command.add_argument(
         "--chains",
         type=int,
@@ -246,75 +246,19 @@ def _fit(commands: Any) -> None:
     command.add_argument(
         "--save-every", type=int, default=25, help="sweeps between commits; also every 5 minutes"
     )
-    _watching(command)
-    _resources(command)
-
-
-def _settings(command: argparse.ArgumentParser) -> None:
-    """Settings of a fit."""
-    before, how, averaged = (command.add_mutually_exclusive_group() for _ in range(3))
-    places = {"from_model": before, "kappa": how, "target_duration": how}
-    add_settings(command, kpms_zarr.FitConfig, {**places, "average_sweeps": averaged})
-    averaged.add_argument(
-        "--draw",
-        dest="average_sweeps",
-        action="store_const",
-        const=1,
-        default=argparse.SUPPRESS,
-        help="publish the labels of the last sweep, one draw, not an average",
-    )
-    before.add_argument(
-        "--continue-from",
-        metavar="NAME",
-        help="give this model more sweeps or sessions, under the new name",
-    )
-    command.add_argument(
-        "--config",
-        metavar="FILE.json",
-        help="settings by their Python names, such as noise_dof; options that are given win",
-    )
-
-
-def _watching(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--quiet", action="store_true", help="no progress")
-    command.add_argument("--log", metavar="FILE", help="append every event as a line of JSON")
-
-
-def _resources(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group(
-        "resources", "what may be taken of the machine; nothing here changes a result"
-    )
-    add_settings(group, kpms_zarr.Budget)
-
-
-def _budget(options: argparse.Namespace) -> kpms_zarr.Budget:
-    return kpms_zarr.Budget(**given_settings(options, kpms_zarr.Budget))
-
-
-@contextmanager
-def _callbacks(options: argparse.Namespace) -> Iterator[tuple[Callable[[Any], None], ...]]:
-    """Progress, a watch over memory, and the log that was asked for."""
-    with ExitStack() as stack:
-        progress = stack.enter_context(closing(console.Progress(sys.stderr)))
-        found: list[Callable[[Any], None]] = [
-            console.MemoryWatch(lambda text: progress.write(f"note: {text}"))
-        ]
-        if not options.quiet:
-            found.insert(0, progress)
-        if options.log is not None:
-            found.append(stack.enter_context(closing(console.JsonLog(options.log))))
-        yield tuple(found)
+    watching_options(command)
+    resource_options(command)
 
 
 def _plan(commands: Any) -> None:
     command = add_command(commands, "plan", _run_plan, "what a fit would take, without running it")
-    _settings(command)
+    settings_options(command)
     command.add_argument("--no-time", action="store_true", help="do not time any tiles")
-    _resources(command)
+    resource_options(command)
 
 
 def _run_plan(options: argparse.Namespace) -> tuple[object, str]:
-    choices = {"config": _config(options), "budget": _budget(options)}
+    choices = {"config": config_of(options), "budget": budget_of(options)}
     result = call(kpms_zarr.plan, options, time_tiles=not options.no_time, **choices)
     return result, console.plan_table(result)
 
@@ -340,13 +284,13 @@ def _apply(commands: Any) -> None:
     command.add_argument(
         "--no-check", action="store_true", help="do not label a session of the fit to compare"
     )
-    _watching(command)
-    _resources(command)
+    watching_options(command)
+    resource_options(command)
 
 
 def _run_apply(options: argparse.Namespace) -> tuple[object, str]:
-    with _callbacks(options) as callbacks:
-        choices = {"check": not options.no_check, "budget": _budget(options)}
+    with callbacks_of(options) as callbacks:
+        choices = {"check": not options.no_check, "budget": budget_of(options)}
         result = call(kpms_zarr.apply, options, callbacks=callbacks, **choices)
     lines = [
         f"{counted(len(result.labelled), 'session')} labelled, {result.n_frames:,} frames, up to "
@@ -379,8 +323,8 @@ def _halves(share: float) -> str:
 def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
     from kpms_zarr.compute.runs.consensus import ConsensusSummary
 
-    with _callbacks(options) as callbacks:
-        choices = {"config": _config(options), "budget": _budget(options)}
+    with callbacks_of(options) as callbacks:
+        choices = {"config": config_of(options), "budget": budget_of(options)}
         result = call(kpms_zarr.fit, options, callbacks=callbacks, **choices)
     if isinstance(result, ConsensusSummary):
         return result, cli_ensembles.consensus_text(result)
@@ -391,42 +335,6 @@ def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
         "next: " + command("report", options.store, model=options.model, out="report.html")
     )
     return result, text
-
-
-def _config(options: argparse.Namespace) -> kpms_zarr.FitConfig:
-    """Settings of a fit."""
-    return kpms_zarr.FitConfig.from_dict(_given_settings(options))
-
-
-def _given_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Settings that were given: in a file, then as options."""
-    given = given_settings(options, kpms_zarr.FitConfig)
-    settings = {**_settings_file(options.config), **given}
-    if options.continue_from is not None:
-        settings["from_model"] = options.continue_from
-        settings.setdefault("stage", stage_of(options.store, options.continue_from))
-    if settings.get("from_model") is not None:
-        settings.setdefault("stage", "full")
-    return settings
-
-
-def _settings_file(path: str | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except (ValueError, OSError) as error:
-        found = error
-    if not isinstance(found, dict):
-        is_error = isinstance(found, ValueError | OSError)
-        raise InputError(
-            expected="a file with a JSON object of settings",
-            found=str(found) if is_error else type(found).__name__,
-            where=path,
-            fix='write for example {"noise_dof": 5, "scale": "dataset"}',
-        )
-    return found
 
 
 def _summary(commands: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import Field
 from typing import Any
 
@@ -31,7 +31,12 @@ _KINDS: dict[Any, dict[str, Any]] = {
 }
 
 
-def add_settings(command: Any, cls: type, places: Mapping[str, Any] | None = None) -> None:
+def add_settings(
+    command: Any,
+    cls: type,
+    places: Mapping[str, Any] | None = None,
+    without: Collection[str] = (),
+) -> None:
     """Add an option for every setting; one that is not given is absent from what is parsed.
 
     Parameters
@@ -40,8 +45,12 @@ def add_settings(command: Any, cls: type, places: Mapping[str, Any] | None = Non
         With fields that are settings.
     places : mapping of str to group, optional
         Where some of them stand, by name: those that exclude each other.
+    without : collection of str
+        Names of settings that have no such option.
     """
     for one, known in settings_of(cls):
+        if one.name in without:
+            continue
         place = (places or {}).get(one.name, command)
         place.add_argument(
             "--" + one.name.replace("_", "-"),

@@ -202,4 +202,48 @@ class Published(Event):
     version: str
 
 
+@dataclass(frozen=True)
+class ChainStarted(Event):
+    """Event before a chain of a scan.
+
+    Attributes
+    ----------
+    number, n_chains : int
+        Counted from 1, over all points; those that were there already count.
+    label : str
+        Settings of its point, in words.
+    """
+
+    number: int
+    n_chains: int
+    label: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class ChainEnded(Event):
+    """Event after a chain of a scan was kept.
+
+    Attributes
+    ----------
+    number, n_chains, label, seed
+        As in :class:`ChainStarted`.
+    median_duration : float
+        In ms.
+    n_used : int
+        Syllables with at least 0.5 % of the frames.
+    held_out_log_likelihood : float
+        nat per frame; NaN where nothing is held out.
+    """
+
+    number: int
+    n_chains: int
+    label: str
+    seed: int
+    seconds: float
+    median_duration: float
+    n_used: int
+    held_out_log_likelihood: float
+
+
 Callback = Callable[[Event], None]

@@ -45,6 +45,9 @@ _HOME = {
     "confusion": "syllables.agreement",
     "calibration": "syllables.agreement",
     "comparison_page": "report.comparison",
+    # what a scan has found: of what kpms_zarr.scan returns
+    "scan_panel": "fit.scan",
+    "scan_page": "report.scan",
     # what follows what
     "transition_matrix": "syllables.transition_views",
     "transition_graph": "syllables.transition_views",

@@ -72,8 +72,8 @@ def window(x: jax.Array, lags: int) -> jax.Array:
     return jnp.concatenate([x[i : i + n_frames] for i in range(lags + 1)], axis=1)
 
 
-def scaled_likelihood(tables: HmmTables, w: jax.Array) -> jax.Array:
-    """Likelihood of the states at one frame, the largest 1.
+def log_likelihood_of_states(tables: HmmTables, w: jax.Array) -> jax.Array:
+    """Log likelihood of the states at one frame.
 
     Parameters
     ----------
@@ -87,7 +87,21 @@ def scaled_likelihood(tables: HmmTables, w: jax.Array) -> jax.Array:
     n_latent = tables.shift.shape[0] // n_states
     r = jnp.matmul(tables.whiten, w, precision=_HIGHEST) - tables.shift
     square = jnp.sum((r * r).reshape(n_latent, n_states, -1), axis=0)
-    log_likelihood = tables.log_norm - 0.5 * square
+    return jnp.asarray(tables.log_norm) - 0.5 * square
+
+
+def scaled_likelihood(tables: HmmTables, w: jax.Array) -> jax.Array:
+    """Likelihood of the states at one frame, the largest 1.
+
+    Parameters
+    ----------
+    w : ((lag + 1) latent, segment)
+
+    Returns
+    -------
+    (state, segment)
+    """
+    log_likelihood = log_likelihood_of_states(tables, w)
     return jnp.exp(log_likelihood - jnp.max(log_likelihood, axis=0))
 
 

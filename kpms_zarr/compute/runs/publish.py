@@ -13,7 +13,7 @@ from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Callback, Noted
 from kpms_zarr.compute.runs.preparation import Preparation
 from kpms_zarr.compute.runs.summaries import label_statistics
-from kpms_zarr.compute.sampler.bouts import Labelled, count_labels
+from kpms_zarr.compute.sampler.bouts import LabelCounts, Labelled, count_labels
 from kpms_zarr.compute.sampler.certainty import (
     AveragedCertainty,
     LabelCertainty,
@@ -105,7 +105,12 @@ class Numbered:
 
 def order_of(labels: Labelled, n_states: int) -> np.ndarray:
     """States by frequency, most frequent first: (state,)."""
-    return np.argsort(-count_labels(labels, n_states).frames, kind="stable")
+    return by_frequency(count_labels(labels, n_states))
+
+
+def by_frequency(counts: LabelCounts) -> np.ndarray:
+    """States by frequency, most frequent first, of labels that are counted: (state,)."""
+    return np.argsort(-counts.frames, kind="stable")
 
 
 def published_labels(chain: Chain) -> Labelled:

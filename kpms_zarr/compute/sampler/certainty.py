@@ -73,7 +73,7 @@ def certainty_of_tile(
     return steps.T, found.label.astype(jnp.int16).T, found.predicted.T, found.message.T
 
 
-class _SegmentList(NamedTuple):
+class SegmentList(NamedTuple):
     """All segments of some sessions, one behind the other.
 
     Attributes
@@ -210,7 +210,7 @@ class LabelCertainty(CertaintyCounts):
     def _of_group(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield certainties and labels of each session, (frame,)."""
         index = self._chain.index
-        segments = _cut(index, rows, self._shape.n_frames)
+        segments = cut_in_order(index, rows, self._shape.n_frames)
         steps = np.full(int(segments.tile.length.sum()), _UNKNOWN, np.int16)
         labels = np.full(len(steps) if self._finds_best else 0, NO_STATE, np.int16)
         self._settle(segments, steps, labels)
@@ -223,7 +223,7 @@ class LabelCertainty(CertaintyCounts):
             found[index.lags :] = np.where(of_session == _UNKNOWN, np.float16(np.nan), known)
             yield found, labels[modelled]
 
-    def _settle(self, segments: _SegmentList, steps: np.ndarray, labels: np.ndarray) -> None:
+    def _settle(self, segments: SegmentList, steps: np.ndarray, labels: np.ndarray) -> None:
         """Run segments until no border changes; fills ``steps``, (frame of the segments,), and
         where they are wanted, ``labels``."""
         n = len(segments.tile.length)
@@ -238,7 +238,7 @@ class LabelCertainty(CertaintyCounts):
 
     def _pass(
         self,
-        segments: _SegmentList,
+        segments: SegmentList,
         which: np.ndarray,
         borders: _Messages,
         steps: np.ndarray,
@@ -263,7 +263,7 @@ class LabelCertainty(CertaintyCounts):
                         labels[begin : begin + n] = label[lane, :n]
 
     def _update(
-        self, task: Task, *, segments: _SegmentList, borders: _Messages
+        self, task: Task, *, segments: SegmentList, borders: _Messages
     ) -> tuple[np.ndarray, ...]:
         tile, shape, rows = task.tile, self._shape, segments.rows(task.tile)
         found = certainty_of_tile(
@@ -309,7 +309,7 @@ class _Messages:
         What it then said to the right and to the left.
     """
 
-    def __init__(self, segments: _SegmentList, n_states: int, dtype: np.dtype) -> None:
+    def __init__(self, segments: SegmentList, n_states: int, dtype: np.dtype) -> None:
         shape = (len(segments.tile.length), n_states)
         self._is_first, self._is_last = segments.is_first, segments.is_last
         self.before, self.after = np.full(shape, 1 / n_states, dtype), np.ones(shape, dtype)
@@ -350,8 +350,8 @@ class _Messages:
             )
         forward, backward = self._forward, self._backward
         if one_by_one:
-            forward = _only_first(forward, self._is_first)
-            backward = _only_first(backward[::-1], self._is_last[::-1])[::-1]
+            forward = first_of_each(forward, self._is_first)
+            backward = first_of_each(backward[::-1], self._is_last[::-1])[::-1]
         return forward | backward
 
     @staticmethod
@@ -366,7 +366,7 @@ class _Messages:
         return np.abs(was - found).sum(1) / 2 > _TOLERANCE
 
 
-def _only_first(is_open: np.ndarray, is_start: np.ndarray) -> np.ndarray:
+def first_of_each(is_open: np.ndarray, is_start: np.ndarray) -> np.ndarray:
     """The first open segment of each session; ``is_start``: where sessions begin."""
     which = np.flatnonzero(is_open)
     session = np.cumsum(is_start)[which]
@@ -375,7 +375,7 @@ def _only_first(is_open: np.ndarray, is_start: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _cut(index: ChainIndex, rows: np.ndarray, n_frames: int) -> _SegmentList:
+def cut_in_order(index: ChainIndex, rows: np.ndarray, n_frames: int) -> SegmentList:
     """Segments of some sessions, from their first label on; only the last of each is shorter."""
     n_modelled = index.n_modelled[rows]
     n_segments = -(-n_modelled // n_frames)
@@ -385,7 +385,7 @@ def _cut(index: ChainIndex, rows: np.ndarray, n_frames: int) -> _SegmentList:
     length = np.minimum(n_frames, np.repeat(n_modelled, n_segments) - start)
     is_last = rank == np.repeat(n_segments, n_segments) - 1
     begin = np.cumsum(length) - length
-    return _SegmentList(
+    return SegmentList(
         Tile(session, start + index.lags, length), rank == 0, is_last, begin, n_frames
     )
 

@@ -30,13 +30,14 @@ KEYPOINTS = "keypoints"
 QUALITY = "quality"
 PCA = "pca"
 MODELS = "models"
+SCANS = "scans"
 
 _SESSIONS_PER_CHUNK = 16_384
 _SWEEPS_PER_CHUNK = 1024
 _BINS_PER_CHUNK = 4096
 _LEVEL_SESSIONS, _LEVEL_FRAMES = 256, 2**27
 """Sessions that chunks of levels of detail have at most, and their frames, about."""
-_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def model_path(model: str) -> str:
@@ -47,14 +48,23 @@ def model_path(model: str) -> str:
     InputError
         When the name cannot be a folder name on every storage.
     """
-    if not _MODEL_NAME.fullmatch(model):
+    return f"{MODELS}/{_checked(model, 'model', 'open-field-1')}"
+
+
+def scan_path(name: str) -> str:
+    """Group path of a scan; raises as :func:`model_path` does."""
+    return f"{SCANS}/{_checked(name, 'name', 'kappa-1')}"
+
+
+def _checked(name: str, argument: str, example: str) -> str:
+    if not _NAME.fullmatch(name):
         raise InputError(
             expected="a name of letters, digits, '.', '_' and '-', a letter or digit first",
-            found=repr(model),
-            where="`model=`",
-            fix="choose another name, such as 'open-field-1'",
+            found=repr(name),
+            where=f"`{argument}=`",
+            fix=f"choose another name, such as {example!r}",
         )
-    return f"{MODELS}/{model}"
+    return name
 
 
 def chunk_shape(var: Variable, shape: tuple[int, ...]) -> tuple[int, ...]:

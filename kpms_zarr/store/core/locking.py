@@ -199,6 +199,25 @@ def model_lock(root: zarr.Group, store: StoreLike, model: str) -> Iterator[Lock]
         yield lock
 
 
+@contextmanager
+def scan_lock(root: zarr.Group, store: StoreLike, name: str) -> Iterator[Lock]:
+    """Hold a scan; its group is made where it is missing.
+
+    Raises
+    ------
+    InputError
+        When another process holds it.
+    OSError
+        When nothing can be written there.
+    """
+    path = layout.scan_path(name)
+    access.require_group(root, path)
+    expected = f"a scan that nobody is running, as {name!r}"
+    held = _held_by(store, expected, "running it", ", or choose another `name=`")
+    with closing(_take(root, store, path, held)) as lock:
+        yield lock
+
+
 def _take(
     root: zarr.Group, store: StoreLike, path: str, held: _Held, seconds: float = LEASE_SECONDS
 ) -> Lock:

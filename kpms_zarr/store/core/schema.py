@@ -51,6 +51,9 @@ DIMS: dict[str, str] = {
     "kept_sweep": "sweep of which labels were kept, one of the last of the fit",
     "window": "some consecutive frames of a session whose labels were kept",
     "window_frame": "frame of a window, counted from its first",
+    "point": "combination of settings that a scan tries",
+    "chain": "chain of a point of a scan; each has a seed of its own, the same at all points",
+    "held_out": "session that a scan keeps from its chains",
     **{
         f"bin_{n}": f"bin of {n} frames, counted from the first frame of the session"
         for n in LEVEL_FRAMES
@@ -405,6 +408,53 @@ float64 noise_count(keypoint): frames in which the keypoint is observed
 )
 """One committed sweep of an unfinished fit: all that going on from it takes."""
 
+SCANS = (
+    _SESSION,
+    _N_FRAMES,
+    *_declared("""
+coordinate str label(point): settings of the point, in words
+optional coordinate float64 target_duration(point): median duration asked for [ms]
+optional coordinate float64 kappa(point): stickiness
+optional coordinate int64 latent_dim(point): latent dims
+optional coordinate int64 lags(point): autoregressive order [frames]
+optional coordinate float64 innovation_scale(point): S0 of the innovation covariance
+optional coordinate int64 innovation_dof(point): degrees of freedom of that prior beyond the
+    latent dims
+coordinate int64 seed(chain): seed of the chain
+optional coordinate str held_out(held_out): session that is kept from the chains
+float64 median_duration(point, chain): median bout of the labels that a fit would publish [ms]
+int64 n_used(point, chain): syllables holding 0.5 % of the frames or more
+float64 effective_number(point, chain): exp of the entropy of the usage of the syllables
+float64 final_kappa(point, chain): stickiness at the last sweep
+float64 log_evidence(point, chain): log p(x, z | hyperparameters) per frame, mean over the sweeps
+    whose labels are averaged; NaN in the full stage [nat / frame]
+float64 held_out_log_likelihood(point, chain): log p(x | parameters) of the sessions that are held
+    out, labels summed out, mean of the likelihood over draws of the parameters [nat / frame]
+optional float64 held_out_by_session(point, chain, held_out): the same of each session [nat /
+    frame]
+float64 expected_marginal_likelihood(point, chain): log p(x of the other chains of the point |
+    parameters of the chain), labels summed out, mean over these [nat / frame]
+float64 adjusted_rand_index(point, chain): agreement of the labels with those of the other chains
+    of the point, mean over these
+float64 seconds(point, chain): wall time of the chain; NaN = it has not run [s]
+"""),
+)
+"""What a scan has found: a row for each point, a column for each chain."""
+
+SCAN_CHAINS = (
+    _SESSION,
+    _N_FRAMES,
+    *_some("syllable", LABELS),
+    *_optional(_some("latent", LABELS)),
+    *_optional(
+        _some(
+            "ar_weight ar_bias ar_covariance state_usage transition_probability",
+            PARAMETERS,
+        )
+    ),
+)
+"""Labels of one chain of a scan, and of the full stage its latent pose and parameters."""
+
 GROUPS: dict[str, tuple[Variable, ...]] = {
     "keypoints": KEYPOINTS,
     "quality": QUALITY,
@@ -415,6 +465,8 @@ GROUPS: dict[str, tuple[Variable, ...]] = {
     "levels": LEVELS,
     "progress": PROGRESS,
     "chain": CHAIN,
+    "scans": SCANS,
+    "scan_chains": SCAN_CHAINS,
 }
 """Kind of group -> its variables."""
 

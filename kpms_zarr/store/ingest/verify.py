@@ -255,7 +255,7 @@ class _Audit:
             if kind == "levels" and "provenance" not in group.attrs:
                 self.summary.notes.append(f"{path}: not finished ({_rebuild(path)})")
                 continue
-            if kind == "names" and "provenance" not in group.attrs:
+            if kind in ("names", "scans", "scan_chains") and "provenance" not in group.attrs:
                 self.summary.notes.append(f"{path}: left by a process that was killed; harmless")
                 continue
             if kind in GROUPS and access.arrays_below(group):
@@ -314,6 +314,8 @@ def _groups(root: zarr.Group, path: str = "") -> Iterator[tuple[str, zarr.Group]
 def _kind(path: str) -> str:
     """Kind of a group, as in the schema."""
     parts = path.split("/")
+    if parts[0] == layout.SCANS:
+        return {2: "scans", 4: "scan_chains"}.get(len(parts), "")
     if parts[0] != layout.MODELS:
         return parts[0]
     versioned = ("labels", "levels", "names", "parameters")
@@ -325,6 +327,8 @@ def _rebuild(group: str) -> str:
     parts = group.split("/")
     if parts[0] in (layout.QUALITY, layout.PCA):
         return f"run `kpms_zarr.{parts[0]}` again"
+    if parts[0] == layout.SCANS and len(parts) > 1:
+        return f"scan again: `kpms_zarr.scan(STORE, name={parts[1]!r}, overwrite=True)`"
     if parts[0] == layout.MODELS and parts[2:3] == ["levels"]:
         version = f", version={parts[3]!r}" if len(parts) > 3 else ""
         return f"in Python: kpms_zarr.build_levels(store, {parts[1]!r}{version}, overwrite=True)"

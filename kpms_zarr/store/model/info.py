@@ -15,6 +15,7 @@ from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.model.checkpoints import Unfinished, unfinished
 from kpms_zarr.store.model.models import ModelInfo, list_models
+from kpms_zarr.store.model.scans import ScanInfo, list_scans
 from kpms_zarr.store.study.settings import StudySettings, read_settings
 
 
@@ -54,6 +55,7 @@ class StoreInfo:
     models : tuple of ModelInfo
     unfinished : tuple of Unfinished
         Fits that run or were interrupted.
+    scans : tuple of ScanInfo
     bytes_by_group : dict of str to int
         Bytes stored, by top-level group; empty for web addresses, which cannot be listed.
     """
@@ -67,6 +69,7 @@ class StoreInfo:
     sessions: tuple[SessionInfo, ...]
     models: tuple[ModelInfo, ...]
     unfinished: tuple[Unfinished, ...]
+    scans: tuple[ScanInfo, ...]
     bytes_by_group: dict[str, int]
 
 
@@ -113,6 +116,7 @@ def info(store: StoreLike) -> StoreInfo:
         rows,
         list_models(root),
         unfinished(root),
+        list_scans(root),
         _bytes_by_group(store),
     )
 
