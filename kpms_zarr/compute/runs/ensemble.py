@@ -19,7 +19,7 @@ from kpms_zarr.store.core import access, attributes, layout
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.checkpoints import read_checkpoint
-from kpms_zarr.store.model.models import current_version, make_group
+from kpms_zarr.store.model.models import current_version, make_group, open_parameters
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.wording import call, listed
 
@@ -124,16 +124,17 @@ def fit_chains(
     )
     plan = _chains(root, model, request)
     request.write(root, model)
-    for number, (name, of_chain) in enumerate(plan.items(), 1):
-        is_published = current_version(root, name) is not None
-        is_unfinished = read_checkpoint(root, name) is not None
+    for number, one in enumerate(plan, 1):
+        is_published = current_version(root, one.name) is not None
+        is_unfinished = read_checkpoint(root, one.name) is not None
         if is_published and not is_unfinished and not overwrite:
             continue
         for callback in callbacks:
-            callback(Noted(f"chain {number} of {len(plan)}, {name}"))
+            callback(Noted(f"chain {number} of {len(plan)}, {one.name}"))
         try:
             fit_one(
-                store, model=name, config=None if is_unfinished and resume else of_chain,
+                store, model=one.name,
+                config=None if is_unfinished and resume else one.settled(store),
                 budget=budget, callbacks=callbacks, resume=is_unfinished and resume,
                 overwrite=overwrite, save_every=save_every,
             )  # fmt: skip
@@ -145,7 +146,7 @@ def fit_chains(
             )
             raise FitInterrupted(text, model, stop.n_sweeps) from stop
         root = access.open_group(store, "r+")
-    names = list(plan)
+    names = [one.name for one in plan if not one.is_pilot]
     n = request.chains
     of_halves = (names[n : 2 * n], names[2 * n :]) if request.halves else None
     found = consensus(
@@ -157,14 +158,43 @@ def fit_chains(
     return _with_seconds(found, time.perf_counter() - began)
 
 
-def _chains(root: access.Group, model: str, request: Request) -> dict[str, FitConfig]:
-    """Models of all chains, and their settings: of all sessions, then of either half.
+@dataclass(frozen=True)
+class _Chain:
+    """One chain that is to be fitted.
 
-    Halves are every other session, by name.
+    Attributes
+    ----------
+    name : str
+        Of its model.
+    config : FitConfig
+    pilot : str
+        Model whose last stickiness it takes; "" = as in its settings.
+    is_pilot : bool
+        Whether it only finds that, and has no vote.
+    """
+
+    name: str
+    config: FitConfig
+    pilot: str = ""
+    is_pilot: bool = False
+
+    def settled(self, store: StoreLike) -> FitConfig:
+        """Settings with the stickiness that the pilot ended with."""
+        if not self.pilot:
+            return self.config
+        kappa = float(open_parameters(store, self.pilot)["trace_kappa"].values[-1])
+        return self.config.resolved(kappa=kappa, target_duration=None)
+
+
+def _chains(root: access.Group, model: str, request: Request) -> list[_Chain]:
+    """All chains of an ensemble: of all sessions, then of either half.
+
+    Where a median duration is asked for, a pilot finds the stickiness, which the others keep from
+    their first sweep on: while it is adapted, it is too low and too high by turns, and merges that
+    are made then cannot be taken back. Halves are every other session, by name.
     """
     config, n = request.config, request.chains
-    names = chain_names(model, n)
-    found = {name: chain_config(config, i) for i, name in enumerate(names, 1)}
+    found = _group(model, config, n, 0)
     if not request.halves:
         return found
     sessions = sorted(
@@ -179,9 +209,18 @@ def _chains(root: access.Group, model: str, request: Request) -> dict[str, FitCo
         )
     for half, letter in enumerate("ab"):
         of_half = config.resolved(sessions=tuple(sessions[half::2]))
-        for i, name in enumerate(chain_names(f"{model}-{letter}", n), 1):
-            found[name] = chain_config(of_half, (half + 1) * 1000 + i)
+        found += _group(f"{model}-{letter}", of_half, n, 1000 * (half + 1))
     return found
+
+
+def _group(model: str, config: FitConfig, chains: int, first: int) -> list[_Chain]:
+    """Chains of the same sessions; ``first``: the number for the seed of their pilot."""
+    pilot = "" if config.target_duration is None else f"{model}-00"
+    found = [_Chain(pilot, chain_config(config, first), is_pilot=True)] if pilot else []
+    return found + [
+        _Chain(name, chain_config(config, first + number), pilot)
+        for number, name in enumerate(chain_names(model, chains), 1)
+    ]
 
 
 def _with_seconds(found: ConsensusSummary, seconds: float) -> ConsensusSummary:
@@ -225,7 +264,7 @@ def _request(
         return request
     taken = [
         name
-        for name in (model, *_chains(root, model, request))
+        for name in (model, *(one.name for one in _chains(root, model, request)))
         if current_version(root, name) is not None or read_checkpoint(root, name) is not None
     ]
     if taken:
@@ -269,7 +308,7 @@ def _resumed(
                 fix="leave them out, or choose another `model=`",
             )
     request = Request(max(chains, before.chains), before.config, halves or before.halves)
-    names = [model, *_chains(root, model, request)]
+    names = [model, *(one.name for one in _chains(root, model, request))]
     if all(current_version(root, name) is not None for name in names):
         raise InputError(
             expected="an unfinished ensemble to go on with, or a larger number of chains",
