@@ -250,3 +250,22 @@ def test_chains__refuse_what_makes_no_sense(original, options, words):
     with pytest.raises(InputError, match=words):
         kpms_zarr.fit(original, model="x", **options)
     assert "x" not in access.open_group(original)["models"]
+
+
+def test_pilot__finds_the_stickiness_that_all_chains_keep(original):
+    with_target = replace(CONFIG, target_duration=300.0)
+    pilot, *chains = ensemble.group_of("x", with_target, 3, 0)
+    assert (pilot.name, pilot.is_pilot, pilot.pilot) == ("x-00", True, "")
+    assert pilot.settled(original).target_duration == 300
+    assert [chain.name for chain in chains] == chain_names("x", 3)
+    assert {chain.pilot for chain in chains} == {"x-00"}
+    assert not any(chain.is_pilot for chain in chains)
+    settled = replace(chains[0], pilot="e-01").settled(original)
+    ended_with = kpms_zarr.open_parameters(original, "e-01")["trace_kappa"].values[-1]
+    assert (settled.kappa, settled.target_duration) == (ended_with, None)
+    assert ensemble.group_of("x", CONFIG, 3, 0)[0].name == "x-01"
+
+
+def test_chains__merge_states_unless_it_is_said_otherwise():
+    assert chain_config(CONFIG, 1).merge_sweeps == ensemble.MERGE_SWEEPS
+    assert chain_config(kpms_zarr.FitConfig(merge_sweeps=0), 1).merge_sweeps == 0

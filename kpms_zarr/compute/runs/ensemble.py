@@ -194,7 +194,7 @@ def _chains(root: access.Group, model: str, request: Request) -> list[_Chain]:
     are made then cannot be taken back. Halves are every other session, by name.
     """
     config, n = request.config, request.chains
-    found = _group(model, config, n, 0)
+    found = group_of(model, config, n, 0)
     if not request.halves:
         return found
     sessions = sorted(
@@ -209,11 +209,11 @@ def _chains(root: access.Group, model: str, request: Request) -> list[_Chain]:
         )
     for half, letter in enumerate("ab"):
         of_half = config.resolved(sessions=tuple(sessions[half::2]))
-        found += _group(f"{model}-{letter}", of_half, n, 1000 * (half + 1))
+        found += group_of(f"{model}-{letter}", of_half, n, 1000 * (half + 1))
     return found
 
 
-def _group(model: str, config: FitConfig, chains: int, first: int) -> list[_Chain]:
+def group_of(model: str, config: FitConfig, chains: int, first: int) -> list[_Chain]:
     """Chains of the same sessions; ``first``: the number for the seed of their pilot."""
     pilot = "" if config.target_duration is None else f"{model}-00"
     found = [_Chain(pilot, chain_config(config, first), is_pilot=True)] if pilot else []
