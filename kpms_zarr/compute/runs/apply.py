@@ -101,7 +101,8 @@ class ApplySummary:
         Share of their frames that have the label of the fit; NaN without such sessions.
     own_agreement : float
         Share of their frames with the same label in the averages of two halves of the starts, which
-        share nothing but the model: what agreement can be expected. NaN for one start.
+        share nothing but the model: what agreement can be expected. NaN for one start, and for the
+        votes of a consensus, in which nothing is drawn.
     as_new : str
         A session of the fit that was labelled as if the model had never seen it; "" for none.
     new_agreement, new_own_agreement : float
@@ -543,7 +544,6 @@ class _VotedRun(_Run):
         self._begin_anew(np.ones_like(which))
         label_by_members(self._votes_of, self._ballot, self._members, self._sweeper(self.chain))
         self.lock.renew()
-        self.agreement[which] = 1.0
         n_annealed = min(ANNEAL_SWEEPS, max_sweeps // 2)
         path = annealed(self.fitted.parameters, n_annealed)
         path += [self.fitted.parameters] * min(ANNEAL_SWEEPS, max_sweeps - n_annealed)
