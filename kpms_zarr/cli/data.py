@@ -224,7 +224,12 @@ def _run_info(options: argparse.Namespace) -> tuple[object, str]:
         f"{model.name} (labels {model.current}, {counted(model.n_sessions, 'session')}; versions "
         f"{', '.join(model.versions)})"
         for model in result.models
+        if not model.ensemble
     ]
+    ensembles = list(dict.fromkeys(model.ensemble for model in result.models if model.ensemble))
+    for ensemble in ensembles:
+        chains = [model.name for model in result.models if model.ensemble == ensemble]
+        models.append(f"{counted(len(chains), 'chain')} of {ensemble} ({listed(chains)})")
     models += [
         f"{fit.name} (unfinished, {counted(fit.n_sweeps, 'sweep')}; "
         f"{command('fit', options.store, model=fit.name, resume=True)})"

@@ -269,3 +269,9 @@ def test_pilot__finds_the_stickiness_that_all_chains_keep(original):
 def test_chains__merge_states_unless_it_is_said_otherwise():
     assert chain_config(CONFIG, 1).merge_sweeps == ensemble.MERGE_SWEEPS
     assert chain_config(kpms_zarr.FitConfig(merge_sweeps=0), 1).merge_sweeps == 0
+
+
+def test_info__lists_chains_behind_the_ensemble_that_they_belong_to(original):
+    found = kpms_zarr.info(original).models
+    assert [model.name for model in found] == ["e", *chain_names("e", CHAINS)]
+    assert [model.ensemble for model in found] == ["", *["e"] * CHAINS]

@@ -19,7 +19,7 @@ from kpms_zarr.store.core import access, attributes, layout
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.checkpoints import read_checkpoint
-from kpms_zarr.store.model.models import current_version, make_group, open_parameters
+from kpms_zarr.store.model.models import CHAIN_OF, current_version, make_group, open_parameters
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.wording import call, listed
 
@@ -129,6 +129,8 @@ def fit_chains(
         is_unfinished = read_checkpoint(root, one.name) is not None
         if is_published and not is_unfinished and not overwrite:
             continue
+        group = make_group(root, layout.model_path(one.name))
+        attributes.write(group, {CHAIN_OF: model})
         for callback in callbacks:
             callback(Noted(f"chain {number} of {len(plan)}, {one.name}"))
         try:

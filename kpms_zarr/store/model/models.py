@@ -19,6 +19,9 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.settings import StudySettings
 from kpms_zarr.store.wording import call
 
+CHAIN_OF = "chain_of"
+"""Attribute of a model that is one chain of an ensemble: the name of that."""
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -33,29 +36,34 @@ class ModelInfo:
         All label versions.
     n_sessions : int
         Sessions with labels in the current one.
+    ensemble : str
+        Model that it was fitted for as one chain of several; "" = none.
     """
 
     name: str
     current: str
     versions: tuple[str, ...]
     n_sessions: int
+    ensemble: str = ""
 
 
 def list_models(store: StoreLike | zarr.Group) -> tuple[ModelInfo, ...]:
-    """Models with at least one published label version, by name."""
+    """Models with at least one published label version, by name; chains of ensembles come last."""
     root = store if isinstance(store, zarr.Group) else access.open_group(store)
     group = access.subgroup(root, layout.MODELS)
     if group is None:
         return ()
     found = []
-    for name, _ in access.groups_below(group):
+    for name, of_model in access.groups_below(group):
         current = current_version(root, name)
         if current is not None:
             labels = access.subgroup(root, f"{layout.model_path(name)}/labels")
             assert labels is not None
             n_sessions = int(labels[f"{current}/n_frames"].shape[0])  # type: ignore[union-attr]
-            found.append(ModelInfo(name, current, finished_versions(labels), n_sessions))
-    return tuple(found)
+            ensemble = str(of_model.attrs.get(CHAIN_OF, ""))
+            versions = finished_versions(labels)
+            found.append(ModelInfo(name, current, versions, n_sessions, ensemble))
+    return tuple(sorted(found, key=lambda model: (bool(model.ensemble), model.name)))
 
 
 def finished_versions(group: zarr.Group) -> tuple[str, ...]:
