@@ -184,9 +184,9 @@ def test_apply__home_on_the_device_changes_no_bit(shared):
 
 def test_apply__another_seed_is_another_sample(shared, monkeypatch):
     store, expected = shared
-    settings_of = apply_module._settings
+    settings_of = apply_module.settings_of_model
     monkeypatch.setattr(
-        apply_module, "_settings", lambda *given: replace(settings_of(*given), seed=1)
+        apply_module, "settings_of_model", lambda *given: replace(settings_of(*given), seed=1)
     )
     found = run(store, NAMES[3])
     assert not np.array_equal(

@@ -176,10 +176,10 @@ class Counted:
         self.n_segments: list[int] = []
         run = LabelCertainty._pass
 
-        def counted(itself, segments, which, borders, steps):
+        def counted(itself, segments, which, *others):
             self.n_segments.append(len(which))
             self.of = len(segments.begin)
-            run(itself, segments, which, borders, steps)
+            run(itself, segments, which, *others)
 
         monkeypatch.setattr(LabelCertainty, "_pass", counted)
 

@@ -13,7 +13,7 @@ import kpms_zarr
 from kpms_zarr.cli.entry import parser
 from kpms_zarr.cli.settings import given_settings
 from kpms_zarr.compute.config import DEVICE_TILE_FRAMES, FRAMES_PER_TILE, Budget, FitConfig
-from kpms_zarr.compute.runs.apply import _settings
+from kpms_zarr.compute.runs.apply import settings_of_model
 from kpms_zarr.compute.runs.commit import check_same
 from kpms_zarr.compute.runs.preparation import first_noise_variance
 from kpms_zarr.compute.runs.start_model import StartModel, with_start
@@ -95,12 +95,14 @@ def test_apply__keeps_the_tiles_that_the_fit_was_given(frames):
     kept["outlier_scale"] = None
     start = start_with(kept, {**config.to_dict(), "given": sorted(config.given)})
     start = replace(start, labels={})
-    assert _settings(start, []).tile_frames == frames
+    assert settings_of_model(start, []).tile_frames == frames
     open_again = replace(start, settings={**config.to_dict(), "given": []})
-    assert _settings(open_again, []).tile_frames == FRAMES_PER_TILE  # on a CPU
+    assert settings_of_model(open_again, []).tile_frames == FRAMES_PER_TILE  # on a CPU
     of_before = replace(start, settings=config.to_dict())
     is_default = frames in DEVICE_TILE_FRAMES
-    assert _settings(of_before, []).tile_frames == (FRAMES_PER_TILE if is_default else frames)
+    assert settings_of_model(of_before, []).tile_frames == (
+        FRAMES_PER_TILE if is_default else frames
+    )
 
 
 def test_given__is_what_was_given():
