@@ -18,10 +18,9 @@ from markupsafe import Markup
 
 from kpms_zarr.store.core.provenance import package_version
 from kpms_zarr.store.core.schema import USED_FRACTION
-from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.wording import counted
 from kpms_zarr.viz.report.cells import Cells
-from kpms_zarr.viz.report.writing import check_place, write_page
+from kpms_zarr.viz.report.writing import check_named_page, write_page
 from kpms_zarr.viz.shared.embedding import bokeh_script, labels_script
 from kpms_zarr.viz.shared.reading import store_name
 from kpms_zarr.viz.shared.style import load
@@ -62,15 +61,7 @@ class ComparisonLike(Protocol):
 
 def check_page(out: str | os.PathLike[str]) -> None:
     """Refuse a place for the page, before anything is computed (InputError)."""
-    path = Path(out)
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise InputError(
-            expected="a page, whose name ends in .html",
-            found=repr(path.name),
-            where="`out=`",
-            fix=f"name it {path.stem or 'agreement'}.html; a browser can save its pictures",
-        )
-    check_place(path, "comparison")
+    check_named_page(out, "comparison", "agreement")
 
 
 def comparison_page(comparison: ComparisonLike, *, out: str | os.PathLike[str]) -> int:

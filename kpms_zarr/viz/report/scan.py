@@ -16,10 +16,9 @@ from markupsafe import Markup
 
 from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.core.provenance import package_version
-from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.wording import counted
 from kpms_zarr.viz.fit.scan import PANELS, ScanLike, is_shown, panels_of, scan_panel
-from kpms_zarr.viz.report.writing import check_place, write_page
+from kpms_zarr.viz.report.writing import check_named_page, write_page
 from kpms_zarr.viz.shared.embedding import bokeh_script, labels_script
 from kpms_zarr.viz.shared.reading import store_name
 from kpms_zarr.viz.shared.style import load
@@ -45,15 +44,7 @@ _COLUMNS = {
 
 def check_page(out: str | os.PathLike[str]) -> None:
     """Refuse a place for the page, before anything is computed (InputError)."""
-    path = Path(out)
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise InputError(
-            expected="a page, whose name ends in .html",
-            found=repr(path.name),
-            where="`out=`",
-            fix=f"name it {path.stem or 'scan'}.html; a browser can save its pictures",
-        )
-    check_place(path, "scan")
+    check_named_page(out, "scan", "scan")
 
 
 def scan_page(scan: ScanLike, *, out: str | os.PathLike[str]) -> int:
