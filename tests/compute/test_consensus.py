@@ -275,3 +275,24 @@ def test_info__lists_chains_behind_the_ensemble_that_they_belong_to(original):
     found = kpms_zarr.info(original).models
     assert [model.name for model in found] == ["e", *chain_names("e", CHAINS)]
     assert [model.ensemble for model in found] == ["", *["e"] * CHAINS]
+
+
+def test_ensembles__of_other_seeds_agree_more_than_chains_and_know_how_far(store):
+    kpms_zarr.fit(store, model="o", config=replace(CONFIG, seed=8), chains=CHAINS)
+    both = kpms_zarr.compare(store, models=["e", "o"]).pairs[0]
+    names = [*chain_names("e", CHAINS), *chain_names("o", CHAINS)]
+    every = kpms_zarr.compare(store, models=names)
+    single = [every.pair(a, b) for a in names[:CHAINS] for b in names[CHAINS:]]
+    between = np.mean([pair.adjusted_rand_index for pair in single])
+    # Wrong twin: one chain of either seed, each with the certainty that it claims by itself.
+    for seed in (7, 8):
+        one = replace(CONFIG, seed=seed, stage="ar", sweeps=8, average_sweeps=1)
+        kpms_zarr.fit(store, model=f"one{seed}", config=one)
+    claims = kpms_zarr.compare(store, models=["one7", "one8"]).pairs[0]
+    errors = [
+        np.mean([pair.calibration_a.attrs["error"], pair.calibration_b.attrs["error"]])
+        for pair in (both, claims)
+    ]
+    # Measured: 0.88 against 0.49, and 0.04 against 0.34.
+    assert both.adjusted_rand_index > between + 0.15
+    assert errors[0] < 0.5 * errors[1]
