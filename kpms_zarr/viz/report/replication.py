@@ -15,8 +15,9 @@ from kpms_zarr.viz.syllables import agreement
 
 READ_SO = (
     "The index of a syllable is the share of frames that both halves give to it, of those that "
-    "either gives (Jaccard), read after Hennig (2007): stable from 0.85 on, fairly stable from "
-    "0.75, doubtful from 0.6; below that the syllable should not be interpreted."
+    "either gives (Jaccard), and no more than either half shares with the syllable itself; read "
+    "after Hennig (2007): stable from 0.85 on, fairly stable from 0.75, doubtful from 0.6; below "
+    "that the syllable should not be interpreted."
 )
 
 
