@@ -17,6 +17,7 @@ from kpms_zarr.compute.events import Noted, SweepEnded
 from kpms_zarr.compute.runs import ensemble
 from kpms_zarr.compute.runs.ensemble import chain_config, chain_names
 from kpms_zarr.store.core import access
+from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study import synthetic
 
@@ -296,3 +297,28 @@ def test_ensembles__of_other_seeds_agree_more_than_chains_and_know_how_far(store
     # Measured: 0.88 against 0.49, and 0.04 against 0.34.
     assert both.adjusted_rand_index > between + 0.15
     assert errors[0] < 0.5 * errors[1]
+
+
+def test_ensemble__begun_again_with_other_settings_takes_no_chain_of_the_ones_before(store):
+    """Overwritten, stopped in the second chain, resumed: no chain is as it was before."""
+    other = replace(CONFIG, seed=9)
+    seen: list[str] = []
+
+    def stop(event: Any) -> None:
+        if isinstance(event, Noted) and event.text.startswith("chain"):
+            seen.append(event.text)
+        if isinstance(event, SweepEnded) and len(seen) == 2:
+            raise KeyboardInterrupt
+
+    before = {name: labels_of(store, name, FITTED[0]) for name in chain_names("e", CHAINS)}
+    with pytest.raises(KeyboardInterrupt):
+        kpms_zarr.fit(
+            store, model="e", config=other, chains=CHAINS, overwrite=True, callbacks=[stop],
+            save_every=1,
+        )  # fmt: skip
+    found = kpms_zarr.fit(store, model="e", chains=CHAINS, resume=True)
+    assert found.version == "v2"
+    for number, name in enumerate(chain_names("e", CHAINS), 1):
+        settings = provenance_of(kpms_zarr.open_parameters(store, name).attrs)["settings"]
+        assert settings["seed"] == chain_config(other, number).seed
+        assert (labels_of(store, name, FITTED[0]) != before[name]).any()

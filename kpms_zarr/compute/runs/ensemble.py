@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from kpms_zarr.compute.runs.interruption import FitInterrupted
 from kpms_zarr.store.core import access, attributes, layout
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.model.checkpoints import read_checkpoint
+from kpms_zarr.store.model.checkpoints import Checkpoints, read_checkpoint
 from kpms_zarr.store.model.models import CHAIN_OF, current_version, make_group, open_parameters
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.wording import call, listed
@@ -27,7 +28,7 @@ MOST_CHAINS = 99
 MERGE_SWEEPS = 18
 """Of a chain, unless it is given: chains that merge states by evidence in their burn-in agree twice
 as well, and so do ensembles of them (docs/replicability.md)."""
-_REQUEST = "ensemble"
+_REQUEST, _BEGUN, _FITTED = "ensemble", "begun_with", "fitted_with"
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Request:
         config = FitConfig.from_store(found["config"], found["given"])
         return cls(int(found["chains"]), config, bool(found.get("halves")))
 
-    def write(self, root: access.Group, model: str) -> None:
-        """Keep the request, for going on with it."""
+    def write(self, root: access.Group, model: str, *, is_done: bool = False) -> None:
+        """Keep the request, for going on with it, and whether the model is what it ended in."""
         found = {
             "chains": self.chains,
             "config": self.config.to_dict(),
@@ -65,7 +66,7 @@ class Request:
             "halves": self.halves,
         }
         group = make_group(root, layout.model_path(model))
-        attributes.write(group, {_REQUEST: found})
+        attributes.write(group, {_REQUEST: found, _FITTED: is_done})
 
 
 def chain_names(model: str, chains: int) -> list[str]:
@@ -125,20 +126,23 @@ def fit_chains(
     plan = _chains(root, model, request)
     request.write(root, model)
     for number, one in enumerate(plan, 1):
-        is_published = current_version(root, one.name) is not None
-        is_unfinished = read_checkpoint(root, one.name) is not None
-        if is_published and not is_unfinished and not overwrite:
+        config = one.settled(store)
+        wanted = _as_stored(config)
+        state = _State.read(root, one.name)
+        if state.fitted == wanted and not overwrite:
             continue
-        group = make_group(root, layout.model_path(one.name))
-        attributes.write(group, {CHAIN_OF: model})
+        goes_on = state.is_unfinished and state.begun == wanted and not overwrite
+        if not goes_on:
+            if state.is_unfinished:  # of other settings: an ensemble that was begun again
+                Checkpoints(root, store, one.name).discard()
+            state.write(root, one.name, {CHAIN_OF: model, _BEGUN: wanted, _FITTED: None})
         for callback in callbacks:
             callback(Noted(f"chain {number} of {len(plan)}, {one.name}"))
         try:
             fit_one(
-                store, model=one.name,
-                config=None if is_unfinished and resume else one.settled(store),
-                budget=budget, callbacks=callbacks, resume=is_unfinished and resume,
-                overwrite=overwrite, save_every=save_every,
+                store, model=one.name, config=None if goes_on else config, budget=budget,
+                callbacks=callbacks, resume=goes_on, overwrite=not goes_on and state.is_published,
+                save_every=save_every,
             )  # fmt: skip
         except FitInterrupted as stop:
             how = call("fit", store, model=model, chains=request.chains, resume=True)
@@ -148,6 +152,7 @@ def fit_chains(
             )
             raise FitInterrupted(text, model, stop.n_sweeps) from stop
         root = access.open_group(store, "r+")
+        state.write(root, one.name, {_FITTED: wanted})
     names = [one.name for one in plan if not one.is_pilot]
     n = request.chains
     of_halves = (names[n : 2 * n], names[2 * n :]) if request.halves else None
@@ -157,7 +162,48 @@ def fit_chains(
         sweeps=request.config.sweeps or POSE_SWEEPS, budget=budget, callbacks=callbacks,
         overwrite=overwrite or current_version(root, model) is not None,
     )  # fmt: skip
-    return _with_seconds(found, time.perf_counter() - began)
+    request.write(access.open_group(store, "r+"), model, is_done=True)
+    return replace(found, seconds=time.perf_counter() - began)
+
+
+@dataclass(frozen=True)
+class _State:
+    """How far a chain is.
+
+    Attributes
+    ----------
+    begun, fitted : dict or None
+        Settings that it was last begun with, and those of the labels that it has published.
+    """
+
+    is_published: bool
+    is_unfinished: bool
+    begun: dict[str, Any] | None
+    fitted: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, root: access.Group, name: str) -> _State:
+        """State of a chain, from its model."""
+        group = access.subgroup(root, layout.model_path(name))
+        found = {} if group is None else attributes.read(group.attrs)
+        is_published = current_version(root, name) is not None
+        return cls(
+            is_published,
+            read_checkpoint(root, name) is not None,
+            found.get(_BEGUN),
+            found.get(_FITTED) if is_published else None,
+        )
+
+    @staticmethod
+    def write(root: access.Group, name: str, values: Mapping[str, Any]) -> None:
+        """Change attributes of the model of a chain; those that are None go."""
+        attributes.write(make_group(root, layout.model_path(name)), values)
+
+
+def _as_stored(config: FitConfig) -> dict[str, Any]:
+    """Settings as they are read back from a store."""
+    found: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
+    return found
 
 
 @dataclass(frozen=True)
@@ -223,11 +269,6 @@ def group_of(model: str, config: FitConfig, chains: int, first: int) -> list[_Ch
         _Chain(name, chain_config(config, first + number), pilot)
         for number, name in enumerate(chain_names(model, chains), 1)
     ]
-
-
-def _with_seconds(found: ConsensusSummary, seconds: float) -> ConsensusSummary:
-    values: dict[str, Any] = {**found.__dict__, "seconds": seconds}
-    return ConsensusSummary(**values)
 
 
 def _request(
@@ -310,8 +351,9 @@ def _resumed(
                 fix="leave them out, or choose another `model=`",
             )
     request = Request(max(chains, before.chains), before.config, halves or before.halves)
-    names = [model, *(one.name for one in _chains(root, model, request))]
-    if all(current_version(root, name) is not None for name in names):
+    group = access.subgroup(root, layout.model_path(model))
+    is_done = group is not None and bool(attributes.read(group.attrs).get(_FITTED))
+    if is_done and request == before:
         raise InputError(
             expected="an unfinished ensemble to go on with, or a larger number of chains",
             found=f"{before.chains} chains, all finished",
