@@ -166,6 +166,26 @@ def test_consensus__of_another_kind_of_model_takes_its_published_labels(store):
     assert any("not all models of the consensus" in note for note in applied.notes)
 
 
+def test_consensus__of_models_on_other_components_labels_each_on_its_own(store):
+    two_dims = replace(CONFIG, stage="ar", sweeps=8, latent_dim=2, lags=2, seed=3)
+    kpms_zarr.fit(store, model="flat", config=two_dims)
+    kpms_zarr.consensus(store, models=["e-01", "flat"], model="both", sweeps=1)
+    parameters = kpms_zarr.open_parameters(store, "both")
+    assert parameters["member_is_applied"].values.tolist() == [1, 1]
+    assert parameters.sizes["latent_dim"] == 3
+    votes, z = parameters["member_syllable"].values, labels_of(store, "both", FITTED[0])[3:]
+    cast = [votes[i][labels_of(store, m, FITTED[0])[3:]] for i, m in enumerate(["e-01", "flat"])]
+    # By what each publishes, one draw, and so mostly the label by which it votes.
+    agreed = (cast[0] == z) & (cast[1] == z)
+    certainty = labels_of(store, "both", FITTED[0], "certainty")[3:]
+    assert certainty[agreed].mean() > 0.9
+    assert certainty[(cast[0] >= 0) & (cast[1] >= 0) & (cast[0] != cast[1])].mean() < 0.75
+    before = labels_of(store, "both", FITTED[0])
+    found = kpms_zarr.apply(store, model="both", sessions=[FITTED[0], NEW], check=False)
+    assert found.agreement == 1
+    np.testing.assert_array_equal(labels_of(store, "both", FITTED[0]), before)
+
+
 # ------------------------------------------------------------------ ensembles
 
 

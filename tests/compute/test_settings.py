@@ -13,9 +13,8 @@ import kpms_zarr
 from kpms_zarr.cli.entry import parser
 from kpms_zarr.cli.settings import given_settings
 from kpms_zarr.compute.config import DEVICE_TILE_FRAMES, FRAMES_PER_TILE, Budget, FitConfig
-from kpms_zarr.compute.runs.apply import settings_of_model
 from kpms_zarr.compute.runs.commit import check_same
-from kpms_zarr.compute.runs.preparation import first_noise_variance
+from kpms_zarr.compute.runs.preparation import first_noise_variance, settings_of_model
 from kpms_zarr.compute.runs.start_model import StartModel, with_start
 from kpms_zarr.compute.settings import FLAG, Choice, NameList, settings_of
 from kpms_zarr.store.errors import InputError

@@ -23,7 +23,6 @@ from kpms_zarr.compute.events import (
     SessionsSettled,
 )
 from kpms_zarr.compute.mapreduce import limit_workers
-from kpms_zarr.compute.runs.plan import settle_tiles
 from kpms_zarr.compute.runs.preparation import (
     Preparation,
     check_length,
@@ -32,6 +31,7 @@ from kpms_zarr.compute.runs.preparation import (
     make_chain,
     plan_of,
     prepare,
+    settings_of_model,
 )
 from kpms_zarr.compute.runs.publish import (
     SECOND,
@@ -45,7 +45,13 @@ from kpms_zarr.compute.runs.publish import (
 from kpms_zarr.compute.runs.stages import make_sweeper, model_of, noise_by_keypoint, pipeline_of
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.runs.summaries import label_statistics
-from kpms_zarr.compute.runs.voting import Ballot, MemberLabels, VoteCertainty, label_by_members
+from kpms_zarr.compute.runs.voting import (
+    Ballot,
+    MemberLabeller,
+    MemberLabels,
+    VoteCertainty,
+    bytes_of_another_space,
+)
 from kpms_zarr.compute.sampler.bouts import Labelled
 from kpms_zarr.compute.sampler.certainty import PublishedCertainty
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
@@ -54,7 +60,7 @@ from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.sweep import Sweeper
 from kpms_zarr.compute.sampler.tile_model import Parameters
 from kpms_zarr.compute.sampler.warm import ANNEAL_SWEEPS, WARM_SWEEPS, annealed, warm_start
-from kpms_zarr.compute.settings import check_sweeps, settings_of
+from kpms_zarr.compute.settings import check_sweeps
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.locking import Lock, model_lock
@@ -148,7 +154,9 @@ def apply(
     are kept. The label of a frame is the one that it has in most draws of all starts, its
     certainty the share of these. A session ends when averages of two halves of its starts agree in
     90 % of its frames, or after 8 starts. Its result does not depend on the sessions beside it, to
-    the bit. Sessions that are not labelled now keep their labels in the new version.
+    the bit. With a consensus (:func:`kpms_zarr.consensus`) its members vote instead, in which
+    nothing is drawn, and the pose is drawn given their labels. Sessions that are not labelled now
+    keep their labels in the new version.
 
     Parameters
     ----------
@@ -204,7 +212,8 @@ def apply(
             notify(Noted(_NO_VOTES))
         members = () if voting is None else voting.open(store)
         n_draws = len(members) or (0 if draw else MOST_STARTS * DRAWS)
-        plan = plan_of(preparation, config, budget, notify, fixed_shape(config), n_draws)
+        n_bytes = n_draws + (bytes_of_another_space(members[0], members) if members else 0)
+        plan = plan_of(preparation, config, budget, notify, fixed_shape(config), n_bytes)
         labelled = replace(preparation, sessions=chosen)
         make = partial(
             make_chain, config=config, plan=plan, scratch=budget.scratch, n_draws=n_draws,
@@ -213,8 +222,10 @@ def apply(
         with make(labelled) as chain:
             check_length(chain.index, store, notify)
             load(chain, labelled, config, fitted, plan.tiles_in_flight)
-            of_model = (config, fitted, plan.tiles_in_flight, notify, lock, members)
-            run = _run_of(chain, labelled, *of_model)
+            voters = _Voters(store, members, plan, budget.scratch)
+            run = _run_of(
+                chain, labelled, config, fitted, plan.tiles_in_flight, notify, lock, voters
+            )
             run.label(sweeps)
             certainty = run.certainty() if config.certainty else None
             writer = _write(root, start, run, preparation, config, chosen, certainty)
@@ -222,7 +233,7 @@ def apply(
             compare = _Comparison(
                 preparation=preparation, config=config, fitted=fitted, lock=lock,
                 plan=replace(plan, kept_bytes=0), n_in_flight=run.pipeline.n,
-                make=make, members=members,
+                make=make, voters=voters,
             )  # fmt: skip
             like_fit = compare.with_the_fit(run, again)
             like_new = compare.of_a_new_session(as_new, sweeps)
@@ -290,31 +301,6 @@ def _one_to_compare(root: access.Group, fitted: StartModel) -> Session | None:
     return found[len(found) // 2] if found else None
 
 
-def settings_of_model(start: StartModel, sessions: Sequence[Session]) -> FitConfig:
-    """Settings of the fit, for these sessions."""
-    # What a newer or older version has saved besides says nothing about the labels.
-    known = {one.name for one, _ in settings_of(FitConfig)}
-    names = {name: value for name, value in start.settings.items() if name in known}
-    fitted = FitConfig.from_store(names, start.settings.get("given"))
-    # What was left open is so again: the device at hand may be another.
-    is_open = "tile_frames" not in fitted.given
-    config = fitted.resolved(
-        tile_frames=None if is_open else fitted.tile_frames,
-        stage=start.stage,
-        from_model=None,
-        use_keypoints=start.settled["use_keypoints"],
-        fix_heading=start.settled["fix_heading"],
-        latent_dim=start.settled["latent_dim"],
-        outlier_scale=start.settled["outlier_scale"],
-        sessions=tuple(session.name for session in sessions),
-        save_noise_scale="noise_scale" in start.labels,
-        # Only says where a fit begins; the model has its own.
-        noise_variance=FitConfig().noise_variance,
-        given=frozenset(),
-    )
-    return settle_tiles(config)
-
-
 def fixed_shape(config: FitConfig) -> TileShape:
     """One shape of tiles for any sessions, so that none can change the result of another."""
     assert config.tile_frames is not None
@@ -325,6 +311,22 @@ def fixed_shape(config: FitConfig) -> TileShape:
 # ------------------------------------------------------------------ the chain
 
 
+@dataclass(frozen=True)
+class _Voters:
+    """Members of a consensus, and what labelling with them takes.
+
+    Attributes
+    ----------
+    members : sequence of StartModel
+        None for any other model.
+    """
+
+    store: StoreLike
+    members: Sequence[StartModel]
+    plan: ResourcePlan
+    scratch: str | None
+
+
 def _run_of(
     chain: Chain,
     preparation: Preparation,
@@ -333,11 +335,11 @@ def _run_of(
     n_in_flight: int,
     notify: Callback,
     lock: Lock,
-    members: Sequence[StartModel],
+    voters: _Voters,
 ) -> _Run:
     """Make the run that labels sessions: by votes where there are members, else by draws."""
-    if members:
-        return _VotedRun(chain, preparation, config, fitted, n_in_flight, notify, lock, members)
+    if voters.members:
+        return _VotedRun(chain, preparation, config, fitted, n_in_flight, notify, lock, voters)
     return _Run(chain, preparation, config, fitted, n_in_flight, notify, lock)
 
 
@@ -525,14 +527,14 @@ class _VotedRun(_Run):
         n_in_flight: int,
         notify: Callback,
         lock: Lock,
-        members: Sequence[StartModel],
+        voters: _Voters,
     ) -> None:
         super().__init__(chain, preparation, config, fitted, n_in_flight, notify, lock)
         assert fitted.members is not None
-        self._members = members
+        self._voters = voters
         votes = Votes(fitted.members.syllable, config.n_states)
         self._ballot = Ballot(votes, fitted.members.price)
-        self._votes_of = MemberLabels(chain)
+        self._labels_of = MemberLabels(chain)
         self._model = model_of(
             config.stage, preparation, config, noise_by_keypoint(config, fitted, chain),
             keeps_sound_segments=True, holds_labels=True,
@@ -542,7 +544,14 @@ class _VotedRun(_Run):
         """Label every session, and draw its pose given the labels in as many sweeps or fewer."""
         which = self.chain.index.n_modelled > 0
         self._begin_anew(np.ones_like(which))
-        label_by_members(self._votes_of, self._ballot, self._members, self._sweeper(self.chain))
+        voters = self._voters
+        labeller = MemberLabeller(
+            voters.store, self._labels_of, self._sweeper(self.chain), voters.members[0],
+            voters.plan, voters.scratch, fixed_shape(self.config),
+        )  # fmt: skip
+        for place, member in enumerate(voters.members):
+            labeller.label(place, member)
+        self._ballot.label(self._labels_of)
         self.lock.renew()
         n_annealed = min(ANNEAL_SWEEPS, max_sweeps // 2)
         path = annealed(self.fitted.parameters, n_annealed)
@@ -566,7 +575,7 @@ class _VotedRun(_Run):
 
     def certainty(self) -> PublishedCertainty:
         """Share of the votes."""
-        return VoteCertainty(self._votes_of, self._ballot.votes)
+        return VoteCertainty(self._labels_of, self._ballot.votes)
 
 
 def _of_session(labels: Labelled, row: Any) -> np.ndarray:
@@ -586,7 +595,7 @@ class _Comparison:
     n_in_flight: int
     make: Callable[..., Chain]
     lock: Lock
-    members: Sequence[StartModel]
+    voters: _Voters
 
     def with_the_fit(self, run: _Run, sessions: Sequence[Session]) -> tuple[float, float]:
         """Compare the labels of sessions of the fit that a run has labelled again.
@@ -619,7 +628,7 @@ class _Comparison:
         start = replace(self.fitted, scale={})
         with self.make(preparation, config=config, plan=self.plan) as chain:
             load(chain, preparation, config, start, self.n_in_flight)
-            quiet = (self.n_in_flight, lambda _: None, self.lock, self.members)
+            quiet = (self.n_in_flight, lambda _: None, self.lock, self.voters)
             run = _run_of(chain, preparation, config, start, *quiet)
             run.label(max_sweeps)
             same = run.labels_of(0) == self._labels_of_fit(session)

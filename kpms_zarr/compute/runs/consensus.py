@@ -19,7 +19,6 @@ from kpms_zarr.compute.analysis.smoothing import price_for
 from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.events import Callback, Event, Noted, Published
 from kpms_zarr.compute.mapreduce import limit_workers
-from kpms_zarr.compute.runs.apply import settings_of_model
 from kpms_zarr.compute.runs.fit import check_name
 from kpms_zarr.compute.runs.preparation import (
     Preparation,
@@ -28,6 +27,7 @@ from kpms_zarr.compute.runs.preparation import (
     make_chain,
     plan_of,
     prepare,
+    settings_of_model,
 )
 from kpms_zarr.compute.runs.publish import Extras, add_levels, publish
 from kpms_zarr.compute.runs.stages import (
@@ -41,9 +41,11 @@ from kpms_zarr.compute.runs.stages import (
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.runs.voting import (
     Ballot,
+    MemberLabeller,
     MemberLabels,
     VoteCertainty,
     best_jaccard,
+    bytes_of_another_space,
     overlap_of,
     tuning_rows,
 )
@@ -140,9 +142,10 @@ def consensus(
     agree. Labels are the best path through the votes with one price for every change, so that
     bouts are as long as asked for. The certainty of a label is its share of the votes.
 
-    Models of the AR stage on the same components label every session by their parameters, those
-    that they were not fitted to included; of others, the published labels vote. Then dynamics,
-    pose, heading, centroid and noise are sampled given these labels, and published as for a fit.
+    Models of the AR stage label every session by their parameters, those that they were not fitted
+    to included; of others, the published labels vote. Then dynamics, pose, heading, centroid and
+    noise are sampled given these labels, on the components of the first model, and published as for
+    a fit.
 
     Parameters
     ----------
@@ -155,9 +158,9 @@ def consensus(
         Names, patterns or ``coordinate=value`` (default: those that any of the models was fitted
         to).
     session_halves : tuple of two sequences of str, optional
-        Models of the AR stage on the same components that were fitted to one half of the sessions,
-        and to the other: how far the consensus of these labels all sessions as that of those is
-        published as ``session_replicability``. They have no vote.
+        Models of the AR stage that were fitted to one half of the sessions, and to the other: how
+        far the consensus of these labels all sessions as that of those is published as
+        ``session_replicability``. They have no vote.
     target_duration : float, optional
         Median bout in ms (default: the mean of those of the models).
     sweeps : int
@@ -190,7 +193,7 @@ def consensus(
     every = [_member(store, name) for name in (*names, *(n for half in halves for n in half))]
     members = every[: len(names)]
     check_name(root, store, model, resume=False, overwrite=overwrite)
-    by_parameters = [_shares_space(members[0], one) for one in every]
+    by_parameters = [member.stage == "ar" for member in every]
     _check_halves(store, halves, by_parameters[len(names) :])
     ends = np.cumsum([len(names), *map(len, halves)])
     groups = [np.arange(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
@@ -200,7 +203,8 @@ def consensus(
         config = _settings(every, chosen, sweeps)
         with limit_workers(store, budget.host_memory, is_strict=False):
             preparation = prepare(store, config, members[0], notify)
-        plan = plan_of(preparation, config, budget, notify, None, len(every))
+        n_bytes = len(every) + bytes_of_another_space(members[0], every)
+        plan = plan_of(preparation, config, budget, notify, None, n_bytes)
         with make_chain(preparation, config, plan, budget.scratch, len(every)) as chain:
             check_length(chain.index, store, notify)
             anew = replace(members[0], scale={})
@@ -209,9 +213,10 @@ def consensus(
             labels = MemberLabels(chain)
             prior = stages_of(config.resolved(stage="ar"), chain)[0].prior
             merged = []
+            labeller = MemberLabeller(store, labels, sweeper, members[0], plan, budget.scratch)
             for place, member in enumerate(every):
                 if by_parameters[place]:
-                    labels.label(place, sweeper, member)
+                    labeller.label(place, member)
                 else:
                     labels.take(place, PublishedLabels(store, member.name))
                 merged.append(labels.merged(place, sweeper, member, prior))
@@ -290,7 +295,7 @@ def _check_halves(
 ) -> None:
     if halves and (len(halves) != 2 or not all(halves) or not all(by_parameters)):
         raise InputError(
-            expected="two lists of models of the AR stage on the components of the others",
+            expected="two lists of models of the AR stage",
             found=listed([repr(name) for half in halves for name in half]) or "none",
             where=f"{os.fspath(store)}, `session_halves=`",
             fix="`kpms_zarr.fit(STORE, model=NAME, chains=8, halves=True)` fits such models",
@@ -301,23 +306,6 @@ def _member(store: StoreLike, name: str) -> StartModel:
     """A model with the parameters behind its current labels."""
     current = StartModel.of(store, name)
     return StartModel.of(store, name, str(current.labels.attrs["parameters"]))
-
-
-def _shares_space(one: StartModel, other: StartModel) -> bool:
-    """Whether both label a latent pose by their parameters, and the same latent pose.
-
-    Models of other sessions may have other units: scores on components are the same in any.
-    """
-    if not one.stage == other.stage == "ar":
-        return False
-    settled = [{**model.settled, "n_states": 0} for model in (one, other)]
-    if settled[0] != settled[1] or one.loading.shape != other.loading.shape:
-        return False
-    if one.settled.get("scale") == "session":
-        return np.array_equal(one.loading, other.loading) and np.array_equal(one.mean, other.mean)
-    units = [next(iter(model.scale.values())) for model in (one, other)]
-    pairs = ((one.loading, other.loading), (one.mean, other.mean))
-    return all(np.allclose(a * units[0], b * units[1], rtol=1e-6) for a, b in pairs)
 
 
 def _sessions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from kpms_zarr.compute.mapreduce import BlockReader
 from kpms_zarr.compute.pose import pca as pca_module
 from kpms_zarr.compute.pose.pose_space import PoseSpace, refine, turn_of, wrap
 from kpms_zarr.compute.pose.scale import measure_lengths, scale_of
-from kpms_zarr.compute.runs.plan import Needs, make_plan, n_keypoints_of
+from kpms_zarr.compute.runs.plan import Needs, make_plan, n_keypoints_of, settle_tiles
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.sampler.draws import LabelDraws
@@ -25,6 +26,7 @@ from kpms_zarr.compute.sampler.placement import make_rows
 from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.stream import in_flight
 from kpms_zarr.compute.sampler.tracked import TrackedData, observe
+from kpms_zarr.compute.settings import settings_of
 from kpms_zarr.compute.tracking.outliers import OutlierModel, Screen, from_store, screen_of
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import Session, StoreLike
@@ -77,6 +79,31 @@ class Preparation:
     fix_heading: bool
     is_turned: bool
     screen: Screen | None = None
+
+
+def settings_of_model(start: StartModel, sessions: Sequence[Session]) -> FitConfig:
+    """Settings of the fit, for these sessions."""
+    # What a newer or older version has saved besides says nothing about the labels.
+    known = {one.name for one, _ in settings_of(FitConfig)}
+    names = {name: value for name, value in start.settings.items() if name in known}
+    fitted = FitConfig.from_store(names, start.settings.get("given"))
+    # What was left open is so again: the device at hand may be another.
+    is_open = "tile_frames" not in fitted.given
+    config = fitted.resolved(
+        tile_frames=None if is_open else fitted.tile_frames,
+        stage=start.stage,
+        from_model=None,
+        use_keypoints=start.settled["use_keypoints"],
+        fix_heading=start.settled["fix_heading"],
+        latent_dim=start.settled["latent_dim"],
+        outlier_scale=start.settled["outlier_scale"],
+        sessions=tuple(session.name for session in sessions),
+        save_noise_scale="noise_scale" in start.labels,
+        # Only says where a fit begins; the model has its own.
+        noise_variance=FitConfig().noise_variance,
+        given=frozenset(),
+    )
+    return settle_tiles(config)
 
 
 def prepare(

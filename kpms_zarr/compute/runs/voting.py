@@ -12,12 +12,17 @@ from kpms_zarr.compute.analysis.labellings import PublishedLabels
 from kpms_zarr.compute.analysis.partition import Votes
 from kpms_zarr.compute.analysis.patterns import Patterns, patterns_of_blocks
 from kpms_zarr.compute.analysis.smoothing import BLOCK_FRAMES, best_path, scores_of
+from kpms_zarr.compute.events import ResourcePlan
+from kpms_zarr.compute.runs.preparation import load, make_chain, prepare, settings_of_model
+from kpms_zarr.compute.runs.stages import make_sweeper
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.sampler.certainty import BestLabels, CertaintyCounts, in_steps
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain
 from kpms_zarr.compute.sampler.draws import LabelDraws
 from kpms_zarr.compute.sampler.prior import ParameterPrior
+from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.sweep import Sweeper
+from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
 
 _TUNING_FRAMES = 300_000
@@ -57,7 +62,7 @@ class MemberLabels:
         place : int
             Of the member.
         sweeper : Sweeper
-            Of the chain, whose latent pose is in the space of the member.
+            Of a chain of the same sessions, whose latent pose is in the space of the member.
         """
         first = self.chain.index.first
         of_member = replace(sweeper, n_states=len(member.parameters.usage))
@@ -111,13 +116,76 @@ class MemberLabels:
             yield self._draws.read(start, min(start + BLOCK_FRAMES, stop), members)
 
 
-def label_by_members(
-    labels: MemberLabels, ballot: Ballot, members: Sequence[StartModel], sweeper: Sweeper
-) -> None:
-    """Label all sessions of a chain by the votes of models that give labels by parameters."""
-    for place, member in enumerate(members):
-        labels.label(place, sweeper, member)
-    ballot.label(labels)
+@dataclass(frozen=True)
+class MemberLabeller:
+    """Labels of sessions by the parameters of members, each on its own components.
+
+    Attributes
+    ----------
+    store : path or URL
+    labels : MemberLabels
+        Where they go.
+    sweeper : Sweeper
+        Of the chain of these, as it was loaded.
+    space : StartModel
+        Model of the AR stage whose latent pose that is.
+    plan : ResourcePlan
+        Of the chain.
+    scratch : path, optional
+    shape : TileShape, optional
+        Of all tiles (default: the one that follows from the sessions).
+    """
+
+    store: StoreLike
+    labels: MemberLabels
+    sweeper: Sweeper
+    space: StartModel
+    plan: ResourcePlan
+    scratch: str | None
+    shape: TileShape | None = None
+
+    def label(self, place: int, member: StartModel) -> None:
+        """Label all sessions with the member at that place."""
+        if shares_space(self.space, member):
+            self.labels.label(place, self.sweeper, member)
+            return
+        sessions = self.labels.chain.index.sessions
+        config = settings_of_model(member, sorted(sessions, key=lambda one: one.index))
+        preparation = prepare(self.store, config, member, lambda event: None)
+        with make_chain(preparation, config, self.plan, self.scratch) as chain:
+            anew = replace(member, scale={})
+            load(chain, preparation, config, anew, self.plan.tiles_in_flight)
+            sweeper = make_sweeper(chain, config, self.sweeper.pipeline, self.shape)
+            self.labels.label(place, sweeper, member)
+
+
+def bytes_of_another_space(space: StartModel, members: Sequence[StartModel]) -> int:
+    """Bytes of a frame in the chain of a member that has another latent pose; 0 without one.
+
+    For the plan, to which labels of a member are a byte of a frame each.
+    """
+    others = [one for one in members if one.stage == "ar" and not shares_space(space, one)]
+    itemsize = 8 if any(one.settings.get("precision") == "float64" for one in others) else 4
+    return max(
+        (itemsize * (len(one.loading) + one.mean.shape[1] + 1) + 2 for one in others), default=0
+    )
+
+
+def shares_space(one: StartModel, other: StartModel) -> bool:
+    """Whether both label a latent pose by their parameters, and the same latent pose.
+
+    Models of other sessions may have other units: scores on components are the same in any.
+    """
+    if not one.stage == other.stage == "ar":
+        return False
+    settled = [{**model.settled, "n_states": 0} for model in (one, other)]
+    if settled[0] != settled[1] or one.loading.shape != other.loading.shape:
+        return False
+    if one.settled.get("scale") == "session":
+        return np.array_equal(one.loading, other.loading) and np.array_equal(one.mean, other.mean)
+    units = [next(iter(model.scale.values())) for model in (one, other)]
+    pairs = ((one.loading, other.loading), (one.mean, other.mean))
+    return all(np.allclose(a * units[0], b * units[1], rtol=1e-6) for a, b in pairs)
 
 
 @dataclass(frozen=True)
