@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -247,3 +247,11 @@ class ChainEnded(Event):
 
 
 Callback = Callable[[Event], None]
+
+
+def tell(callbacks: Sequence[Callback], messages: list[str], event: Event) -> None:
+    """Give an event to callbacks, and keep what it notes."""
+    if isinstance(event, Noted):
+        messages.append(event.text)
+    for callback in callbacks:
+        callback(event)

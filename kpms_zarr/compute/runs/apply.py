@@ -16,11 +16,11 @@ from kpms_zarr.compute.analysis.partition import Votes
 from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.events import (
     Callback,
-    Event,
     Noted,
     Published,
     ResourcePlan,
     SessionsSettled,
+    tell,
 )
 from kpms_zarr.compute.mapreduce import limit_workers
 from kpms_zarr.compute.runs.preparation import (
@@ -192,7 +192,7 @@ def apply(
     budget = budget or Budget()
     root = access.open_group(store, "r+")
     messages: list[str] = []
-    notify = partial(_notify, callbacks, messages)
+    notify = partial(tell, callbacks, messages)
     require_model(store, model)  # the lock would make a group for any name
     with model_lock(root, store, model) as lock:
         start = StartModel.of(store, model)
@@ -266,13 +266,6 @@ def apply(
         time.perf_counter() - began,
         tuple(messages),
     )
-
-
-def _notify(callbacks: Sequence[Callback], messages: list[str], event: Event) -> None:
-    if isinstance(event, Noted):
-        messages.append(event.text)
-    for callback in callbacks:
-        callback(event)
 
 
 # ------------------------------------------------------------------ which sessions, which settings

@@ -17,7 +17,7 @@ from kpms_zarr.compute.analysis.partition import Votes, vote
 from kpms_zarr.compute.analysis.patterns import Patterns
 from kpms_zarr.compute.analysis.smoothing import price_for
 from kpms_zarr.compute.config import Budget, FitConfig
-from kpms_zarr.compute.events import Callback, Event, Noted, Published
+from kpms_zarr.compute.events import Callback, Noted, Published, tell
 from kpms_zarr.compute.mapreduce import limit_workers
 from kpms_zarr.compute.runs.fit import check_name
 from kpms_zarr.compute.runs.preparation import (
@@ -185,7 +185,7 @@ def consensus(
     budget = budget or Budget()
     root = access.open_group(store, "r+")
     messages: list[str] = []
-    notify = partial(_notify, callbacks, messages)
+    notify = partial(tell, callbacks, messages)
     names = [models] if isinstance(models, str) else list(models)
     check_sweeps("sweeps", sweeps)
     _check_models(store, names, model)
@@ -258,13 +258,6 @@ def consensus(
         time.perf_counter() - began,
         tuple(messages),
     )
-
-
-def _notify(callbacks: Sequence[Callback], messages: list[str], event: Event) -> None:
-    if isinstance(event, Noted):
-        messages.append(event.text)
-    for callback in callbacks:
-        callback(event)
 
 
 # ------------------------------------------------------------------ which models, which sessions
