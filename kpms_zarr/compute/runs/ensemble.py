@@ -289,7 +289,7 @@ def _request(
             expected=f"a whole number of chains, 1 to {MOST_CHAINS}",
             found=repr(chains),
             where="`chains=`",
-            fix="give 8 or 16; labels replicate better with more",
+            fix="give 8, or 16",
         )
     if resume and overwrite:
         raise InputError(
