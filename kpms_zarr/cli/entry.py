@@ -228,8 +228,8 @@ def _fit(commands: Any) -> None:
         type=int,
         default=1,
         help="chains of the AR stage that differ in the seed alone; labels are those on which most "
-        "of them agree, certainties the share that does; labels of 8 replicate far better than those "
-        "of one, and say how far",
+        "of them agree, certainties the share that does; labels of 8 replicate far better than "
+        "those of one, and say how far",
     )
     command.add_argument(
         "--halves",
