@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
 import holoviews as hv
-import jinja2
 import numpy as np
 import xarray as xr
-from bokeh.document import Document
-from bokeh.embed import components
-from markupsafe import Markup
 
 from kpms_zarr.store.core.provenance import package_version
 from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.wording import counted
 from kpms_zarr.viz.report.cells import Cells
+from kpms_zarr.viz.report.filling import embedded, filled
 from kpms_zarr.viz.report.writing import check_named_page, write_page
-from kpms_zarr.viz.shared.embedding import bokeh_script, labels_script
 from kpms_zarr.viz.shared.reading import store_name
 from kpms_zarr.viz.shared.style import load
 from kpms_zarr.viz.syllables.agreement import calibration, confusion
@@ -35,7 +30,7 @@ class ComparisonLike(Protocol):
 
     @property
     def store(self) -> str:
-        """Path or URL."""
+        """Path or URL; "" for labels of files alone."""
         ...
 
     @property
@@ -92,31 +87,22 @@ def comparison_page(comparison: ComparisonLike, *, out: str | os.PathLike[str]) 
         has_certainty = pair.calibration_a.attrs["n_frames"] or pair.calibration_b.attrs["n_frames"]
         for element in (confusion(pair), *([calibration(pair)] if has_certainty else [])):
             figures.append(hv.render(element, backend="bokeh"))
-    document = Document()
-    with document.models.freeze():
-        for figure in figures:
-            document.add_root(figure)
-    script, divs = components(figures, wrap_script=True)
+    script, divs = embedded(figures)
     rest = iter(divs)
     entries = [_entry(pair, rest, comparison.boundary_tolerance) for pair in shown]
     names = [str(name) for name in comparison.models["model"].values]
     notes = list(comparison.notes)
     if len(shown) < len(comparison.pairs):
         notes.append(f"the first {len(shown)} of {len(comparison.pairs)} pairs are shown")
-    text = resources.files("kpms_zarr.viz.report").joinpath("comparison.html").read_text("utf-8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        text
-    )
-    page = template.render(
+    page = filled(
+        "comparison.html",
+        script,
         names=" and ".join(names) if len(names) == 2 else ", ".join(names),
-        store=store_name(comparison.store),
+        store=store_name(comparison.store) if comparison.store else "",
         models=_models(comparison.models),
         notes=notes,
         pairs=entries,
         footer=f"Written by kpms_zarr {package_version()}.",
-        script=Markup(script),
-        bokeh=Markup(bokeh_script()),
-        labels=Markup(labels_script()),
     )
     return write_page(Path(out), page)
 
@@ -128,8 +114,8 @@ def _entry(pair: Any, divs: Any, tolerance: int) -> dict[str, Any]:
         "b": pair.b,
         "sentence": _sentence(pair, tolerance),
         "syllables": _syllables(pair),
-        "matrix": Markup(next(divs)),
-        "calibration": Markup(next(divs)) if has_certainty else "",
+        "matrix": next(divs),
+        "calibration": next(divs) if has_certainty else "",
     }
 
 

@@ -5,27 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import holoviews as hv
-import jinja2
-from bokeh.document import Document
-from bokeh.embed import components
-from markupsafe import Markup
 
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.replacing import check_place
 from kpms_zarr.viz.report.cards import Card
 from kpms_zarr.viz.report.cells import Cells
+from kpms_zarr.viz.report.filling import embedded, filled
 from kpms_zarr.viz.report.methods import methods
 from kpms_zarr.viz.report.replication import Replication
 from kpms_zarr.viz.report.sections import BokehModels, Section, SyllableCards, sections_of
-from kpms_zarr.viz.report.writing import check_place, write_page
+from kpms_zarr.viz.report.writing import write_page
 from kpms_zarr.viz.shared import facts, reading
-from kpms_zarr.viz.shared.embedding import bokeh_script, labels_script
 from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.style import load
 
@@ -81,7 +77,7 @@ def report(
         For a model that does not exist, or a place that cannot be written.
     """
     path = Path(out)
-    check_place(path, "report")
+    check_place(path, "report", "report.html")
     _check_count(max_sessions)
     opened = OpenModel(store, model)
     page = _page(opened, facts.facts(opened), sections_of(opened, max_sessions))
@@ -122,11 +118,7 @@ def _page(opened: OpenModel, known: facts.Facts, sections: list[Section]) -> str
     store = opened.store
     drawn = [(section, _draw(section, store)) for section in sections]
     roots = [root for _, found in drawn for root in found.roots]
-    document = Document()
-    with document.models.freeze():  # or all models are looked through again for every root
-        for root in roots:
-            document.add_root(root)
-    script, divs = components(roots, wrap_script=True) if roots else ("", ())
+    script, divs = embedded(roots)
     rest = iter(divs)
     entries = [
         {
@@ -139,21 +131,17 @@ def _page(opened: OpenModel, known: facts.Facts, sections: list[Section]) -> str
             "cards": found.cards,
             "words": [for_shell(words) for words in found.words],
             "table": found.table,
-            "divs": [Markup(next(rest)) for _ in found.roots],
+            "divs": [next(rest) for _ in found.roots],
         }
         for section, found in drawn
     ]
-    text = resources.files("kpms_zarr.viz.report").joinpath("page.html").read_text("utf-8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        text
-    )
-    return template.render(
+    return filled(
+        "page.html",
+        script,
+        with_widgets=True,
         **vars(known),
         sections=entries,
         methods=methods(opened),
-        script=Markup(script),
-        bokeh=Markup(bokeh_script(with_widgets=True)),
-        labels=Markup(labels_script()),
     )
 
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import holoviews as hv
-import jinja2
 import numpy as np
-from bokeh.document import Document
-from bokeh.embed import components
-from markupsafe import Markup
 
 from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.core.provenance import package_version
 from kpms_zarr.store.wording import counted
 from kpms_zarr.viz.fit.scan import PANELS, ScanLike, is_shown, panels_of, scan_panel
+from kpms_zarr.viz.report.filling import embedded, filled
 from kpms_zarr.viz.report.writing import check_named_page, write_page
-from kpms_zarr.viz.shared.embedding import bokeh_script, labels_script
 from kpms_zarr.viz.shared.reading import store_name
 from kpms_zarr.viz.shared.style import load
 
@@ -71,21 +66,15 @@ def scan_page(scan: ScanLike, *, out: str | os.PathLike[str]) -> int:
     load()
     names = panels_of(scan)
     figures = [hv.render(scan_panel(scan, name), backend="bokeh") for name in names]
-    document = Document()
-    with document.models.freeze():
-        for figure in figures:
-            document.add_root(figure)
-    script, divs = components(figures, wrap_script=True)
+    script, divs = embedded(figures)
     panels = [
-        {"about": PANELS[name].about, "title": PANELS[name].title, "plot": Markup(div)}
+        {"about": PANELS[name].about, "title": PANELS[name].title, "plot": div}
         for name, div in zip(names, divs, strict=True)
     ]
-    text = resources.files("kpms_zarr.viz.report").joinpath("scan.html").read_text("utf-8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        text
-    )
     header, rows = _table(scan)
-    page = template.render(
+    page = filled(
+        "scan.html",
+        script,
         title=" and ".join(_NAMES[axis] for axis in scan.axes),
         store=store_name(scan.store),
         name=scan.name,
@@ -96,9 +85,6 @@ def scan_page(scan: ScanLike, *, out: str | os.PathLike[str]) -> int:
         header=header,
         rows=rows,
         footer=f"Written by kpms_zarr {package_version()}.",
-        script=Markup(script),
-        bokeh=Markup(bokeh_script()),
-        labels=Markup(labels_script()),
     )
     return write_page(Path(out), page)
 

@@ -3,28 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from kpms_zarr.store.errors import InputError
-
-
-def check_place(path: Path, what: str) -> None:
-    """Refuse a place that cannot hold a page (InputError); ``what`` is in it."""
-    if path.is_dir():
-        raise InputError(
-            expected=f"a file name for the {what}",
-            found="a folder of that name",
-            where=str(path),
-            fix=f"name a file in it, such as {path / f'{what}.html'}",
-        )
-    if not path.parent.is_dir():
-        raise InputError(
-            expected="a folder that exists",
-            found="no such folder",
-            where=str(path.parent),
-            fix="make the folder first, or name another place with `out=`",
-        )
+from kpms_zarr.store.replacing import check_place, replaced
 
 
 def check_named_page(out: str | os.PathLike[str], what: str, stem: str) -> None:
@@ -45,7 +27,7 @@ def check_named_page(out: str | os.PathLike[str], what: str, stem: str) -> None:
             where="`out=`",
             fix=f"name it {path.stem or stem}.html; a browser can save its pictures",
         )
-    check_place(path, what)
+    check_place(path, what, f"{what}.html")
 
 
 def write_page(path: Path, page: str) -> int:
@@ -57,15 +39,6 @@ def write_page(path: Path, page: str) -> int:
         Bytes of the page.
     """
     data = page.encode()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replaced(path) as partial:
+        partial.write_bytes(data)
     return len(data)
