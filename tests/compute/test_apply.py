@@ -19,7 +19,9 @@ from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr.compute.analysis.agreement import adjusted_rand_index
 from kpms_zarr.compute.events import Noted, PlanMade, Published, SessionsSettled
 from kpms_zarr.compute.runs import apply as apply_module
-from kpms_zarr.compute.runs.apply import DRAWS, LEAST_SWEEPS, ApplySummary, has_settled
+from kpms_zarr.compute.runs import labelling
+from kpms_zarr.compute.runs.apply import ApplySummary
+from kpms_zarr.compute.runs.labelling import DRAWS, LEAST_SWEEPS, has_settled
 from kpms_zarr.compute.sampler import full_model
 from kpms_zarr.compute.sampler.draws import LabelDraws, commonest
 from kpms_zarr.compute.sampler.full_model import FullModel
@@ -121,7 +123,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("draw", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_apply__session_has_the_same_bits_in_any_batch(store, draw, monkeypatch):
-    monkeypatch.setattr(apply_module, "AGREED", 0.97)  # sessions leave after unequal starts
+    monkeypatch.setattr(labelling, "AGREED", 0.97)  # sessions leave after unequal starts
     # One store: each version comes after others, too.
     alone = {name: run(store, name, draw=draw) for name in (NAMES[3], UNSEEN, BRIEF)}
     sweeps = {name: one.summary.sweeps[name] for name, one in alone.items()}
@@ -429,8 +431,8 @@ def test_apply__averages_draws_of_starts_that_share_nothing(store, monkeypatch):
         kept[slot] = np.array(chain.syllable[lags : chain.index.n_frames])
 
     monkeypatch.setattr(LabelDraws, "keep", watched)
-    monkeypatch.setattr(apply_module, "AGREED", 1.1)  # never reached
-    monkeypatch.setattr(apply_module, "MOST_STARTS", 3)
+    monkeypatch.setattr(labelling, "AGREED", 1.1)  # never reached
+    monkeypatch.setattr(labelling, "MOST_STARTS", 3)
     result = run(store, name, sweeps=12, draw=False)
     assert sorted(kept) == list(range(3 * DRAWS))
     draws = np.stack([kept[slot] for slot in sorted(kept)], 1)
@@ -548,7 +550,7 @@ def test_apply__names_sessions_that_had_no_time_to_settle(store):
     assert f"changing after 9 sweeps: {NAMES[3]}, {NAMES[5]}; give more `sweeps=`" in notes[-1]
     assert any(SHORT in note and "too short" in note for note in notes)
     assert list(notes) == provenance_of(result.labels.attrs)["settings"]["notes"]
-    assert "and 4 more" in apply_module._still_open([f"s{i}" for i in range(9)], 20, 20)
+    assert "and 4 more" in labelling.still_open([f"s{i}" for i in range(9)], 20, 20)
 
 
 @given(st.lists(st.floats(0, 1), max_size=LEAST_SWEEPS - 1))

@@ -13,12 +13,11 @@ import numpy as np
 
 from kpms_zarr.compute.analysis import agreement
 from kpms_zarr.compute.analysis.labellings import PublishedLabels
-from kpms_zarr.compute.analysis.partition import Votes, vote
-from kpms_zarr.compute.analysis.patterns import Patterns
-from kpms_zarr.compute.analysis.smoothing import price_for
 from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.events import Callback, Noted, Published, tell
 from kpms_zarr.compute.mapreduce import limit_workers
+from kpms_zarr.compute.runs.agreeing import MemberAgreement, agree
+from kpms_zarr.compute.runs.ballots import VoteCertainty
 from kpms_zarr.compute.runs.fit import check_name
 from kpms_zarr.compute.runs.preparation import (
     Preparation,
@@ -40,14 +39,9 @@ from kpms_zarr.compute.runs.stages import (
 )
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.runs.voting import (
-    Ballot,
     MemberLabeller,
     MemberLabels,
-    VoteCertainty,
-    best_jaccard,
     bytes_of_another_space,
-    overlap_of,
-    tuning_rows,
 )
 from kpms_zarr.compute.sampler.bouts import count_labels
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain
@@ -66,8 +60,6 @@ from kpms_zarr.store.wording import counted, listed
 
 POSE_SWEEPS = 50
 """Of the full stage, labels held: pose, heading, centroid and noise of every frame."""
-_LEAST_FOR_HALVES = 4
-_PATTERNS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -221,7 +213,7 @@ def consensus(
                     labels.take(place, PublishedLabels(store, member.name))
                 merged.append(labels.merged(place, sweeper, member, prior))
                 lock.renew()
-            found = _agree(labels, merged, groups, target, notify)
+            found = agree(labels, merged, groups, target, notify)
             lock.renew()
             config = config.resolved(n_states=max(2, found.ballot.votes.n_syllables))
             progress = _sample_pose(chain, preparation, config, sweeper, members[0], lock.renew)
@@ -251,7 +243,7 @@ def consensus(
         float(np.nansum(certainty.mean * frames) / max(1, frames.sum())),
         found.of_members.rand_index,
         found.of_members.matched_share,
-        int(found.family.max(initial=-1)) + 1,
+        int(_family(found).max(initial=-1)) + 1,
         found.of_members.family_rand_index,
         nan if found.of_sessions is None else found.of_sessions.rand_index,
         nan if found.of_sessions is None else found.of_sessions.matched_share,
@@ -347,199 +339,6 @@ def _settings(members: Sequence[StartModel], sessions: Sequence[Session], sweeps
     )
 
 
-# ------------------------------------------------------------------ what they agree on
-
-
-@dataclass(frozen=True)
-class _Levels:
-    """Syllables that some members agree on, and families of these.
-
-    Attributes
-    ----------
-    places : ndarray
-        Of the members.
-    family : ndarray, (syllable,) int16
-    """
-
-    places: np.ndarray
-    ballot: Ballot
-    family: np.ndarray
-
-    def of_session(self, labels: MemberLabels, row: int) -> np.ndarray:
-        """Syllables of the modelled frames of a session: (frame,) int16."""
-        return self.ballot.of_session(labels, row, self.places)
-
-
-@dataclass(frozen=True)
-class _Halves:
-    """Agreement of what two halves of something end in, which share nothing but the data.
-
-    Attributes
-    ----------
-    jaccard : ndarray, (syllable,)
-        Of each syllable of the whole, with those of either half that are nearest to it: the least
-        of the Jaccard indices of the three with each other.
-    rand_index, matched_share, effective_number : float
-    family_rand_index, family_effective_number : float
-    """
-
-    jaccard: np.ndarray
-    rand_index: float = float("nan")
-    matched_share: float = float("nan")
-    effective_number: float = float("nan")
-    family_rand_index: float = float("nan")
-    family_effective_number: float = float("nan")
-
-
-@dataclass(frozen=True)
-class _Agreement:
-    """What members agree on, and how far.
-
-    Attributes
-    ----------
-    jaccard : ndarray, (syllable,)
-        Mean over the members of the best Jaccard index with one of their states.
-    of_members : _Halves
-        Of the consensus of the even and of the odd members.
-    of_sessions : _Halves or None
-        Of the consensus of members fitted to one half of the sessions, and to the other.
-    """
-
-    ballot: Ballot
-    family: np.ndarray
-    jaccard: np.ndarray
-    of_members: _Halves
-    of_sessions: _Halves | None
-
-
-def _agree(
-    labels: MemberLabels,
-    merged: Sequence[np.ndarray],
-    groups: Sequence[np.ndarray],
-    target: float,
-    notify: Callback,
-) -> _Agreement:
-    """Label a chain as its members agree, and find how far halves of them do.
-
-    Parameters
-    ----------
-    merged : sequence of ndarray, (state,)
-        Of each member: the state that evidence makes of each of its states.
-    groups : sequence of ndarray
-        Places of the members, and of those that were fitted to halves of the sessions.
-    target : float
-        Median bout, in ms.
-    """
-    chain, every = labels.chain, labels.patterns()
-    if every.n_dropped:
-        share = every.n_dropped / max(1, chain.index.n_modelled.sum())
-        notify(Noted(f"{share:.1%} of the frames, whose labels are rare, only count by the votes"))
-    places = groups[0]
-    votes = vote(every.only(places))
-    ballot = Ballot(votes, _price(labels, places, votes, target))
-    ballot.label(labels, places)
-    # By frequency, before anything else: between equal votes the lower number wins.
-    frames = count_labels(chain, max(1, votes.n_syllables)).frames
-    number = np.empty(len(frames), np.int64)
-    number[np.argsort(-frames, kind="stable")] = np.arange(len(frames))
-    ballot = Ballot(votes.renumbered(number), ballot.price)
-    ballot.label(labels, places)
-    family = _families(every.only(places), ballot.votes, [merged[place] for place in places])
-    tables = overlap_of(labels, places)
-    own = np.mean([best_jaccard(table, ballot.votes.n_syllables) for table in tables], axis=0)
-
-    def levels(which: np.ndarray) -> _Levels:
-        patterns = every.only(which)
-        found = vote(patterns)
-        of_state = _families(patterns, found, [merged[place] for place in which])
-        return _Levels(which, Ballot(found, ballot.price), of_state)
-
-    unknown = _Halves(np.full(ballot.votes.n_syllables, np.nan))
-    by_members = unknown
-    if len(places) >= _LEAST_FOR_HALVES:
-        by_members = _compare(labels, len(family), levels(places[0::2]), levels(places[1::2]))
-    by_sessions = None
-    if len(groups) > 1:
-        by_sessions = _compare(labels, len(family), levels(groups[1]), levels(groups[2]))
-    return _Agreement(ballot, family, own, by_members, by_sessions)
-
-
-def _families(patterns: Patterns, votes: Votes, merged: Sequence[np.ndarray]) -> np.ndarray:
-    """Family of each syllable, (syllable,) int16, the most frequent family first.
-
-    Families are what members agree on once each has merged its states by evidence; a syllable
-    belongs to that in which most of its frames are.
-    """
-    label = patterns.label.copy()
-    for column, target in enumerate(merged):
-        label[:, column] = np.append(target, NO_STATE)[label[:, column]]
-    usage = tuple(
-        np.bincount(target[: len(frames)], weights=frames).astype(np.int64)
-        for target, frames in zip(merged, patterns.usage, strict=True)
-    )
-    coarse = patterns._replace(label=label, usage=usage)
-    of_coarse = vote(coarse)
-    table = np.zeros((votes.n_syllables, max(1, of_coarse.n_syllables)))
-    for start in range(0, len(label), _PATTERNS_AT_ONCE):
-        some = slice(start, start + _PATTERNS_AT_ONCE)
-        share = votes.shares(patterns.label[some])
-        if not share.size:
-            continue
-        weight = patterns.n_frames[some, None] * of_coarse.shares(label[some])
-        np.add.at(table, share.argmax(1), weight)
-    family = table.argmax(1)
-    frames = np.bincount(family, weights=table.sum(1), minlength=table.shape[1])
-    number = np.empty(len(frames), np.int64)
-    number[np.argsort(-frames, kind="stable")] = np.arange(len(frames))
-    return np.asarray(number[family], np.int16)
-
-
-def _compare(labels: MemberLabels, n: int, one: _Levels, two: _Levels) -> _Halves:
-    """Compare what two halves end in, and both with the labels of the chain; ``n``: syllables."""
-    shape = (one.ballot.votes.n_syllables, two.ballot.votes.n_syllables)
-    with_one, with_two = (np.zeros((n, m), np.int64) for m in shape)
-    between = np.zeros(shape, np.int64)
-    for row in np.flatnonzero(labels.chain.index.n_modelled > 0):
-        z = labels.of_chain(int(row))
-        a, b = (half.of_session(labels, int(row)) for half in (one, two))
-        for total, left, right in ((with_one, z, a), (with_two, z, b), (between, a, b)):
-            np.add.at(total, (left, right), 1)
-    matched = agreement.match_syllables(between)
-    to_one, to_two = (agreement.jaccard(table) for table in (with_one, with_two))
-    first, second = to_one.argmax(1), to_two.argmax(1)
-    alike = np.minimum(to_one.max(1), to_two.max(1))
-    families = np.zeros((one.family.max() + 1, two.family.max() + 1), np.int64)
-    np.add.at(families, (one.family[:, None], two.family[None]), between)
-
-    def effective(table: np.ndarray) -> float:
-        return float(np.mean([agreement.effective_number(table.sum(axis)) for axis in (0, 1)]))
-
-    return _Halves(
-        np.minimum(alike, agreement.jaccard(between)[first, second]),
-        agreement.rand_index_of(between),
-        agreement.matched_frames(between, matched) / max(1, int(between.sum())),
-        effective(between),
-        agreement.rand_index_of(families),
-        effective(families),
-    )
-
-
-def _price(labels: MemberLabels, places: np.ndarray, votes: Votes, target: float) -> float:
-    """Price of a change of label at which the median bout is as long as asked for, in ms."""
-    index = labels.chain.index
-    rows = tuning_rows(labels.chain)
-
-    def median_bout(price: float) -> float:
-        ballot, lengths = Ballot(votes, price), []
-        for row in rows:
-            z = ballot.of_session(labels, int(row), places)
-            ends = np.append(np.flatnonzero(np.diff(z)) + 1, len(z))
-            lengths.append(np.diff(np.append(0, ends)) * 1000 / index.sessions[row].fps)
-        return float(np.median(np.concatenate(lengths)))
-
-    return price_for(median_bout, target)
-
-
 # ------------------------------------------------------------------ the generative model
 
 
@@ -572,7 +371,7 @@ def _sample_pose(
 
 
 def _extras(
-    found: _Agreement,
+    found: MemberAgreement,
     members: Sequence[StartModel],
     names: Sequence[str],
     by_parameters: Sequence[bool],
@@ -580,7 +379,7 @@ def _extras(
     n_states: int,
 ) -> Extras:
     """What a consensus has that a fit has not."""
-    versions = [member.version for member in members]
+    versions, family = [member.version for member in members], _family(found)
 
     def by_state(values: np.ndarray) -> np.ndarray:
         return np.append(values, np.full(n_states - len(values), np.nan))
@@ -589,7 +388,7 @@ def _extras(
     if found.of_sessions is not None:
         by_sessions = {
             "session_replicability": by_state(found.of_sessions.jaccard),
-            **_of_halves("session_half", "family_session_half", found.of_sessions),
+            **found.of_sessions.to_attrs("session_half", "family_session_half"),
         }
     return Extras(
         action="consensus",
@@ -606,21 +405,16 @@ def _extras(
             "member_syllable": found.ballot.votes.syllable,
         },
         statistics={
-            "family": np.append(found.family, np.full(n_states - len(found.family), NO_STATE)),
+            "family": np.append(family, np.full(n_states - len(family), NO_STATE)),
             "replicability": by_state(found.of_members.jaccard),
             "member_agreement": by_state(found.jaccard),
-            **_of_halves("half", "family_half", found.of_members),
+            **found.of_members.to_attrs("half", "family_half"),
             **by_sessions,
         },
     )
 
 
-def _of_halves(name: str, family: str, found: _Halves) -> dict[str, float]:
-    """Attributes that say how far halves agree."""
-    return {
-        f"{name}_rand_index": found.rand_index,
-        f"{name}_matched_share": found.matched_share,
-        f"{name}_effective_number": found.effective_number,
-        f"{family}_rand_index": found.family_rand_index,
-        f"{family}_effective_number": found.family_effective_number,
-    }
+def _family(found: MemberAgreement) -> np.ndarray:
+    """Family of each syllable of a consensus of models: (syllable,) int16."""
+    assert found.family is not None
+    return found.family

@@ -1,22 +1,19 @@
-"""Labels on which several models agree: each gives its own, each has one vote a frame."""
+"""Labels that the models of an ensemble give to the sessions of a chain."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kpms_zarr.compute.analysis.agreement import contingency, jaccard
 from kpms_zarr.compute.analysis.labellings import PublishedLabels
-from kpms_zarr.compute.analysis.partition import Votes
-from kpms_zarr.compute.analysis.patterns import Patterns, patterns_of_blocks
-from kpms_zarr.compute.analysis.smoothing import BLOCK_FRAMES, best_path, scores_of
 from kpms_zarr.compute.events import ResourcePlan
+from kpms_zarr.compute.runs.ballots import MemberVotes
 from kpms_zarr.compute.runs.preparation import load, make_chain, prepare, settings_of_model
 from kpms_zarr.compute.runs.stages import make_sweeper
 from kpms_zarr.compute.runs.start_model import StartModel
-from kpms_zarr.compute.sampler.certainty import BestLabels, CertaintyCounts, in_steps
+from kpms_zarr.compute.sampler.certainty import BestLabels
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain
 from kpms_zarr.compute.sampler.draws import LabelDraws
 from kpms_zarr.compute.sampler.prior import ParameterPrior
@@ -25,12 +22,9 @@ from kpms_zarr.compute.sampler.sweep import Sweeper
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
 
-_TUNING_FRAMES = 300_000
-"""Of the sessions by which the price of a change is found."""
-
 
 @dataclass(frozen=True)
-class MemberLabels:
+class MemberLabels(MemberVotes):
     """Labels that the members of an ensemble give to the sessions of a chain.
 
     They lie where the draws of the chain do, a byte for each frame and member.
@@ -49,10 +43,9 @@ class MemberLabels:
         assert draws is not None
         return draws
 
-    @property
-    def n_members(self) -> int:
-        """Members whose labels are there."""
-        return self._draws.n_kept
+    def read(self, start: int, stop: int, members: np.ndarray | None = None) -> np.ndarray:
+        """Read labels: (frame, member) int16."""
+        return self._draws.read(start, stop, members)
 
     def label(self, place: int, sweeper: Sweeper, member: StartModel) -> None:
         """Label all sessions with a member: the most probable label of each frame.
@@ -96,24 +89,6 @@ class MemberLabels:
         reference = np.broadcast_to(prior.dynamics.mean, (n_states, *prior.dynamics.mean.shape))
         moments, counts = replace(sweeper, n_states=n_states).measure(reference)
         return prior.merge(moments, counts.transitions, reference)
-
-    def of_chain(self, row: int) -> np.ndarray:
-        """Labels of the chain of the modelled frames of a session: (frame,) int16."""
-        index = self.chain.index
-        first, stop = int(index.first[row]), int(index.first[row] + index.length[row])
-        return np.array(self.chain.syllable[first + index.lags : stop])
-
-    def patterns(self) -> Patterns:
-        """Patterns of the labels of all modelled frames."""
-        rows = np.flatnonzero(self.chain.index.n_modelled > 0)
-        return patterns_of_blocks(block for row in rows for block in self.blocks(int(row)))
-
-    def blocks(self, row: int, members: np.ndarray | None = None) -> Iterator[np.ndarray]:
-        """Labels of the modelled frames of a session, (frame, member), block by block."""
-        index = self.chain.index
-        first, stop = int(index.first[row]), int(index.first[row] + index.length[row])
-        for start in range(first + index.lags, stop, BLOCK_FRAMES):
-            yield self._draws.read(start, min(start + BLOCK_FRAMES, stop), members)
 
 
 @dataclass(frozen=True)
@@ -186,136 +161,3 @@ def shares_space(one: StartModel, other: StartModel) -> bool:
     units = [next(iter(model.scale.values())) for model in (one, other)]
     pairs = ((one.loading, other.loading), (one.mean, other.mean))
     return all(np.allclose(a * units[0], b * units[1], rtol=1e-6) for a, b in pairs)
-
-
-@dataclass(frozen=True)
-class Ballot:
-    """How the labels of members become those that are published.
-
-    Attributes
-    ----------
-    votes : Votes
-    price : float
-        Of a change of label, in nat.
-    """
-
-    votes: Votes
-    price: float
-
-    def of_session(
-        self, labels: MemberLabels, row: int, members: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Labels of the modelled frames of a session, (frame,) int16.
-
-        ``members``: to which of them the rows of the votes belong (default: all).
-        """
-        scores = (scores_of(self.votes.shares(block)) for block in labels.blocks(row, members))
-        return best_path(scores, self.price)
-
-    def label(self, labels: MemberLabels, members: np.ndarray | None = None) -> None:
-        """Give every modelled frame of the chain its label; ``members``: as above."""
-        chain = labels.chain
-        for row in np.flatnonzero(chain.index.n_modelled > 0):
-            begin = int(chain.index.first[row]) + chain.index.lags
-            found = self.of_session(labels, int(row), members)
-            for start in range(0, len(found), LABEL_FRAMES_PER_CHUNK):
-                part = found[start : start + LABEL_FRAMES_PER_CHUNK]
-                chain.syllable[begin + start : begin + start + len(part)] = part
-
-
-def tuning_rows(chain: Chain) -> np.ndarray:
-    """Sessions by which the price of a change is found: evenly over all, as many as are needed."""
-    n_frames = chain.index.n_modelled
-    rows = np.flatnonzero(n_frames > 0)
-    order = np.random.default_rng(0).permutation(rows)
-    taken = np.cumsum(n_frames[order]) - n_frames[order] < _TUNING_FRAMES
-    return np.sort(order[taken])
-
-
-class VoteCertainty(CertaintyCounts):
-    """Share of the votes that the label of a frame has, and the next one; session after session.
-
-    Calibrated by as many members as there are: that another ensemble gives the frame a matching
-    label is as probable (docs/replicability.md).
-
-    Parameters
-    ----------
-    labels : MemberLabels
-        Of a chain whose labels are those of the ballot.
-    votes : Votes
-    members : ndarray, optional
-        To which of them the rows of the votes belong (default: all).
-    """
-
-    def __init__(
-        self, labels: MemberLabels, votes: Votes, members: np.ndarray | None = None
-    ) -> None:
-        super().__init__(max(2, votes.n_syllables))
-        self._labels, self._votes, self._members = labels, votes, members
-
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        """Yield what is published of each session: arrays (frame,) by name."""
-        chain = self._labels.chain
-        index = chain.index
-        for row, (first, length) in enumerate(zip(index.first, index.length, strict=True)):
-            certainty = np.full(int(length), np.nan, np.float16)
-            second = np.full(int(length), NO_STATE, np.int16)
-            second_certainty = np.full(int(length), np.nan, np.float16)
-            done = index.lags
-            for block in self._labels.blocks(row, self._members):
-                some = slice(done, done + len(block))
-                label = np.asarray(chain.syllable[int(first) + done : int(first) + some.stop])
-                done = some.stop
-                found = _choices(self._votes.shares(block), label)
-                certainty[some], second[some], second_certainty[some] = found
-            yield {
-                "certainty": certainty,
-                "second_syllable": second,
-                "second_certainty": second_certainty,
-            }
-
-
-def _choices(share: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Share of the label, the most voted other one, and its share; none where nobody votes."""
-    frame = np.arange(len(label))
-    of_label = share[frame, label]
-    rest = share.copy()
-    rest[frame, label] = 0
-    second = rest.argmax(1)
-    of_second = rest[frame, second]
-    has_votes = share.any(1)
-    return (
-        np.where(has_votes, in_steps(of_label), np.float16(np.nan)),
-        np.where(of_second > 0, second, NO_STATE).astype(np.int16),
-        np.where(has_votes, in_steps(of_second), np.float16(np.nan)),
-    )
-
-
-def overlap_of(labels: MemberLabels, members: np.ndarray) -> list[np.ndarray]:
-    """Frames by label of the chain and by state of each member: (label, state) int64 each."""
-    tables = [np.zeros((0, 0), np.int64) for _ in members]
-    for row in np.flatnonzero(labels.chain.index.n_modelled > 0):
-        found, done = labels.of_chain(int(row)), 0
-        for block in labels.blocks(int(row), members):
-            own = found[done : done + len(block)]
-            done += len(block)
-            tables = [
-                _sum(table, contingency(own, states))
-                for table, states in zip(tables, block.T, strict=True)
-            ]
-    return tables
-
-
-def best_jaccard(table: np.ndarray, n: int) -> np.ndarray:
-    """Largest Jaccard index of each of ``n`` labels with any of the columns: (label,)."""
-    found = np.zeros(n)
-    if table.size:
-        found[: len(table)] = jaccard(table).max(1)
-    return found
-
-
-def _sum(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    total = np.zeros(np.maximum(one.shape, two.shape), np.int64)
-    for table in (one, two):
-        total[tuple(slice(n) for n in table.shape)] += table
-    return total
