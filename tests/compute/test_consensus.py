@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 import kpms_zarr
 from helpers.small import N_KEYPOINTS, SMALL
+from kpms_zarr import cli
 from kpms_zarr.compute.analysis import agreement
 from kpms_zarr.compute.events import Noted, SweepEnded
 from kpms_zarr.compute.runs import ensemble
@@ -19,6 +22,7 @@ from kpms_zarr.compute.runs.ensemble import chain_config, chain_names
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.model import checkpoints
 from kpms_zarr.store.study import synthetic
 
 STUDY = synthetic.SyntheticStudy(
@@ -37,6 +41,14 @@ def original(tmp_path_factory) -> Path:
     synthetic.write_store(store, STUDY)
     kpms_zarr.pca(store, variance=0.99)
     kpms_zarr.fit(store, model="e", config=CONFIG, chains=CHAINS)
+    return store
+
+
+@pytest.fixture
+def unfitted(tmp_path: Path) -> Path:
+    store = tmp_path / "study.zarr"
+    synthetic.write_store(store, STUDY)
+    kpms_zarr.pca(store, variance=0.99)
     return store
 
 
@@ -219,6 +231,63 @@ def test_ensemble__stopped_in_the_second_chain_ends_as_if_it_had_not(original, t
             np.testing.assert_array_equal(
                 labels_of(store, "e", name, variable), labels_of(original, "e", name, variable)
             )
+
+
+class Full:
+    """A disk that is full from some time on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = False
+        write = checkpoints.regions.write
+
+        def refuse(*arguments: Any, **options: Any) -> None:
+            if self.is_full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write(*arguments, **options)
+
+        monkeypatch.setattr(checkpoints.regions, "write", refuse)
+
+
+def test_ensemble__storage_that_fails_in_a_chain_says_how_to_go_on_with_the_ensemble(
+    unfitted, monkeypatch
+):
+    store = unfitted
+    disk, seen = Full(monkeypatch), list[Any]()
+
+    def fill(event: Any) -> None:
+        seen.append(event)
+        n_chains = sum(isinstance(e, Noted) and e.text.startswith("chain") for e in seen)
+        disk.is_full = isinstance(event, SweepEnded) and n_chains == 2 and event.sweep == 2
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        kpms_zarr.fit(store, model="e", config=CONFIG, chains=2, callbacks=[fill], save_every=1)
+    how = f"go on with: `kpms_zarr.fit('{store}', model='e', chains=2, resume=True)`"
+    assert f"sweep 1 of chain 2 of 2 of the ensemble 'e' is committed. Fix this, then {how}" in str(
+        caught.value
+    )
+    disk.is_full = False
+    assert kpms_zarr.fit(store, model="e", chains=2, resume=True).members == ("e-01", "e-02")
+
+
+@pytest.mark.parametrize(
+    ("where", "stands"),
+    [
+        ("fit_one", "chain 1 of 2 of the ensemble 'x' is not finished, those before it are"),
+        ("consensus", "all 2 chains of the ensemble 'x' are finished"),
+    ],
+)
+def test_ensemble__storage_that_fails_anywhere_says_so_in_options(
+    unfitted, monkeypatch, capsys, where, stands
+):
+    def fails(*arguments: Any, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "models/x")
+
+    monkeypatch.setattr(ensemble, "fit_one", lambda *arguments, **options: None)
+    monkeypatch.setattr(ensemble, where, fails)
+    assert cli.main(["fit", str(unfitted), "--model", "x", "--chains", "2", "--quiet"]) == 1
+    said = capsys.readouterr().err
+    assert f"Permission denied: models/x; {stands}. Fix this, then go on with: " in said
+    assert f"kpms-zarr fit {unfitted} --model x --chains 2 --resume" in said
 
 
 def test_ensemble__that_is_resumed_with_more_chains_keeps_those_that_it_has(store, monkeypatch):

@@ -15,7 +15,7 @@ from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.events import Callback, Noted
 from kpms_zarr.compute.runs.consensus import POSE_SWEEPS, ConsensusSummary, consensus
 from kpms_zarr.compute.runs.fit import fit_one
-from kpms_zarr.compute.runs.interruption import FitInterrupted
+from kpms_zarr.compute.runs.interruption import FitInterrupted, PartOf, StorageRefused, refused
 from kpms_zarr.store.core import access, attributes, layout
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
@@ -125,6 +125,7 @@ def fit_chains(
     )
     plan = _chains(root, model, request)
     request.write(root, model)
+    how = call("fit", store, model=model, chains=request.chains, resume=True)
     for number, one in enumerate(plan, 1):
         config = one.settled(store)
         wanted = _as_stored(config)
@@ -132,36 +133,45 @@ def fit_chains(
         if state.fitted == wanted and not overwrite:
             continue
         goes_on = state.is_unfinished and state.begun == wanted and not overwrite
-        if not goes_on:
-            if state.is_unfinished:  # of other settings: an ensemble that was begun again
-                Checkpoints(root, store, one.name).discard()
-            state.write(root, one.name, {CHAIN_OF: model, _BEGUN: wanted, _FITTED: None})
-        for callback in callbacks:
-            callback(Noted(f"chain {number} of {len(plan)}, {one.name}"))
+        part = PartOf(f"chain {number} of {len(plan)} of the ensemble {model!r}", how)
         try:
+            if not goes_on:
+                if state.is_unfinished:  # of other settings: an ensemble that was begun again
+                    Checkpoints(root, store, one.name).discard()
+                state.write(root, one.name, {CHAIN_OF: model, _BEGUN: wanted, _FITTED: None})
+            for callback in callbacks:
+                callback(Noted(f"chain {number} of {len(plan)}, {one.name}"))
             fit_one(
                 store, model=one.name, config=None if goes_on else config, budget=budget,
                 callbacks=callbacks, resume=goes_on, overwrite=not goes_on and state.is_published,
-                save_every=save_every,
+                save_every=save_every, part=part,
             )  # fmt: skip
+            root = access.open_group(store, "r+")
+            state.write(root, one.name, {_FITTED: wanted})
         except FitInterrupted as stop:
-            how = call("fit", store, model=model, chains=request.chains, resume=True)
             text = (
                 f"stopped in chain {number} of {len(plan)}; sweep {stop.n_sweeps} of it is "
                 f"committed; go on with: {how}"
             )
             raise FitInterrupted(text, model, stop.n_sweeps) from stop
-        root = access.open_group(store, "r+")
-        state.write(root, one.name, {_FITTED: wanted})
+        except StorageRefused:
+            raise
+        except OSError as error:  # before its first sweep, or after its last
+            stands = f"{part.words} is not finished, those before it are"
+            raise refused(error, stands, f"go on with: {how}") from error
     names = [one.name for one in plan if not one.is_pilot]
     n = request.chains
     of_halves = (names[n : 2 * n], names[2 * n :]) if request.halves else None
-    found = consensus(
-        store, models=names[:n], model=model, session_halves=of_halves,
-        target_duration=request.config.target_duration,
-        sweeps=request.config.sweeps or POSE_SWEEPS, budget=budget, callbacks=callbacks,
-        overwrite=overwrite or current_version(root, model) is not None,
-    )  # fmt: skip
+    try:
+        found = consensus(
+            store, models=names[:n], model=model, session_halves=of_halves,
+            target_duration=request.config.target_duration,
+            sweeps=request.config.sweeps or POSE_SWEEPS, budget=budget, callbacks=callbacks,
+            overwrite=overwrite or current_version(root, model) is not None,
+        )  # fmt: skip
+    except OSError as error:
+        stands = f"all {len(plan)} chains of the ensemble {model!r} are finished"
+        raise refused(error, stands, f"go on with: {how}") from error
     request.write(access.open_group(store, "r+"), model, is_done=True)
     return replace(found, seconds=time.perf_counter() - began)
 

@@ -30,7 +30,13 @@ from kpms_zarr.compute.runs.commit import (
     restore,
     source_hashes,
 )
-from kpms_zarr.compute.runs.interruption import FitInterrupted, Stop, stoppable
+from kpms_zarr.compute.runs.interruption import (
+    FitInterrupted,
+    PartOf,
+    Stop,
+    refused,
+    stoppable,
+)
 from kpms_zarr.compute.runs.plan import settle_tiles
 from kpms_zarr.compute.runs.preparation import (
     Preparation,
@@ -204,8 +210,15 @@ def fit_one(
     resume: bool = False,
     overwrite: bool = False,
     save_every: int = 25,
+    part: PartOf | None = None,
 ) -> FitSummary:
-    """Fit one chain and publish its labels; see :func:`fit`."""
+    """Fit one chain and publish its labels; see :func:`fit`.
+
+    Parameters
+    ----------
+    part : PartOf, optional
+        What it is a part of, for messages that say how to go on.
+    """
     began = time.perf_counter()
     check_sweeps("save_every", save_every)
     root = access.open_group(store, "r+")
@@ -217,7 +230,7 @@ def fit_one(
         checkpoints = Checkpoints(root, store, model)
         checkpoints.tidy()
         job = _Job(
-            store, model, root, checkpoints, budget or Budget(), notify, messages, lock, stop
+            store, model, root, checkpoints, budget or Budget(), notify, messages, lock, stop, part
         )
         check_name(root, store, model, resume=resume, overwrite=overwrite)
         found = checkpoints.current() if resume else None
@@ -242,6 +255,7 @@ class _Job:
     messages: list[str]
     lock: Lock
     stop: Stop
+    part: PartOf | None = None
 
     def fit(self, config: FitConfig, save_every: int, began: float) -> FitSummary:
         start = StartModel.of(self.store, config.from_model) if config.from_model else None
@@ -405,6 +419,8 @@ class _Job:
             self.notify(Committed(progress.done, n_bytes, time.perf_counter() - began))
 
     def how_to_resume(self) -> str:
+        if self.part is not None:
+            return self.part.how_to_resume
         return call("fit", self.store, model=self.model, resume=True)
 
     def interrupted(self, n_sweeps: int, how: str) -> FitInterrupted:
@@ -413,16 +429,12 @@ class _Job:
 
     def refused(self, error: OSError, n_sweeps: int | None) -> OSError:
         """Make an error of what the storage said, and how to go on."""
-        what = str(error)
-        if error.errno:
-            what = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
-        text = f"{what}; nothing is committed yet. Fix this, then run the fit again"
+        of_part = f" of {self.part.words}" if self.part else ""
         if n_sweeps is not None:
-            text = (
-                f"{what}; sweep {n_sweeps} is committed. Fix this, then go on with: "
-                f"{self.how_to_resume()}"
-            )
-        return OSError(error.errno, text) if error.errno else OSError(text)
+            stands, how = f"sweep {n_sweeps}{of_part} is committed", self.how_to_resume()
+            return refused(error, stands, f"go on with: {how}")
+        again = f"go on with: {self.part.how_to_resume}" if self.part else "run the fit again"
+        return refused(error, f"nothing{of_part} is committed yet", again)
 
     def committer(
         self,

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the sweep, commit, and say how to go on."""
+"""What stops a fit, Ctrl-C, SIGTERM or storage: where it stands then, and how to go on."""
 
 from __future__ import annotations
 
@@ -24,6 +24,44 @@ class FitInterrupted(KeyboardInterrupt):
     def __init__(self, message: str, model: str, n_sweeps: int) -> None:
         self.model, self.n_sweeps = model, n_sweeps
         super().__init__(message)
+
+
+@dataclass(frozen=True)
+class PartOf:
+    """What a fit is a part of, which is gone on with in its place.
+
+    Attributes
+    ----------
+    words : str
+        Which part of it the fit is, such as "chain 2 of 8 of the ensemble 'e'".
+    how_to_resume : str
+        The call that goes on with it.
+    """
+
+    words: str
+    how_to_resume: str
+
+
+class StorageRefused(OSError):
+    """Storage that let a fit down, in words that say where it stands and how to go on."""
+
+
+def refused(error: OSError, stands: str, how: str) -> StorageRefused:
+    """Make an error of what the storage said.
+
+    Parameters
+    ----------
+    error : OSError
+    stands : str
+        What is safe, such as "sweep 3 is committed".
+    how : str
+        What to do once it is mended, such as "go on with: ...".
+    """
+    what = str(error)
+    if error.errno:
+        what = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
+    text = f"{what}; {stands}. Fix this, then {how}"
+    return StorageRefused(error.errno, text) if error.errno else StorageRefused(text)
 
 
 @dataclass
