@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from helpers.amount import examples
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.ingest.label_files import MAX_SYLLABLES, FileLabels
+from kpms_zarr.store.ingest.label_files import FileLabels
+from kpms_zarr.store.ingest.label_numbers import MAX_SYLLABLES
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 
 STUDY = SyntheticStudy(n_sessions=3, n_frames=400, is_ragged=True)
@@ -112,6 +113,11 @@ def as_long_csv(folder, arrays):
     return folder / "moseq_df.csv"
 
 
+def as_long_csv_without_frames(folder, arrays):
+    long_table(arrays).drop(columns="frame_index").to_csv(folder / "rows.csv", index=False)
+    return folder / "rows.csv"
+
+
 def as_long_csv_in_any_order(folder, arrays):
     table = long_table(arrays, "session", "frame").sample(frac=1, random_state=0)
     table.to_csv(folder / "long.csv", sep=";")
@@ -171,7 +177,22 @@ def test_labels__of_a_table_may_leave_frames_out(store, arrays, tmp_path):
     assert_equal(found, expected)
 
 
-@pytest.mark.parametrize("way", [as_long_csv, as_wide_csv_with_index])
+def test_labels__of_a_table_without_frames_follow_each_other(store, arrays, tmp_path):
+    """Those of a session, whatever rows of others lie between them."""
+    table = long_table(arrays).sort_values("frame_index", kind="stable")
+    table.drop(columns="frame_index").to_csv(tmp_path / "rows.csv", index=False)
+    assert_equal(read(store, tmp_path / "rows.csv")[0], arrays)
+
+
+def test_labels__of_one_session_may_leave_frames_out(store, arrays, tmp_path):
+    row = arrays[FIRST]
+    table = pd.DataFrame({"frame": np.arange(len(row)), "state": row})
+    table[table["frame"] % 4 == 1].to_csv(tmp_path / f"{FIRST}.csv", index=False)
+    expected = {FIRST: np.where(np.arange(len(row)) % 4 == 1, row, -1)}
+    assert_equal(read(store, tmp_path / f"{FIRST}.csv")[0], expected)
+
+
+@pytest.mark.parametrize("way", [as_long_csv, as_long_csv_without_frames, as_wide_csv_with_index])
 def test_tables__are_read_in_pieces(way, tmp_path):
     study = SyntheticStudy(n_sessions=2, n_frames=100_000, n_keypoints=3)
     write_store(tmp_path / "study.zarr", study)
@@ -270,7 +291,7 @@ def test_tables__that_contradict_themselves_are_refused(store, arrays, tmp_path)
         (pd.concat([table, table.iloc[[3]]]), "frame 3 of 'session_000' more than once"),
         (table.assign(frame_index=table["frame_index"] + 1), "frames from 0 to"),
         (table.assign(frame_index=table["frame_index"] + 0.5), "whole numbers of frames"),
-        (table.drop(columns="frame_index"), "the columns session, frame, syllable"),
+        (table.drop(columns="frame_index").iloc[:-1], "one label for each of the"),
         (table.assign(syllable="walk"), "walk"),
     ):
         wrong.to_csv(path, index=False)

@@ -13,12 +13,10 @@ from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.ingest.annotate import named_sessions
+from kpms_zarr.store.ingest.label_numbers import LabelNumbers
 from kpms_zarr.store.ingest.label_sources import LabelPiece, LabelsLike, LabelSource, source_of
 from kpms_zarr.store.study.matching import match
 from kpms_zarr.store.wording import listed
-
-MAX_SYLLABLES = 1_000
-"""Distinct labels that a file may have: with more, it holds no syllables."""
 
 
 class FileLabels:
@@ -55,17 +53,17 @@ class FileLabels:
             where += f", {os.fspath(given)}"
         source = source_of(given, where)
         self.notes: tuple[str, ...] = ()
-        self._where, self._numbers = where, dict[int, int]()
+        self._where, met = where, LabelNumbers(where)
         rows = self._matched(store, name, source)
         self._first = np.cumsum([0, *(session.n_frames for session in self._sessions)])
         handle, self._path = tempfile.mkstemp(prefix="kpms_zarr_labels_", suffix=".int16")
         os.close(handle)
         try:
-            self._spool(source, rows)
+            self._spool(source, rows, met)
         except BaseException:
             self.close()
             raise
-        self.numbers = tuple(self._numbers)
+        self.numbers = met.numbers
 
     @property
     def sessions(self) -> tuple[Session, ...]:
@@ -127,7 +125,7 @@ class FileLabels:
         )
         return {key: row for row, key in enumerate(keys)}
 
-    def _spool(self, source: LabelSource, rows: dict[str, int]) -> None:
+    def _spool(self, source: LabelSource, rows: dict[str, int], met: LabelNumbers) -> None:
         """Write all labels into the scratch file."""
         n_frames = int(self._first[-1])
         labels = np.memmap(self._path, np.int16, "w+", shape=(max(1, n_frames),))
@@ -135,11 +133,11 @@ class FileLabels:
         reached = dict.fromkeys(rows, 0)
         for piece in source.pieces(rows):
             row = rows[piece.key]
-            codes = self._codes(piece)
-            if source.has_frames:
+            codes = met.codes(piece)
+            if not isinstance(piece.frame, int):
+                reached.pop(piece.key, None)
                 self._place(labels, row, piece, codes)
                 continue
-            assert isinstance(piece.frame, int)
             end = piece.frame + len(codes)
             if source.is_padded:
                 filled = np.flatnonzero(~np.isnan(piece.values))
@@ -149,8 +147,7 @@ class FileLabels:
             n = max(0, min(len(codes), int(self._first[row + 1]) - start))
             labels[start : start + n] = codes[:n]
         labels.flush()
-        if not source.has_frames:
-            self._check_lengths(rows, reached)
+        self._check_lengths(rows, reached)
 
     def _place(self, labels: np.ndarray, row: int, piece: LabelPiece, codes: np.ndarray) -> None:
         """Write labels of frames that are numbered."""
@@ -182,58 +179,14 @@ class FileLabels:
             Problem(
                 f"one label for each of the {session.n_frames:,} frames of session "
                 f"{session.name!r}",
-                f"{reached[key]:,} labels",
+                f"{n_labels:,} labels",
                 f"{self._where}, {key!r}",
                 "write -1 for a frame without a label, or a table with the columns session, "
                 "frame, syllable, in which frames may be left out",
             )
-            for key, row in rows.items()
-            for session in [self._sessions[row]]
-            if reached[key] != session.n_frames
+            for key, n_labels in reached.items()
+            for session in [self._sessions[rows[key]]]
+            if n_labels != session.n_frames
         ]
         if problems:
             raise InputError.of(problems)
-
-    def _codes(self, piece: LabelPiece) -> np.ndarray:
-        """Convert labels to places among those that were met, (frame,) int16; -1 = none."""
-        values = _whole(piece.values, f"{self._where}, {piece.key!r}")
-        is_label = values >= 0
-        distinct, place = np.unique(values[is_label], return_inverse=True)
-        for number in distinct.tolist():
-            self._numbers.setdefault(number, len(self._numbers))
-        if len(self._numbers) > MAX_SYLLABLES:
-            raise InputError(
-                expected=f"at most {MAX_SYLLABLES:,} different syllables",
-                found="more",
-                where=f"{self._where}, {piece.key!r}",
-                fix="name the array or column that holds a syllable for each frame",
-            )
-        codes = np.full(len(values), -1, np.int16)
-        if distinct.size:
-            known = np.array([self._numbers[number] for number in distinct.tolist()], np.int16)
-            codes[is_label] = known[place.ravel()]
-        return codes
-
-
-def _whole(values: np.ndarray, where: str) -> np.ndarray:
-    """Labels as int64, -1 where there is none; an InputError for what is no whole number."""
-    if values.ndim == 2 and 1 in values.shape:
-        values = values.ravel()
-    if values.ndim != 1 or values.dtype.kind not in "iuf":
-        raise InputError(
-            expected="one whole number for each frame, -1 where there is no syllable",
-            found=f"an array of {values.dtype} of shape {values.shape}",
-            where=where,
-            fix="write one array of labels (frame) for each session",
-        )
-    if values.dtype.kind == "f":
-        values = np.where(np.isnan(values), -1, values)
-        wrong = values[(values != np.rint(values)) | (np.abs(values) > 2**53)]
-        if wrong.size:
-            raise InputError(
-                expected="whole numbers of syllables",
-                found=f"{wrong[0]:g}",
-                where=where,
-                fix="name the array or column that holds the syllables",
-            )
-    return values.astype(np.int64)

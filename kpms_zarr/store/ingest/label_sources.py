@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,8 @@ _SYLLABLE = ("syllable", "syllables", "label", "labels", "state", "motif")
 _SESSION = ("session", "name", "recording", "file", "video")
 _FRAME = ("frame", "frame_index", "frame_number", "frame_id")
 _INDEX = ("", "index", "unnamed: 0", *_FRAME)
+_BESIDE = ("frame", "certainty", "second_syllable", "second_certainty")
+"""Arrays beside the labels of a session in an npz: ``NAME/frame``, ..."""
 _HDF5 = (".h5", ".hdf5")
 _TABLES = (".csv", ".tsv", ".txt", ".gz", ".parquet")
 _MOST_FRAMES = 2**44
@@ -59,16 +61,19 @@ class LabelSource:
         The sessions as the file calls them.
     pieces : callable
         Reads those of some keys.
-    has_frames : bool
-        Whether frames are numbered, and so may be left out.
     is_padded : bool
         Whether shorter sessions end in empty cells.
+    is_named : bool
+        Whether it names its sessions: not a file of one session, which is called like the file.
+    has_session_column : bool
+        Whether it is a table that says of each row of which session it is.
     """
 
     keys: tuple[str, ...]
     pieces: Callable[[Collection[str]], Iterator[LabelPiece]]
-    has_frames: bool = False
     is_padded: bool = False
+    is_named: bool = True
+    has_session_column: bool = False
 
 
 def source_of(given: LabelsLike, where: str) -> LabelSource:
@@ -86,7 +91,9 @@ def source_of(given: LabelsLike, where: str) -> LabelSource:
             return _npz(path, where)
         if suffix == ".npy":
             return LabelSource(
-                (path.stem,), lambda _: iter([LabelPiece(path.stem, 0, _npy(path, where))])
+                (path.stem,),
+                lambda _: iter([LabelPiece(path.stem, 0, _npy(path, where))]),
+                is_named=False,
             )
         if suffix in _HDF5:
             return _hdf5(path, where)
@@ -121,13 +128,20 @@ def _loaded(path: Path, where: str) -> Iterator[Any]:
 
 
 def _npz(path: Path, where: str) -> LabelSource:
+    """An array for each session; what `consensus` writes beside them is left out."""
+
     def pieces(keys: Collection[str]) -> Iterator[LabelPiece]:
         with _loaded(path, where) as file:
             for key in keys:
-                yield LabelPiece(key, 0, file[key])
+                numbered = f"{key}/frame"
+                frame = np.asarray(file[numbered]) if numbered in file.files else 0
+                if not isinstance(frame, int):
+                    frame = _frames(frame.astype(np.float64), key, where)
+                yield LabelPiece(key, frame, file[key])
 
     with _loaded(path, where) as file:
-        return LabelSource(tuple(file.files), pieces)
+        beside = {f"{key}/{name}" for key in file.files for name in _BESIDE}
+        return LabelSource(tuple(key for key in file.files if key not in beside), pieces)
 
 
 def _npy(path: Path, where: str) -> np.ndarray:
@@ -184,7 +198,7 @@ def _folder(path: Path, where: str) -> LabelSource:
     def pieces(keys: Collection[str]) -> Iterator[LabelPiece]:
         for key in keys:
             one = source_of(files[key], f"{where}/{files[key].name}")
-            if len(one.keys) != 1 or one.has_frames:
+            if len(one.keys) != 1 or one.has_session_column:
                 raise InputError(
                     expected="the labels of one session: a column syllable, or one column only",
                     found=f"columns {listed(map(repr, one.keys))}",
@@ -201,7 +215,10 @@ def _folder(path: Path, where: str) -> LabelSource:
 
 
 def _table(path: Path, where: str) -> LabelSource:
-    """A table: session, frame, syllable; or a column for each session; or one of syllables."""
+    """A table: session, frame, syllable; or a column for each session; or one of syllables.
+
+    Frames that are not numbered follow each other in the order of the rows.
+    """
     names = names_of(path)
     lower = [name.lower() for name in names]
 
@@ -210,17 +227,13 @@ def _table(path: Path, where: str) -> LabelSource:
 
     syllable, session, frame = (column(names) for names in (_SYLLABLE, _SESSION, _FRAME))
     if syllable is not None and session is not None:
-        if frame is None:
-            raise InputError(
-                expected="the columns session, frame, syllable",
-                found=f"no column frame among {listed(map(repr, names))}",
-                where=where,
-                fix="add the number of the frame, from 0 at the first frame of the session",
-            )
         return _long(path, session, frame, syllable, where)
     index = next((i for i, name in enumerate(lower) if name in _INDEX), None)
     if syllable is not None:
-        return _wide(path, {path.stem.removesuffix(".csv"): syllable}, index, where)
+        one = path.stem.removesuffix(".csv")
+        if frame is not None:
+            return _numbered(path, one, frame, syllable, where)
+        return replace(_wide(path, {one: syllable}, index, where), is_named=False)
     columns = {name: i for i, name in enumerate(names) if i != index and name}
     if len(columns) < len(names) - (index is not None):
         raise InputError(
@@ -261,24 +274,39 @@ def _check_index(found: np.ndarray, start: int, where: str) -> None:
         )
 
 
-def _long(path: Path, session: int, frame: int, syllable: int, where: str) -> LabelSource:
+def _long(path: Path, session: int, frame: int | None, syllable: int, where: str) -> LabelSource:
     """A row for each frame of each session."""
     keys: dict[str, None] = {}
-    for batch in batches(path, (frame,), (session,), ()):
+    for batch in batches(path, (syllable,), (session,), ()):
         keys.update(dict.fromkeys(batch.texts[0][1]))
+    columns = (syllable,) if frame is None else (syllable, frame)
 
     def pieces(wanted: Collection[str]) -> Iterator[LabelPiece]:
-        for batch in batches(path, (frame, syllable), (session,), ()):
+        done = dict.fromkeys(keys, 0)
+        for batch in batches(path, columns, (session,), ()):
             of_row, texts = batch.texts[0]
             order = np.argsort(of_row, kind="stable")
             bounds = np.searchsorted(of_row[order], np.arange(len(texts) + 1))
             for number, text in enumerate(texts):
                 rows = order[bounds[number] : bounds[number + 1]]
                 if text in wanted and rows.size:
-                    frames, labels = batch.numbers[rows].T
-                    yield LabelPiece(text, _frames(frames, text, where), labels)
+                    labels, *numbered = batch.numbers[rows].T
+                    place = _frames(numbered[0], text, where) if numbered else done[text]
+                    done[text] += len(rows)
+                    yield LabelPiece(text, place, labels)
 
-    return LabelSource(tuple(key for key in keys if key), pieces, has_frames=True)
+    return LabelSource(tuple(key for key in keys if key), pieces, has_session_column=True)
+
+
+def _numbered(path: Path, key: str, frame: int, syllable: int, where: str) -> LabelSource:
+    """A row for each frame of one session."""
+
+    def pieces(_: Collection[str]) -> Iterator[LabelPiece]:
+        for batch in batches(path, (frame, syllable), (), ()):
+            frames, labels = batch.numbers.T
+            yield LabelPiece(key, _frames(frames, key, where), labels)
+
+    return LabelSource((key,), pieces, is_named=False)
 
 
 def _frames(found: np.ndarray, key: str, where: str) -> np.ndarray:
