@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kpms_zarr.compute.runs.apply import apply
     from kpms_zarr.compute.runs.consensus import consensus
     from kpms_zarr.compute.runs.fit import fit
+    from kpms_zarr.compute.runs.label_consensus import consensus_of_labels
     from kpms_zarr.compute.runs.plan import plan
     from kpms_zarr.compute.runs.scan import scan
     from kpms_zarr.compute.runs.summaries import summary
@@ -56,6 +57,7 @@ _HOME = {
     "apply": "kpms_zarr.compute.runs.apply",
     "summary": "kpms_zarr.compute.runs.summaries",
     "consensus": "kpms_zarr.compute.runs.consensus",
+    "consensus_of_labels": "kpms_zarr.compute.runs.label_consensus",
     "compare": "kpms_zarr.compute.analysis.compare",
     "scan": "kpms_zarr.compute.runs.scan",
     "explore": "kpms_zarr.viz.explore.server",

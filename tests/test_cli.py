@@ -126,7 +126,7 @@ def test_top__help_and_version(run):
         ["summary", "s.zarr"],
         ["report", "s.zarr"],
         ["compare", "s.zarr", "--models", "a,,b"],
-        ["compare", "s.zarr", "--models", "a", "--labels", "file.npz"],
+        ["compare", "s.zarr", "--models", "a", "--labels"],
         ["compare", "s.zarr", "--models", "a,b", "--boundary-tolerance", "some"],
         ["ingest", "s.zarr", "f.csv", "--keypoints", "a,,b"],
         ["scan", "s.zarr", "--kappa", "1:2:3", "--from-model", "m"],

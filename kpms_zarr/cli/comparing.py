@@ -9,7 +9,15 @@ import numpy as np
 
 import kpms_zarr
 from kpms_zarr.cli import console
-from kpms_zarr.cli.options import add_command, call, names, sessions_option
+from kpms_zarr.cli.options import (
+    add_command,
+    call,
+    check_store,
+    label_files,
+    labels_option,
+    names,
+    sessions_option,
+)
 from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.wording import counted
 
@@ -20,7 +28,11 @@ _MOST_COLUMNS = 25
 def compare(commands: Any) -> None:
     """``kpms-zarr compare``."""
     command = add_command(
-        commands, "compare", _run_compare, "how far the labels of models of the same sessions agree"
+        commands,
+        "compare",
+        _run_compare,
+        "how far the labels of models, or of files, of the same sessions agree",
+        needs_store=False,
     )
     command.add_argument(
         "--models",
@@ -29,15 +41,10 @@ def compare(commands: Any) -> None:
         metavar="A,B",
         help="names of published models; NAME@v1 for another version of the labels of a model",
     )
+    labels_option(command, "labels of another package; without STORE, of files alone, which must "
+                  "have the same sessions and frames")  # fmt: skip
     command.add_argument(
-        "--labels",
-        type=_named_file,
-        action="append",
-        default=[],
-        metavar="NAME=FILE",
-        help="labels of another package under a name: npz (an array for each session), csv or "
-        "parquet (session, frame, syllable; or a column for each session), npy, h5 such as "
-        "results.h5, or a folder of csv or npy files called like the sessions; can be repeated",
+        "--fps", type=float, help="frames per second, for durations, where there is no STORE"
     )
     sessions_option(command, "sessions to compare, all by default")
     command.add_argument(
@@ -55,21 +62,13 @@ def compare(commands: Any) -> None:
     )
 
 
-def _named_file(text: str) -> tuple[str, str]:
-    name, equals, path = text.partition("=")
-    if not (equals and name.strip() and path.strip()):
-        raise argparse.ArgumentTypeError(
-            f"expected a name and a file, such as published=results.h5, found {text!r}"
-        )
-    return name.strip(), path
-
-
 def _run_compare(options: argparse.Namespace) -> tuple[object, str]:
     if options.out is not None:
         from kpms_zarr.viz.report.comparison import check_page, comparison_page
 
         check_page(options.out)
-    labels = _by_name(options.labels)
+    labels = label_files(options.labels)
+    check_store(options, labels, "models", "sessions")
     result = call(kpms_zarr.compare, options, labels=labels)
     lines = [_overview(result), _pairs(result)]
     if len(result.pairs) == 1:
@@ -81,19 +80,6 @@ def _run_compare(options: argparse.Namespace) -> tuple[object, str]:
         n_bytes = comparison_page(result, out=options.out)
         lines.append(f"page: {options.out} ({console.size(n_bytes)})")
     return result, "\n\n".join(lines)
-
-
-def _by_name(given: list[tuple[str, str]]) -> dict[str, str]:
-    """Files by their names; an InputError where one name stands twice."""
-    found = dict(given)
-    if len(found) < len(given):
-        raise kpms_zarr.InputError(
-            expected="a name of its own for each file of labels",
-            found=", ".join(name for name, _ in given),
-            where="`labels=`",
-            fix="give each another name in front of the =",
-        )
-    return found
 
 
 def _overview(result: Any) -> str:

@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
@@ -19,6 +19,7 @@ from kpms_zarr.cli import ensembles as cli_ensembles
 from kpms_zarr.cli import movies as cli_movies
 from kpms_zarr.cli import naming as cli_naming
 from kpms_zarr.cli import scanning as cli_scanning
+from kpms_zarr.cli import summaries as cli_summaries
 from kpms_zarr.cli import views as cli_views
 from kpms_zarr.cli.options import (
     OptionParser,
@@ -41,7 +42,6 @@ from kpms_zarr.cli.running import (
 from kpms_zarr.compute.errors import OutOfMemoryError, SamplingError
 from kpms_zarr.store.core.access import set_storage_options
 from kpms_zarr.store.core.commands import command, for_shell
-from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.wording import counted
 
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     try:
-        if getattr(options, "storage_option", None):
+        if getattr(options, "storage_option", None) and options.store is not None:
             set_storage_options(options.store, dict(options.storage_option))
         result, text = options.run(options)
     except InputError as error:
@@ -106,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
         _fit,
         cli_ensembles.consensus,
         _apply,
-        _summary,
+        cli_summaries.summary,
         cli_comparing.compare,
         cli_naming.name,
         _report,
@@ -337,68 +337,6 @@ def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
     return result, text
 
 
-def _summary(commands: Any) -> None:
-    command = add_command(commands, "summary", _run_summary, "table of the syllables of a model")
-    model_option(command)
-    command.add_argument(
-        "--all", action="store_true", help="also the syllables with less than 0.5 %% of the frames"
-    )
-
-
-def _run_summary(options: argparse.Namespace) -> tuple[object, str]:
-    result = kpms_zarr.summary(options.store, model=options.model)
-    return result, _syllables(result, with_rare=options.all)
-
-
-def _syllables(result: Any, *, with_rare: bool = False) -> str:
-    is_rare = result["frequency"].values < (0 if with_rare else USED_FRACTION)
-    rare = result.isel(state=is_rare)
-    result = result.isel(state=~is_rare)
-    further = _further_columns(result)
-    rows = [
-        (
-            f"{state} {row['name'].item() if 'name' in row else ''}".rstrip(),
-            console.percent(float(row["frequency"])),
-            console.milliseconds(float(row["median_duration"])),
-            console.milliseconds(float(row["mean_duration"])),
-            int(row["n_bouts"]),
-            *(cell(row[name].item()) for name, _, cell in further),
-        )
-        for state in result["state"].values
-        for row in [result.sel(state=state)]
-    ]
-    header = ["syllable", "frequency", "median (ms)", "mean (ms)", "bouts"]
-    header += [title for _, title, _ in further]
-    lines = [console.table(header, rows)]
-    if rare.sizes["state"]:
-        share = console.percent(float(rare["frequency"].sum()))
-        lines.append(
-            f"and {rare.sizes['state']} rarer ones, {share} of the frames together (--all)"
-        )
-    lines.append(
-        f"{result.attrs['n_used']} syllables hold 0.5 % of the frames or more; median duration "
-        f"{console.milliseconds(result.attrs['median_duration_overall'])} ms over all bouts"
-    )
-    return "\n".join([*lines, for_shell(result.attrs["replicability_in_words"])])
-
-
-def _further_columns(table: Any) -> list[tuple[str, str, Callable[[Any], str]]]:
-    """Variables of the summary that not every model has, their headers and their text."""
-    every: list[tuple[str, str, Callable[[Any], str]]] = [
-        ("mean_certainty", "certainty", console.percent),
-        ("replicability", "replicability", console.figure),
-        ("replicability_reading", "reading", _or_dash),
-        ("session_replicability", "between sessions", console.figure),
-        ("session_reading", "reading", _or_dash),
-        ("family", "family", lambda number: "-" if number < 0 else str(number)),
-    ]
-    return [column for column in every if column[0] in table]
-
-
-def _or_dash(words: str) -> str:
-    return words or "-"
-
-
 def _report(commands: Any) -> None:
     command = add_command(
         commands, "report", _run_report, "write what a model found as one HTML page"
@@ -430,7 +368,7 @@ def _run_demo(options: argparse.Namespace) -> tuple[object, str]:
         result = kpms_zarr.demo(options.folder, callbacks=(progress,))
     table = kpms_zarr.summary(result.store, model=result.model)
     text = (
-        f"{_syllables(table)}\n"
+        f"{cli_summaries.syllable_table(table)}\n"
         f"agreement with the {result.n_true_syllables} simulated syllables: adjusted Rand index "
         f"{result.adjusted_rand_index:.3f} (1 = the same)\n"
         f"store:   {result.store}\n"

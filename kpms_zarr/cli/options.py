@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from kpms_zarr.store.core.names import parse_names, parse_selectors
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.ingest.label_tables import by_name
 
 T = TypeVar("T")
 
@@ -51,8 +54,15 @@ def add_command(
     about: str,
     *,
     has_store: bool = True,
+    needs_store: bool = True,
 ) -> OptionParser:
-    """Add a subcommand: its name, the function that runs it, and its help in one phrase."""
+    """Add a subcommand: its name, the function that runs it, and its help in one phrase.
+
+    Parameters
+    ----------
+    has_store, needs_store : bool
+        Whether it works on a store, and whether it does nothing without one.
+    """
     command: OptionParser = commands.add_parser(
         name,
         help=about,
@@ -62,13 +72,19 @@ def add_command(
     command.add_argument("--json", action="store_true", help="print JSON instead of text")
     command.set_defaults(run=run)
     if has_store:
-        _store_option(command)
+        _store_option(command, needs_store)
+        command.is_mixed = not needs_store
     return command
 
 
-def _store_option(command: argparse.ArgumentParser) -> None:
+def _store_option(command: argparse.ArgumentParser, is_needed: bool) -> None:
     """Add the argument for the store, and the options that say how to reach it."""
-    command.add_argument("store", metavar="STORE", help="the Zarr store of the study: path or URL")
+    command.add_argument(
+        "store",
+        metavar="STORE",
+        nargs=None if is_needed else "?",
+        help="the Zarr store of the study: path or URL",
+    )
     command.add_argument(
         "--storage-option",
         type=key_value,
@@ -98,9 +114,83 @@ def call(function: Callable[..., T], options: argparse.Namespace, **others: Any)
     return function(**{**found, **others})
 
 
-def model_option(command: argparse.ArgumentParser) -> None:
+def model_option(command: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the option that names the model."""
-    command.add_argument("--model", required=True, metavar="NAME", help="name of the model")
+    command.add_argument("--model", required=required, metavar="NAME", help="name of the model")
+
+
+def labels_option(command: Any, of_what: str) -> None:
+    """Add the option for files of labels, each with a name or without."""
+    command.add_argument(
+        "--labels",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[NAME=]FILE",
+        help=f"{of_what}: csv or parquet (columns session, frame, syllable; or a column for each "
+        "session), npz (an array for each session), npy, h5 such as results.h5, or a folder of csv "
+        "or npy files called like the sessions; under a name, or that of the file",
+    )
+
+
+def label_files(texts: Sequence[str]) -> dict[str, str]:
+    """Files of labels by their names, as they were typed.
+
+    Raises
+    ------
+    InputError
+        For a name that stands twice.
+    """
+    given: list[tuple[str, str]] = []  # in the order of the line: even and odd ones are halves
+    for text in texts:
+        name, equals, path = text.partition("=")
+        is_named = equals and name.strip() and path.strip() and not os.path.exists(text)
+        given.append((name.strip(), path) if is_named else ("", text))
+    rest = iter(by_name([path for name, path in given if not name]))
+    found = [(name or next(rest), path) for name, path in given]
+    if len(dict(found)) < len(found):
+        raise InputError(
+            expected="a name of its own for each file of labels",
+            found=", ".join(name for name, _ in found),
+            where="`labels=`",
+            fix="give each another name in front of the file: NAME=FILE",
+        )
+    return dict(found)
+
+
+def check_store(options: argparse.Namespace, labels: Mapping[str, str], *of_store: str) -> None:
+    """Refuse a line without a store that has what only a store can give, or no labels.
+
+    Parameters
+    ----------
+    labels : mapping of str to str
+        Files by their names.
+    of_store : str
+        Options that are given only with a store.
+
+    Raises
+    ------
+    InputError
+    """
+    if options.store is not None:
+        return
+    stores = [path for path in labels.values() if os.path.exists(os.path.join(path, "zarr.json"))]
+    if stores:
+        raise InputError(
+            expected="files of labels behind `labels=`",
+            found=f"a store, {stores[0]}",
+            where="`labels=`",
+            fix="write the store in front of the options",
+        )
+    given = [name for name in of_store if getattr(options, name, None)]
+    if given or not labels:
+        raise InputError(
+            expected="a STORE, or files of labels behind `labels=`",
+            found=f"neither for `{given[0]}=`" if given else "neither",
+            where=f"kpms-zarr {options.command}",
+            fix="write the store behind the command, as in "
+            f"kpms-zarr {options.command} study.zarr ..., or leave these options out",
+        )
 
 
 def names(text: str) -> list[str]:

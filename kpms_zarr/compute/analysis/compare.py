@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -22,10 +22,19 @@ from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.ingest.label_files import FileLabels
 from kpms_zarr.store.ingest.label_sources import LabelsLike
+from kpms_zarr.store.ingest.label_tables import (
+    Rates,
+    TableLabels,
+    by_name,
+    gaps_in_words,
+    read_tables,
+)
 from kpms_zarr.store.model.replicability import reading
 from kpms_zarr.store.model.syllable_names import read_names
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.wording import counted, listed
+
+_Labels = PublishedLabels | FileLabels | TableLabels
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,7 @@ class Comparison:
     Attributes
     ----------
     store : str
+        "" where files of labels were compared without one.
     boundary_tolerance : int
         Frames.
     models : xarray.Dataset, (model)
@@ -109,12 +119,13 @@ class Comparison:
 
 
 def compare(
-    store: StoreLike,
+    store: StoreLike | None = None,
     *,
     models: Sequence[str] = (),
-    labels: Mapping[str, LabelsLike] | None = None,
+    labels: Mapping[str, LabelsLike] | Sequence[LabelsLike] | None = None,
     sessions: Sequence[str] | None = None,
     boundary_tolerance: int = 2,
+    fps: Rates = None,
 ) -> Comparison:
     """Compare the labels of models, each two of them: how far do they agree?
 
@@ -123,23 +134,28 @@ def compare(
 
     Parameters
     ----------
-    store : path or URL
+    store : path or URL, optional
+        Without it, labels are compared alone, in memory; all must have the same sessions and
+        frames.
     models : sequence of str
         Names of published models; ``NAME@v1`` for another version of their labels than the
         current one.
-    labels : mapping of str to path or mapping, optional
-        Labels that another package gave to the same sessions, by a name for each: arrays by
-        session, or a file: npz (an array for each session), csv or parquet (columns session, frame
-        and syllable; or a column for each session; or a column syllable in a file called like its
-        session), npy, h5 (a group with a dataset ``syllable`` for each session, as the
-        ``results.h5`` of keypoint-MoSeq has, or a dataset for each), or a folder of csv or npy
-        files called like the sessions. Labels are whole numbers, one for each frame of the session
-        in the store, -1 or empty where there is none. Sessions are found by their names,
-        recordings, files or videos, or by a beginning that no other has.
+    labels : mapping of str to path or mapping, or sequence of these, optional
+        Labels that another package gave to the same sessions, by a name for each (default: those
+        of the files): arrays by session, or a file: npz (an array for each session), csv or parquet
+        (columns session, frame and syllable, rows in order where there is no frame; or a column for
+        each session; or a column syllable in a file called like its session), npy, h5 (a group
+        with a dataset ``syllable`` for each session, as the ``results.h5`` of keypoint-MoSeq has,
+        or a dataset for each), or a folder of csv or npy files called like the sessions. Labels are
+        whole numbers, one for each frame of the session in the store, -1 or empty where there is
+        none. Sessions are found by their names, recordings, files or videos, or by a beginning that
+        no other has; without a store they are those of that name in each file.
     sessions : sequence of str, optional
         Only these: names, patterns, ``coordinate=value`` (default: all).
     boundary_tolerance : int
         Frames between two changes of label that count as one.
+    fps : float, or mapping of str to float, optional
+        Frames per second, of all sessions or of each, where there is no store: for durations.
 
     Returns
     -------
@@ -152,27 +168,34 @@ def compare(
         read, or two without a frame in common.
     """
     models = [models] if isinstance(models, str) else list(models)
-    given = dict(labels or {})
+    given = by_name(labels or {})
     _check(models, given, boundary_tolerance)
+    _check_store(store, models, sessions, fps)
     with ExitStack() as stack:
-        found: dict[str, PublishedLabels | FileLabels] = {
-            name: PublishedLabels(store, name) for name in models
-        }
-        for name, file in given.items():
-            found[name] = FileLabels(store, name, file)
-            stack.callback(found[name].close)  # type: ignore[union-attr]
-        wanted = None if sessions is None else {s.name for s in select_sessions(store, sessions)}
+        found: dict[str, _Labels] = {}
+        wanted, further = None, list[str]()
+        if store is None:
+            tables = list(read_tables(given, fps))
+            further = gaps_in_words(tables[-1])
+            found = {one.name: replace(one, sessions=tables[-1].sessions) for one in tables}
+        else:
+            found = {name: PublishedLabels(store, name) for name in models}
+            for name, file in given.items():
+                one = found[name] = FileLabels(store, name, file)
+                stack.callback(one.close)
+            if sessions is not None:
+                wanted = {s.name for s in select_sessions(store, sessions)}
         shared, rates, notes = shared_sessions(found, wanted)
         _require_common(found, shared)
         counts = count(list(found.values()), shared, tolerance=boundary_tolerance)
     pairs, left_out = _pairs(store, found, shared, counts)
     of_files = [note for one in found.values() for note in getattr(one, "notes", ())]
     return Comparison(
-        os.fspath(store),
+        "" if store is None else os.fspath(store),
         boundary_tolerance,
         _models(found, counts.usage, shared, rates),
         pairs,
-        (*of_files, *notes, *left_out),
+        (*of_files, *further, *notes, *left_out),
     )
 
 
@@ -212,6 +235,26 @@ def _check(models: Sequence[str], labels: Mapping[str, Any], tolerance: int) -> 
         raise InputError.of(problems)
 
 
+def _check_store(
+    store: StoreLike | None, models: Sequence[str], sessions: Sequence[str] | None, fps: Rates
+) -> None:
+    """Refuse what only a store can give, or only labels without one (InputError)."""
+    if store is not None and fps is not None:
+        raise InputError(
+            expected="frames per second as the store has them",
+            found="others",
+            where="`fps=`",
+            fix="leave it out",
+        )
+    if store is None and (models or sessions is not None):
+        raise InputError(
+            expected="the store of the models and sessions",
+            found="none",
+            where="`models=`" if models else "`sessions=`",
+            fix="name it, or leave them out to compare files of labels alone",
+        )
+
+
 def _require_common(labellings: Mapping[str, Labelling], shared: Sequence[Shared]) -> None:
     """Refuse two labellings without a session in common (InputError)."""
     for (i, a), (j, b) in combinations(enumerate(labellings), 2):
@@ -227,8 +270,8 @@ def _require_common(labellings: Mapping[str, Labelling], shared: Sequence[Shared
 
 
 def _pairs(
-    store: StoreLike,
-    labellings: Mapping[str, PublishedLabels | FileLabels],
+    store: StoreLike | None,
+    labellings: Mapping[str, _Labels],
     shared: Sequence[Shared],
     counts: Counts,
 ) -> tuple[tuple[PairAgreement, ...], list[str]]:
@@ -268,23 +311,23 @@ def _left_out(a: str, b: str, overlap: Overlap) -> list[str]:
     return [f"{a} and {b}: {' and '.join(parts)}, left out"] if parts else []
 
 
-def _numbers(labels: PublishedLabels | FileLabels, usage: Usage) -> np.ndarray:
+def _numbers(labels: _Labels, usage: Usage) -> np.ndarray:
     """Syllables as they are numbered, by the label that was counted."""
-    if isinstance(labels, FileLabels):
-        return np.asarray(labels.numbers, dtype=np.int64)
-    return np.arange(len(usage.frames))
+    if isinstance(labels, PublishedLabels):
+        return np.arange(len(usage.frames))
+    return np.asarray(labels.numbers, dtype=np.int64)
 
 
-def _called(store: StoreLike, labels: PublishedLabels | FileLabels) -> dict[int, str]:
+def _called(store: StoreLike | None, labels: _Labels) -> dict[int, str]:
     """Names that people gave to syllables."""
-    if isinstance(labels, FileLabels):
+    if store is None or not isinstance(labels, PublishedLabels):
         return {}
     names = read_names(store, labels.model, labels.version).names
     return {number: name for number, name in enumerate(names) if name}
 
 
 def _models(
-    labellings: Mapping[str, PublishedLabels | FileLabels],
+    labellings: Mapping[str, _Labels],
     usages: Sequence[Usage],
     shared: Sequence[Shared],
     rates: Sequence[float],

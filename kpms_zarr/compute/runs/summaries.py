@@ -109,7 +109,7 @@ def summary(store: StoreLike, *, model: str) -> xr.Dataset:
         names = [called.custom_name(state) for state in range(table.sizes["state"])]
         table["name"] = ("state", np.asarray(names, dtype=object))
     found = open_replicability(store, model, labels)
-    _add_replicability(table, found)
+    add_replicability(table, found)
     used = int((table["frequency"].values >= USED_FRACTION).sum())
     table = table.isel(state=np.flatnonzero(table["n_bouts"].values > 0))
     table.attrs = {
@@ -122,7 +122,7 @@ def summary(store: StoreLike, *, model: str) -> xr.Dataset:
     return table
 
 
-def _add_replicability(table: xr.Dataset, found: Replicability) -> None:
+def add_replicability(table: xr.Dataset, found: Replicability) -> None:
     """Add what is known of each syllable to a table of all of them."""
     for name, words, index, is_known in (
         ("replicability", "replicability_reading", found.between_chains, found.is_known),
