@@ -89,6 +89,8 @@ class FitSummary:
         At the last sweep.
     log_likelihood : float
         Of all that the last stage samples given the parameters, at the last sweep, nat per frame.
+    log_evidence : float
+        The same, dynamics and transitions integrated out (model.md 3.9).
     seconds : float
         Wall time.
     """
@@ -104,6 +106,7 @@ class FitSummary:
     median_duration: float
     kappa: float
     log_likelihood: float
+    log_evidence: float
     seconds: float
     notes: tuple[str, ...]
 
@@ -456,6 +459,7 @@ class _Job:
             float(open_labels(self.store, self.model).attrs["median_duration_overall"]),
             trace.kappa[-1],
             trace.log_likelihood[-1],
+            trace.log_evidence[-1],
             time.perf_counter() - began,
             tuple(self.messages),
         )

@@ -196,11 +196,10 @@ def run(
         n_repeated += result.sums.n_repeated
         progress.result = result
         progress.done += 1
-        log_evidence = np.nan
-        if stage.name == "ar":
-            log_evidence = _log_evidence(sweeper, prior, progress.parameters, result)
-            if config.from_model is None and _merges_after(step + 1, stage, config.merge_sweeps):
-                progress.result = _merged(sweeper.chain, prior, progress.parameters, result)
+        log_evidence = _log_evidence(sweeper, prior, progress, result)
+        may_merge = stage.name == "ar" and config.from_model is None
+        if may_merge and _merges_after(step + 1, stage, config.merge_sweeps):
+            progress.result = _merged(sweeper.chain, prior, progress.parameters, result)
         seconds = time.perf_counter() - began
         progress.trace.append(stage.name, result, kappa, seconds, log_evidence)
         if progress.windows is None:
@@ -250,14 +249,22 @@ def _draw_parameters(
 
 
 def _log_evidence(
-    sweeper: Sweeper, prior: ParameterPrior, parameters: Parameters, result: SweepResult
+    sweeper: Sweeper, prior: ParameterPrior, progress: ChainProgress, result: SweepResult
 ) -> float:
-    """Log p(x, z | hyperparameters) of the AR stage after a sweep, nat per modelled frame."""
-    of_others = prior.log_evidence(
-        result.sums.moments, result.counts.transitions, parameters.dynamics.weight_bias
+    """Log density of all that the chain holds after a sweep, nat per modelled frame.
+
+    Dynamics and transitions are integrated out (model.md 3.9), so that the terms of the sweep that
+    are given these do not count; the sums of the tiles, which only the full stage has, are given
+    neither.
+    """
+    total = prior.log_evidence(
+        result.sums.moments,
+        result.counts.transitions,
+        progress.parameters.dynamics.weight_bias,
     )
-    of_first = int((sweeper.chain.index.n_modelled > 0).sum()) * np.log(sweeper.n_states)
-    return float(of_others - of_first) / sweeper.n_modelled
+    total -= int((sweeper.chain.index.n_modelled > 0).sum()) * np.log(sweeper.n_states)
+    total += result.sums.log_probability.sum() + prior.log_density_of_noise(progress.noise_variance)
+    return float(total) / sweeper.n_modelled
 
 
 def _merges_after(n_done: int, stage: Stage, merge_sweeps: int) -> bool:

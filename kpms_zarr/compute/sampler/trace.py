@@ -32,7 +32,8 @@ class FitTrace:
     terms : list of dict
         Parts of the log likelihood by name.
     log_evidence : list of float
-        Log p(x, z | hyperparameters) of the AR stage, nat per frame; NaN in the full stage.
+        Log density of all that the chain holds, dynamics and transitions integrated out, nat per
+        frame; different quantities in the two stages.
     """
 
     log_likelihood: list[float] = field(default_factory=list)

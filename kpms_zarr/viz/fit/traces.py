@@ -47,12 +47,11 @@ def traces(opened: OpenModel) -> hv.Layout:
     -------
     holoviews.Layout
         Five Curves over sweep; those not stored are left out. Of a fit in several stages the
-        log likelihood, which is of other quantities in each, has one Curve a stage, the log
-        evidence is that of the AR stage alone, the others are Overlays of one Curve a stage. Of a
-        full stage a last Overlay shows the parts of the
-        log probability as differences from their last values. Of more than 4,000 sweeps every
-        second, third, ... is shown. A dashed line marks the target of the median duration,
-        where the fit had one.
+        log likelihood and the log evidence, which are of other quantities in each, have one Curve
+        a stage, the others are Overlays of one Curve a stage. Of a full stage a last Overlay shows
+        the parts of the log probability as differences from their last values. Of more than 4,000
+        sweeps every second, third, ... is shown. A dashed line marks the target of the median
+        duration, where the fit had one.
 
     Raises
     ------
