@@ -60,7 +60,7 @@ def of_latent(labels) -> float:
     """Student's t of one frame after the other, given those before it in its state."""
     mean = prior_mean(M, LAGS)
     precision = {state: np.eye(M * LAGS + 1) / CONFIG.weight_scale for state in range(N)}
-    right = {state: mean / CONFIG.weight_scale for state in range(N)}
+    right = dict.fromkeys(range(N), mean / CONFIG.weight_scale)
     square = {
         state: CONFIG.innovation_scale * np.eye(M) + mean @ mean.T / CONFIG.weight_scale
         for state in range(N)

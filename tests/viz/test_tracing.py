@@ -74,6 +74,15 @@ def test_traces__each_stage_has_an_evidence_of_its_own(
         np.testing.assert_array_equal(curve.dimension_values(1), part)
 
 
+def test_traces__show_how_many_labels_change(own: Path, helpers: SimpleNamespace) -> None:
+    changed = np.concatenate([np.linspace(0.9, 0.2, 30), np.full(50, 0.1)])
+    values = {**helpers.two_stage_traces(30, 50), "trace_label_change": changed}
+    _write_traces(own, values)
+    curves = _of(traces(own, model="m"))["trace_label_change"]
+    found = np.concatenate([curve.dimension_values(1) for curve in curves])
+    np.testing.assert_array_equal(found, changed)
+
+
 def test_traces__of_fits_before_the_evidence_is_that_of_the_ar_stage(
     own: Path, helpers: SimpleNamespace
 ) -> None:
