@@ -180,6 +180,9 @@ def test_words__say_what_is_known():
     unknown = in_words("ar", StageSettling(50, 20))
     assert "cannot be told" in unknown
     assert "there were 20" in unknown
+    again = in_words("full", StageSettling(400, 280, SETTLED, MOVING))
+    assert again.startswith("the full stage had settled after 400 sweeps, but moved again while")
+    assert again.endswith("the log evidence changed by +0.250 nat per frame")
     found = {"ar": StageSettling(50, 20), "full": StageSettling(500, 380, MOVING)}
     assert from_attrs(to_attrs(found)) == found
     assert words_of(to_attrs(found)) == (moving,)
@@ -269,6 +272,7 @@ def test_fit__ends_when_it_has_settled_and_as_well_when_it_is_killed(store, monk
     assert quiet[1]["trace_stage"].values.tolist() == ["ar"] * 18 + ["full"] * 29
     assert found.n_sweeps == 18 + 24 + 5
     assert found.is_settled
+    assert [len(one.at_end) for one in settling.values()] == [0, 3]  # after the average
     assert kept == [0, 1, 2, 3, 4]  # none before the fit had settled
     assert quiet[1]["window_sweep"].values[-1] == found.n_sweeps
     totals = [event.n_sweeps for event in events if isinstance(event, SweepEnded)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -70,8 +71,30 @@ def judged(
     is_due = config.until_settled and n_done < last and n_done % CHECK_EVERY == 0
     if not is_due and n_done != last:
         return None
+    found = _look(config, stage, n_done, schedule, trace)
+    return found if n_done == last or found.is_settled else None
+
+
+def looked_at_again(
+    config: FitConfig,
+    stage: str,
+    n_done: int,
+    schedule: KappaSchedule,
+    trace: FitTrace,
+    settling: Mapping[str, StageSettling],
+) -> StageSettling:
+    """What was judged of a stage; behind the sweeps that are averaged, with how it then stood."""
+    found = settling[stage]
+    is_end = n_done == sweeps_by_stage(config, settling)[stage] and n_done > found.n_sweeps
+    if not (is_end and found.is_settled):
+        return found
+    return replace(found, at_end=_look(config, stage, n_done, schedule, trace).drifts)
+
+
+def _look(
+    config: FitConfig, stage: str, n_done: int, schedule: KappaSchedule, trace: FitTrace
+) -> StageSettling:
     merges = config.merge_sweeps if stage == "ar" and config.from_model is None else 0
     n_same = max(0, n_done - max(schedule.n_adaptive, merges))
     traces = {name: np.asarray(getattr(trace, name)[-n_same:]) for name in TOLERANCES}
-    found = StageSettling(n_done, n_same, drifts_of(traces) if n_same else {})
-    return found if n_done == last or found.is_settled else None
+    return StageSettling(n_done, n_same, drifts_of(traces) if n_same else {})

@@ -21,7 +21,13 @@ from kpms_zarr.compute.kernels.dynamics import DynamicsPrior, prior_mean
 from kpms_zarr.compute.kernels.evidence import pooled
 from kpms_zarr.compute.kernels.pose import PoseMap
 from kpms_zarr.compute.kernels.transitions import TransitionPrior
-from kpms_zarr.compute.runs.course import draw_schedule, judged, kappa_schedule, sweeps_by_stage
+from kpms_zarr.compute.runs.course import (
+    draw_schedule,
+    judged,
+    kappa_schedule,
+    looked_at_again,
+    sweeps_by_stage,
+)
 from kpms_zarr.compute.runs.plan import fixed_settings, tile_shape
 from kpms_zarr.compute.runs.preparation import Preparation, first_noise_variance
 from kpms_zarr.compute.runs.start_model import StartModel
@@ -201,8 +207,11 @@ def run(
             progress.result = _merged(sweeper.chain, prior, progress.parameters, result)
         seconds = time.perf_counter() - began
         progress.trace.append(stage.name, result, kappa, seconds, log_evidence)
-        if stage.name not in progress.settling:
-            found = judged(config, stage.name, step + 1, progress.kappa, progress.trace)
+        look = (config, stage.name, step + 1, progress.kappa, progress.trace)
+        if stage.name in progress.settling:
+            progress.settling[stage.name] = looked_at_again(*look, progress.settling)
+        else:
+            found = judged(*look)
             progress.settling |= {} if found is None else {stage.name: found}
             n_sweeps = planned_sweeps(config, progress)
         if progress.windows is None:

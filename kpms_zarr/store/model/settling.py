@@ -61,11 +61,14 @@ class StageSettling:
         The last of them, in which stickiness was fixed and nothing was merged.
     drifts : dict of str to Drift
         By trace; empty where there were too few sweeps to tell.
+    at_end : dict of str to Drift
+        The same at the end of a fit that waited, after the sweeps that are averaged.
     """
 
     n_sweeps: int
     n_of_one_model: int
     drifts: dict[str, Drift] = field(default_factory=dict)
+    at_end: dict[str, Drift] = field(default_factory=dict)
 
     @property
     def is_known(self) -> bool:
@@ -95,7 +98,10 @@ def from_attrs(attrs: Mapping[str, Any]) -> dict[str, StageSettling]:
         stage: StageSettling(
             int(one["n_sweeps"]),
             int(one["n_of_one_model"]),
-            {name: Drift(**drift) for name, drift in one["drifts"].items()},
+            *(
+                {name: Drift(**drift) for name, drift in one[which].items()}
+                for which in ("drifts", "at_end")
+            ),
         )
         for stage, one in found.items()
     }
@@ -109,16 +115,20 @@ def in_words(stage: str, found: StageSettling) -> str:
             f"whether the {name} had settled after {sweeps} cannot be told: it takes "
             f"{2 * WINDOW} sweeps of one stickiness, and there were {found.n_of_one_model}"
         )
+    windows = f"over the last {WINDOW}, against the {WINDOW} before"
     if found.is_settled:
-        return f"the {name} had settled after {sweeps}"
-    moved = [
+        moved = _moved(found.at_end)
+        again = f", but moved again while labels were averaged: {windows}, {moved}" if moved else ""
+        return f"the {name} had settled after {sweeps}{again}"
+    return f"the {name} had not settled after {sweeps}: {windows}, {_moved(found.drifts)}"
+
+
+def _moved(drifts: Mapping[str, Drift]) -> str:
+    """What still changed, and by how much; "" where nothing did."""
+    return " and ".join(
         f"{_TRACES[trace][0]} changed by {_TRACES[trace][1].format(drift.change)}"
-        for trace, drift in found.drifts.items()
+        for trace, drift in drifts.items()
         if not drift.is_settled
-    ]
-    return (
-        f"the {name} had not settled after {sweeps}: over the last {WINDOW}, against the {WINDOW} "
-        f"before, {' and '.join(moved)}"
     )
 
 
