@@ -413,7 +413,7 @@ def test_fit_options__reach_the_configuration(run, monkeypatch):
     given += ["--lags", "2", "--seed", "5", "--precision", "float64", "--init", "prior"]
     given += ["--stage", "full", "--from-model", "a", "--use-keypoints", "x,y", "--scale", "none"]
     given += ["--fix-heading", "--no-refine-pose", "--save-noise-scale", "--ar-sweeps", "3"]
-    given += ["--ar-kappa", "1e5", "--no-certainty"]
+    given += ["--ar-kappa", "1e5", "--no-certainty", "--until-settled"]
     given += ["--sessions", "a*,group=control"]
     given += ["--device-memory", "1GB", "--host-memory", "2GiB", "--tiles-in-flight", "3"]
     given += ["--home", "disk", "--scratch", "/scratch", "--save-every", "7", "--resume"]
@@ -427,7 +427,7 @@ def test_fit_options__reach_the_configuration(run, monkeypatch):
         sweeps=7, target_duration=400.0, n_states=9, latent_dim=2, lags=2, seed=5,
         precision="float64", init="prior", stage="full", from_model="a",
         use_keypoints=("x", "y"), scale="none", fix_heading=True, refine_pose=False,
-        save_noise_scale=True, certainty=False, ar_sweeps=3, ar_kappa=1e5,
+        save_noise_scale=True, certainty=False, ar_sweeps=3, ar_kappa=1e5, until_settled=True,
         sessions=("a*", "group=control"),
     )  # fmt: skip
     assert (seen["overwrite"], seen["is_quiet"]) == (True, True)

@@ -272,7 +272,7 @@ class Line:
                 miniters=0, dynamic_ncols=True, gui=not self._is_terminal,
             )  # fmt: skip
             self._bar.last_print_t = -math.inf
-        self._bar.bar_format = text
+        self._bar.bar_format, self._bar.total = text, total  # a fit may end before its last sweep
         self._bar.mininterval = 0 if n == total else 0.1 if self._is_terminal else seconds
         self._bar.update(n - self._bar.n)
         if n == total:

@@ -23,7 +23,9 @@ from kpms_zarr.compute.runs.choosing import mean_and_error
 from kpms_zarr.compute.runs.grid import AXES
 from kpms_zarr.store.wording import counted
 
-_NOT_SETTINGS = ("from_model", "stage", "seed", "certainty", "save_noise_scale")
+_NOT_SETTINGS = (
+    "from_model", "stage", "seed", "certainty", "save_noise_scale", "until_settled"
+)  # fmt: skip
 """Of a fit, without an option here, or one of their own, besides what is varied."""
 
 

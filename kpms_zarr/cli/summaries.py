@@ -66,7 +66,8 @@ def syllable_table(result: Any, *, with_rare: bool = False) -> str:
         f"{result.attrs['n_used']} syllables hold 0.5 % of the frames or more; median duration "
         f"{console.milliseconds(result.attrs['median_duration_overall'])} {unit} over all bouts"
     )
-    return "\n".join([*lines, for_shell(result.attrs["replicability_in_words"])])
+    words = [result.attrs.get(name) for name in ("course_in_words", "replicability_in_words")]
+    return "\n".join([*lines, *(for_shell(text) for text in words if text)])
 
 
 def _further_columns(table: Any) -> list[tuple[str, str, Callable[[Any], str]]]:

@@ -36,6 +36,10 @@ FRAMES_PER_TILE = 12_288
 processor: with 16,384 they did not fit 32 MB, and a sweep took half as long again. Small enough for
 float32 sums over a tile, too; sums over tiles are float64."""
 FRAMES_PER_DEVICE_TILE = 524_288
+AR_SWEEPS, FULL_SWEEPS = 50, 200
+"""Sweeps of the stages of a fit that is not told how many."""
+_MOST_AR_SWEEPS, _MOST_FULL_SWEEPS = 200, 600
+"""The same of one that ends when it has settled: at most."""
 HOMES = ("device", "host", "disk")
 """Where the state of a chain may lie."""
 
@@ -61,11 +65,22 @@ class FitConfig:
     sweeps: int | None = setting(
         None,
         whole(1, 10**7),
-        "Gibbs iterations of the stage that ends the fit",
-        open="50 for ar, 200 otherwise",
+        "Gibbs iterations of the stage that ends the fit; with until_settled, at most",
+        open="50 for ar, 200 otherwise; with until_settled 200 and 600",
     )
-    ar_sweeps: int = setting(
-        50, whole(1, 10**7), "Gibbs iterations of the AR stage that both begins with"
+    ar_sweeps: int | None = setting(
+        None,
+        whole(1, 10**7),
+        "Gibbs iterations of the AR stage that both begins with; with until_settled, at most",
+        open="50; with until_settled 200",
+    )
+    until_settled: bool = setting(
+        False,
+        FLAG,
+        "end each stage when its log evidence, the number of syllables in use and the share of "
+        "labels that a sweep changes no longer drift, in the last 40 sweeps against the 40 before "
+        "them; the sweeps that are averaged come after that. A fit that has not settled in the "
+        "most sweeps that it may take says so, as does one that does not wait for it",
     )
     kappa: float | None = setting(
         None,
@@ -86,7 +101,8 @@ class FitConfig:
         None,
         POSITIVE,
         "median syllable duration to reach: kappa is adapted during the first 60 % of the sweeps "
-        "of each stage and fixed afterwards",
+        "of each stage, with until_settled at most 30 of the AR and 120 of the full stage, and "
+        "fixed afterwards",
         unit="ms",
         open="kappa is fixed",
     )
@@ -255,13 +271,26 @@ class FitConfig:
 
     @property
     def last_sweeps(self) -> int:
-        """Sweeps of the stage that ends the fit."""
-        return self.sweeps or (50 if self.stage == "ar" else 200)
+        """Sweeps of the stage that ends the fit; with ``until_settled``, at most."""
+        return self.sweeps or (self._open_ar if self.stage == "ar" else self._open_full)
+
+    @property
+    def first_sweeps(self) -> int:
+        """Sweeps of the AR stage that both begins with; with ``until_settled``, at most."""
+        return self.ar_sweeps or self._open_ar
+
+    @property
+    def _open_ar(self) -> int:
+        return _MOST_AR_SWEEPS if self.until_settled else AR_SWEEPS
+
+    @property
+    def _open_full(self) -> int:
+        return _MOST_FULL_SWEEPS if self.until_settled else FULL_SWEEPS
 
     @property
     def all_sweeps(self) -> int:
-        """Sweeps of all stages."""
-        return self.last_sweeps + (self.ar_sweeps if self.stage == "both" else 0)
+        """Sweeps of all stages; with ``until_settled``, at most."""
+        return self.last_sweeps + (self.first_sweeps if self.stage == "both" else 0)
 
     @property
     def n_averaged(self) -> int:

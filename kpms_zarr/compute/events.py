@@ -85,7 +85,8 @@ class SweepStarted(Event):
     Attributes
     ----------
     sweep, n_sweeps : int
-        Counted from 1 over all stages.
+        Counted from 1 over all stages; of a fit that ends when it has settled, ``n_sweeps`` at
+        most.
     stage : str
         ``"ar"`` or ``"full"``.
     """

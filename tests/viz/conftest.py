@@ -133,7 +133,7 @@ def two_stage_traces(n_ar: int = N_SWEEPS[0], n_full: int = N_SWEEPS[1]) -> dict
         "trace_stage": ["ar"] * n_ar + ["full"] * n_full,
         "trace_log_probability": part,
         "trace_log_likelihood": np.nansum(part, axis=1),
-        "trace_log_evidence": both([-2 - 1 / (1 + ar), np.full(n_full, np.nan)]),
+        "trace_log_evidence": both([-2 - 1 / (1 + ar), -26 - 5 / (1 + full)]),
         "trace_kappa": both([10 ** (6 - 0.02 * ar), np.full(n_full, 1e4)]),
         "trace_median_duration": both([2 + ar // 4, 9 + np.minimum(full // 20, 3)]).astype(float),
         "trace_n_used": both([40 - ar // 2, 25 - np.minimum(full // 20, 5)]),

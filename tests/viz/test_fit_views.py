@@ -17,6 +17,7 @@ from kpms_zarr.store.core.locking import model_lock
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model import models
 from kpms_zarr.store.model.checkpoints import Checkpoints
+from kpms_zarr.store.model.settling import StageSettling, to_attrs
 from kpms_zarr.viz.explore.pages import fit as fit_page
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
@@ -75,7 +76,9 @@ def commit(fresh: Path, labels: list[np.ndarray]) -> Callable[..., None]:
     checkpoints = Checkpoints(root, fresh, "f")
     checkpoints.begin()
 
-    def make(sweep: int, *, target: float | None = 400.0, with_windows: bool = True) -> None:
+    def make(
+        sweep: int, *, target: float | None = 400.0, with_windows: bool = True, **attrs: Any
+    ) -> None:
         def read(row: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
             found = labels[row][start:stop]
             return found.astype(np.int16), np.zeros((stop - start, 2), np.float32)
@@ -95,7 +98,7 @@ def commit(fresh: Path, labels: list[np.ndarray]) -> Callable[..., None]:
                 **(windows(sweep) if with_windows and sweep else {}),
             },
             traces=traces,
-            attrs={"config": {"target_duration": target}},
+            attrs={"config": {"target_duration": target}, **attrs},
         )
 
     make.checkpoints = checkpoints  # type: ignore[attr-defined]
@@ -125,6 +128,18 @@ def test_course__of_a_fit_in_progress_goes_with_its_commits(fresh, commit):
     assert course.seconds_left == 2.0 * (N_PLANNED - 10)
     commit(25)
     assert fit_views.read_course(fresh, model="f").n_sweeps == 25
+
+
+def test_course__of_a_fit_that_may_end_early(fresh, commit):
+    config = {"until_settled": True, "stage": "both"}
+    ar = {"ar": StageSettling(10, 8)}
+    commit(10, config=config, **to_attrs(ar))
+    assert fit_views.read_course(fresh, model="f").may_end_early
+    # Once the last stage was judged, its end is known.
+    commit(25, config=config, **to_attrs({**ar, "full": StageSettling(15, 12)}))
+    assert not fit_views.read_course(fresh, model="f").may_end_early
+    commit(30, config={**config, "until_settled": False})
+    assert not fit_views.read_course(fresh, model="f").may_end_early
 
 
 def test_course__of_what_is_published(published):

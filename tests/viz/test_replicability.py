@@ -22,6 +22,7 @@ from kpms_zarr.store.core.consolidation import consolidate
 from kpms_zarr.store.model.levels import build_levels, open_levels
 from kpms_zarr.store.model.models import open_labels
 from kpms_zarr.store.model.replicability import reading
+from kpms_zarr.store.model.settling import Drift, StageSettling, to_attrs
 from kpms_zarr.viz.ethograms import views as ethograms
 from kpms_zarr.viz.ethograms.shading import PALEST, SHADES
 from kpms_zarr.viz.explore import parts
@@ -316,6 +317,27 @@ def test_methods__say_only_what_the_store_tells(ensemble: Path, tmp_path: Path) 
     assert "One chain was Gibbs-sampled (seed 0): 30 sweeps of the AR stage, then 120" in text
     assert "no syllable can be said to replicate" in text
     assert [work.split()[0] for work in one.references] == ["Fox", "Weinreb"]
+
+
+def test_methods__and_report_say_whether_the_fit_had_settled(
+    ensemble: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(ensemble, tmp_path / "s.zarr"))
+    root = access.open_group(copy, "r+")
+    group = root["models/c0/parameters/v1"]
+    still = {"log_evidence": Drift(0.1, 0.01, False), "n_used": Drift(0.0, 0.0, True)}
+    judged = {"ar": StageSettling(30, 9), "full": StageSettling(120, 80, still)}
+    attributes.write(group, to_attrs(judged))
+    consolidate(root, ["models/c0"])
+    opened = OpenModel(copy, "c0")
+    said = "he full stage had not settled after 120 sweeps: over the last 40, against the 40 before"
+    found = methods(opened)
+    assert said in found.paragraphs[0]
+    assert "AR stage had" not in found.paragraphs[0]  # where the other begins
+    assert [work.split()[0] for work in found.references] == ["Fox", "Geweke", "Weinreb"]
+    known = facts.facts(opened)
+    assert f"T{said}" in known.introduction
+    assert dict(known.facts)["log evidence (nat / frame)"] == "-2.033, -26.042"
 
 
 def test_methods__of_labels_alone(fresh: Path, helpers: SimpleNamespace) -> None:

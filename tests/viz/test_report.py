@@ -249,9 +249,9 @@ def test_report__figures_zoom_together_where_they_show_the_same(two_stages: Path
         return [number.setdefault(id(f.x_range), len(number)) for f in drawn.roots]
 
     assert ranges("denoised") == [0, 0, 0]
-    # The two log likelihoods, then median, kappa and syllables, then the evidence of the AR stage
+    # The two log likelihoods, then median, kappa and syllables, then the evidences of both stages
     # and the parts of the full stage.
-    assert ranges("traces") == [0, 1, 2, 2, 2, 0, 1]
+    assert ranges("traces") == [0, 1, 2, 2, 2, 0, 1, 1]
 
 
 def test_report__tells_no_places_of_the_machine(

@@ -51,7 +51,7 @@ def test_traces__each_stage_has_a_log_likelihood_of_its_own(
 ) -> None:
     n_ar, n_full = helpers.n_sweeps
     layout = traces(two_stages, model="two")
-    assert len(layout) == 7
+    assert len(layout) == 8
     stored = open_parameters(two_stages, "two")["trace_log_likelihood"].values
     for curve, sweep in zip(
         _of(layout)["trace_log_likelihood"],
@@ -64,14 +64,33 @@ def test_traces__each_stage_has_a_log_likelihood_of_its_own(
     assert titles == ["AR stage: 30 sweeps", "full stage: 120 sweeps"]
 
 
-def test_traces__the_evidence_is_that_of_the_ar_stage(
+def test_traces__each_stage_has_an_evidence_of_its_own(
     two_stages: Path, helpers: SimpleNamespace
 ) -> None:
-    (curve,) = _of(traces(two_stages, model="two"))["trace_log_evidence"]
+    curves = _of(traces(two_stages, model="two"))["trace_log_evidence"]
     n_ar = helpers.n_sweeps[0]
     stored = open_parameters(two_stages, "two")["trace_log_evidence"].values
-    np.testing.assert_array_equal(curve.dimension_values(1), stored[:n_ar])
-    assert np.isfinite(stored[:n_ar]).all()
+    for curve, part in zip(curves, (stored[:n_ar], stored[n_ar:]), strict=True):
+        np.testing.assert_array_equal(curve.dimension_values(1), part)
+
+
+def test_traces__show_how_many_labels_change(own: Path, helpers: SimpleNamespace) -> None:
+    changed = np.concatenate([np.linspace(0.9, 0.2, 30), np.full(50, 0.1)])
+    values = {**helpers.two_stage_traces(30, 50), "trace_label_change": changed}
+    _write_traces(own, values)
+    curves = _of(traces(own, model="m"))["trace_label_change"]
+    found = np.concatenate([curve.dimension_values(1) for curve in curves])
+    np.testing.assert_array_equal(found, changed)
+
+
+def test_traces__of_fits_before_the_evidence_is_that_of_the_ar_stage(
+    own: Path, helpers: SimpleNamespace
+) -> None:
+    values = helpers.two_stage_traces(30, 50)
+    values["trace_log_evidence"][30:] = np.nan
+    _write_traces(own, values)
+    (curve,) = _of(traces(own, model="m"))["trace_log_evidence"]
+    np.testing.assert_array_equal(curve.dimension_values(1), values["trace_log_evidence"][:30])
 
 
 def test_traces__the_other_quantities_run_through_both_stages(
@@ -181,8 +200,8 @@ def test_traces__many_sweeps_are_thinned_in_every_stage(
 def test_traces__a_full_stage_alone_has_its_parts_too(own: Path, helpers: SimpleNamespace) -> None:
     _write_traces(own, helpers.two_stage_traces(0, 50))
     layout = traces(own, model="m")
-    assert len(layout) == 5
-    assert all(isinstance(panel, hv.Curve) for panel in list(layout)[:4])
+    assert len(layout) == 6
+    assert all(isinstance(panel, hv.Curve) for panel in list(layout)[:5])
     assert len(_of(layout)["change"]) == 5
 
 

@@ -13,11 +13,11 @@ import numpy as np
 from kpms_zarr.compute.alignment.alignment import AlignmentSettings
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.mapreduce import BlockReader
+from kpms_zarr.compute.runs.course import draw_schedule, sweeps_by_stage
 from kpms_zarr.compute.runs.preparation import Preparation
 from kpms_zarr.compute.runs.publish import Numbered, order_of
 from kpms_zarr.compute.sampler.bouts import count_labels
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain
-from kpms_zarr.compute.sampler.draws import DrawSchedule
 from kpms_zarr.compute.sampler.trace import ChainProgress
 from kpms_zarr.compute.tracking.outliers import from_store, screen_of, to_attrs, to_store
 from kpms_zarr.store.core import access, layout
@@ -101,7 +101,7 @@ class Committer:
             values |= to_store(preparation.screen.model)
         n_bytes = self.checkpoints.commit(
             progress.done,
-            n_sweeps_in_all=self.config.all_sweeps,
+            n_sweeps_in_all=sum(sweeps_by_stage(self.config, progress.settling).values()),
             sessions=sessions,
             table=self._table(sessions),
             n_features=chain.local.shape[1],
@@ -243,12 +243,14 @@ def restore(chain: Chain, checkpoint: Checkpoint, config: FitConfig) -> ChainPro
         chain.local[frames] = local
         if draws and chain.draws is not None:
             chain.draws.write(frames.start, draws[0])
-    if chain.draws is not None:
-        chain.draws.n_kept = DrawSchedule.of(config).n_kept(checkpoint.n_sweeps)
     counts = count_labels(chain, n_states)
-    return ChainProgress.from_store(
+    progress = ChainProgress.from_store(
         checkpoint.n_sweeps, checkpoint.values, checkpoint.attrs, checkpoint.traces, counts
     )
+    if chain.draws is not None:
+        schedule = draw_schedule(config, progress.settling)
+        chain.draws.n_kept = schedule.n_kept(checkpoint.n_sweeps)
+    return progress
 
 
 def check_same(config: FitConfig, requested: FitConfig | None) -> None:

@@ -90,7 +90,7 @@ def chain_config(config: FitConfig, number: int) -> FitConfig:
     return config.resolved(
         stage="ar",
         seed=int(words[0]) << 31 | int(words[1]) >> 1,
-        sweeps=config.ar_sweeps if both else config.last_sweeps,
+        sweeps=config.first_sweeps if both else config.last_sweeps,
         kappa=config.ar_kappa if both else config.kappa,
         merge_sweeps=MERGE_SWEEPS if is_open else config.merge_sweeps,
         average_sweeps=1,

@@ -54,6 +54,7 @@ from kpms_zarr.compute.runs.stages import (
     model_of,
     noise_by_keypoint,
     pipeline_of,
+    planned_sweeps,
     run,
 )
 from kpms_zarr.compute.runs.start_model import StartModel, with_start
@@ -69,6 +70,7 @@ from kpms_zarr.store.core.locking import Lock, model_lock
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.checkpoints import Checkpoint, Checkpoints
 from kpms_zarr.store.model.models import current_version, open_labels, stage_of
+from kpms_zarr.store.model.settling import in_words
 from kpms_zarr.store.wording import Stand, call, counted
 
 if TYPE_CHECKING:
@@ -95,6 +97,10 @@ class FitSummary:
         At the last sweep.
     log_likelihood : float
         Of all that the last stage samples given the parameters, at the last sweep, nat per frame.
+    log_evidence : float
+        The same, dynamics and transitions integrated out (model.md 3.9).
+    is_settled : bool or None
+        Whether the last stage had settled (model.md 3.11); None = too few sweeps to tell.
     seconds : float
         Wall time.
     """
@@ -110,6 +116,8 @@ class FitSummary:
     median_duration: float
     kappa: float
     log_likelihood: float
+    log_evidence: float
+    is_settled: bool | None
     seconds: float
     notes: tuple[str, ...]
 
@@ -317,7 +325,8 @@ class _Job:
         config, preparation = read_preparation(self.store, checkpoint)
         check_same(config, requested)
         self.messages += [str(note) for note in checkpoint.attrs.get("notes", ())]
-        self.notify(Noted(f"going on after sweep {checkpoint.n_sweeps} of {config.all_sweeps}"))
+        n_sweeps = checkpoint.n_sweeps_in_all
+        self.notify(Noted(f"going on after sweep {checkpoint.n_sweeps} of {n_sweeps}"))
         plan = plan_of(preparation, config, self.budget, self.notify)
         with self.chain(preparation, config, plan) as chain:
             load_data(chain, preparation, config)
@@ -362,7 +371,7 @@ class _Job:
             return not self.stop.is_asked
 
         self.commit(committer, progress)
-        if self.stop.is_asked and progress.done < config.all_sweeps:
+        if self.stop.is_asked and progress.done < planned_sweeps(config, progress):
             raise self.interrupted(progress.done, "stopped")
         failure = None
         try:
@@ -372,9 +381,10 @@ class _Job:
             progress = self.go_back(sweeper, preparation, config, until)
         else:
             self.commit(committer, progress)
-            if progress.done < config.all_sweeps:
+            if progress.done < planned_sweeps(config, progress):
                 raise self.interrupted(progress.done, "stopped")
             _check_target(config, progress.trace, chain.index, self.notify)
+            _check_settled(config, progress, self.notify)
         if failure is not None:
             if not progress.done:
                 self.checkpoints.discard()
@@ -456,6 +466,7 @@ class _Job:
         self, chain: Chain, progress: ChainProgress, version: str, began: float
     ) -> FitSummary:
         trace = progress.trace
+        found = progress.settling.get(trace.stage[-1])
         return FitSummary(
             os.fspath(self.store),
             self.model,
@@ -468,6 +479,8 @@ class _Job:
             float(open_labels(self.store, self.model).attrs["median_duration_overall"]),
             trace.kappa[-1],
             trace.log_likelihood[-1],
+            trace.log_evidence[-1],
+            None if found is None or not found.is_known else found.is_settled,
             time.perf_counter() - began,
             tuple(self.messages),
         )
@@ -564,6 +577,14 @@ def _more_of(store: StoreLike, model: str) -> str:
 def _committed_sweeps(progress: access.Group | None) -> int | None:
     current = None if progress is None else progress.attrs.get("current")
     return int(current[1:]) if isinstance(current, str) else None
+
+
+def _check_settled(config: FitConfig, progress: ChainProgress, notify: Callback) -> None:
+    """Say which stages had settled, where that was waited for; else, when the last had not."""
+    last = progress.trace.stage[-1]
+    for stage, found in progress.settling.items():
+        if config.until_settled or (stage == last and found.is_known and not found.is_settled):
+            notify(Noted(in_words(stage, found)))
 
 
 def _check_target(config: FitConfig, trace: FitTrace, index: ChainIndex, notify: Callback) -> None:

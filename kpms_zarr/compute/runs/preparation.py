@@ -99,6 +99,7 @@ def settings_of_model(start: StartModel, sessions: Sequence[Session]) -> FitConf
         outlier_scale=start.settled["outlier_scale"],
         sessions=tuple(session.name for session in sessions),
         save_noise_scale="noise_scale" in start.labels,
+        until_settled=False,
         # Only says where a fit begins; the model has its own.
         noise_variance=FitConfig().noise_variance,
         given=frozenset(),

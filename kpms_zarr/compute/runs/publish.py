@@ -27,6 +27,7 @@ from kpms_zarr.compute.sampler.trace import ChainProgress
 from kpms_zarr.compute.tracking.outliers import to_attrs, to_store
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.blocks import Block
+from kpms_zarr.store.model import settling
 from kpms_zarr.store.model.levels import write_levels
 from kpms_zarr.store.model.models import LabelWriter, finished_version, write_parameters
 
@@ -176,6 +177,7 @@ def publish(
         "centroid_step_variance": preparation.step_variance,
         "n_sweeps_in_all": progress.n_before + progress.done,
         "fit_id": fit_id,
+        **({} if extras else settling.to_attrs(progress.settling)),
         **to_attrs(None if preparation.screen is None else preparation.screen.model),
     }
     if from_version is not None:

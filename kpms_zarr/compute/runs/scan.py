@@ -200,6 +200,16 @@ def scan(
 def _settled(config: FitConfig, grid: ScanGrid, chains: int) -> FitConfig:
     """Settings that all points share; refuses what no scan can do."""
     problems = []
+    if config.until_settled:
+        problems.append(
+            Problem(
+                "chains of equal length, which can be compared",
+                "`until_settled=True`",
+                "`until_settled=`",
+                "leave it out, and give `sweeps=`",
+            )
+        )
+    config = config.resolved(ar_sweeps=config.first_sweeps)
     if "stage" not in config.given:
         config = config.resolved(stage="ar")
     if config.from_model is not None:

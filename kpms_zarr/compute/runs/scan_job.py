@@ -104,7 +104,8 @@ class ScanJob:
 
     def _request(self) -> dict[str, Any]:
         """What is asked for, JSON-compatible: equal to what is kept where that is the same scan."""
-        settings = {k: v for k, v in self.config.to_dict().items() if k != "sessions"}
+        aside = ("sessions", "until_settled")
+        settings = {k: v for k, v in self.config.to_dict().items() if k not in aside}
         hashes = source_hashes(self.root)
         request = {
             **{axis: list(values) for axis, values in self.grid.values.items()},

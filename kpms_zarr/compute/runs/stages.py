@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,18 +21,23 @@ from kpms_zarr.compute.kernels.dynamics import DynamicsPrior, prior_mean
 from kpms_zarr.compute.kernels.evidence import pooled
 from kpms_zarr.compute.kernels.pose import PoseMap
 from kpms_zarr.compute.kernels.transitions import TransitionPrior
+from kpms_zarr.compute.runs.course import (
+    draw_schedule,
+    judged,
+    kappa_schedule,
+    looked_at_again,
+    sweeps_by_stage,
+)
 from kpms_zarr.compute.runs.plan import fixed_settings, tile_shape
 from kpms_zarr.compute.runs.preparation import Preparation, first_noise_variance
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.sampler.ar_model import ArModel
 from kpms_zarr.compute.sampler.bouts import count_labels
 from kpms_zarr.compute.sampler.chain import Chain
-from kpms_zarr.compute.sampler.draws import DrawSchedule
 from kpms_zarr.compute.sampler.full_model import FullModel, Observation
 from kpms_zarr.compute.sampler.initialize import label_by_clusters
 from kpms_zarr.compute.sampler.prior import NoisePrior, ParameterPrior
 from kpms_zarr.compute.sampler.segments import TileShape
-from kpms_zarr.compute.sampler.stickiness import KappaSchedule
 from kpms_zarr.compute.sampler.stream import Pipeline
 from kpms_zarr.compute.sampler.sweep import Sweeper, SweepResult
 from kpms_zarr.compute.sampler.tile_model import Parameters, SweepSums, TileModel
@@ -59,7 +64,7 @@ class Stage:
 
 
 def stages_of(config: FitConfig, chain: Chain) -> tuple[Stage, ...]:
-    """The stages of a fit, in order."""
+    """The stages of a fit, in order, with the sweeps that they may have."""
 
     def stage(name: str, n_sweeps: int, kappa: float) -> Stage:
         prior = ParameterPrior(
@@ -69,11 +74,9 @@ def stages_of(config: FitConfig, chain: Chain) -> tuple[Stage, ...]:
         )
         return Stage(name=name, n_sweeps=n_sweeps, prior=prior)
 
-    name = "ar" if config.stage == "ar" else "full"
-    last = stage(name, config.last_sweeps, config.last_kappa)
-    if config.stage == "both":
-        return (stage("ar", config.ar_sweeps, config.ar_kappa), last)
-    return (last,)
+    *first, (name, n_sweeps) = sweeps_by_stage(config).items()
+    last = stage(name, n_sweeps, config.last_kappa)
+    return (*(stage(name, n_sweeps, config.ar_kappa) for name, n_sweeps in first), last)
 
 
 def _dynamics_prior(config: FitConfig, n_latent: int) -> DynamicsPrior:
@@ -164,17 +167,19 @@ def run(
     after_sweep : callable
         Whether to go on.
     """
-    stages, n_sweeps = stages_of(config, sweeper.chain), config.all_sweeps
+    stages = {stage.name: stage for stage in stages_of(config, sweeper.chain)}
     timed: set[str] = set()
-    n_repeated, schedule = 0, DrawSchedule.of(config)
-    while progress.done < (n_sweeps if until is None else until):
-        stage, step = _place(stages, progress.done)
+    n_repeated = 0
+    while progress.done < (planned_sweeps(config, progress) if until is None else until):
+        n_sweeps = planned_sweeps(config, progress)
+        name, step = _place(sweeps_by_stage(config, progress.settling), progress.done)
+        stage = stages[name]
         if not step:
             n_repeated = _report_repeats(n_repeated, notify)
         began = time.perf_counter()
         if not step or progress.kappa is None:
-            progress.kappa = KappaSchedule(
-                stage.prior.transition.kappa, stage.n_sweeps, config.target_duration
+            progress.kappa = kappa_schedule(
+                config, stage.name, stage.n_sweeps, stage.prior.transition.kappa
             )
         elif progress.result is not None:
             # The schedule answers to sweeps of its own stage only.
@@ -196,17 +201,23 @@ def run(
         n_repeated += result.sums.n_repeated
         progress.result = result
         progress.done += 1
-        log_evidence = np.nan
-        if stage.name == "ar":
-            log_evidence = _log_evidence(sweeper, prior, progress.parameters, result)
-            if config.from_model is None and _merges_after(step + 1, stage, config.merge_sweeps):
-                progress.result = _merged(sweeper.chain, prior, progress.parameters, result)
+        log_evidence = _log_evidence(sweeper, prior, progress, result)
+        may_merge = stage.name == "ar" and config.from_model is None
+        if may_merge and _merges_after(step + 1, stage, config.merge_sweeps):
+            progress.result = _merged(sweeper.chain, prior, progress.parameters, result)
         seconds = time.perf_counter() - began
         progress.trace.append(stage.name, result, kappa, seconds, log_evidence)
+        look = (config, stage.name, step + 1, progress.kappa, progress.trace)
+        if stage.name in progress.settling:
+            progress.settling[stage.name] = looked_at_again(*look, progress.settling)
+        else:
+            found = judged(*look)
+            progress.settling |= {} if found is None else {stage.name: found}
+            n_sweeps = planned_sweeps(config, progress)
         if progress.windows is None:
             progress.windows = LabelWindows.of(sweeper.chain.index)
         progress.windows.keep(sweeper.chain, progress.done, n_sweeps)
-        slot = schedule.slot(progress.done)
+        slot = draw_schedule(config, progress.settling).slot(progress.done)
         if sweeper.chain.draws is not None and slot is not None:
             sweeper.chain.draws.keep(sweeper.chain, slot)
         waiting = sweeper.pipeline.meter.restart()
@@ -223,12 +234,17 @@ def run(
     _report_repeats(n_repeated, notify)
 
 
-def _place(stages: tuple[Stage, ...], done: int) -> tuple[Stage, int]:
+def planned_sweeps(config: FitConfig, progress: ChainProgress) -> int:
+    """Sweeps of all stages, as far as it is known when they end."""
+    return sum(sweeps_by_stage(config, progress.settling).values())
+
+
+def _place(sweeps: Mapping[str, int], done: int) -> tuple[str, int]:
     """The stage of the next sweep, and how many sweeps of it are done."""
-    for stage in stages:
-        if done < stage.n_sweeps:
+    for stage, n_sweeps in sweeps.items():
+        if done < n_sweeps:
             return stage, done
-        done -= stage.n_sweeps
+        done -= n_sweeps
     raise ValueError("all sweeps are done")
 
 
@@ -250,14 +266,22 @@ def _draw_parameters(
 
 
 def _log_evidence(
-    sweeper: Sweeper, prior: ParameterPrior, parameters: Parameters, result: SweepResult
+    sweeper: Sweeper, prior: ParameterPrior, progress: ChainProgress, result: SweepResult
 ) -> float:
-    """Log p(x, z | hyperparameters) of the AR stage after a sweep, nat per modelled frame."""
-    of_others = prior.log_evidence(
-        result.sums.moments, result.counts.transitions, parameters.dynamics.weight_bias
+    """Log density of all that the chain holds after a sweep, nat per modelled frame.
+
+    Dynamics and transitions are integrated out (model.md 3.9), so that the terms of the sweep that
+    are given these do not count; the sums of the tiles, which only the full stage has, are given
+    neither.
+    """
+    total = prior.log_evidence(
+        result.sums.moments,
+        result.counts.transitions,
+        progress.parameters.dynamics.weight_bias,
     )
-    of_first = int((sweeper.chain.index.n_modelled > 0).sum()) * np.log(sweeper.n_states)
-    return float(of_others - of_first) / sweeper.n_modelled
+    total -= int((sweeper.chain.index.n_modelled > 0).sum()) * np.log(sweeper.n_states)
+    total += result.sums.log_probability.sum() + prior.log_density_of_noise(progress.noise_variance)
+    return float(total) / sweeper.n_modelled
 
 
 def _merges_after(n_done: int, stage: Stage, merge_sweeps: int) -> bool:

@@ -16,8 +16,10 @@ from kpms_zarr.compute.sampler.bouts import (
 )
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.schema import USED_FRACTION
-from kpms_zarr.store.model.models import open_labels, require_model
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.model.models import open_labels, open_parameters, require_model
 from kpms_zarr.store.model.replicability import Replicability, open_replicability, reading, to_attrs
+from kpms_zarr.store.model.settling import course_in_words, evidence_by_stage
 from kpms_zarr.store.model.syllable_names import read_names
 
 
@@ -90,7 +92,9 @@ def summary(store: StoreLike, *, model: str) -> xr.Dataset:
         not interpret") and ``family``, as far as they are known. Attributes
         ``median_duration_overall`` (ms), ``n_used``, ``version``; ``replicability_in_words`` and
         the figures behind it: agreement of halves (``half_rand_index``, ...) and the share of the
-        frames in syllables that may be interpreted (``interpreted_share``, ...).
+        frames in syllables that may be interpreted (``interpreted_share``, ...); of a fit
+        ``log_evidence_ar``, ``log_evidence_full`` (nat per frame, last sweep of the stage) and
+        ``course_in_words``: these, and whether the fit had settled.
 
     Raises
     ------
@@ -118,8 +122,22 @@ def summary(store: StoreLike, *, model: str) -> xr.Dataset:
         "n_used": used,
         "median_duration_overall": labels.attrs["median_duration_overall"],
         **to_attrs(found),
+        **_course(store, model, version),
     }
     return table
+
+
+def _course(store: StoreLike, model: str, version: str) -> dict[str, Any]:
+    """What is known of the fit that gave the syllables, as attributes of their table."""
+    try:
+        parameters = open_parameters(store, model, version)
+    except (InputError, KeyError, FileNotFoundError):  # labels alone
+        return {}
+    found: dict[str, Any] = {
+        f"log_evidence_{stage}": value for stage, value in evidence_by_stage(parameters).items()
+    }
+    words = course_in_words(parameters)
+    return found | ({"course_in_words": "\n".join(words)} if words else {})
 
 
 def add_replicability(table: xr.Dataset, found: Replicability) -> None:

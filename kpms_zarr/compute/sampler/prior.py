@@ -144,7 +144,11 @@ class ParameterPrior:
         """Log density of all parameters that are sampled."""
         total = log_prior_dynamics(parameters.dynamics, self.dynamics)
         total += log_prior_transitions(parameters.usage, parameters.transition, self.transition)
-        if self.noise is not None and noise_variance is not None:
-            variance = noise_variance[:1] if self.noise.is_shared else noise_variance
-            total += log_prior_noise_variance(variance, scale=self.noise.scale, dof=self.noise.dof)
-        return total
+        return total + self.log_density_of_noise(noise_variance)
+
+    def log_density_of_noise(self, noise_variance: np.ndarray | None) -> float:
+        """Log density of the global noise variances, (keypoint,); 0 where they are not sampled."""
+        if self.noise is None or noise_variance is None:
+            return 0.0
+        variance = noise_variance[:1] if self.noise.is_shared else noise_variance
+        return log_prior_noise_variance(variance, scale=self.noise.scale, dof=self.noise.dof)

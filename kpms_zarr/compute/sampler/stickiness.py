@@ -41,6 +41,11 @@ class KappaSchedule:
         self._last_error = 0.0
 
     @property
+    def n_adaptive(self) -> int:
+        """Sweeps of the stage before those of one stickiness."""
+        return 0 if self._target is None else self._n_adaptive
+
+    @property
     def state(self) -> dict[str, Any]:
         """State of the schedule, JSON-compatible."""
         return {

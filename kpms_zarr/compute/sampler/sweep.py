@@ -178,17 +178,20 @@ class Sweeper:
     ) -> SweepSums:
         chain, tile = self.chain, task.tile
         given = model.gather(chain, tile, self.shape, self.n_states)
-        before = gather_labels(chain, tile, self.shape) if watch else None
+        before = np.asarray(gather_labels(chain, tile, self.shape))
         with self.pipeline.meter.busy():
             drawn = model.draw(chain, task, given, tables, shared, address)
+        z = np.asarray(drawn.z)
         if watch:
-            watch(tile, np.asarray(before), np.asarray(drawn.z))
+            watch(tile, before, z)
         # Last: what is written must not be drawn again from what it has changed.
         if drawn.local is None:
             scatter_labels(chain, tile, drawn.z)
         else:
             scatter_all(chain, tile, drawn.z, drawn.local)
-        return drawn.sums
+        is_own = np.arange(z.shape[1]) < tile.length[:, None]
+        n_changed = int(((before != z)[: len(is_own)] & is_own).sum())
+        return drawn.sums._replace(n_changed=n_changed)
 
     def _measure(self, task: Task, *, weight_bias: Any) -> np.ndarray:
         chain, shape, tile = self.chain, self.shape, task.tile

@@ -71,6 +71,8 @@ class SweepSums(NamedTuple):
         (0,) of the AR stage.
     n_repeated : int
         Tiles that were computed again in float64.
+    n_changed : int
+        Frames whose label is not the one that they had before.
     """
 
     moments: np.ndarray
@@ -78,6 +80,7 @@ class SweepSums(NamedTuple):
     noise_square: np.ndarray = np.zeros(0)
     noise_count: np.ndarray = np.zeros(0)
     n_repeated: int = 0
+    n_changed: int = 0
 
     def plus(self, other: SweepSums) -> SweepSums:
         """Add the sums of both."""

@@ -13,6 +13,7 @@ from kpms_zarr.compute.sampler.stickiness import KappaSchedule
 from kpms_zarr.compute.sampler.sweep import SweepResult
 from kpms_zarr.compute.sampler.tile_model import Parameters, SweepSums
 from kpms_zarr.compute.sampler.windows import LabelWindows
+from kpms_zarr.store.model.settling import StageSettling, from_attrs, to_attrs
 
 TERMS = ("syllable", "latent", "centroid", "noise_scale", "position", "parameters")
 """Parts of the joint log probability of a sweep, in the order in which they are stored."""
@@ -32,7 +33,10 @@ class FitTrace:
     terms : list of dict
         Parts of the log likelihood by name.
     log_evidence : list of float
-        Log p(x, z | hyperparameters) of the AR stage, nat per frame; NaN in the full stage.
+        Log density of all that the chain holds, dynamics and transitions integrated out, nat per
+        frame; different quantities in the two stages.
+    label_change : list of float
+        Share of the modelled frames whose label is not that of the sweep before.
     """
 
     log_likelihood: list[float] = field(default_factory=list)
@@ -44,6 +48,7 @@ class FitTrace:
     stage: list[str] = field(default_factory=list)
     terms: list[dict[str, float]] = field(default_factory=list)
     log_evidence: list[float] = field(default_factory=list)
+    label_change: list[float] = field(default_factory=list)
 
     def append(
         self,
@@ -64,6 +69,7 @@ class FitTrace:
         self.usage.append(frames / max(1, frames.sum()))
         self.seconds.append(seconds)
         self.log_evidence.append(log_evidence)
+        self.label_change.append(result.sums.n_changed / max(1, frames.sum()))
 
     def to_arrays(self, n_states: int) -> dict[str, np.ndarray]:
         """Variables of the store, a row per sweep, and the names of the terms."""
@@ -75,6 +81,7 @@ class FitTrace:
             "trace_log_likelihood": np.asarray(self.log_likelihood, np.float64),
             "trace_log_probability": np.asarray(terms, np.float64).reshape(n_sweeps, len(TERMS)),
             "trace_log_evidence": np.asarray(self.log_evidence, np.float64),
+            "trace_label_change": np.asarray(self.label_change, np.float64),
             "trace_kappa": np.asarray(self.kappa, np.float64),
             "trace_median_duration": np.asarray(self.median_duration, np.float64),
             "trace_n_used": np.asarray(self.n_used, np.int64),
@@ -84,8 +91,8 @@ class FitTrace:
 
     @classmethod
     def from_arrays(cls, values: Mapping[str, np.ndarray]) -> FitTrace:
-        """Make traces of the variables of :meth:`to_arrays`; fits of before had no evidence."""
-        n_sweeps = len(values["trace_kappa"])
+        """Make traces of the variables of :meth:`to_arrays`; fits of before lacked some."""
+        lacking = np.full(len(values["trace_kappa"]), np.nan)
         names = [str(name) for name in values["term"]]
         terms = [
             {name: float(x) for name, x in zip(names, row, strict=True) if not np.isnan(x)}
@@ -100,7 +107,8 @@ class FitTrace:
             values["trace_seconds"].tolist(),
             [str(stage) for stage in values["trace_stage"]],
             terms,
-            values.get("trace_log_evidence", np.full(n_sweeps, np.nan)).tolist(),
+            values.get("trace_log_evidence", lacking).tolist(),
+            values.get("trace_label_change", lacking).tolist(),
         )
 
 
@@ -124,6 +132,8 @@ class ChainProgress:
         Of the stage of the last sweep.
     windows : LabelWindows or None
         Labels of the last few sweeps; None before the first.
+    settling : dict of str to StageSettling
+        Stages that have been judged.
     """
 
     done: int
@@ -134,6 +144,7 @@ class ChainProgress:
     kappa: KappaSchedule | None = None
     trace: FitTrace = field(default_factory=FitTrace)
     windows: LabelWindows | None = None
+    settling: dict[str, StageSettling] = field(default_factory=dict)
 
     def to_store(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Convert to small arrays (``schema.CHAIN``) and attributes."""
@@ -149,7 +160,8 @@ class ChainProgress:
         if self.windows is not None:
             values |= self.windows.to_store()
         kappa = None if self.kappa is None else self.kappa.state
-        return values, {"n_before": self.n_before, "kappa": kappa}
+        attrs = {"n_before": self.n_before, "kappa": kappa, **to_attrs(self.settling)}
+        return values, attrs
 
     @classmethod
     def from_store(
@@ -179,4 +191,5 @@ class ChainProgress:
             None if kappa is None else KappaSchedule.from_state(kappa),
             FitTrace.from_arrays(traces),
             LabelWindows.from_store(values),
+            from_attrs(attrs),
         )

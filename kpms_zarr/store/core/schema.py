@@ -276,9 +276,12 @@ optional float64 trace_log_probability(sweep, term): log probability of each par
     given what it depends on, per frame, that of the parameters under their priors included;
     their sum is the joint log probability; NaN = not part of the stage [nat / frame]
 optional coordinate str term(term): part of the model
-optional float64 trace_log_evidence(sweep): log p of latent and syllable in the AR stage per frame,
-    all parameters integrated out, by which chains can be ranked; NaN in the full stage [nat /
-    frame]
+optional float64 trace_log_evidence(sweep): log density of all that the chain holds per frame,
+    dynamics and transitions integrated out, by which chains of equal hyperparameters can be
+    ranked: in the AR stage of latent and syllable; in the full stage also of position, centroid,
+    noise scale and noise variance; NaN in the full stage of fits before [nat / frame]
+optional float64 trace_label_change(sweep): share of the modelled frames whose label is not that of
+    the sweep before
 float64 trace_kappa(sweep): stickiness of the transitions
 float64 trace_median_duration(sweep): median duration, frames of the fastest video [frames]
 int64 trace_n_used(sweep): syllables holding 0.5 % of the frames or more

@@ -25,6 +25,7 @@ from kpms_zarr.store.core.provenance import provenance
 from kpms_zarr.store.core.schema import CHAIN, LABEL_FRAMES_PER_CHUNK, PROGRESS, WINDOWS, variable
 from kpms_zarr.store.core.zarr_internals import default_buffer_prototype, sync
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.model.settling import ATTRIBUTE
 
 _WRITERS = 4
 _PER_FRAME = ("syllable", "local", "draw")
@@ -150,7 +151,8 @@ class Checkpoints:
         n_sweeps : int
             Sweeps that led to it.
         n_sweeps_in_all : int
-            Of the whole fit: rows that the traces will have.
+            Of the whole fit, as far as it is known when it ends: at the first commit, rows that the
+            traces may have.
         sessions : sequence of Session
         table : mapping
             Text columns by session and other coordinates.
@@ -188,7 +190,8 @@ class Checkpoints:
             self._create_per_frame(group, sizes, dtype)
             n_bytes = self._write_rows(group, sessions, read)
             layout.write_values(group, "chain", {**access.columns_of(sessions), **table, **values})
-            attributes.write(group, {**attrs, "n_sweeps": n_sweeps, **provenance("fit")})
+            numbers = {"n_sweeps": n_sweeps, "n_sweeps_in_all": n_sweeps_in_all}
+            attributes.write(group, {**attrs, **numbers, **provenance("fit")})
             _write_traces(chain, traces, n_sweeps, n_sweeps_in_all)
         except BaseException:
             # What is current stays; a half-written one goes, as far as the storage lets it.
@@ -252,15 +255,17 @@ def read_checkpoint(root: zarr.Group, model: str) -> Checkpoint | None:
     # By name: what is listed may be half removed.
     values = _arrays(group, (var.name for var in CHAIN if var.name not in _PER_FRAME))
     traces = _arrays(chain, (var.name for var in PROGRESS))
+    attrs = attributes.read(dict(group.attrs))
+    n_rows = next((array.shape[0] for name, array in traces.items() if name != "term"), n_sweeps)
     return Checkpoint(
         name,
         n_sweeps,
-        attributes.read(dict(group.attrs)),
+        attrs,
         {n: np.asarray(array[...]) for n, array in values.items()},
         {n: np.asarray(a[...] if n == "term" else a[:n_sweeps]) for n, a in traces.items()},
         tuple(str(session) for session in group["session"][:]),  # type: ignore[index, union-attr]
         group,
-        next((array.shape[0] for name, array in traces.items() if name != "term"), n_sweeps),
+        int(attrs.get("n_sweeps_in_all", n_rows)),  # as of an earlier release
     )
 
 
@@ -381,8 +386,9 @@ def open_progress(store: StoreLike, model: str) -> xr.Dataset:
         ``syllable`` (session, frame), lazy, with -1 beyond ``n_frames``, numbered by frequency in
         that sweep, and so ``window_syllable`` (kept_sweep, window, window_frame) of some frames
         after the last sweeps; a row per sweep of each trace, such as ``trace_log_likelihood``;
-        attributes ``n_sweeps``, ``n_sweeps_in_all``, ``created`` (when it was committed) and
-        ``settings`` (of the fit). Stays readable until the next commit but one.
+        attributes ``n_sweeps``, ``n_sweeps_in_all`` (of a fit that ends when it has settled, at
+        most), ``created`` (when it was committed), ``settings`` (of the fit) and ``settling`` (what
+        was judged of its stages). Stays readable until the next commit but one.
 
     Raises
     ------
@@ -419,6 +425,7 @@ def open_progress(store: StoreLike, model: str) -> xr.Dataset:
             "n_sweeps_in_all": found.n_sweeps_in_all,
             "created": found.attrs["provenance"]["created"],
             "settings": found.attrs.get("config", {}),
+            ATTRIBUTE: found.attrs.get(ATTRIBUTE, {}),
         }
     )
     return opened

@@ -27,6 +27,7 @@ _CURVES = {
     "trace_kappa": "stickiness kappa",
     "trace_n_used": "syllables in use",
     "trace_log_evidence": "log evidence (nat / frame)",
+    "trace_label_change": "labels that change (share)",
 }
 _TERMS = {
     "syllable": ("syllable", "#0b5394"),
@@ -39,20 +40,19 @@ _TERMS = {
 
 @view
 def traces(opened: OpenModel) -> hv.Layout:
-    """Course of the fit: log likelihood, median duration, stickiness, syllables in use, evidence.
+    """Course of the fit: log likelihood, median duration, stickiness, syllables, evidence, changes.
 
     A fit in progress is drawn by ``fit_views.fit_traces``.
 
     Returns
     -------
     holoviews.Layout
-        Five Curves over sweep; those not stored are left out. Of a fit in several stages the
-        log likelihood, which is of other quantities in each, has one Curve a stage, the log
-        evidence is that of the AR stage alone, the others are Overlays of one Curve a stage. Of a
-        full stage a last Overlay shows the parts of the
-        log probability as differences from their last values. Of more than 4,000 sweeps every
-        second, third, ... is shown. A dashed line marks the target of the median duration,
-        where the fit had one.
+        Six Curves over sweep; those not stored are left out. Of a fit in several stages the
+        log likelihood and the log evidence, which are of other quantities in each, have one Curve
+        a stage, the others are Overlays of one Curve a stage. Of a full stage a last Overlay shows
+        the parts of the log probability as differences from their last values. Of more than 4,000
+        sweeps every second, third, ... is shown. A dashed line marks the target of the median
+        duration, where the fit had one.
 
     Raises
     ------

@@ -19,6 +19,7 @@ from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.checkpoints import open_progress
+from kpms_zarr.store.model.settling import from_attrs
 from kpms_zarr.store.run_lengths import run_bounds
 from kpms_zarr.viz.fit.traces import draw_traces
 from kpms_zarr.viz.shared import reading
@@ -56,6 +57,8 @@ class Course:
         Of the median duration, in ms.
     created : str
         When that was committed or published; ISO 8601.
+    may_end_early : bool
+        Whether it ends when it has settled, after ``n_planned`` sweeps at most.
     """
 
     model: str
@@ -66,6 +69,7 @@ class Course:
     n_planned: int
     target: float | None
     created: str
+    may_end_early: bool = False
 
     @property
     def rates(self) -> list[float]:
@@ -136,7 +140,10 @@ def course_in_progress(data: xr.Dataset) -> Course:
     facts = attributes.read(data.attrs)
     target = facts["settings"].get("target_duration")
     n_sweeps, n_planned = int(facts["n_sweeps"]), int(facts["n_sweeps_in_all"])
-    return Course(facts["model"], "", data, data, n_sweeps, n_planned, target, facts["created"])
+    last = "ar" if facts["settings"].get("stage") == "ar" else "full"
+    waits = bool(facts["settings"].get("until_settled")) and last not in from_attrs(facts)
+    shown = (data, data, n_sweeps, n_planned, target)
+    return Course(facts["model"], "", *shown, facts["created"], waits)
 
 
 def published_course(opened: OpenModel) -> Course:

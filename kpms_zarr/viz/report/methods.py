@@ -16,6 +16,7 @@ from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.models import open_parameters
 from kpms_zarr.store.model.replicability import INTERPRETED, Halves, Replicability, percent
+from kpms_zarr.store.model.settling import words_of
 from kpms_zarr.store.wording import counted
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.opened import OpenModel
@@ -26,6 +27,9 @@ _REFERENCES = {
     "1189–1201.",
     "Fox et al., 2011": "Fox EB, Sudderth EB, Jordan MI, Willsky AS (2011). A sticky HDP-HMM with "
     "application to speaker diarization. Annals of Applied Statistics 5, 1020–1056.",
+    "Geweke, 1992": "Geweke J (1992). Evaluating the accuracy of sampling-based approaches to the "
+    "calculation of posterior moments. In: Bayesian Statistics 4, 169–193. Oxford University "
+    "Press.",
     "Hennig, 2007": "Hennig C (2007). Cluster-wise assessment of cluster stability. Computational "
     "Statistics & Data Analysis 52, 258–271.",
     "Hubert and Arabie, 1985": "Hubert L, Arabie P (1985). Comparing partitions. Journal of "
@@ -152,12 +156,14 @@ def _states(settings: Mapping[str, Any]) -> str:
 
 
 def _chain(settings: Mapping[str, Any], parameters: xr.Dataset) -> str:
-    """A sentence on the sweeps and the seed of one chain."""
+    """Sentences on the sweeps and the seed of one chain, and on whether it had settled."""
     sweeps = _sweeps(reading.stages(parameters))
     if not sweeps:
         return ""
     seed = f" (seed {settings['seed']})" if "seed" in settings else ""
-    return f"One chain was Gibbs-sampled{seed}: {sweeps}{_stickiness(settings)}."
+    return (
+        f"One chain was Gibbs-sampled{seed}: {sweeps}{_stickiness(settings)}.{_settled(parameters)}"
+    )
 
 
 def _sweeps(stages: Iterable[reading.FitStage]) -> str:
@@ -181,6 +187,18 @@ def _stickiness(settings: Mapping[str, Any]) -> str:
             f"{merged} sweeps"
         )
     return words
+
+
+def _settled(parameters: xr.Dataset) -> str:
+    """Sentences on whether the chain had settled, by which measure."""
+    words = words_of(parameters.attrs)
+    if not words:
+        return ""
+    said = "".join(f" {text[0].upper()}{text[1:]}." for text in words)
+    return (
+        f"{said} Joint log density, number of syllables in use and share of changing labels were "
+        "compared between two windows of sweeps for that (Geweke, 1992)."
+    )
 
 
 def _labels(labels: xr.Dataset) -> str:

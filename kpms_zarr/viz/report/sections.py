@@ -282,8 +282,11 @@ def _fit(opened: OpenModel, stages: tuple[reading.FitStage, ...]) -> list[Sectio
             "traces",
             "Each point is one sweep of the sampler. Curves that have become level mean that more "
             "sweeps would change little; curves that still climb or fall at the right mean that "
-            f"the fit should go on.{_how_to_read(stages)}",
-            "Line charts over sweeps: log likelihood, median bout, kappa, syllables in use.",
+            "the fit should go on. The log evidence is the joint log density of all that is "
+            "sampled, with dynamics and transitions integrated out: of chains of one study with "
+            f"equal settings, the higher explains the data better.{_how_to_read(stages)}",
+            "Line charts over sweeps: log likelihood, median bout, kappa, syllables in use, log "
+            "evidence.",
             partial(fit_traces.traces, opened.store, model=opened),
             "grid",
         ),
@@ -310,8 +313,9 @@ def _how_to_read(stages: tuple[reading.FitStage, ...]) -> str:
     if len(stages) < 2:
         return ""
     return (
-        " The log likelihoods of the stages are of different quantities, so each has its own "
-        "drawing, which may leave out the first steep sweeps; in the others a dashed line parts "
+        " Log likelihoods and log evidences of the stages are of different quantities, so each has "
+        "its own drawing, which may leave out the first steep sweeps; in the others a dashed line "
+        "parts "
         f"the stages ({', then '.join(stage.label for stage in stages)})."
     )
 

@@ -18,7 +18,7 @@ from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.core.provenance import package_version
 from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.model import replicability
+from kpms_zarr.store.model import replicability, settling
 from kpms_zarr.store.model.replicability import Replicability
 from kpms_zarr.store.study.settings import read_settings
 from kpms_zarr.store.wording import counted, listed
@@ -155,6 +155,11 @@ def _numbers(
     elif stages:
         names = " + ".join(stage.label.removesuffix(" stage") for stage in stages)
         numbers[f"sweeps ({names})"] = " + ".join(f"{stage.n_sweeps:,}" for stage in stages)
+        evidence = settling.evidence_by_stage(parameters)
+        if evidence:
+            numbers["log evidence (nat / frame)"] = listed(
+                f"{one:.3f}" for one in evidence.values()
+            )
     return numbers
 
 
@@ -232,6 +237,8 @@ def _fitted(parameters: xr.Dataset, settings: Mapping[str, Any]) -> str:
     if not parts:
         return ""
     sentence = f"It was fitted in {', then '.join(parts)}. "
+    for words in settling.words_of(parameters.attrs):
+        sentence += f"{words[0].upper()}{words[1:]}. "
     if any(stage.name == "full" for stage in stages):
         sentence += _full_stage(settings, parameters.attrs)
     return sentence

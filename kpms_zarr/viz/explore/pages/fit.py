@@ -14,6 +14,7 @@ import numpy as np
 import panel as pn
 
 from kpms_zarr.store.core.commands import command
+from kpms_zarr.store.model.settling import course_in_words
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.fit import views as fit_views
@@ -86,19 +87,21 @@ class _FitPage:
         elif state.has_model:
             course = fit_views.published_course(state.study.opened(model))
             self._course = course
-            words = _status_html(
-                f"{model}: finished",
-                f"{course.n_sweeps} sweeps; labels {course.version} of {_when(course)}.",
-            )
+            text = f"{course.n_sweeps} sweeps; labels {course.version} of {_when(course)}."
+            for line in course_in_words(course.data):
+                text += f" {line[0].upper()}{line[1:]}."
+            words = _status_html(f"{model}: finished", text)
         else:
             return parts.no_model(state)
         return parts.column(words, *([self.which] if has_both else []))
 
     def _progress_words(self, course: Course) -> pn.viewable.Viewable:
-        done = f"{course.n_sweeps} of {course.n_planned} sweeps are committed ({_when(course)})."
+        n_planned = f"{'at most ' if course.may_end_early else ''}{course.n_planned}"
+        done = f"{course.n_sweeps} of {n_planned} sweeps are committed ({_when(course)})."
         if course.model in self.state.study.running:
             left = course.seconds_left
-            rest = "" if np.isnan(left) else f" About {_duration(left)} left."
+            at_most = "at most" if course.may_end_early else "about"
+            rest = "" if np.isnan(left) else f" {at_most.capitalize()} {_duration(left)} left."
             text = f"{done}{rest} This page goes on by itself with every commit."
             return _status_html(f"{course.model}: running", text)
         store = shlex.quote(os.fspath(self.state.study.store))
@@ -116,7 +119,7 @@ class _FitPage:
     def _traces(self) -> pn.viewable.Viewable:
         assert self._course is not None
         panes = [parts.plot(view) for view in fit_views.draw_course(self._course)]
-        rows = [pn.Row(*panes[i : i + 2], sizing_mode="stretch_width") for i in (0, 2, 4, 6)]
+        rows = [pn.Row(*panes[i : i + 2], sizing_mode="stretch_width") for i in (0, 2, 4, 6, 8)]
         return parts.column(*(row for row in rows if len(row)))
 
     def _durations(self) -> pn.viewable.Viewable:
