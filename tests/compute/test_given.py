@@ -19,7 +19,7 @@ STUDY = ClosePairs(lengths=(500, 400, 60), n_pairs=5, n_keypoints=N_KEYPOINTS, n
 *NEW, KNOWN = STUDY.session_names
 SETTINGS = SMALL.resolved(
     stage="full", scale="none", outlier_scale=None, sample_noise_variance="none",
-    latent_start_variance=START_VARIANCE,
+    latent_start_variance=START_VARIANCE, certainty=False,
 )  # fmt: skip
 
 
@@ -31,7 +31,7 @@ def store(tmp_path_factory) -> Path:
     kpms_zarr.pca(store, variance=0.99)
     settings = {**SETTINGS.to_dict(), "given": []}
     write_truth(store, STUDY, model="truth", settings=settings, session=2)
-    kpms_zarr.apply(store, model="truth", sessions=NEW, check=False, sweeps=40)
+    kpms_zarr.apply(store, model="truth", sessions=NEW, check=False, draw=True, sweeps=30)
     return store
 
 
@@ -50,7 +50,7 @@ def test_true_parameters__label_nearer_to_the_truth_than_those_of_another_study(
     twin.__dict__["truth"] = mixed
     settings = {**SETTINGS.to_dict(), "given": []}
     write_truth(store, twin, model="wrong", settings=settings, session=2)
-    kpms_zarr.apply(store, model="wrong", sessions=NEW, check=False, sweeps=40)
+    kpms_zarr.apply(store, model="wrong", sessions=NEW, check=False, draw=True, sweeps=30)
     assert to_truth(store, "truth") > to_truth(store, "wrong") + 0.2
 
 
@@ -58,7 +58,7 @@ def test_same_parameters__label_the_same_with_the_same_seed_and_otherwise_with_a
     labels = []
     for name, seed in (("one", 0), ("two", 1)):
         write_reseeded(store, model="truth@v1", name=name, seed=seed, session=KNOWN)
-        kpms_zarr.apply(store, model=name, sessions=NEW[1:], check=False, sweeps=40)
+        kpms_zarr.apply(store, model=name, sessions=NEW[1:], check=False, draw=True, sweeps=30)
         labels.append(kpms_zarr.open_labels(store, name).sel(session=NEW[1])["syllable"].values)
     of_truth = kpms_zarr.open_labels(store, "truth").sel(session=NEW[1])["syllable"].values
     np.testing.assert_array_equal(labels[0][:400], of_truth[:400])
@@ -69,7 +69,7 @@ def test_same_parameters__label_the_same_with_the_same_seed_and_otherwise_with_a
 def test_copy__of_a_fit_labels_its_sessions_as_new(store):
     kpms_zarr.fit(store, model="fit", config=SMALL)
     write_reseeded(store, model="fit", name="copy", seed=9, session=KNOWN)
-    done = kpms_zarr.apply(store, model="copy", sessions=NEW[1:], check=False, sweeps=12)
+    done = kpms_zarr.apply(store, model="copy", sessions=NEW[1:], check=False, draw=True, sweeps=12)
     assert done.again == ()
     one, two = (kpms_zarr.open_labels(store, name).sel(session=KNOWN) for name in ("fit", "copy"))
     for name in ("syllable", "certainty", "latent"):
