@@ -37,7 +37,7 @@ def store(tmp_path_factory) -> Path:
 
 def to_truth(store: Path, model: str) -> float:
     truth = {name: STUDY.session(i).syllable for i, name in enumerate(NEW)}
-    found = kpms_zarr.compare(store, models=[model], labels={"truth": truth}, sessions=NEW)
+    found = kpms_zarr.compare(store, models=[model], labels={"drawn": truth}, sessions=NEW)
     return found.pairs[0].adjusted_rand_index
 
 
