@@ -96,6 +96,11 @@ class Table:
         kpms_zarr.pca(store)
         return {}
 
+    @property
+    def hard(self) -> Path:
+        """Folder of the sessions of row 9."""
+        return self.keep / f"hard-{self.options.hard_seed}-{self.options.hard_missing:g}"
+
     def single(self, seed: int, duration: float, **more: Any) -> FitConfig:
         """Settings of a fit of one chain."""
         target = {"target_duration": duration} if duration else {}
@@ -312,8 +317,10 @@ class Table:
         """Simulated sessions, hard."""
         o = self.options
         lengths = (o.frames,) * (3 if o.reduced else 6)
-        study = ClosePairs(lengths=(*lengths, 300), seed=o.hard_seed)
-        runs = Runs(self.keep / f"hard-{o.hard_seed}", say)
+        study = ClosePairs(
+            lengths=(*lengths, 300), seed=o.hard_seed, missing_fraction=o.hard_missing
+        )
+        runs = Runs(self.hard, say)
         runs.once(
             "ingest", lambda: write(runs.store, study), {"study": study.__dict__ | {"truth": 0}}
         )
@@ -367,7 +374,7 @@ class Table:
     def row_10(self) -> None:
         """Time."""
         o = self.options
-        where = self.data if o.data or o.reduced else Runs(self.keep / f"hard-{o.hard_seed}", say)
+        where = self.data if o.data or o.reduced else Runs(self.hard, say)
         first = {f"single fit, {where.store.parent.name}": [fit_step("single-0")]}
         for size in self.sizes:
             steps = [fit_step("ensemble-0", n) for n in self.sizes if n <= size]
@@ -469,6 +476,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--easy", type=int, default=3, help="studies, of row 8")
     parser.add_argument("--hard-ensembles", type=int, default=2, help="of row 9")
     parser.add_argument("--hard-seed", type=int, default=0, help="of the sessions of row 9")
+    parser.add_argument("--hard-missing", type=float, default=0.6, help="share of keypoints there")
     parser.add_argument("--frames", type=int, help="of a simulated session (default: 5000)")
     parser.add_argument("--target-duration", type=float, default=400.0, help="ms; 0 = none")
     parser.add_argument("--simulated-duration", type=float, default=0.0, help="of rows 8 and 9")
@@ -476,7 +484,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--fit-settings", default="{}", metavar="JSON")
     parser.add_argument("--ensemble-settings", default="{}", metavar="JSON")
     parser.add_argument(
-        "--targets", default="{}", metavar="JSON", help="by row, such as {'2: ARI': '> 0.8'}"
+        "--targets", default="{}", metavar="JSON", help='by row: {"2: ARI": "> 0.8"}'
     )
     parser.add_argument("--reduced", action="store_true", help="all of it small, simulated")
     options = parser.parse_args(arguments)
