@@ -3,6 +3,7 @@
     python benchmarks/replicability.py --data FOLDER        # csv files of DeepLabCut, some hours
     python benchmarks/replicability.py --reduced            # simulated sessions, minutes
     python benchmarks/replicability.py --store S --recipes merged,margin --chains 48 --size 16
+    python benchmarks/replicability.py table --data FOLDER  # see replicability_table.py
 
 Runs chains of the AR stage by each recipe through the sampler of the package, every chain with a
 seed of its own, forms ensembles that share no chain, and prints what they agree in, always with how
@@ -15,6 +16,7 @@ An ensemble is what :func:`kpms_zarr.consensus` makes of its chains: see
 
 import argparse
 import itertools
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -645,4 +647,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["table"]:
+        import replicability_table
+
+        replicability_table.main(sys.argv[2:])
+    else:
+        main()

@@ -23,6 +23,7 @@ from kpms_zarr.store.core import access
 from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model import checkpoints
+from kpms_zarr.store.model.given import write_reseeded
 from kpms_zarr.store.study import synthetic
 
 STUDY = synthetic.SyntheticStudy(
@@ -149,6 +150,17 @@ def test_apply__compares_a_session_as_if_it_were_new(store):
 def test_apply__draw_of_a_consensus_is_one_of_its_own_parameters(store):
     found = kpms_zarr.apply(store, model="e", sessions=[NEW], draw=True, check=False, sweeps=2)
     assert found.labelled == (NEW,)
+
+
+def test_copy__of_a_consensus_with_another_seed_labels_the_same(store):
+    """Nothing in its labels is drawn, and it needs none of the labels that it had."""
+    write_reseeded(store, model="e", name="copy", seed=99, session=FITTED[0])
+    done = kpms_zarr.apply(store, model="copy", sessions=FITTED[1:], check=False)
+    assert done.again == ()
+    for name in FITTED:
+        np.testing.assert_array_equal(labels_of(store, "copy", name), labels_of(store, "e", name))
+    latent = [labels_of(store, model, FITTED[1], "latent") for model in ("copy", "e")]
+    assert (latent[0] != latent[1]).any()
 
 
 def test_apply__without_a_member_says_what_is_missing(store):

@@ -6,6 +6,7 @@ import csv
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -82,6 +83,10 @@ class SyntheticStudy:
         width = max(3, len(str(self.n_sessions - 1)))
         return tuple(f"session_{i:0{width}d}" for i in range(self.n_sessions))
 
+    def session(self, index: int) -> SyntheticSession:
+        """Simulate one session; see :func:`simulate_session`."""
+        return simulate_session(self, index)
+
 
 @dataclass(frozen=True)
 class SyntheticSession:
@@ -107,6 +112,26 @@ class SyntheticSession:
     centroid: np.ndarray
 
 
+class SimulatedStudy(Protocol):
+    """Study of which any session can be simulated, such as :class:`SyntheticStudy`."""
+
+    @property
+    def session_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def settings(self) -> StudySettings: ...
+
+    @property
+    def fps(self) -> float: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    def session(self, index: int) -> SyntheticSession:
+        """Simulate one session."""
+        ...
+
+
 @dataclass(frozen=True)
 class _Truth:
     base: np.ndarray
@@ -119,15 +144,8 @@ class _Truth:
 
 def _truth(study: SyntheticStudy) -> _Truth:
     rng = np.random.default_rng([study.seed, 0])
-    n, k, m, d = study.n_syllables, study.n_keypoints, study.n_latent, study.n_space
-    base = np.zeros((k, d))
-    base[:, 0] = np.linspace(-40, 40, k)
-    base[:, 1] = 8 * np.sin(np.linspace(0, 3, k))
-    loading = rng.normal(size=(m, k, d)) * np.array([4, 6, 5])[:d]
-    # The heading is the direction from the rear to the front point, as in the alignment.
-    base[:, 1] -= np.linspace(base[0, 1], base[-1, 1], k)
-    loading[:, [0, -1], 1] = 0
-    loading -= loading.mean(1, keepdims=True)
+    n, m = study.n_syllables, study.n_latent
+    base, loading = body_of(rng, study.n_keypoints, m, study.n_space)
     skew = rng.normal(size=(n, m, m))
     dynamics = 0.88 * np.eye(m) + 0.1 * (skew - skew.transpose(0, 2, 1))
     radius = np.abs(np.linalg.eigvals(dynamics)).max(-1)
@@ -142,6 +160,22 @@ def _truth(study: SyntheticStudy) -> _Truth:
     )
 
 
+def body_of(
+    rng: np.random.Generator, n_keypoints: int, n_latent: int, n_space: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a body: mean pose (keypoint, space) and loading (latent, keypoint, space)."""
+    k, m, d = n_keypoints, n_latent, n_space
+    base = np.zeros((k, d))
+    base[:, 0] = np.linspace(-40, 40, k)
+    base[:, 1] = 8 * np.sin(np.linspace(0, 3, k))
+    loading = rng.normal(size=(m, k, d)) * np.array([4, 6, 5])[:d]
+    # The heading is the direction from the rear to the front point, as in the alignment.
+    base[:, 1] -= np.linspace(base[0, 1], base[-1, 1], k)
+    loading[:, [0, -1], 1] = 0
+    loading -= loading.mean(1, keepdims=True)
+    return base, loading
+
+
 def simulate_session(study: SyntheticStudy, index: int) -> SyntheticSession:
     """Simulate one session of a study; independent of the other sessions."""
     truth = _truth(study)
@@ -154,7 +188,7 @@ def simulate_session(study: SyntheticStudy, index: int) -> SyntheticSession:
     noise = rng.normal(size=(n_frames, study.n_latent)) * 0.12
     target = truth.target[syllable]
     drive = target - np.einsum("tij,tj->ti", truth.dynamics[syllable], target) + noise
-    latent = _affine_scan(truth.dynamics[syllable], drive, target[0])
+    latent = affine_scan(truth.dynamics[syllable], drive, target[0])
     heading = np.cumsum(truth.turn[syllable]) + rng.uniform(-np.pi, np.pi)
     step = truth.speed[syllable, None] * np.stack([np.cos(heading), np.sin(heading)], -1)
     centroid = np.zeros((n_frames, study.n_space))
@@ -172,14 +206,14 @@ def simulate_session(study: SyntheticStudy, index: int) -> SyntheticSession:
     )
 
 
-def write_store(store: StoreLike, study: SyntheticStudy) -> None:
+def write_store(store: StoreLike, study: SimulatedStudy) -> None:
     """Write a whole study straight into a new store, one session in memory at a time."""
     root = access.create(store)
     write_settings(root, study.settings)
     group = create_keypoints(root, study.settings)
     lengths: list[int] = []
     for row, name in enumerate(study.session_names):
-        session = simulate_session(study, row)
+        session = study.session(row)
         n_frames = len(session.syllable)
         set_session_count(group, row + 1, max(n_frames, *lengths, 0))
         for start in range(0, n_frames, FRAMES_PER_CHUNK):
@@ -236,7 +270,7 @@ def _bouts(rng: np.random.Generator, n_frames: int, n: int, mean_duration: float
     return np.repeat((rng.integers(n) + np.cumsum(hop)) % n, duration)[:n_frames]
 
 
-def _affine_scan(weight: np.ndarray, drive: np.ndarray, start: np.ndarray) -> np.ndarray:
+def affine_scan(weight: np.ndarray, drive: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Solve x_t = weight_t x_{t-1} + drive_t for all frames, in log2(frames) products."""
     drive = drive.copy()
     drive[0] += weight[0] @ start
