@@ -183,6 +183,9 @@ class DoctorReport:
         The one that fits use first.
     precision : str
         In which fits compute unless told otherwise.
+    adds_right : bool or None
+        Whether sums of products on the device are what they should be, which those of jaxlib 0.10.2
+        are not; None when no device works.
     advice : tuple of str
         What could be better and how; empty when nothing.
     """
@@ -199,6 +202,7 @@ class DoctorReport:
     scratch: Scratch
     precision: str
     speed: Speed
+    adds_right: bool | None = None
     advice: tuple[str, ...] = ()
 
 
@@ -239,6 +243,7 @@ def doctor(seconds: float = 10.0) -> DoctorReport:
         scratch=_scratch(),
         precision=FitConfig().precision,
         speed=_speed(seconds, _threads(host, devices), is_possible=bool(devices)),
+        adds_right=adds_right() if devices else None,
     )
     return replace(report, advice=advise(report))
 
@@ -268,6 +273,26 @@ def _devices() -> tuple[tuple[memory.DeviceMemory, ...], str | None]:
         return memory.device_memory(), None
     except Exception as error:  # whatever is broken is what a doctor is asked about
         return (), _message(error)
+
+
+def adds_right() -> bool:
+    """Whether sums of products of broadcast arrays are right on the device.
+
+    A part of XLA that jaxlib 0.10.2 uses on processors leaves terms out where arrays are large, and
+    does not say so (https://github.com/jax-ml/jax/issues/39103).
+    """
+    import jax
+    import jax.numpy as jnp
+
+    @jax.jit
+    def add(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.sum(a[:, :, None] * b[:, None, :, :, None], axis=0)
+
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(4, 4, 3, 4096)).astype(np.float32)
+    b = rng.normal(size=(4, 2, 3)).astype(np.float32)
+    right = np.sum(a[:, :, None] * b[:, None, :, :, None], axis=0)
+    return bool(np.abs(np.asarray(add(a, b)) - right).max() < 1e-3)
 
 
 def _message(error: Exception) -> str:
@@ -369,6 +394,7 @@ def advise(report: DoctorReport) -> tuple[str, ...]:
     return (
         *_about_gpu(report),
         *_about_backend(report),
+        *_about_sums(report),
         *_about_scratch(report),
         *_about_load(report.host),
     )
@@ -460,6 +486,15 @@ def _about_backend(report: DoctorReport) -> list[str]:
     else:
         fix = 'install JAX again: pip install --force-reinstall "jax" "jaxlib"'
     return [f"JAX does not work here, so nothing can be fitted ({report.backend_problem}): {fix}"]
+
+
+def _about_sums(report: DoctorReport) -> list[str]:
+    if report.adds_right is not False:
+        return []
+    return [
+        f"jaxlib {report.versions.get('jaxlib')} adds wrongly here, without saying so; do not fit "
+        'with it: pip install "jax!=0.10.2" "jaxlib!=0.10.2"'
+    ]
 
 
 def _about_scratch(report: DoctorReport) -> list[str]:

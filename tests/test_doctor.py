@@ -207,6 +207,10 @@ def test_study_sweep__has_two_rounds_at_least():
     assert diagnosis._study_sweep(speed, 64) == pytest.approx(2 * 64 * 12_288 * 2e-6)
 
 
+def test_adds_right__with_the_packages_that_are_installed(report):
+    assert report.adds_right, "jaxlib that adds wrongly: see pyproject.toml"
+
+
 # --- advice ----------------------------------------------------------------------------
 
 
@@ -269,6 +273,8 @@ CASES = {
         {"scratch": Scratch("/dev/shm", GB, "tmpfs")},
         ["set TMPDIR to a folder on a disk"],
     ),
+    "adds wrongly": ({"adds_right": False}, ["do not fit with it"]),
+    "adds right": ({"adds_right": True}, []),
     "busy": ({"host": replace(FINE.host, load=7.5)}, ["other programs keep the machine busy"]),
     "load not known": ({"host": replace(FINE.host, load=None)}, []),
 }

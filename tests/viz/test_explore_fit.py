@@ -23,6 +23,8 @@ pytestmark = pytest.mark.slow
 
 STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=5, n_latent=2, seed=1)
 N_SWEEPS = 300
+N_TRACES = 6
+"""Figures of the AR stage before the heat map of its labels."""
 FIT = [
     *("--stage", "ar", "--sweeps", str(N_SWEEPS), "--save-every", "5", "--n-states", "15"),
     *("--target-duration", "300ms"),
@@ -137,7 +139,7 @@ def test_fit__is_followed_while_it_runs_and_after_it_was_killed(prepared: Path, 
         # Frames of the heat map lead to the player.
         page.get_by_text("Label stability").scroll_into_view_if_needed()
         window.picture("fit_finished")
-        figure = page.locator(".bk-Figure").filter(has=page.locator("canvas")).nth(5)
+        figure = page.locator(".bk-Figure").filter(has=page.locator("canvas")).nth(N_TRACES)
         drag_to_the_player(page, figure)
         start, stop = (float(page.get_by_label(n).input_value()) for n in ("From (s)", "To (s)"))
         assert 0 < start < stop <= 1500 / STUDY.fps
@@ -149,7 +151,7 @@ def test_fit__is_followed_while_it_runs_and_after_it_was_killed(prepared: Path, 
             process.communicate()
         window.close()
         server.stop()
-    assert not [line for line in server.log if "Traceback" in line]
+    assert not any("Traceback" in line for line in server.log), "".join(server.log)
 
 
 @pytest.fixture
@@ -218,4 +220,4 @@ def test_transitions__of_chosen_sessions_and_a_tap_chooses_a_syllable(
         assert window.problems == []
     finally:
         window.close()
-    assert not [line for line in served.log if "Traceback" in line]
+    assert not any("Traceback" in line for line in served.log), "".join(served.log)
