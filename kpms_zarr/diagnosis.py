@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kpms_zarr.compute import memory
+from kpms_zarr.compute import arithmetic, memory
 from kpms_zarr.store.core.provenance import package_version
 from kpms_zarr.store.cores import n_cores
 from kpms_zarr.store.errors import InputError
@@ -243,7 +243,7 @@ def doctor(seconds: float = 10.0) -> DoctorReport:
         scratch=_scratch(),
         precision=FitConfig().precision,
         speed=_speed(seconds, _threads(host, devices), is_possible=bool(devices)),
-        adds_right=adds_right() if devices else None,
+        adds_right=arithmetic.adds_right() if devices else None,
     )
     return replace(report, advice=advise(report))
 
@@ -273,26 +273,6 @@ def _devices() -> tuple[tuple[memory.DeviceMemory, ...], str | None]:
         return memory.device_memory(), None
     except Exception as error:  # whatever is broken is what a doctor is asked about
         return (), _message(error)
-
-
-def adds_right() -> bool:
-    """Whether sums of products of broadcast arrays are right on the device.
-
-    A part of XLA that jaxlib 0.10.2 uses on processors leaves terms out where arrays are large, and
-    does not say so (https://github.com/jax-ml/jax/issues/39103).
-    """
-    import jax
-    import jax.numpy as jnp
-
-    @jax.jit
-    def add(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.sum(a[:, :, None] * b[:, None, :, :, None], axis=0)
-
-    rng = np.random.default_rng(0)
-    a = rng.normal(size=(4, 4, 3, 4096)).astype(np.float32)
-    b = rng.normal(size=(4, 2, 3)).astype(np.float32)
-    right = np.sum(a[:, :, None] * b[:, None, :, :, None], axis=0)
-    return bool(np.abs(np.asarray(add(a, b)) - right).max() < 1e-3)
 
 
 def _message(error: Exception) -> str:

@@ -16,6 +16,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+    # What some versions say of programs that they compiled on the same machine a moment ago.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 if not os.environ.get("KPMS_ZARR_FULL"):

@@ -190,6 +190,7 @@ def test_consensus__of_another_kind_of_model_takes_its_published_labels(store):
     assert any("not all models of the consensus" in note for note in applied.notes)
 
 
+@pytest.mark.full
 def test_consensus__of_models_on_other_components_labels_each_on_its_own(store):
     two_dims = replace(CONFIG, stage="ar", sweeps=8, latent_dim=2, lags=2, seed=3)
     kpms_zarr.fit(store, model="flat", config=two_dims)
@@ -400,6 +401,7 @@ def test_ensembles__of_other_seeds_agree_more_than_chains_and_know_how_far(store
     assert errors[0] < 0.5 * errors[1]
 
 
+@pytest.mark.full
 def test_ensemble__begun_again_with_other_settings_takes_no_chain_of_the_ones_before(store):
     """Overwritten, stopped in the second chain, resumed: no chain is as it was before."""
     other = replace(CONFIG, seed=9)
