@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,9 @@ _LONGEST = (
     "test_budget",
     "test_full_fit",
     "test_explore_fit",
+    "test_consensus",
+    "test_settling",
+    "test_odd_sessions",
 )
 
 
@@ -56,8 +60,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="module", autouse=True)
 def _freeze() -> Iterator[None]:
-    """Spare the garbage collector what modules have left: it would walk through it for good."""
+    """Spare the garbage collector what modules have left: it would walk through it for good.
+
+    A full run leaves more than fits into memory, so that what is no longer in use goes.
+    """
     yield
+    if os.environ.get("KPMS_ZARR_FULL"):
+        gc.unfreeze()
+        if "jax" in sys.modules:
+            sys.modules["jax"].clear_caches()
     gc.collect()
     gc.freeze()
 

@@ -196,6 +196,11 @@ def run_all(folder: Path, arrays: dict[str, Arrays], *, with_views: bool = True)
         model = "m"
         out.try_("summary", lambda: kpms_zarr.summary(store, model=model))
         out.try_("apply", lambda: kpms_zarr.apply(store, model=model, sessions=["*"]))
+    # What ends in words has published nothing.
+    published = {"fit": ("v1",), "apply": ("v2",)}
+    expected = sum((published[name] for name in published if name in out.made), ())
+    assert sum((one.versions for one in kpms_zarr.info(store).models), ()) == expected, out.said
+    if model is not None:
         out.try_("reconstruct", lambda: kpms_zarr.reconstruct(store, "m").compute())
     if with_views:
         if model is not None:

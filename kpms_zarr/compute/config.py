@@ -395,8 +395,8 @@ class Budget:
         SIZE,
         "all that the process may take, such as 16GB, or in bytes; without the device memory where "
         "the device is a CPU",
-        open="60 % of what machine and cgroup have free, of which the device gets its third on a "
-        "CPU",
+        open="what the process holds and 60 % of what machine and cgroup have free, of which the "
+        "device gets its third on a CPU",
     )
     tiles_in_flight: int | None = setting(
         None,

@@ -162,6 +162,22 @@ def test_plan__names_the_smallest_budget_that_would_do(store, what, home, tiles,
     assert most.home == (home or "host")
 
 
+@pytest.mark.parametrize("free", [2_000_000_000, 10_000_000_000])
+def test_plan__of_a_process_that_holds_most_of_the_memory(store, steady, monkeypatch, free):
+    """A notebook with large arrays: what it holds already is not taken from what is free."""
+
+    def plan(held: int) -> ResourcePlan:
+        for name in ("resident_memory", "peak_resident_memory"):
+            monkeypatch.setattr(plan_module, name, lambda: held)
+        return kpms_zarr.plan(store, config=CONFIG, time_tiles=False)
+
+    monkeypatch.setattr(plan_module, "free_host_memory", lambda: free)
+    little, much = plan(300_000_000), plan(20_000_000_000)
+    assert much.host_limit - little.host_limit == 19_700_000_000
+    same = {"host_limit": 0, "host_bytes": 0}
+    assert replace(little, **same) == replace(much, **same)
+
+
 MAIN = "import sys; from kpms_zarr.cli import main; sys.exit(main())"
 
 

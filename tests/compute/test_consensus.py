@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -169,6 +173,7 @@ def test_apply__without_a_member_says_what_is_missing(store):
         kpms_zarr.apply(store, model="e", sessions=[NEW], check=False)
 
 
+@pytest.mark.full
 def test_consensus__of_another_kind_of_model_takes_its_published_labels(store):
     kpms_zarr.fit(store, model="full", config=CONFIG)
     found = kpms_zarr.consensus(
@@ -425,3 +430,59 @@ def test_ensemble__begun_again_with_other_settings_takes_no_chain_of_the_ones_be
         settings = provenance_of(kpms_zarr.open_parameters(store, name).attrs)["settings"]
         assert settings["seed"] == chain_config(other, number).seed
         assert (labels_of(store, name, FITTED[0]) != before[name]).any()
+
+
+# ------------------------------------------------------------------ killed, on a server
+
+JOIN = """
+import sys, kpms_zarr
+kpms_zarr.consensus(sys.argv[1], models={names}, model="k", sweeps=4)
+"""
+
+
+def start(store: Path) -> subprocess.Popen[str]:
+    script = JOIN.format(names=chain_names("e", CHAINS))
+    return subprocess.Popen(
+        [sys.executable, "-c", script, os.fspath(store)], stderr=subprocess.PIPE, text=True
+    )
+
+
+def whole(store: Path) -> dict[str, Any]:
+    found = kpms_zarr.open_labels(store, "k").load()
+    names = ("syllable", "certainty", "second_syllable", "latent", "centroid", "heading")
+    return {name: found[name].values for name in names}
+
+
+@pytest.mark.full
+def test_consensus__killed_at_random_moments_leaves_a_whole_model_or_none(original, tmp_path):
+    """kill -9: members are as they were, and who begins again gets the same labels."""
+    quiet = Path(shutil.copytree(original, tmp_path / "quiet.zarr"))
+    began = time.monotonic()
+    with start(quiet) as process:
+        error = process.stderr.read()
+    assert process.returncode == 0, error
+    longest, store = time.monotonic() - began, tmp_path / "study.zarr"
+    shutil.copytree(original, store)
+    moments, killed = random.Random(0), 0
+    for part in range(8):
+        with start(store) as process:
+            # Evenly over its course, so that some moments are within what it writes.
+            time.sleep(longest * (part + moments.random()) / 8)
+            process.kill()
+        killed += process.returncode != 0
+        assert kpms_zarr.verify(store).is_sound
+        for name in chain_names("e", CHAINS):
+            for one in FITTED:
+                np.testing.assert_array_equal(
+                    labels_of(store, name, one), labels_of(original, name, one)
+                )
+        if "k" in [model.name for model in kpms_zarr.info(store).models]:
+            break
+    assert killed >= 4
+    if "k" not in [model.name for model in kpms_zarr.info(store).models]:
+        with start(store) as process:
+            error = process.stderr.read()
+        assert process.returncode == 0, error
+    expected, found = whole(quiet), whole(store)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)

@@ -107,6 +107,24 @@ def test_whole_job__as_on_a_local_path(fitted, local, reach, server, tmp_path):
     assert page.stat().st_size > 10_000
 
 
+@pytest.mark.full
+def test_ensemble__as_on_a_local_path(fitted, local, reach, server):
+    """Chains, consensus, and labels of a session by it."""
+    reach(server.port)
+    config = replace(SMALL, sessions=("session_00[01]",), ar_sweeps=6, sweeps=3)
+    for store in (fitted, local):
+        kpms_zarr.fit(store, model="e", config=config, chains=2)
+        kpms_zarr.consensus(store, models=["e-01", "e-02"], model="again", sweeps=2)
+        kpms_zarr.apply(store, model="e", sessions=["session_002"], check=False)
+    for model in ("e-01", "e", "again"):
+        first, second = (kpms_zarr.open_labels(store, model).load() for store in (fitted, local))
+        for name in {"syllable", "certainty", "latent"} & set(first.data_vars):
+            np.testing.assert_array_equal(first[name], second[name])
+    one, other = (kpms_zarr.summary(store, model="e") for store in (fitted, local))
+    xr.testing.assert_equal(one, other)
+    assert kpms_zarr.verify(fitted).is_sound
+
+
 # ------------------------------------------------------------------ faults
 
 

@@ -316,13 +316,13 @@ def make_plan(needs: Needs, budget: Budget) -> ResourcePlan:
 
 
 def _limits(budget: Budget, is_cpu: bool) -> tuple[int, int]:
-    """Bytes of device and host."""
-    free = _FREE_SHARE * (free_host_memory() + resident_memory())
+    """Bytes of device and host; what the process holds already, it may keep."""
+    free, held = _FREE_SHARE * free_host_memory(), resident_memory()
     on_device = free_device_memory()
     if is_cpu or on_device is None:
-        device, host = int(_CPU_SHARE * free), int((1 - _CPU_SHARE) * free)
+        device, host = int(_CPU_SHARE * free), held + int((1 - _CPU_SHARE) * free)
     else:
-        device, host = int(_FREE_SHARE * on_device), int(free)
+        device, host = int(_FREE_SHARE * on_device), held + int(free)
     given = (budget.device_memory, budget.host_memory)
     return (
         device if given[0] is None else int(given[0]),

@@ -348,6 +348,15 @@ def test_hostile__is_refused_in_words(tmp_path, make):
         next(PARSER.read(path, 10))
 
 
+@pytest.mark.parametrize("name", ["node_names", "track_names"])
+def test_names__by_the_million_are_not_read(tmp_path, name):
+    """Small in the file, hundreds of bytes each in memory."""
+    path = tmp_path / "a.h5"
+    replaced(name, shape=(10**7,), dtype="S5", chunks=(8,))(path)
+    with pytest.raises(InputError, match=f"at most 1,000,000 names in `/{name}`, found 10,000,000"):
+        PARSER.inspect(path)
+
+
 def test_several_problems__are_told_at_once(tmp_path):
     path = write(tmp_path / "a.h5", np.zeros((2, 0, 3, 2)), nodes=["a", "b", "a"])
     with pytest.raises(InputError) as error:

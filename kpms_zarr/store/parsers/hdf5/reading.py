@@ -34,6 +34,8 @@ _MOST_EXPANSION = 2_000
 _ALWAYS_FINE_BYTES = 64_000_000
 # HDF5 takes memory for a whole chunk, whatever is read of it.
 _LARGEST_CHUNK_BYTES = 256_000_000
+# Of keypoints, tracks or videos; each takes hundreds of bytes in memory, whatever the file takes.
+_MOST_TEXTS = 1_000_000
 # Larger ones are unpacked again for every read, unless HDF5 is told to keep them.
 _KEPT_ANYWAY_BYTES = 1_000_000
 
@@ -152,8 +154,17 @@ def check_size(data: h5py.Dataset, where: str) -> None:
 
 
 def texts(data: h5py.Dataset) -> list[str]:
-    """All text of a dataset, decoded, flat."""
-    check_size(data, str(data.file.filename))
+    """All text of a dataset of names, decoded, flat; an InputError where there are too many."""
+    where = str(data.file.filename)
+    check_size(data, where)
+    n = math.prod(int(size) for size in data.shape or ())
+    if n > _MOST_TEXTS:
+        raise InputError(
+            expected=f"at most {_MOST_TEXTS:,} names in `{data.name}`",
+            found=f"{n:,}",
+            where=where,
+            fix="the file is damaged: export it again",
+        )
     if isinstance(data.id.get_type(), h5py.h5t.TypeVlenID):
         raise ValueError(f"`{data.name}` holds lists, no text")
     return [text(value) for value in np.asarray(data[()]).ravel().tolist()]
