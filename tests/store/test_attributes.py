@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.io import netcdf_file
 
 import kpms_zarr
 from kpms_zarr.store.core import attributes
@@ -21,7 +22,9 @@ SCALARS = NUMBERS | st.text() | st.booleans() | st.none()
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8
 )
-NAMES = st.from_regex("[a-z_]{1,20}", fullmatch=True).filter(lambda n: n not in ("dim", "sizes"))
+# Where SciPy keeps attributes of a file it keeps what it needs itself, such as `fp`.
+TAKEN = {"dim", "sizes", *dir(netcdf_file(io.BytesIO(), "w"))}
+NAMES = st.from_regex("[a-z_]{1,20}", fullmatch=True).filter(lambda n: n not in TAKEN)
 ENGINES = ("h5netcdf", "scipy")
 
 
