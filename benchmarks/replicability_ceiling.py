@@ -43,8 +43,8 @@ from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.study.synthetic import SyntheticStudy, affine_scan
 
 HEAD = (
-    "| what | pairs | ARI, mean (lowest-highest) | to the truth | effective | used | bout, ms |\n"
-    "| --- | --- | --- | --- | --- | --- | --- |"
+    "| what | pairs | ARI, mean (lowest-highest) | to the truth | effective | used | bout, ms "
+    "| error of certainty |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 LARGEST_EIGENVALUE = 0.995
 """Of the dynamics of a state that sessions are drawn with; of a fit some are just above 1."""
@@ -135,11 +135,15 @@ def labelled(study: Study, parameters: Parameters) -> np.ndarray:
 def row(
     what: str,
     source: Source,
-    labels: Sequence[np.ndarray],
+    labellings: Sequence[np.ndarray | Ensemble],
     pairs: Sequence[tuple[int, int]] | None = None,
     truth: np.ndarray | None = None,
 ) -> str:
-    """Row of the table: ``pairs`` of the labellings (default: each two)."""
+    """Row of the table: ``pairs`` of the labellings (default: each two).
+
+    The certainties of ensembles are held against each other's labels.
+    """
+    labels = [one.labels if isinstance(one, Ensemble) else one for one in labellings]
     if pairs is None:
         pairs = list(itertools.combinations(range(len(labels)), 2))
     values = [adjusted_rand_index(labels[i], labels[j]) for i, j in pairs]
@@ -150,7 +154,14 @@ def row(
     fps, length = source.whole.fps, source.whole.length
     bout = np.mean([chains_of.median_bout(z, length) for z in labels]) * 1000 / fps
     size = " | ".join(f"{np.mean([of(z) for z in labels]):.1f}" for of in (effective, used))
-    return f"| {what} | {len(pairs)} | {shown} | {right} | {size} | {bout:.0f} |"
+    errors = []
+    for pair in pairs:
+        same = chains_of.matched(*(labels[i] for i in pair))
+        for one in (labellings[i] for i in pair):
+            if isinstance(one, Ensemble):
+                errors.append(chains_of.calibration_error(one.certainty, same))
+    error = f"{np.mean(errors):.3f}" if errors else ""
+    return f"| {what} | {len(pairs)} | {shown} | {right} | {size} | {bout:.0f} | {error} |"
 
 
 # ------------------------------------------------------------------ by amount of video
@@ -167,7 +178,7 @@ def by_data(source: Source, recipe: str, seed: int, n_chains: int, size: int) ->
     }
     rows = []
     for k, (what, some) in enumerate(parts.items()):
-        found: list[np.ndarray] = []
+        found: list[Ensemble] = []
         singles: list[list[np.ndarray]] = []
         for i, names in enumerate(some):
             n_here = n_chains if names is None else 2 * size
@@ -179,10 +190,10 @@ def by_data(source: Source, recipe: str, seed: int, n_chains: int, size: int) ->
                 rows.append(row(f"{what}: single chains", source, labels[:16]))
                 for few in (2, 4, 8, 16, 32):
                     if 2 * few <= len(labels):
-                        agreed = [e.labels for e in source.agreed(labels, few)]
+                        agreed = source.agreed(labels, few)
                         rows.append(row(f"{what}: ensembles of {few}", source, agreed))
                 continue
-            found += [e.labels for e in source.agreed(labels, size)]
+            found += source.agreed(labels, size)
         if len(some) > 1:
             last = range(len(some))
             alone = [one for labels in singles for one in labels]
@@ -227,7 +238,7 @@ def in_use(parameters: Parameters, labels: np.ndarray) -> Parameters:
 
 def drawn(parameters: Parameters, lengths: Sequence[int], lags: int, seed: int) -> list[Any]:
     """Draw sessions of the AR model: list of (latent (frame, latent), labels (frame,))."""
-    weight_bias, covariance = steady(parameters.dynamics, lags)
+    weight_bias, covariance = parameters.dynamics
     m = covariance.shape[-1]
     root = np.linalg.cholesky(covariance)
     usage = parameters.usage
@@ -276,6 +287,7 @@ def by_size(
 ) -> list[str]:
     """Rows of simulated sessions, so many times as long as the real ones in all."""
     rows, config = [], source.config
+    truth = truth._replace(dynamics=steady(truth.dynamics, config.lags))
     real = [session.n_frames for session in source.whole.chain.index.sessions]
     for times in (float(size) for size in options.sizes.split(",")):
         n = max(1, round(times * len(real)))
@@ -308,7 +320,7 @@ def by_size(
             seeds = range(options.seed + 50_000, options.seed + 50_000 + 2 * options.size)
             labels = one.labels(name, seeds, recipe)
             rows.append(row(f"{what}: single chains, {recipe}", one, labels, None, true))
-            agreed = [e.labels for e in one.agreed(labels, options.size)]
+            agreed = one.agreed(labels, options.size)
             text = f"{what}: ensembles of {options.size}, {recipe}"
             rows.append(row(text, one, agreed, None, true))
             print("\n".join(rows[-4:]), flush=True)
