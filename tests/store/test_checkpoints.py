@@ -298,6 +298,56 @@ def test_commit__that_is_one_write_earlier_current_would_be_seen(copy, monkeypat
         assert_is(store, read_checkpoint(access.open_group(store), "m").n_sweeps)
 
 
+@pytest.mark.parametrize("happens", ["ends", "commits twice", "ends and begins"])
+@pytest.mark.parametrize("at", range(1, 8))
+def test_progress__that_is_replaced_while_it_is_read_is_read_again(copy, monkeypatch, happens, at):
+    """Never what is left of a commit that is being removed."""
+    store = copy()
+    arrays, calls = checkpoints_module.access.dataset, []
+
+    def meanwhile() -> None:
+        checkpoints = opened(store)
+        if happens == "commits twice":
+            commit(checkpoints, 5)
+            commit(checkpoints, 6)
+        else:
+            checkpoints.discard()
+        if happens == "ends and begins":
+            checkpoints.begin()
+            commit(checkpoints, 7)
+
+    def counted(function: Any) -> Any:
+        def call(*given: Any, **options: Any) -> Any:
+            calls.append(function)
+            if len(calls) == at:
+                monkeypatch.undo()
+                meanwhile()
+            return function(*given, **options)
+
+        return call
+
+    for module, name in (
+        (checkpoints_module.access, "dataset"),
+        (checkpoints_module.access, "subgroup"),
+        (checkpoints_module, "_arrays"),
+        (checkpoints_module, "_read"),
+        (checkpoints_module, "_current"),
+    ):
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    assert checkpoints_module.access.dataset is not arrays
+    try:
+        found = kpms_zarr.open_progress(store, "m")
+    except kpms_zarr.InputError:
+        assert happens == "ends"
+    else:
+        assert found["session"].values.tolist() == [session.name for session in SESSIONS]
+        assert found["n_frames"].values.tolist() == [session.n_frames for session in SESSIONS]
+        sweep = found.attrs["n_sweeps"]
+        np.testing.assert_array_equal(found["trace_kappa"], traces(sweep)["trace_kappa"])
+        if len(calls) >= at and happens != "ends":
+            assert sweep in (3, {"commits twice": 6, "ends and begins": 7}[happens])
+
+
 @pytest.mark.slow
 def test_commit__on_a_full_disk_leaves_the_one_before_and_no_litter(copy, full):
     def no_space() -> OSError:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -30,7 +30,10 @@ from kpms_zarr.store.model.settling import ATTRIBUTE
 _WRITERS = 4
 _PER_FRAME = ("syllable", "local", "draw")
 _OLD_SECONDS = 3600.0
+_MOST_READS = 20
 _COMMIT = re.compile(r"s\d{9,}")
+
+Read = TypeVar("Read")
 
 ReadRows = Callable[[int, int, int], tuple[np.ndarray, ...]]
 """(row of the session, start, stop) -> labels (frame,), state (frame, feature) and, when there are
@@ -245,12 +248,52 @@ class Checkpoints:
 
 def read_checkpoint(root: zarr.Group, model: str) -> Checkpoint | None:
     """The last commit of an unfinished fit; None when there is none."""
-    chain = access.subgroup(root, f"{layout.model_path(model)}/chain")
+    return _undisturbed(root, model, _read)
+
+
+def _undisturbed(
+    root: zarr.Group, model: str, read: Callable[[zarr.Group, zarr.Group], Read]
+) -> Read | None:
+    """Read something of the last commit, all of one: again, when it was replaced meanwhile.
+
+    What is removed under a reader has no chunks, which reads as if nothing had been written. A
+    commit that is still current when all is read was whole.
+
+    Parameters
+    ----------
+    read : callable
+        Is given the group of the progress, and that of the commit.
+
+    Returns
+    -------
+    object or None
+        None when there is no commit, or no longer.
+    """
+    path, problem = f"{layout.model_path(model)}/chain", None
+    for _ in range(_MOST_READS):
+        chain = access.subgroup(root, path)
+        name = _current(chain)
+        if chain is None or name is None:
+            return None
+        try:
+            found = read(chain, chain[name])  # type: ignore[arg-type]
+        except (KeyError, ValueError, OSError, IndexError) as error:
+            found, problem = None, error
+        if _current(access.subgroup(root, path)) == name:
+            if found is None:
+                assert problem is not None
+                raise problem
+            return found
+    return None
+
+
+def _current(chain: zarr.Group | None) -> str | None:
+    """Name of the last commit; None when there is none."""
     name = None if chain is None else chain.attrs.get("current")
-    if chain is None or not isinstance(name, str):
-        return None
-    group = chain[name]
-    assert isinstance(group, zarr.Group)
+    return name if isinstance(name, str) else None
+
+
+def _read(chain: zarr.Group, group: zarr.Group) -> Checkpoint:
     n_sweeps = int(group.attrs["n_sweeps"])  # type: ignore[arg-type]
     # By name: what is listed may be half removed.
     values = _arrays(group, (var.name for var in CHAIN if var.name not in _PER_FRAME))
@@ -258,7 +301,7 @@ def read_checkpoint(root: zarr.Group, model: str) -> Checkpoint | None:
     attrs = attributes.read(dict(group.attrs))
     n_rows = next((array.shape[0] for name, array in traces.items() if name != "term"), n_sweeps)
     return Checkpoint(
-        name,
+        group.basename,
         n_sweeps,
         attrs,
         {n: np.asarray(array[...]) for n, array in values.items()},
@@ -395,18 +438,22 @@ def open_progress(store: StoreLike, model: str) -> xr.Dataset:
     InputError
         When the model has no unfinished fit.
     """
-    root = access.open_group(store)
-    found = read_checkpoint(root, model)
-    if found is None:
+    path = f"{layout.model_path(model)}/chain"
+
+    def read(chain: zarr.Group, group: zarr.Group) -> tuple[Checkpoint, xr.Dataset]:
+        opened = access.dataset(store, f"{path}/{group.basename}")
+        coords = {name: opened[name].load() for name in ("n_frames", "fps")}
+        return _read(chain, group), opened[["syllable"]].assign_coords(coords)
+
+    both = _undisturbed(access.open_group(store), model, read)
+    if both is None:
         raise InputError(
             expected=f"an unfinished fit of the model {model!r}",
             found="none",
             where=os.fspath(store),
             fix="open_labels gives the labels of a finished one",
         )
-    path = f"{layout.model_path(model)}/chain/{found.name}"
-    opened = access.dataset(store, path)
-    opened = opened[["syllable"]].assign_coords({n: opened[n] for n in ("n_frames", "fps")})
+    found, opened = both
     for var in PROGRESS:
         if var.name in found.traces and var.name != "term":
             opened[var.name] = (var.dims, found.traces[var.name], var.attrs)
