@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,11 @@ from kpms_zarr.compute import arithmetic, memory
 from kpms_zarr.store.core.provenance import package_version
 from kpms_zarr.store.cores import n_cores
 from kpms_zarr.store.errors import InputError
+
+if TYPE_CHECKING:
+    from kpms_zarr.compute.cluster.checkup import ClusterReport
+    from kpms_zarr.compute.cluster.connect import ClusterLike
+    from kpms_zarr.store.core.access import StoreLike
 
 _ROOT = Path("/")
 _WIDTH = 13
@@ -188,6 +193,8 @@ class DoctorReport:
         are not; None when no device works.
     advice : tuple of str
         What could be better and how; empty when nothing.
+    cluster : ClusterReport or None
+        What was found on workers, where some were to be looked at.
     """
 
     versions: dict[str, str | None]
@@ -204,9 +211,12 @@ class DoctorReport:
     speed: Speed
     adds_right: bool | None = None
     advice: tuple[str, ...] = ()
+    cluster: ClusterReport | None = None
 
 
-def doctor(seconds: float = 10.0) -> DoctorReport:
+def doctor(
+    seconds: float = 10.0, *, cluster: ClusterLike = None, store: StoreLike | None = None
+) -> DoctorReport:
     """Check this machine: versions, devices, memory, disk, speed, and what could be better.
 
     Parameters
@@ -214,10 +224,21 @@ def doctor(seconds: float = 10.0) -> DoctorReport:
     seconds : float
         About how long the speed test may take, s, compilation (some 10 s on a slow machine)
         included; 0 = no speed test.
+    cluster : str, path or distributed.Client, optional
+        Also look at these workers, as of :func:`kpms_zarr.fit`: whether versions are those of this
+        process, which devices and how much memory they have, and how far their clocks are off.
+    store : path or URL, optional
+        Whether these workers reach it: each reads there what this process writes, and the other way
+        round. Nothing stays.
 
     Returns
     -------
     DoctorReport
+
+    Raises
+    ------
+    InputError
+        For seconds that are none, a cluster or a store that does not answer.
     """
     if not (isinstance(seconds, int | float) and 0 <= seconds < math.inf):
         raise InputError(
@@ -245,7 +266,15 @@ def doctor(seconds: float = 10.0) -> DoctorReport:
         speed=_speed(seconds, _threads(host, devices), is_possible=bool(devices)),
         adds_right=arithmetic.adds_right() if devices else None,
     )
-    return replace(report, advice=advise(report))
+    report = replace(report, advice=advise(report))
+    if cluster is None:
+        return report
+    from kpms_zarr.compute.cluster.checkup import check_workers
+    from kpms_zarr.compute.cluster.connect import connected
+
+    with connected(cluster) as crew:
+        assert crew is not None
+        return replace(report, cluster=check_workers(crew, store))
 
 
 # ------------------------------------------------------------------ facts
@@ -614,6 +643,10 @@ def as_text(report: DoctorReport) -> str:
     ]
     lines = [f"{name:<{_WIDTH}}{value}" for name, value in facts]
     lines += [f"advice: {text}" for text in report.advice] or ["advice: none, all is well"]
+    if report.cluster is not None:
+        from kpms_zarr.compute.cluster.checkup import as_lines
+
+        lines += ["", *as_lines(report.cluster)]
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from kpms_zarr.compute.events import (
     ChainEnded,
     ChainStarted,
+    ClusterPlan,
     Committed,
     Event,
     Noted,
@@ -149,8 +150,24 @@ def plan_table(plan: ResourcePlan) -> str:
     }
     if plan.seconds_per_sweep is not None:
         facts["time"] = f"about {plan.seconds_per_sweep:.2g} s a sweep of the last stage"
+    if plan.cluster is not None:
+        facts |= _on_workers(plan.cluster)
     width = max(len(name) for name in facts) + 2
     return "\n".join(f"{name:<{width}}{value}" for name, value in facts.items())
+
+
+def _on_workers(plan: ClusterPlan) -> dict[str, str]:
+    limit = f" of {size(plan.worker_limit)}" if plan.worker_limit else ""
+    return {
+        "cluster": f"{counted(plan.n_workers, 'worker')}, {counted(plan.n_threads, 'thread')}",
+        "parts": f"{plan.n_parts} of {counted(plan.n_shards, 'shard')}, the largest of "
+        f"{plan.largest_frames:,} frames",
+        "worker": f"peak {size(plan.worker_bytes)}{limit}",
+        "network": f"{size(plan.bytes_up)} up and {size(plan.bytes_down)} down a sweep",
+        "sweep": f"about {plan.seconds_part:.2g} s of the largest part (last stage), "
+        f"{1000 * plan.seconds_serial:.0f} ms of this process between two",
+        "efficiency": f"{plan.efficiency:.0%}; bounded by {plan.bound}",
+    }
 
 
 def chain_line(event: ChainEnded) -> str:

@@ -25,6 +25,7 @@ from kpms_zarr.cli.options import (
     OptionParser,
     add_command,
     call,
+    cluster_option,
     heading_option,
     model_option,
     number_or_share,
@@ -148,6 +149,7 @@ def _host_memory(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--host-memory", metavar="16GB", help="of the process (none = what Dask's threads take)"
     )
+    cluster_option(command)
 
 
 def _run_quality(options: argparse.Namespace) -> tuple[object, str]:
@@ -246,6 +248,7 @@ def _fit(commands: Any) -> None:
     command.add_argument(
         "--save-every", type=int, default=25, help="sweeps between commits; also every 5 minutes"
     )
+    cluster_option(command)
     watching_options(command)
     resource_options(command)
 
@@ -254,6 +257,7 @@ def _plan(commands: Any) -> None:
     command = add_command(commands, "plan", _run_plan, "what a fit would take, without running it")
     settings_options(command)
     command.add_argument("--no-time", action="store_true", help="do not time any tiles")
+    cluster_option(command)
     resource_options(command)
 
 
@@ -391,10 +395,16 @@ def _doctor(commands: Any) -> None:
         default=10.0,
         help="of the speed test, compilation included; 0 = none",
     )
+    cluster_option(command)
+    command.add_argument(
+        "--store",
+        metavar="STORE",
+        help="with --cluster: whether its workers reach this store, by a small write read back",
+    )
 
 
 def _run_doctor(options: argparse.Namespace) -> tuple[object, str]:
     from kpms_zarr.diagnosis import as_text
 
-    result = kpms_zarr.doctor(options.seconds)
+    result = call(kpms_zarr.doctor, options)
     return result, as_text(result)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from kpms_zarr.compute.cluster.connect import HELP as _CLUSTER
 from kpms_zarr.store.core.names import parse_names, parse_selectors
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.ingest.label_tables import by_name
@@ -117,6 +118,11 @@ def call(function: Callable[..., T], options: argparse.Namespace, **others: Any)
 def model_option(command: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the option that names the model."""
     command.add_argument("--model", required=required, metavar="NAME", help="name of the model")
+
+
+def cluster_option(command: Any) -> None:
+    """Add the option for the workers of a cluster."""
+    command.add_argument("--cluster", metavar="WHERE", help=_CLUSTER)
 
 
 def labels_option(command: Any, of_what: str) -> None:

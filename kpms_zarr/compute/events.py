@@ -34,6 +34,8 @@ class ResourcePlan:
         Kind of device.
     seconds_per_sweep : float or None
         Of the last stage, when tiles have been timed.
+    cluster : ClusterPlan or None
+        On workers, where some were named.
     """
 
     n_sessions: int
@@ -58,6 +60,48 @@ class ResourcePlan:
     scratch_bytes: int
     device: str
     seconds_per_sweep: float | None = None
+    cluster: ClusterPlan | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterPlan:
+    """Plan of the sweeps of a fit on the workers of a cluster.
+
+    Attributes
+    ----------
+    n_workers, n_threads : int
+        Threads of all workers.
+    n_shards, n_parts : int
+        Shards, whose sums are taken one by one, and parts that workers keep.
+    largest_frames : int
+        Of the largest part.
+    bytes_up, bytes_down : int
+        Sums that come and parameters that go in a sweep, over all workers.
+    worker_bytes, worker_limit : int
+        Predicted peak of a worker that has the largest part, and memory of the smallest worker;
+        0 = no limit.
+    seconds_part, seconds_serial : float
+        Of a sweep of the last stage over the largest part, and of what this process does between
+        two sweeps; as fast as this machine.
+    efficiency : float
+        Share of the time that a mean worker sweeps.
+    bound : str
+        What bounds it, in words.
+    """
+
+    n_workers: int
+    n_threads: int
+    n_shards: int
+    n_parts: int
+    largest_frames: int
+    bytes_up: int
+    bytes_down: int
+    worker_bytes: int
+    worker_limit: int
+    seconds_part: float
+    seconds_serial: float
+    efficiency: float
+    bound: str
 
 
 class Event:

@@ -64,7 +64,7 @@ class BlockReader:
         scale: Mapping[int, float] | None = None,
         screen: OutlierFinder | None = None,
     ) -> None:
-        self._store = os.fspath(store)
+        self._store, self._place = os.fspath(store), access.absolute(store)
         self._keypoints = None if keypoints is None else np.asarray(keypoints, dtype=np.int64)
         self._scale = {int(i): float(s) for i, s in (scale or {}).items() if s != 1}
         self._screen = screen
@@ -85,7 +85,7 @@ class BlockReader:
 
     def _array(self, name: str) -> Any:
         if name not in self._arrays:
-            self._arrays[name] = access.open_group(self._store)[f"{layout.KEYPOINTS}/{name}"]
+            self._arrays[name] = access.open_group(self._place)[f"{layout.KEYPOINTS}/{name}"]
         return self._arrays[name]
 
     def position(self, block: Block) -> np.ndarray:

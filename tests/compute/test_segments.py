@@ -5,14 +5,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpms_zarr.compute.kernels.rng import frame_uniforms, session_words, stream_keys
-from kpms_zarr.compute.sampler.chain import ChainIndex
+from kpms_zarr.compute.sampler.chain import MOST_SHARDS, ChainIndex
 from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape, cut, schedule, tiles
 from kpms_zarr.store.core.access import Session
 
 
-def index_of(lengths, lags=3) -> ChainIndex:
-    sessions = [Session(f"s{i}", i, n, 30.0) for i, n in enumerate(lengths)]
-    return ChainIndex.of(sessions, lags)
+def index_of(lengths, lags=3, **options) -> ChainIndex:
+    sessions = [Session(f"s{i:03d}", i, n, 30.0) for i, n in enumerate(lengths)]
+    return ChainIndex.of(sessions, lags, **options)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=60), st.integers(1, 4000))
+def test_shards__are_whole_sessions_in_order_and_as_full_as_they_may_be(lengths, shard_frames):
+    index = index_of(lengths, shard_frames=shard_frames)
+    most = max(shard_frames, -(-sum(lengths) // MOST_SHARDS))
+    numbers = index.shard.tolist()
+    assert numbers == sorted(numbers)
+    assert sorted(set(numbers)) == list(range(len(set(numbers))))
+    members = [index.length[index.shard == number].tolist() for number in set(numbers)]
+    for own, following in zip(members, [*members[1:], None], strict=True):
+        assert sum(own) <= most or sum(n > 0 for n in own) == 1
+        assert following is None or sum(own) + following[0] > most
+    # Whatever the others are, those of some sessions stay together.
+    some = index.only(np.arange(len(lengths)) % 2 == 0)
+    assert some.shard.tolist() == numbers[::2]
+
+
+def test_shards__are_few_in_a_long_study():
+    index = index_of([200_000] * 2000)
+    assert MOST_SHARDS / 2 <= index.shard[-1] + 1 <= 2 * MOST_SHARDS
+    assert set(index_of([5000] * 20).shard.tolist()) == {0}
 
 
 @settings(deadline=None)
@@ -47,13 +70,22 @@ def test_cut__covers_every_modelled_frame_once_and_neighbours_alternate(
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 5000), min_size=1, max_size=30), st.integers(0, 99))
-def test_tiles__hold_all_segments_in_order_within_the_shape(lengths, sweep):
-    index = index_of(lengths)
+@given(
+    st.lists(st.integers(1, 5000), min_size=1, max_size=30),
+    st.integers(0, 99),
+    st.sampled_from([1, 3000, 20_000, 10**6]),
+)
+def test_tiles__hold_all_segments_in_order_within_the_shape_and_a_shard(
+    lengths, sweep, shard_frames
+):
+    index = index_of(lengths, shard_frames=shard_frames)
     shape = TileShape.of(index, 256)
+    n_tiles = 0
     for segments in cut(index, shape, 7, sweep):
-        parts = list(tiles(segments, shape))
+        parts = tiles(segments, shape, index.shard)
+        n_tiles += len(parts)
         assert all(len(part.session) <= shape.n_segments for part in parts)
+        assert all(len(set(index.shard[part.session].tolist())) == 1 for part in parts)
         joined = (
             [np.concatenate([getattr(p, k) for p in parts]) for k in vars(segments)]
             if parts
@@ -61,6 +93,7 @@ def test_tiles__hold_all_segments_in_order_within_the_shape(lengths, sweep):
         )
         for found, wanted in zip(joined, vars(segments).values(), strict=bool(parts)):
             np.testing.assert_array_equal(found, wanted)
+    assert n_tiles <= shape.n_tiles(index)
 
 
 def test_cut__moves_from_sweep_to_sweep_and_ignores_the_other_sessions():
@@ -102,16 +135,17 @@ def needed(index: ChainIndex, even: list[Tile], odd: Tile) -> int:
     sweep=st.integers(0, 1000),
     lag=st.integers(0, 40),
     is_kept=st.lists(st.booleans(), min_size=12, max_size=12),
+    shard_frames=st.sampled_from([1, 700, 2000, 10**6]),
 )
 def test_schedule__every_tile_once_and_odd_ones_after_all_their_neighbours(
-    lengths, n_segments, n_frames, sweep, lag, is_kept
+    lengths, n_segments, n_frames, sweep, lag, is_kept, shard_frames
 ):
-    index = index_of(lengths)
+    index = index_of(lengths, shard_frames=shard_frames)
     if any(is_kept[: len(lengths)]):  # also of some of the sessions alone
         index = index.only(np.array(is_kept[: len(lengths)]))
     shape = TileShape(n_segments, n_frames)
     tasks = schedule(index, shape, 5, sweep, lag)
-    even, odd = (tiles(part, shape) for part in cut(index, shape, 5, sweep))
+    even, odd = (tiles(part, shape, index.shard) for part in cut(index, shape, 5, sweep))
     expected = [Task(False, tile, 0) for tile in even] + [Task(True, tile, 0) for tile in odd]
     assert len(tasks) == len(expected)
     assert {identity(task) for task in tasks} == {identity(task) for task in expected}
@@ -125,6 +159,7 @@ def test_schedule__every_tile_once_and_odd_ones_after_all_their_neighbours(
             assert task.needs == needed(index, even, task.tile)
             assert n_even >= min(task.needs + lag, len(even))
         n_even += not task.is_odd
+        assert (index.shard[task.tile.session] == task.shard).all()
 
 
 @settings(deadline=None)

@@ -53,6 +53,12 @@ def chain_of(lengths: list[int], lags: int = 3) -> Chain:
     return Chain(ChainIndex.of(sessions, lags), n_latent=1, n_space=2, dtype="float32")
 
 
+def keep(windows: LabelWindows, chain: Chain, done: int, n_sweeps: int) -> None:
+    """Keep the labels of a chain when they are due."""
+    if windows.is_due(done, n_sweeps):
+        windows.keep(windows.read(chain), done)
+
+
 class StopAt:
     """Raises after some sweep."""
 
@@ -89,7 +95,7 @@ def test_keep__takes_the_labels_of_the_chain():
     rng = np.random.default_rng(0)
     chain.syllable[:] = rng.integers(0, 9, chain.index.n_frames)
     windows = LabelWindows.of(chain.index)
-    windows.keep(chain, 4, 10)
+    keep(windows, chain, 4, 10)
     kept = windows.to_store()
     assert kept["window_sweep"].tolist() == [4]
     first = dict(zip(["s00", "s01", "s02", "s03"], (0, 40, 42, 742), strict=True))
@@ -116,7 +122,7 @@ def test_keep__the_last_sweep_always_and_40_at_most(n_sweeps: int, kept: list[in
     windows = LabelWindows.of(chain.index)
     for done in range(1, n_sweeps + 1):
         chain.syllable[:] = done
-        windows.keep(chain, done, n_sweeps)
+        keep(windows, chain, done, n_sweeps)
     assert windows.sweep == kept
     assert [int(labels[0, 0]) for labels in windows.syllable] == kept
 
@@ -125,7 +131,7 @@ def test_windows__take_less_than_a_megabyte():
     chain = chain_of([2000] * 30)
     windows = LabelWindows.of(chain.index)
     for done in range(1, 101):
-        windows.keep(chain, done, 100)
+        keep(windows, chain, done, 100)
     assert sum(np.asarray(values).nbytes for values in windows.to_store().values()) < 500_000
 
 
@@ -134,11 +140,11 @@ def test_store__gives_back_what_it_was_given():
     windows = LabelWindows.of(chain.index)
     assert windows.to_store() == {}
     assert LabelWindows.from_store({}) is None
-    windows.keep(chain, 1, 1)
+    keep(windows, chain, 1, 1)
     again = LabelWindows.from_store(windows.to_store())
     assert again is not None
-    again.keep(chain, 2, 2)
-    windows.keep(chain, 2, 2)
+    keep(again, chain, 2, 2)
+    keep(windows, chain, 2, 2)
     for name, values in windows.to_store().items():
         np.testing.assert_array_equal(again.to_store()[name], values)
 

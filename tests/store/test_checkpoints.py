@@ -282,13 +282,14 @@ def test_commit__killed_between_any_two_writes_is_whole_or_not_at_all(copy, full
 def test_commit__that_is_one_write_earlier_current_would_be_seen(copy, monkeypatch):
     """Wrong twin: a commit that is made current before it is written."""
     store = copy()
-    write = Checkpoints._write_rows
+    write = checkpoints_module.write_rows
 
-    def early(self, group, sessions, read):
-        self._root[self._path].attrs.update({"current": group.name.split("/")[-1]})
-        return write(self, group, sessions, read)
+    def early(group, sessions, read):
+        chain, _, name = group.path.rpartition("/")
+        access.open_group(store, "r+")[chain].attrs.update({"current": name})
+        return write(group, sessions, read)
 
-    monkeypatch.setattr(Checkpoints, "_write_rows", early)
+    monkeypatch.setattr(checkpoints_module, "write_rows", early)
     checkpoints = opened(store)
     n = changes(lambda: commit(checkpoints, 5), store)
     checkpoints = opened(copy())

@@ -13,6 +13,7 @@ import xarray as xr
 
 from kpms_zarr.compute.alignment import thresholds
 from kpms_zarr.compute.alignment.alignment import Aligner, AlignmentSettings, is_valid
+from kpms_zarr.compute.cluster.connect import ClusterLike, connected
 from kpms_zarr.compute.mapreduce import BlockReader, limit_workers, map_reduce
 from kpms_zarr.compute.pose.concentration import concentration_note
 from kpms_zarr.compute.results import as_dataset, write_group
@@ -149,6 +150,7 @@ def pca(
     fix_heading: bool = False,
     outlier_scale: float | str | None = OUTLIER_SCALE,
     host_memory: str | int | None = None,
+    cluster: ClusterLike = None,
 ) -> xr.Dataset:
     """Principal components of the aligned pose of all sessions, written to the group ``pca``.
 
@@ -172,6 +174,9 @@ def pca(
         so far from the middle of the animal. ``"none"`` or None: all are believed.
     host_memory : str or int, optional
         What the process may take, such as ``"4GB"``, or bytes.
+    cluster : str, path or distributed.Client, optional
+        Workers of a Dask cluster that read the blocks, as of :func:`kpms_zarr.fit`; the result is
+        the same to the bit.
 
     Returns
     -------
@@ -194,7 +199,7 @@ def pca(
     before = read_settings(store)
     study = settings_from_names(before, anterior=anterior, posterior=posterior, skeleton=None)
     sessions = access.require_sessions(access.open_group(store), os.fspath(store))
-    with limit_workers(store, host_memory):
+    with connected(cluster), limit_workers(store, host_memory):
         threshold = thresholds.resolve(confidence_threshold, BlockReader(store), sessions)
         alignment = AlignmentSettings(threshold.value, fix_heading)
         screen = screen_of(store, study, alignment, scale)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from kpms_zarr.compute.alignment.alignment import AlignmentSettings
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.mapreduce import BlockReader
-from kpms_zarr.compute.runs.course import draw_schedule, sweeps_by_stage
+from kpms_zarr.compute.runs.course import sweeps_by_stage
 from kpms_zarr.compute.runs.preparation import Preparation
-from kpms_zarr.compute.runs.publish import Numbered, order_of
-from kpms_zarr.compute.sampler.bouts import count_labels
-from kpms_zarr.compute.sampler.chain import NO_STATE, Chain
+from kpms_zarr.compute.runs.publish import Numbered, by_frequency
+from kpms_zarr.compute.sampler.bouts import LabelCounts, count_labels
+from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex, Sized
 from kpms_zarr.compute.sampler.trace import ChainProgress
 from kpms_zarr.compute.tracking.outliers import from_store, screen_of, to_attrs, to_store
 from kpms_zarr.store.core import access, layout
@@ -25,11 +26,97 @@ from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import iter_blocks
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError, Problem
-from kpms_zarr.store.model.checkpoints import Checkpoint, Checkpoints
+from kpms_zarr.store.model.checkpoints import Checkpoint, Checkpoints, write_rows
 from kpms_zarr.store.study.settings import keypoint_columns, read_settings, subset_keypoints
 
 MINUTES = 5.0
 """A commit is made after so long at the latest."""
+
+
+_BY_SHARD = "by shard"
+"""How sums over frames are taken; fits of earlier versions took them over all sessions at once."""
+
+
+class CommitRows(Protocol):
+    """Frames of a chain that is committed, wherever they lie."""
+
+    @property
+    def sizes(self) -> Sized:
+        """Sessions and dims of the chain."""
+        ...
+
+    @property
+    def n_draws(self) -> int:
+        """Draws of the labels that are kept so far."""
+        ...
+
+    def count(self) -> LabelCounts:
+        """Count the labels as they are."""
+        ...
+
+    def write(self, path: str, order: np.ndarray) -> int:
+        """Write all frames to the commit at a path; returns bytes before compression.
+
+        ``order``: states by frequency, (state,), in which they are numbered.
+        """
+        ...
+
+    def committed(self, n_sweeps: int) -> None:
+        """Take note that all was committed, and is what others would begin with."""
+        ...
+
+
+@dataclass(frozen=True)
+class ChainRows:
+    """Frames of a chain in this process.
+
+    Attributes
+    ----------
+    place : ndarray, (session,), optional
+        Row of each session of the chain in the commit (default: all sessions, in order).
+    """
+
+    root: access.Group
+    chain: Chain
+    n_states: int
+    place: np.ndarray | None = None
+
+    @property
+    def sizes(self) -> Sized:
+        """See :class:`CommitRows`."""
+        return self.chain
+
+    @property
+    def n_draws(self) -> int:
+        """See :class:`CommitRows`."""
+        return 0 if self.chain.draws is None else self.chain.draws.n_kept
+
+    def count(self) -> LabelCounts:
+        """See :class:`CommitRows`."""
+        return count_labels(self.chain, self.n_states)
+
+    def write(self, path: str, order: np.ndarray) -> int:
+        """See :class:`CommitRows`."""
+        chain, n_draws = self.chain, self.n_draws
+        numbered = Numbered(chain, order)
+        sessions = chain.index.sessions
+        place = np.arange(len(sessions)) if self.place is None else self.place
+        first_of = dict(zip(place.tolist(), chain.index.first.tolist(), strict=True))
+
+        def read(row: int, start: int, stop: int) -> tuple[np.ndarray, ...]:
+            frames = slice(first_of[row] + start, first_of[row] + stop)
+            draws = [chain.draws.read(frames.start, frames.stop)] if chain.draws and n_draws else []
+            return numbered[frames], chain.local[frames], *draws
+
+        rows = [
+            replace(session, index=int(row)) for session, row in zip(sessions, place, strict=True)
+        ]
+        group = self.root[path]
+        assert isinstance(group, access.Group)
+        return write_rows(group, rows, read)
+
+    def committed(self, n_sweeps: int) -> None:
+        """See :class:`CommitRows`."""
 
 
 @dataclass(kw_only=True)
@@ -51,7 +138,7 @@ class Committer:
     """
 
     checkpoints: Checkpoints
-    chain: Chain
+    rows: CommitRows
     preparation: Preparation
     config: FitConfig
     hashes: Mapping[str, str]
@@ -76,19 +163,9 @@ class Committer:
         """
         if progress.done == self.committed:
             return None
-        chain, preparation = self.chain, self.preparation
-        order = order_of(chain, self.config.n_states)
-        numbered = Numbered(chain, order)
-        sessions = chain.index.sessions
-
-        n_draws = 0 if chain.draws is None else chain.draws.n_kept
-
-        def read(row: int, start: int, stop: int) -> tuple[np.ndarray, ...]:
-            first = int(chain.index.first[row])
-            rows = slice(first + start, first + stop)
-            draws = [chain.draws.read(rows.start, rows.stop)] if chain.draws and n_draws else []
-            return numbered[rows], chain.local[rows], *draws
-
+        rows, preparation = self.rows, self.preparation
+        order = by_frequency(rows.count())
+        sessions = rows.sizes.index.sessions
         values, attrs = progress.to_store()
         number = np.empty(len(order), np.int64)
         number[order] = np.arange(len(order))
@@ -104,15 +181,16 @@ class Committer:
             n_sweeps_in_all=sum(sweeps_by_stage(self.config, progress.settling).values()),
             sessions=sessions,
             table=self._table(sessions),
-            n_features=chain.local.shape[1],
+            n_features=len(self._features()),
             dtype=self.config.precision,
-            read=read,
-            n_draws=n_draws,
+            write=lambda path: rows.write(path, order),
+            n_draws=rows.n_draws,
             values=values,
             traces=progress.trace.to_arrays(self.config.n_states),
             attrs={**attrs, **self._attrs()},
         )
         self.committed, self._when = progress.done, time.monotonic()
+        rows.committed(progress.done)
         return n_bytes
 
     def _table(self, sessions: tuple[Session, ...]) -> dict[str, Any]:
@@ -127,10 +205,10 @@ class Committer:
         return {**{k: np.asarray(v, dtype=object) for k, v in text.items()}, "scale": scale}
 
     def _features(self) -> list[str]:
-        study, chain = self.preparation.study, self.chain
-        names = [f"latent {i}" for i in range(chain.n_latent)]
+        study, sizes = self.preparation.study, self.rows.sizes
+        names = [f"latent {i}" for i in range(sizes.n_latent)]
         names += [f"centroid {axis}" for axis in study.space] + ["heading"]
-        names += [f"noise scale {keypoint}" for keypoint in study.keypoints[: chain.n_keypoints]]
+        names += [f"noise scale {keypoint}" for keypoint in study.keypoints[: sizes.n_keypoints]]
         return names
 
     def _attrs(self) -> dict[str, Any]:
@@ -141,6 +219,7 @@ class Committer:
             "step_variance": preparation.step_variance,
             "fix_heading": preparation.fix_heading,
             "is_turned": preparation.is_turned,
+            "sums": _BY_SHARD,
             "notes": list(self.notes),
             "from_version": self.from_version,
             **to_attrs(None if preparation.screen is None else preparation.screen.model),
@@ -195,6 +274,20 @@ def read_preparation(store: StoreLike, checkpoint: Checkpoint) -> tuple[FitConfi
     )
 
 
+def check_sums(checkpoint: Checkpoint, index: ChainIndex, store: StoreLike, how: str) -> None:
+    """Refuse (InputError) an unfinished fit of an earlier version that would go on with other bits.
+
+    ``how``: the call that begins it again.
+    """
+    if index.shard.max(initial=0) > 0 and checkpoint.attrs.get("sums") != _BY_SHARD:
+        raise InputError(
+            expected="an unfinished fit of this version",
+            found="one of an earlier version, which added up its frames in another order",
+            where=os.fspath(store),
+            fix=f"begin it again, {how}, or end it with the version that began it",
+        )
+
+
 def source_hashes(root: access.Group) -> dict[str, str]:
     """Hash of the tracking file by session, "" where the store has none."""
     group = access.subgroup(root, layout.KEYPOINTS)
@@ -227,30 +320,39 @@ def _same_sessions(
 
 def restore(chain: Chain, checkpoint: Checkpoint, config: FitConfig) -> ChainProgress:
     """Fill a chain with a commit, to the bit."""
-    n_states = config.n_states
+    restore_rows(chain, checkpoint, config.n_states)
+    return read_progress(checkpoint, count_labels(chain, config.n_states))
+
+
+def read_progress(checkpoint: Checkpoint, counts: LabelCounts) -> ChainProgress:
+    """State of a committed chain besides that of its frames; ``counts``: of its labels."""
+    return ChainProgress.from_store(
+        checkpoint.n_sweeps, checkpoint.values, checkpoint.attrs, checkpoint.traces, counts
+    )
+
+
+def restore_rows(chain: Chain, checkpoint: Checkpoint, n_states: int) -> None:
+    """Fill a chain, of all sessions of a commit or of some, with their frames."""
     number = checkpoint.values["state_number"].astype(np.int64)
     state = np.full(n_states + 1, NO_STATE, np.int16)
     state[number] = np.arange(n_states, dtype=np.int16)
     lags = chain.index.lags
-    rows = [replace(session, index=row) for row, session in enumerate(chain.index.sessions)]
+    place = {name: row for row, name in enumerate(checkpoint.sessions)}
+    first_of = {
+        place[s.name]: f for s, f in zip(chain.index.sessions, chain.index.first, strict=True)
+    }
+    rows = [replace(session, index=place[session.name]) for session in chain.index.sessions]
     for block in iter_blocks(rows, LABEL_FRAMES_PER_CHUNK):
         syllable, local, *draws = checkpoint.read(block.session, block.start, block.stop)
         labels = state[syllable]
         labels[: max(0, lags - block.start)] = NO_STATE
-        first = int(chain.index.first[block.session])
+        first = int(first_of[block.session])
         frames = slice(first + block.start, first + block.stop)
         chain.syllable[frames] = labels
         chain.local[frames] = local
         if draws and chain.draws is not None:
             chain.draws.write(frames.start, draws[0])
-    counts = count_labels(chain, n_states)
-    progress = ChainProgress.from_store(
-        checkpoint.n_sweeps, checkpoint.values, checkpoint.attrs, checkpoint.traces, counts
-    )
-    if chain.draws is not None:
-        schedule = draw_schedule(config, progress.settling)
-        chain.draws.n_kept = schedule.n_kept(checkpoint.n_sweeps)
-    return progress
+            chain.draws.n_kept = draws[0].shape[1]
 
 
 def check_same(config: FitConfig, requested: FitConfig | None) -> None:

@@ -5,24 +5,34 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from kpms_zarr.compute.cluster.crew import Crew, Part
+from kpms_zarr.compute.cluster.worker import Leash, on_own_threads, passer, pull, share_of_worker
 from kpms_zarr.compute.config import Budget, FitConfig
-from kpms_zarr.compute.events import Callback, Noted
+from kpms_zarr.compute.events import Callback, Event, Noted
 from kpms_zarr.compute.runs.consensus import POSE_SWEEPS, ConsensusSummary, consensus
-from kpms_zarr.compute.runs.fit import fit_one
-from kpms_zarr.compute.runs.interruption import FitInterrupted, PartOf, StorageRefused, refused
+from kpms_zarr.compute.runs.fit import fit_one, note
+from kpms_zarr.compute.runs.interruption import (
+    FitInterrupted,
+    PartOf,
+    StorageRefused,
+    refused,
+    stoppable,
+)
 from kpms_zarr.store.core import access, attributes, layout
-from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.core.access import StoreLike, absolute
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.checkpoints import Checkpoints, read_checkpoint
 from kpms_zarr.store.model.models import CHAIN_OF, current_version, make_group, open_parameters
 from kpms_zarr.store.study.selection import select_sessions
-from kpms_zarr.store.wording import call, listed
+from kpms_zarr.store.wording import call, counted, listed
 
 MOST_CHAINS = 99
 MERGE_SWEEPS = 18
@@ -110,8 +120,11 @@ def fit_chains(
     overwrite: bool = False,
     save_every: int = 25,
     halves: bool = False,
+    crew: Crew | None = None,
 ) -> ConsensusSummary:
-    """Fit chains one after the other, and make the model on which they agree; see ``fit``.
+    """Fit chains, and make the model on which they agree; see ``fit``.
+
+    One after the other, or with a crew, each on a worker.
 
     Raises
     ------
@@ -125,40 +138,12 @@ def fit_chains(
     )
     plan = _chains(root, model, request)
     request.write(root, model)
-    how = call("fit", store, model=model, chains=request.chains, resume=True)
-    for number, one in enumerate(plan, 1):
-        config = one.settled(store)
-        wanted = _as_stored(config)
-        state = _State.read(root, one.name)
-        if state.fitted == wanted and not overwrite:
-            continue
-        goes_on = state.is_unfinished and state.begun == wanted and not overwrite
-        part = PartOf(f"chain {number} of {len(plan)} of the ensemble {model!r}", how)
-        try:
-            if not goes_on:
-                if state.is_unfinished:  # of other settings: an ensemble that was begun again
-                    Checkpoints(root, store, one.name).discard()
-                state.write(root, one.name, {CHAIN_OF: model, _BEGUN: wanted, _FITTED: None})
-            for callback in callbacks:
-                callback(Noted(f"chain {number} of {len(plan)}, {one.name}"))
-            fit_one(
-                store, model=one.name, config=None if goes_on else config, budget=budget,
-                callbacks=callbacks, resume=goes_on, overwrite=not goes_on and state.is_published,
-                save_every=save_every, part=part,
-            )  # fmt: skip
-            root = access.open_group(store, "r+")
-            state.write(root, one.name, {_FITTED: wanted})
-        except FitInterrupted as stop:
-            text = (
-                f"stopped in chain {number} of {len(plan)}; sweep {stop.n_sweeps} of it is "
-                f"committed; go on with: {how}"
-            )
-            raise FitInterrupted(text, model, stop.n_sweeps) from stop
-        except StorageRefused:
-            raise
-        except OSError as error:  # before its first sweep, or after its last
-            stands = f"{part.words} is not finished, those before it are"
-            raise refused(error, stands, f"go on with: {how}") from error
+    job = ChainJob(store, model, request.chains, len(plan), overwrite, save_every)
+    if crew is None:
+        for number, one in enumerate(plan, 1):
+            job.fit(number, one, budget, callbacks)
+    else:
+        job.fit_on(crew, plan, callbacks)
     names = [one.name for one in plan if not one.is_pilot]
     n = request.chains
     of_halves = (names[n : 2 * n], names[2 * n :]) if request.halves else None
@@ -171,9 +156,139 @@ def fit_chains(
         )  # fmt: skip
     except OSError as error:
         stands = f"all {len(plan)} chains of the ensemble {model!r} are finished"
-        raise refused(error, stands, f"go on with: {how}") from error
+        raise refused(error, stands, f"go on with: {job.how}") from error
     request.write(access.open_group(store, "r+"), model, is_done=True)
     return replace(found, seconds=time.perf_counter() - began)
+
+
+@dataclass(frozen=True)
+class ChainJob:
+    """Job: the chains of an ensemble that are not finished yet.
+
+    Attributes
+    ----------
+    n_chains, n_plan : int
+        As asked for, and with pilots and those of halves.
+    """
+
+    store: StoreLike
+    model: str
+    n_chains: int
+    n_plan: int
+    overwrite: bool
+    save_every: int
+
+    @property
+    def how(self) -> str:
+        """Call that goes on with the ensemble."""
+        return call("fit", self.store, model=self.model, chains=self.n_chains, resume=True)
+
+    def fit(
+        self,
+        number: int,
+        one: _Chain,
+        budget: Budget | None,
+        callbacks: Sequence[Callback],
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Fit one chain in this process, or what is left of it.
+
+        ``number``: of the chain, from 1.
+        """
+        root = access.open_group(self.store, "r+")
+        config = one.settled(self.store)
+        wanted = _as_stored(config)
+        state = _State.read(root, one.name)
+        if state.fitted == wanted and not self.overwrite:
+            return
+        goes_on = state.is_unfinished and state.begun == wanted and not self.overwrite
+        part = PartOf(f"chain {number} of {self.n_plan} of the ensemble {self.model!r}", self.how)
+        try:
+            if not goes_on:
+                if state.is_unfinished:  # of other settings: an ensemble that was begun again
+                    Checkpoints(root, self.store, one.name).discard()
+                state.write(root, one.name, {CHAIN_OF: self.model, _BEGUN: wanted, _FITTED: None})
+            note(callbacks, f"chain {number} of {self.n_plan}, {one.name}")
+            fit_one(
+                self.store, model=one.name, config=None if goes_on else config, budget=budget,
+                callbacks=callbacks, resume=goes_on,
+                overwrite=not goes_on and state.is_published, save_every=self.save_every,
+                part=part, is_stopped=is_stopped,
+            )  # fmt: skip
+            root = access.open_group(self.store, "r+")
+            state.write(root, one.name, {_FITTED: wanted})
+        except FitInterrupted as stop:
+            text = (
+                f"stopped in chain {number} of {self.n_plan}; sweep {stop.n_sweeps} of it is "
+                f"committed; go on with: {self.how}"
+            )
+            raise FitInterrupted(text, self.model, stop.n_sweeps) from stop
+        except StorageRefused:
+            raise
+        except OSError as error:  # before its first sweep, or after its last
+            stands = f"{part.words} is not finished, those before it are"
+            raise refused(error, stands, f"go on with: {self.how}") from error
+
+    def fit_on(self, crew: Crew, plan: Sequence[_Chain], callbacks: Sequence[Callback]) -> None:
+        """Fit all chains on the workers of a cluster: pilots first, then the others.
+
+        A worker that is free takes the next one. What a killed worker has committed of a chain,
+        the next one goes on with.
+        """
+        numbered = list(enumerate(plan, 1))
+        pilots = [pair for pair in numbered if pair[1].is_pilot]
+        others = [pair for pair in numbered if not pair[1].is_pilot]
+        for batch in (pilots, others):
+            if batch:
+                self._fit_batch(crew, batch, callbacks)
+
+    def _fit_batch(
+        self, crew: Crew, batch: Sequence[tuple[int, _Chain]], callbacks: Sequence[Callback]
+    ) -> None:
+        name = f"kpms_zarr-{uuid.uuid4().hex[:12]}"
+        there = replace(self, store=absolute(self.store))
+        first = next(iter(crew.workers()))
+        parts = [Part(f"chain {n} of {self.n_plan}, {one.name},", first) for n, one in batch]
+        stopped: list[int] = []
+
+        def on_done(part: int, n_sweeps: int | None) -> None:
+            if n_sweeps is not None:
+                stopped.append(n_sweeps)
+            else:
+                done = f"chain {batch[part][0]} of {self.n_plan}, {batch[part][1].name}"
+                note(callbacks, f"{done}, is finished")
+
+        with stoppable() as stop, crew.listening(name, partial(_pass_notes, callbacks)):
+
+            def on_poll() -> None:
+                stop.report(partial(note, callbacks))
+                if stop.is_asked:
+                    crew.everywhere(pull, name)
+
+            crew.call(
+                parts, fit_chain, lambda part, _: (there, *batch[part], name),
+                anywhere=True, on_poll=on_poll, on_done=on_done,
+            )  # fmt: skip
+        if stopped:
+            text = f"stopped; what {counted(len(stopped), 'chain')} had done is committed"
+            raise FitInterrupted(f"{text}; go on with: {self.how}", self.model, min(stopped))
+
+
+def fit_chain(job: ChainJob, number: int, one: _Chain, leash: str) -> int | None:
+    """Fit a chain on a worker; returns the sweeps that are committed where it was stopped."""
+    _, budget = share_of_worker()
+    try:
+        with on_own_threads():
+            job.fit(number, one, budget, [passer(leash)], Leash(leash).is_pulled)
+    except FitInterrupted as stop:  # no exception, which would stop the worker
+        return stop.n_sweeps
+    return None
+
+
+def _pass_notes(callbacks: Sequence[Callback], event: Event) -> None:
+    """Pass on what workers say in words; their sweeps would be told apart by nobody."""
+    if isinstance(event, Noted):
+        note(callbacks, event.text)
 
 
 @dataclass(frozen=True)

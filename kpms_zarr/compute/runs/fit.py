@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from kpms_zarr.compute.cluster.connect import ClusterLike, connected
 from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.compute.events import (
@@ -24,9 +25,13 @@ from kpms_zarr.compute.events import (
 )
 from kpms_zarr.compute.mapreduce import limit_workers
 from kpms_zarr.compute.runs.commit import (
+    ChainRows,
+    CommitRows,
     Committer,
     check_same,
+    check_sums,
     read_preparation,
+    read_progress,
     restore,
     source_hashes,
 )
@@ -37,7 +42,7 @@ from kpms_zarr.compute.runs.interruption import (
     refused,
     stoppable,
 )
-from kpms_zarr.compute.runs.plan import settle_tiles
+from kpms_zarr.compute.runs.plan import chain_index, settle_tiles
 from kpms_zarr.compute.runs.preparation import (
     Preparation,
     check_length,
@@ -60,7 +65,7 @@ from kpms_zarr.compute.runs.stages import (
 from kpms_zarr.compute.runs.start_model import StartModel, with_start
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
 from kpms_zarr.compute.sampler.draws import DrawSchedule
-from kpms_zarr.compute.sampler.sweep import Sweeper
+from kpms_zarr.compute.sampler.sweep import Sweeper, Sweeps
 from kpms_zarr.compute.sampler.trace import ChainProgress, FitTrace
 from kpms_zarr.compute.sampler.warm import ANNEAL_SWEEPS, annealed, warm_start
 from kpms_zarr.compute.settings import check_sweeps
@@ -74,6 +79,7 @@ from kpms_zarr.store.model.settling import in_words
 from kpms_zarr.store.wording import Stand, call, counted
 
 if TYPE_CHECKING:
+    from kpms_zarr.compute.cluster.crew import Crew
     from kpms_zarr.compute.runs.consensus import ConsensusSummary
 
 _TARGET_TOLERANCE = 0.15
@@ -130,6 +136,7 @@ def fit(
     chains: int = 1,
     halves: bool = False,
     budget: Budget | None = None,
+    cluster: ClusterLike = None,
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
     overwrite: bool = False,
@@ -158,6 +165,11 @@ def fit(
         the two agree on all sessions: what to expect of other animals. Takes about twice as long.
     budget : Budget, optional
         Memory to take, and where the chain's state lies.
+    cluster : str, path or distributed.Client, optional
+        Workers of a Dask cluster that sweep: an address, the file of a scheduler, ``local:4``, or
+        a YAML file of dask-jobqueue (default: the client that is active, if there is one). Labels
+        are the same to the bit with any number of workers, and whatever happens to these; a fit
+        may go on elsewhere than where it began. The store must be where all of them reach it.
     callbacks : sequence of callable
         Each is given the events of ``compute.events``.
     resume : bool
@@ -191,10 +203,12 @@ def fit(
     if chains != 1 or isinstance(chains, bool):
         from kpms_zarr.compute.runs.ensemble import fit_chains  # which fits each by this function
 
-        return fit_chains(
-            store, model=model, chains=chains, config=config, budget=budget, callbacks=callbacks,
-            resume=resume, overwrite=overwrite, save_every=save_every, halves=halves,
-        )  # fmt: skip
+        with connected(cluster, partial(note, callbacks)) as crew:
+            return fit_chains(
+                store, model=model, chains=chains, config=config, budget=budget,
+                callbacks=callbacks, resume=resume, overwrite=overwrite, save_every=save_every,
+                halves=halves, crew=crew,
+            )  # fmt: skip
     if halves:
         raise InputError(
             expected="several chains, of which halves are compared",
@@ -202,10 +216,17 @@ def fit(
             where="`halves=`",
             fix="add `chains=8`",
         )
-    return fit_one(
-        store, model=model, config=config, budget=budget, callbacks=callbacks, resume=resume,
-        overwrite=overwrite, save_every=save_every,
-    )  # fmt: skip
+    with connected(cluster, partial(note, callbacks)) as crew:
+        return fit_one(
+            store, model=model, config=config, budget=budget, callbacks=callbacks, resume=resume,
+            overwrite=overwrite, save_every=save_every, crew=crew,
+        )  # fmt: skip
+
+
+def note(callbacks: Sequence[Callback], text: str) -> None:
+    """Pass a text on to all callbacks."""
+    for callback in callbacks:
+        callback(Noted(text))
 
 
 def fit_one(
@@ -219,6 +240,8 @@ def fit_one(
     overwrite: bool = False,
     save_every: int = 25,
     part: PartOf | None = None,
+    crew: Crew | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> FitSummary:
     """Fit one chain and publish its labels; see :func:`fit`.
 
@@ -226,6 +249,10 @@ def fit_one(
     ----------
     part : PartOf, optional
         What it is a part of, for messages that say how to go on.
+    crew : Crew, optional
+        Workers that sweep (default: this process).
+    is_stopped : callable
+        Whether to stop, asked after every sweep, where no signal can say it.
     """
     began = time.perf_counter()
     check_sweeps("save_every", save_every)
@@ -238,8 +265,9 @@ def fit_one(
         checkpoints = Checkpoints(root, store, model)
         checkpoints.tidy()
         job = _Job(
-            store, model, root, checkpoints, budget or Budget(), notify, messages, lock, stop, part
-        )
+            store, model, root, checkpoints, budget or Budget(), notify, messages, lock, stop, part,
+            crew, is_stopped,
+        )  # fmt: skip
         check_name(root, store, model, resume=resume, overwrite=overwrite)
         found = checkpoints.current() if resume else None
         if found is not None:
@@ -264,6 +292,8 @@ class _Job:
     lock: Lock
     stop: Stop
     part: PartOf | None = None
+    crew: Crew | None = None
+    is_stopped: Callable[[], bool] = lambda: False
 
     def fit(self, config: FitConfig, save_every: int, began: float) -> FitSummary:
         start = StartModel.of(self.store, config.from_model) if config.from_model else None
@@ -285,11 +315,16 @@ class _Job:
             progress = begin(sweeper, config, start, first)
             self.checkpoints.begin()
             committer = self.committer(
-                chain, preparation, config, save_every,
+                ChainRows(self.root, chain, config.n_states), preparation, config, save_every,
                 from_version=f"{start.name}/{start.version}" if start else None,
             )  # fmt: skip
             with self.explained(committer):
-                return self.sweep(sweeper, preparation, committer, progress, began)
+                if self.crew is None:
+                    return self.sweep(sweeper, preparation, committer, progress, began)
+                self.commit(committer, progress)
+        found = self.checkpoints.current()
+        assert found is not None
+        return self.sweep_elsewhere(found, preparation, config, save_every, began)
 
     def chain(self, preparation: Preparation, config: FitConfig, plan: ResourcePlan) -> Chain:
         n_draws = DrawSchedule.of(config).n_draws
@@ -327,13 +362,19 @@ class _Job:
         self.messages += [str(note) for note in checkpoint.attrs.get("notes", ())]
         n_sweeps = checkpoint.n_sweeps_in_all
         self.notify(Noted(f"going on after sweep {checkpoint.n_sweeps} of {n_sweeps}"))
+        check_sums(
+            checkpoint, chain_index(preparation.sessions, config), self.store,
+            call("fit", self.store, model=self.model, overwrite=True),
+        )  # fmt: skip
+        if self.crew is not None:
+            return self.sweep_elsewhere(checkpoint, preparation, config, save_every, began)
         plan = plan_of(preparation, config, self.budget, self.notify)
         with self.chain(preparation, config, plan) as chain:
             load_data(chain, preparation, config)
             sweeper = make_sweeper(chain, config, pipeline_of(plan.tiles_in_flight, self.notify))
             progress = restore(chain, checkpoint, config)
             committer = self.committer(
-                chain, preparation, config, save_every,
+                ChainRows(self.root, chain, config.n_states), preparation, config, save_every,
                 from_version=checkpoint.attrs.get("from_version"), committed=checkpoint.n_sweeps,
             )  # fmt: skip
             with self.explained(committer):
@@ -364,8 +405,75 @@ class _Job:
         """Run the remaining sweeps, commit on the way, publish."""
         chain, config = sweeper.chain, committer.config
 
+        def go_back() -> ChainProgress:
+            found = self.checkpoints.current()
+            assert found is not None
+            return restore(chain, found, config)
+
+        progress, failure = self.run_sweeps(sweeper, preparation, committer, progress, go_back)
+        return self.finish(sweeper, preparation, committer, progress, failure, began)
+
+    def sweep_elsewhere(
+        self,
+        checkpoint: Checkpoint,
+        preparation: Preparation,
+        config: FitConfig,
+        save_every: int,
+        began: float,
+    ) -> FitSummary:
+        """Run the remaining sweeps on a cluster, from a commit on, and publish from the last."""
+        from kpms_zarr.compute.runs.remote import RemoteSweeper  # which alone needs distributed
+
+        assert self.crew is not None
+        sweeper = RemoteSweeper(
+            self.crew, self.store, self.model, self.checkpoints.fit_id, preparation, config,
+            checkpoint,
+        )  # fmt: skip
+        committer = self.committer(
+            sweeper, preparation, config, save_every,
+            from_version=checkpoint.attrs.get("from_version"), committed=checkpoint.n_sweeps,
+        )  # fmt: skip
+        with self.explained(committer):
+
+            def go_back() -> ChainProgress:
+                found = self.checkpoints.current()
+                assert found is not None
+                sweeper.go_back(found)
+                return read_progress(found, sweeper.count())
+
+            try:
+                progress = read_progress(checkpoint, sweeper.count())
+                _, failure = self.run_sweeps(sweeper, preparation, committer, progress, go_back)
+            finally:
+                sweeper.close()
+            plan = plan_of(preparation, config, self.budget, self.notify)
+            last = self.checkpoints.current()
+            assert last is not None
+            with self.chain(preparation, config, plan) as chain:
+                progress = restore(chain, last, config)
+                pipeline = pipeline_of(plan.tiles_in_flight, self.notify)
+                local = make_sweeper(chain, config, pipeline)
+                return self.finish(local, preparation, committer, progress, failure, began)
+
+    def run_sweeps(
+        self,
+        sweeper: Sweeps,
+        preparation: Preparation,
+        committer: Committer,
+        progress: ChainProgress,
+        go_back: Callable[[], ChainProgress],
+    ) -> tuple[ChainProgress, SamplingError | None]:
+        """Run the remaining sweeps, commit on the way and at the end.
+
+        ``go_back`` brings the chain back to the last commit. A draw that has no finite result ends
+        the fit with the last complete sweep: that commit, and the sweeps since then once more,
+        which draw the same numbers.
+        """
+        config = committer.config
+
         def after_sweep() -> bool:
             self.lock.renew()
+            self.stop.is_asked |= self.is_stopped()
             if self.stop.is_asked or committer.is_due(progress):
                 self.commit(committer, progress)
             return not self.stop.is_asked
@@ -373,23 +481,37 @@ class _Job:
         self.commit(committer, progress)
         if self.stop.is_asked and progress.done < planned_sweeps(config, progress):
             raise self.interrupted(progress.done, "stopped")
-        failure = None
         try:
             run(sweeper, preparation, config, progress, self.notify, after_sweep=after_sweep)
         except SamplingError as error:
-            failure, until = error, progress.done
-            progress = self.go_back(sweeper, preparation, config, until)
-        else:
-            self.commit(committer, progress)
-            if progress.done < planned_sweeps(config, progress):
-                raise self.interrupted(progress.done, "stopped")
-            _check_target(config, progress.trace, chain.index, self.notify)
-            _check_settled(config, progress, self.notify)
-        if failure is not None:
+            until = progress.done
+            progress = go_back()
+            run(sweeper, preparation, config, progress, lambda event: None, until=until)
             if not progress.done:
                 self.checkpoints.discard()
-                raise failure
-            self.notify(Noted(f"stopped after {progress.done} sweeps: {failure}"))
+                raise
+            self.notify(Noted(f"stopped after {progress.done} sweeps: {error}"))
+            self.commit(committer, progress)
+            return progress, error
+        self.commit(committer, progress)
+        if progress.done < planned_sweeps(config, progress):
+            raise self.interrupted(progress.done, "stopped")
+        return progress, None
+
+    def finish(
+        self,
+        sweeper: Sweeper,
+        preparation: Preparation,
+        committer: Committer,
+        progress: ChainProgress,
+        failure: SamplingError | None,
+        began: float,
+    ) -> FitSummary:
+        """Publish a chain that has ended; raises what ended it early."""
+        chain, config = sweeper.chain, committer.config
+        if failure is None:
+            _check_target(config, progress.trace, chain.index, self.notify)
+            _check_settled(config, progress, self.notify)
         self.lock.renew()
         labels = published_labels(chain)
         of_last = progress.parameters
@@ -409,17 +531,6 @@ class _Job:
         if failure is not None:
             raise failure
         return self.summary(chain, progress, version, began)
-
-    def go_back(
-        self, sweeper: Sweeper, preparation: Preparation, config: FitConfig, until: int
-    ) -> ChainProgress:
-        """Bring the chain to where it stood before a sweep that failed: the last commit, and the
-        sweeps since then once more, which draw the same numbers."""
-        found = self.checkpoints.current()
-        assert found is not None
-        progress = restore(sweeper.chain, found, config)
-        run(sweeper, preparation, config, progress, lambda event: None, until=until)
-        return progress
 
     def commit(self, committer: Committer, progress: ChainProgress) -> None:
         """Commit, unless that sweep is committed already."""
@@ -448,7 +559,7 @@ class _Job:
 
     def committer(
         self,
-        chain: Chain,
+        rows: CommitRows,
         preparation: Preparation,
         config: FitConfig,
         save_every: int,
@@ -457,7 +568,7 @@ class _Job:
         committed: int | None = None,
     ) -> Committer:
         return Committer(
-            checkpoints=self.checkpoints, chain=chain, preparation=preparation, config=config,
+            checkpoints=self.checkpoints, rows=rows, preparation=preparation, config=config,
             hashes=source_hashes(self.root), every=save_every, notes=self.messages,
             from_version=from_version, committed=committed,
         )  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 
+from kpms_zarr.compute.cluster.connect import ClusterLike, connected
 from kpms_zarr.compute.config import (
     FRAMES_PER_DEVICE_TILE,
     FRAMES_PER_TILE,
@@ -30,7 +31,7 @@ from kpms_zarr.compute.runs.budget import (
 )
 from kpms_zarr.compute.runs.start_model import StartModel, with_start
 from kpms_zarr.compute.sampler.certainty import held_bytes
-from kpms_zarr.compute.sampler.chain import ChainIndex
+from kpms_zarr.compute.sampler.chain import SHARD_FRAMES, ChainIndex
 from kpms_zarr.compute.sampler.draws import DrawSchedule, draw_dtype
 from kpms_zarr.compute.sampler.full_tile import FixedSettings
 from kpms_zarr.compute.sampler.segments import TileShape
@@ -100,7 +101,7 @@ class Needs:
     ) -> Needs:
         """Needs of the stages that a fit runs over some sessions of a study."""
         return cls(
-            index=ChainIndex.of(sessions, config.lags),
+            index=chain_index(sessions, config),
             config=config,
             n_latent=n_latent,
             n_keypoints=n_keypoints_of(config, study),
@@ -167,6 +168,12 @@ def n_keypoints_of(config: FitConfig, study: StudySettings) -> int:
     return 0 if config.stage == "ar" else len(study.keypoints)
 
 
+def chain_index(sessions: Sequence[Session], config: FitConfig) -> ChainIndex:
+    """Index of the sessions of a run; a shard has room for two tiles."""
+    tile_frames = config.tile_frames or FRAMES_PER_TILE
+    return ChainIndex.of(sessions, config.lags, shard_frames=max(SHARD_FRAMES, 2 * tile_frames))
+
+
 def tile_shape(index: ChainIndex, config: FitConfig) -> TileShape:
     """Shape of a tile for some sessions."""
     return TileShape.of(index, config.segment_frames, config.tile_frames or FRAMES_PER_TILE)
@@ -196,6 +203,7 @@ def plan(
     config: FitConfig | None = None,
     budget: Budget | None = None,
     time_tiles: bool = True,
+    cluster: ClusterLike = None,
 ) -> ResourcePlan:
     """Plan what a fit of a store would take, without running it.
 
@@ -207,6 +215,8 @@ def plan(
     time_tiles : bool
         Also run three tiles of synthetic data for every one in flight, and predict the time of a
         sweep.
+    cluster : str, path or distributed.Client, optional
+        Also plan for these workers, as of :func:`kpms_zarr.fit`.
 
     Returns
     -------
@@ -234,6 +244,12 @@ def plan(
         fix_heading=_likely_fixed(root) if config.fix_heading is None else config.fix_heading,
     )
     found = make_plan(needs, budget or Budget())
+    if cluster is not None:
+        from kpms_zarr.compute.runs.cluster_plan import plan_on_workers
+
+        with connected(cluster) as crew:
+            assert crew is not None
+            found = replace(found, cluster=plan_on_workers(needs, crew.workers()))
     if not time_tiles:
         return found
     settings = fixed_settings(config, fix_heading=needs.fix_heading)
@@ -339,8 +355,7 @@ def _recent_bytes(needs: Needs, n_in_flight: int) -> int:
 
 
 def _n_tiles(needs: Needs) -> int:
-    per_tile = needs.shape.n_segments * needs.shape.n_frames
-    return max(1, -(-int(needs.index.n_modelled.sum()) // per_tile))
+    return max(1, needs.shape.n_tiles(needs.index))
 
 
 def _too_small(what: str, needed: int, limit: int) -> InputError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from kpms_zarr.compute.mapreduce import BlockReader
 from kpms_zarr.compute.pose import pca as pca_module
 from kpms_zarr.compute.pose.pose_space import PoseSpace, refine, turn_of, wrap
 from kpms_zarr.compute.pose.scale import measure_lengths, scale_of
-from kpms_zarr.compute.runs.plan import Needs, make_plan, n_keypoints_of, settle_tiles
+from kpms_zarr.compute.runs.plan import Needs, chain_index, make_plan, n_keypoints_of, settle_tiles
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.sampler.draws import LabelDraws
@@ -291,8 +291,12 @@ def plan_of(
     notify: Callback,
     fixed: TileShape | None = None,
     n_draws: int | None = None,
+    index: ChainIndex | None = None,
 ) -> ResourcePlan:
-    """Plan a run over what is prepared, and notify the caller; for the last two see ``Needs``."""
+    """Plan a run over what is prepared, and notify the caller.
+
+    ``fixed`` and ``n_draws``: see ``Needs``; ``index``: of some of the sessions (default: of all).
+    """
     needs = Needs.of(
         config,
         sessions=preparation.sessions,
@@ -302,6 +306,8 @@ def plan_of(
         fixed=fixed,
         n_draws=n_draws,
     )
+    if index is not None:
+        needs = replace(needs, index=index)
     plan = make_plan(needs, budget)
     notify(PlanMade(plan))
     return plan
@@ -317,14 +323,16 @@ def make_chain(
     scratch: str | None,
     n_draws: int = 0,
     draw_states: int = 0,
+    index: ChainIndex | None = None,
 ) -> Chain:
     """Make a chain with room for the sessions and stages of a fit, and access to their data.
 
     ``n_draws``: of the labels, that are averaged; below 2 there is no room for any.
     ``draw_states``: states that they tell apart, where these are more than those of the fit.
+    ``index``: of some of the sessions (default: of all).
     """
     study = preparation.study
-    index = ChainIndex.of(preparation.sessions, config.lags)
+    index = index or chain_index(preparation.sessions, config)
     n_keypoints = n_keypoints_of(config, study)
     observed: Any = None
     n_columns = n_keypoints * (len(study.space) + 1)

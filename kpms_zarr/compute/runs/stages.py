@@ -32,14 +32,13 @@ from kpms_zarr.compute.runs.plan import fixed_settings, tile_shape
 from kpms_zarr.compute.runs.preparation import Preparation, first_noise_variance
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.sampler.ar_model import ArModel
-from kpms_zarr.compute.sampler.bouts import count_labels
-from kpms_zarr.compute.sampler.chain import Chain
+from kpms_zarr.compute.sampler.chain import Chain, Sized
 from kpms_zarr.compute.sampler.full_model import FullModel, Observation
 from kpms_zarr.compute.sampler.initialize import label_by_clusters
 from kpms_zarr.compute.sampler.prior import NoisePrior, ParameterPrior
 from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.stream import Pipeline
-from kpms_zarr.compute.sampler.sweep import Sweeper, SweepResult
+from kpms_zarr.compute.sampler.sweep import Sweeper, SweepResult, Sweeps, n_modelled_of
 from kpms_zarr.compute.sampler.tile_model import Parameters, SweepSums, TileModel
 from kpms_zarr.compute.sampler.trace import ChainProgress
 from kpms_zarr.compute.sampler.windows import LabelWindows
@@ -63,7 +62,7 @@ class Stage:
     prior: ParameterPrior
 
 
-def stages_of(config: FitConfig, chain: Chain) -> tuple[Stage, ...]:
+def stages_of(config: FitConfig, chain: Sized) -> tuple[Stage, ...]:
     """The stages of a fit, in order, with the sweeps that they may have."""
 
     def stage(name: str, n_sweeps: int, kappa: float) -> Stage:
@@ -144,7 +143,7 @@ def model_of(
 
 
 def run(
-    sweeper: Sweeper,
+    sweeper: Sweeps,
     preparation: Preparation,
     config: FitConfig,
     progress: ChainProgress,
@@ -167,7 +166,8 @@ def run(
     after_sweep : callable
         Whether to go on.
     """
-    stages = {stage.name: stage for stage in stages_of(config, sweeper.chain)}
+    index = sweeper.sizes.index
+    stages = {stage.name: stage for stage in stages_of(config, sweeper.sizes)}
     timed: set[str] = set()
     n_repeated = 0
     while progress.done < (planned_sweeps(config, progress) if until is None else until):
@@ -195,16 +195,16 @@ def run(
         )
         on_tile = _tile_reporter(stage.name, progress.done, sweeper.pipeline.n, timed, notify)
         result = sweeper.sweep(model, progress.parameters, number, on_tile)
-        result.terms["parameters"] = (
-            prior.log_density(progress.parameters, progress.noise_variance) / sweeper.n_modelled
-        )
+        result.terms["parameters"] = prior.log_density(
+            progress.parameters, progress.noise_variance
+        ) / n_modelled_of(index)
         n_repeated += result.sums.n_repeated
         progress.result = result
         progress.done += 1
         log_evidence = _log_evidence(sweeper, prior, progress, result)
         may_merge = stage.name == "ar" and config.from_model is None
         if may_merge and _merges_after(step + 1, stage, config.merge_sweeps):
-            progress.result = _merged(sweeper.chain, prior, progress.parameters, result)
+            progress.result = _merged(sweeper, prior, progress.parameters, result)
         seconds = time.perf_counter() - began
         progress.trace.append(stage.name, result, kappa, seconds, log_evidence)
         look = (config, stage.name, step + 1, progress.kappa, progress.trace)
@@ -215,11 +215,12 @@ def run(
             progress.settling |= {} if found is None else {stage.name: found}
             n_sweeps = planned_sweeps(config, progress)
         if progress.windows is None:
-            progress.windows = LabelWindows.of(sweeper.chain.index)
-        progress.windows.keep(sweeper.chain, progress.done, n_sweeps)
+            progress.windows = LabelWindows.of(index)
+        if progress.windows.is_due(progress.done, n_sweeps):
+            progress.windows.keep(sweeper.labels_in(progress.windows), progress.done)
         slot = draw_schedule(config, progress.settling).slot(progress.done)
-        if sweeper.chain.draws is not None and slot is not None:
-            sweeper.chain.draws.keep(sweeper.chain, slot)
+        if slot is not None:
+            sweeper.keep_draw(slot)
         waiting = sweeper.pipeline.meter.restart()
         trace, fps = progress.trace, result.counts.fps
         notify(
@@ -266,7 +267,7 @@ def _draw_parameters(
 
 
 def _log_evidence(
-    sweeper: Sweeper, prior: ParameterPrior, progress: ChainProgress, result: SweepResult
+    sweeper: Sweeps, prior: ParameterPrior, progress: ChainProgress, result: SweepResult
 ) -> float:
     """Log density of all that the chain holds after a sweep, nat per modelled frame.
 
@@ -279,9 +280,10 @@ def _log_evidence(
         result.counts.transitions,
         progress.parameters.dynamics.weight_bias,
     )
-    total -= int((sweeper.chain.index.n_modelled > 0).sum()) * np.log(sweeper.n_states)
+    index = sweeper.sizes.index
+    total -= int((index.n_modelled > 0).sum()) * np.log(sweeper.n_states)
     total += result.sums.log_probability.sum() + prior.log_density_of_noise(progress.noise_variance)
-    return float(total) / sweeper.n_modelled
+    return float(total) / n_modelled_of(index)
 
 
 def _merges_after(n_done: int, stage: Stage, merge_sweeps: int) -> bool:
@@ -294,13 +296,12 @@ def _merges_after(n_done: int, stage: Stage, merge_sweeps: int) -> bool:
 
 
 def _merged(
-    chain: Chain, prior: ParameterPrior, parameters: Parameters, result: SweepResult
+    sweeper: Sweeps, prior: ParameterPrior, parameters: Parameters, result: SweepResult
 ) -> SweepResult:
     """Merge states by evidence (model.md 3.9); labels and sums are then those of the rest."""
     sums, weight_bias = result.sums, parameters.dynamics.weight_bias
     target = prior.merge(sums.moments, result.counts.transitions, weight_bias)
-    chain.relabel(target)
-    counts = count_labels(chain, len(target))
+    counts = sweeper.relabel(target)
     moments = pooled(sums.moments, weight_bias, target)
     return SweepResult(sums._replace(moments=moments), counts, result.terms)
 

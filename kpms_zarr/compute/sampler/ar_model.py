@@ -14,7 +14,7 @@ from kpms_zarr.compute.kernels import rng
 from kpms_zarr.compute.kernels.ar import feature_pairs, tile_moments
 from kpms_zarr.compute.kernels.hmm import HmmTables, filter_forward, sample_backward, window
 from kpms_zarr.compute.kernels.pose import AnyArray
-from kpms_zarr.compute.sampler.chain import Chain
+from kpms_zarr.compute.sampler.chain import Chain, Sized
 from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape
 from kpms_zarr.compute.sampler.stream import gather_latent, neighbours, pad
 from kpms_zarr.compute.sampler.tile_model import (
@@ -104,7 +104,7 @@ def moments_of_tile(
     return tile_moments(x.transpose(1, 2, 0), z.T, is_real, weight_bias, lags)
 
 
-def no_moments(chain: Chain, n_states: int) -> np.ndarray:
+def no_moments(chain: Sized, n_states: int) -> np.ndarray:
     """Moments of no frames: (state, pair)."""
     rows, _ = feature_pairs(chain.n_latent, chain.index.lags)
     return np.zeros((n_states, len(rows)))
@@ -120,7 +120,7 @@ class ArModel:
         """See :class:`TileModel`."""
         return ArTables(tables_of(parameters), parameters.dynamics.weight_bias)
 
-    def no_sums(self, chain: Chain, n_states: int) -> SweepSums:
+    def no_sums(self, chain: Sized, n_states: int) -> SweepSums:
         """See :class:`TileModel`."""
         return SweepSums(no_moments(chain, n_states))
 

@@ -39,6 +39,13 @@ class LabelCounts:
     durations: np.ndarray
     fps: float
 
+    def plus(self, other: LabelCounts) -> LabelCounts:
+        """Add the counts of other sessions."""
+        return LabelCounts(
+            self.frames + other.frames, self.transitions + other.transitions,
+            _longer_sum(self.durations, other.durations), self.fps,
+        )  # fmt: skip
+
     @property
     def n_used(self) -> int:
         """Syllables with at least 0.5 % of the frames."""
@@ -126,9 +133,13 @@ def _with_previous(runs: np.ndarray, before: tuple[int, int]) -> BoutBatch:
     return BoutBatch(session[is_real], syllable[is_real], length[is_real], previous[is_real])
 
 
-def count_labels(chain: Labelled, n_states: int) -> LabelCounts:
-    """Count the labels of a chain."""
+def count_labels(chain: Labelled, n_states: int, fps_of_all: float | None = None) -> LabelCounts:
+    """Count the labels of a chain.
+
+    ``fps_of_all``: frame rate of the fastest video (default: of those in the chain).
+    """
     fps = np.array([session.fps for session in chain.index.sessions])
+    fastest = float(fps.max()) if fps_of_all is None else fps_of_all
     frames = np.zeros(n_states, np.int64)
     transitions = np.zeros((n_states, n_states), np.int64)
     durations = np.zeros(1, np.int64)
@@ -137,8 +148,14 @@ def count_labels(chain: Labelled, n_states: int) -> LabelCounts:
         np.add.at(transitions, (part.syllable, part.syllable), part.length - 1)
         has_previous = part.previous >= 0
         np.add.at(transitions, (part.previous[has_previous], part.syllable[has_previous]), 1)
-        ticks = np.rint(part.length * (fps.max() / fps[part.session])).astype(np.int64)
-        counted = np.bincount(ticks, minlength=len(durations))
-        counted[: len(durations)] += durations
-        durations = counted
-    return LabelCounts(frames, transitions, durations, float(fps.max()))
+        ticks = np.rint(part.length * (fastest / fps[part.session])).astype(np.int64)
+        durations = _longer_sum(np.bincount(ticks), durations)
+    return LabelCounts(frames, transitions, durations, fastest)
+
+
+def _longer_sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Sum of two histograms, as long as the longer one."""
+    found = np.zeros(max(len(a), len(b)), np.int64)
+    found[: len(a)] += a
+    found[: len(b)] += b
+    return found

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,12 @@ BLOCK_FRAMES = 1_000_000
 
 NO_STATE = -1
 """Label of frames that are not modelled: the first ``lags`` of a session."""
+
+SHARD_FRAMES = 131_072
+"""Frames of a shard, where the study is not so long that there would be more than MOST_SHARDS."""
+
+MOST_SHARDS = 1024
+"""Of a study in whose sessions frames can be shared out evenly."""
 
 
 @dataclass(frozen=True)
@@ -39,28 +45,45 @@ class ChainIndex:
         Frames of each session.
     words : ndarray, (session, 2) uint32
         Identity of each session for random numbers.
+    shard : ndarray, (session,) int64
+        Number of the shard that each session belongs to, ascending. Sums over frames are taken
+        shard by shard, and then over shards in order, so that their bits do not depend on which
+        process takes which.
     """
 
     sessions: tuple[Session, ...]
     first: np.ndarray
     length: np.ndarray
     words: np.ndarray
+    shard: np.ndarray
     lags: int
 
     @classmethod
-    def of(cls, sessions: Sequence[Session], lags: int) -> ChainIndex:
-        """Index of some sessions in any order."""
+    def of(
+        cls, sessions: Sequence[Session], lags: int, *, shard_frames: int = SHARD_FRAMES
+    ) -> ChainIndex:
+        """Index of some sessions in any order.
+
+        ``shard_frames``: of a shard, unless there would be too many shards.
+        """
         ordered = tuple(sorted(sessions, key=lambda session: session.name))
         length = np.array([session.n_frames for session in ordered], np.int64)
         words = np.array([session_words(s.name) for s in ordered], np.uint32).reshape(-1, 2)
-        return cls(ordered, np.cumsum(length) - length, length, words, lags)
+        shard = _shard_of(length, max(shard_frames, -(-int(length.sum()) // MOST_SHARDS)))
+        return cls(ordered, np.cumsum(length) - length, length, words, shard, lags)
 
     def only(self, which: np.ndarray) -> ChainIndex:
         """Index of some of the sessions; ``which``: (session,) bool."""
         sessions = tuple(s for s, is_in in zip(self.sessions, which, strict=True) if is_in)
-        return ChainIndex(
-            sessions, self.first[which], self.length[which], self.words[which], self.lags
-        )
+        return replace(
+            self, sessions=sessions, first=self.first[which], length=self.length[which],
+            words=self.words[which], shard=self.shard[which],
+        )  # fmt: skip
+
+    def alone(self, which: np.ndarray) -> ChainIndex:
+        """Index of some of the sessions, (session,) bool, in arrays that hold no others."""
+        found = self.only(which)
+        return replace(found, first=np.cumsum(found.length) - found.length)
 
     @property
     def n_frames(self) -> int:
@@ -71,6 +94,40 @@ class ChainIndex:
     def n_modelled(self) -> np.ndarray:
         """Frames with a label, by session: all but the first ``lags``."""
         return np.maximum(self.length - self.lags, 0)
+
+
+def _shard_of(length: np.ndarray, most: int) -> np.ndarray:
+    """Shard of each session: one after the other, while a shard has no more than ``most`` frames.
+
+    A session that is longer is a shard of its own.
+    """
+    found = np.zeros(len(length), np.int64)
+    number, held = 0, 0
+    for row, n_frames in enumerate(length.tolist()):
+        if held and held + n_frames > most:
+            number, held = number + 1, 0
+        found[row] = number
+        held += n_frames
+    return found
+
+
+class Sized(Protocol):
+    """Sizes of a chain, which may lie elsewhere."""
+
+    index: ChainIndex
+    n_latent: int
+    n_space: int
+    n_keypoints: int
+
+
+@dataclass
+class ChainSizes:
+    """Sizes of a chain that lies elsewhere."""
+
+    index: ChainIndex
+    n_latent: int
+    n_space: int
+    n_keypoints: int
 
 
 class Chain:

@@ -12,7 +12,7 @@ import numpy as np
 from kpms_zarr.compute.errors import SamplingError
 from kpms_zarr.compute.kernels.pose import PoseMap
 from kpms_zarr.compute.sampler.ar_model import no_moments
-from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
+from kpms_zarr.compute.sampler.chain import Chain, ChainIndex, Sized
 from kpms_zarr.compute.sampler.full_tile import (
     FixedSettings,
     FullTables,
@@ -81,7 +81,7 @@ class FullModel:
             np.asarray(self.observation.step_variance),
         )
 
-    def no_sums(self, chain: Chain, n_states: int) -> SweepSums:
+    def no_sums(self, chain: Sized, n_states: int) -> SweepSums:
         """See :class:`TileModel`."""
         by_keypoint = np.zeros(chain.n_keypoints)
         by_term = np.zeros(len(self.terms))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -50,17 +51,24 @@ class TileShape:
     def of(
         cls, index: ChainIndex, segment_frames: int, tile_frames: int = FRAMES_PER_TILE
     ) -> TileShape:
-        """Shape for some sessions: at most about ``tile_frames``, and an even number of tiles.
+        """Shape for some sessions: at most about ``tile_frames``, an even number of tiles a shard.
 
         Depends on the sessions and on settings of the fit, never on a memory budget or on tiles in
         pipeline, so that these cannot change a result.
         """
         n_frames = int(min(segment_frames, max(1, index.n_modelled.max(initial=1))))
         most = (-(-index.n_modelled // n_frames) + 1 + 1) // 2
-        n_lanes = int(most.sum())
+        n_lanes = np.bincount(index.shard, most).astype(np.int64)
         per_tile = max(_LANES, tile_frames // n_frames // _LANES * _LANES)
-        n_tiles = 2 * max(1, -(-n_lanes // (2 * per_tile)))
-        return cls(_LANES * max(1, -(-n_lanes // (n_tiles * _LANES))), n_frames)
+        n_tiles = 2 * np.maximum(1, -(-n_lanes // (2 * per_tile)))
+        in_tile = -(-n_lanes // (n_tiles * _LANES))
+        return cls(_LANES * max(1, int(in_tile.max(initial=1))), n_frames)
+
+    def n_tiles(self, index: ChainIndex) -> int:
+        """Tiles of a sweep, at most: shards are not mixed, nor even segments with odd ones."""
+        n_segments = -(-index.n_modelled // self.n_frames) + 1
+        of_kind = np.bincount(index.shard, (n_segments + 1) // 2).astype(np.int64)
+        return int(2 * (-(-of_kind // self.n_segments)).sum())
 
 
 def cut(index: ChainIndex, shape: TileShape, seed: int, sweep: int) -> tuple[Tile, Tile]:
@@ -80,10 +88,23 @@ def cut(index: ChainIndex, shape: TileShape, seed: int, sweep: int) -> tuple[Til
     return _select(segments, rank % 2 == 0), _select(segments, rank % 2 == 1)
 
 
-def tiles(segments: Tile, shape: TileShape) -> list[Tile]:
-    """Cut a list of segments into tiles."""
-    starts = range(0, len(segments.session), shape.n_segments)
-    return [_select(segments, slice(first, first + shape.n_segments)) for first in starts]
+def tiles(segments: Tile, shape: TileShape, shard: np.ndarray | None = None) -> list[Tile]:
+    """Cut a list of segments into tiles.
+
+    Parameters
+    ----------
+    segments, shape
+    shard : ndarray, (session,), optional
+        Shard of each session, ascending; no tile has segments of two (default: all are one).
+    """
+    n = len(segments.session)
+    of_segment = np.zeros(n, np.int64) if shard is None else shard[segments.session]
+    bounds = [0, *(np.flatnonzero(np.diff(of_segment)) + 1).tolist(), n]
+    return [
+        _select(segments, slice(first, min(first + shape.n_segments, end)))
+        for begin, end in pairwise(bounds)
+        for first in range(begin, end, shape.n_segments)
+    ]
 
 
 @dataclass(frozen=True)
@@ -96,11 +117,14 @@ class Task:
         Whether its segments are conditioned on even ones of the same sweep.
     needs : int
         How many tiles of even segments must be written back before it is gathered.
+    shard : int
+        Number of the shard that its sessions belong to.
     """
 
     is_odd: bool
     tile: Tile
     needs: int
+    shard: int = 0
 
 
 def schedule(index: ChainIndex, shape: TileShape, seed: int, sweep: int, lag: int) -> list[Task]:
@@ -116,21 +140,26 @@ def schedule(index: ChainIndex, shape: TileShape, seed: int, sweep: int, lag: in
         a thread waiting.
     """
     segments = cut(index, shape, seed, sweep)
-    even, odd = (tiles(part, shape) for part in segments)
+    even, odd = (tiles(part, shape, index.shard) for part in segments)
     begin = index.first[segments[0].session] + segments[0].start
+    n_held = np.cumsum([len(tile.session) for tile in even])
     tasks: list[Task] = []
     n_even = 0
+
+    def task(tile: Tile, needs: int | None = None) -> Task:
+        shard = int(index.shard[tile.session[0]])
+        return Task(needs is not None, tile, needs or 0, shard)
+
     for tile in odd:
         end = index.first[tile.session[-1]] + tile.start[-1] + tile.length[-1]
         # Even segments up to the one behind the last of these.
         behind = int(np.searchsorted(begin, end, side="right"))
-        needs = -(-behind // shape.n_segments)
+        needs = int(np.searchsorted(n_held, behind)) + 1
         while n_even < min(needs + lag, len(even)):
-            tasks.append(Task(False, even[n_even], 0))
+            tasks.append(task(even[n_even]))
             n_even += 1
-        tasks.append(Task(True, tile, needs))
-    tasks += [Task(False, tile, 0) for tile in even[n_even:]]
-    return tasks
+        tasks.append(task(tile, needs))
+    return tasks + [task(tile) for tile in even[n_even:]]
 
 
 def _select(segments: Tile, which: np.ndarray | slice) -> Tile:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from functools import partial, reduce
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from kpms_zarr.compute.kernels.dynamics import log_density
 from kpms_zarr.compute.kernels.hmm import TRANSITION_FLOOR
 from kpms_zarr.compute.sampler.ar_model import moments_of_tile, no_moments
 from kpms_zarr.compute.sampler.bouts import LabelCounts, count_labels
-from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
+from kpms_zarr.compute.sampler.chain import Chain, ChainIndex, Sized
 from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape, schedule
 from kpms_zarr.compute.sampler.stream import (
     Pipeline,
@@ -32,6 +33,7 @@ from kpms_zarr.compute.sampler.tile_model import (
     TileModel,
     on_device,
 )
+from kpms_zarr.compute.sampler.windows import LabelWindows
 
 T = TypeVar("T")
 Watch = Callable[[Tile, np.ndarray, np.ndarray], None]
@@ -58,6 +60,48 @@ class SweepResult:
         return sum(value for name, value in self.terms.items() if name != "parameters")
 
 
+class Sweeps(Protocol):
+    """Sweeps over all sessions, wherever these lie: what the course of a fit needs of them."""
+
+    @property
+    def sizes(self) -> Sized:
+        """Sessions and dims of the chain."""
+        ...
+
+    @property
+    def n_states(self) -> int:
+        """States of the chain."""
+        ...
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """How many tiles are under way, and how busy they keep the device."""
+        ...
+
+    def sweep(
+        self, model: TileModel, parameters: Parameters, number: int, on_tile: OnTile
+    ) -> SweepResult:
+        """See :meth:`Sweeper.sweep`."""
+        ...
+
+    def relabel(self, target: np.ndarray) -> LabelCounts:
+        """Give every frame of state ``i`` the state ``target[i]``, and count the labels."""
+        ...
+
+    def labels_in(self, windows: LabelWindows) -> np.ndarray:
+        """Labels of the frames of windows: (window, window_frame) int16."""
+        ...
+
+    def keep_draw(self, slot: int) -> None:
+        """Keep the labels as they are as the draw ``slot``, where labels are averaged."""
+        ...
+
+
+def n_modelled_of(index: ChainIndex) -> int:
+    """Frames with a label, at least 1."""
+    return max(1, int(index.n_modelled.sum()))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sweeper:
     """Mover of the tiles of a chain through the model of a stage, sweep by sweep.
@@ -75,6 +119,11 @@ class Sweeper:
     pipeline: Pipeline
 
     @property
+    def sizes(self) -> Sized:
+        """See :class:`Sweeps`."""
+        return self.chain
+
+    @property
     def dtype(self) -> np.dtype:
         """Type of the numbers on the device."""
         return np.dtype(self.chain.local.dtype)
@@ -82,7 +131,21 @@ class Sweeper:
     @property
     def n_modelled(self) -> int:
         """Frames with a label, at least 1."""
-        return max(1, int(self.chain.index.n_modelled.sum()))
+        return n_modelled_of(self.chain.index)
+
+    def relabel(self, target: np.ndarray) -> LabelCounts:
+        """See :meth:`Sweeps.relabel`."""
+        self.chain.relabel(target)
+        return count_labels(self.chain, self.n_states)
+
+    def labels_in(self, windows: LabelWindows) -> np.ndarray:
+        """See :meth:`Sweeps.labels_in`."""
+        return windows.read(self.chain)
+
+    def keep_draw(self, slot: int) -> None:
+        """See :meth:`Sweeps.keep_draw`."""
+        if self.chain.draws is not None:
+            self.chain.draws.keep(self.chain, slot)
 
     def sweep(
         self,
@@ -107,10 +170,7 @@ class Sweeper:
         """
         sums = self.draw(model, parameters, number, on_tile=on_tile)
         counts = count_labels(self.chain, self.n_states)
-        terms = _log_probabilities(self.chain.index, parameters, sums.moments, counts)
-        for name, value in zip(model.terms, sums.log_probability, strict=True):
-            terms[name] = terms.get(name, 0.0) + float(value) / self.n_modelled
-        return SweepResult(sums, counts, terms)
+        return result_of(self.chain.index, model, parameters, sums, counts)
 
     def draw(
         self,
@@ -130,41 +190,71 @@ class Sweeper:
             Is given each tile with its labels before and after, (segment, frame); from several
             threads.
         """
+        parts = self.draw_by_shard(model, parameters, number, watch=watch, on_tile=on_tile)
+        return fold(parts, model.no_sums(self.chain, self.n_states), SweepSums.plus)
+
+    def draw_by_shard(
+        self,
+        model: TileModel,
+        parameters: Parameters,
+        number: int,
+        *,
+        watch: Watch | None = None,
+        on_tile: OnTile = lambda done, of: None,
+    ) -> Generator[tuple[int, SweepSums]]:
+        """Draw everything local once, the sums of each shard on its own; see :meth:`draw`.
+
+        Yields (number of the shard, its sums), in order.
+        """
         tables = model.tables(parameters)
         update = partial(
             self._update, model=model, tables=tables, shared=on_device(tables, self.dtype),
             address=SweepAddress(self.seed, number), watch=watch,
         )  # fmt: skip
-        return self._fold(
-            update, model.no_sums(self.chain, self.n_states), SweepSums.plus, number,
+        return self._by_shard(
+            update, SweepSums.plus, number,
             read_ahead=lambda task: model.read_ahead(self.chain, task.tile), on_tile=on_tile,
         )  # fmt: skip
 
     def measure(self, weight_bias: np.ndarray) -> tuple[np.ndarray, LabelCounts]:
         """Moments (under ``weight_bias``) and counts of the labels as they are."""
-        update = partial(self._measure, weight_bias=on_device(weight_bias, self.dtype))
-        moments = self._fold(update, no_moments(self.chain, self.n_states), np.add, 0)
+        parts = self.measure_by_shard(weight_bias)
+        moments = fold(parts, no_moments(self.chain, self.n_states), np.add)
         return moments, count_labels(self.chain, self.n_states)
 
-    def _fold(
+    def measure_by_shard(self, weight_bias: np.ndarray) -> Generator[tuple[int, np.ndarray]]:
+        """Moments of the labels as they are, (state, pair), of each shard on its own, in order."""
+        update = partial(self._measure, weight_bias=on_device(weight_bias, self.dtype))
+        return self._by_shard(update, np.add, 0)
+
+    def _by_shard(
         self,
         update: Callable[[Task], T],
-        nothing: T,
         add: Callable[[T, T], T],
         number: int,
         **options: Callable[..., None],
-    ) -> T:
-        """Sum over the tiles of a sweep, the same to the bit whatever is under way with what."""
+    ) -> Generator[tuple[int, T]]:
+        """Sums over the tiles of each shard, in order: those of even segments, then of odd ones.
+
+        Yields (number of the shard, sum) once all of its tiles are done.
+        """
         tasks = schedule(self.chain.index, self.shape, self.seed, number, self.pipeline.n)
-        total = dict.fromkeys((False, True), nothing)
+        left = Counter(task.shard for task in tasks)
+        order = deque(sorted(left))
+        sums: dict[tuple[int, bool], T] = {}
         parts = run_tasks(
             update, tasks, self.pipeline, is_double=self.dtype == np.float64, **options
         )
         # Closed before an error goes on: no thread may still write.
         with closing(parts):
             for task, part in parts:
-                total[task.is_odd] = add(total[task.is_odd], part)
-        return add(total[False], total[True])
+                key = (task.shard, task.is_odd)
+                sums[key] = add(sums[key], part) if key in sums else part
+                left[task.shard] -= 1
+                while order and not left[order[0]]:
+                    shard = order.popleft()
+                    keys = [key for key in ((shard, False), (shard, True)) if key in sums]
+                    yield shard, reduce(add, [sums.pop(key) for key in keys])
 
     def _update(
         self,
@@ -203,6 +293,29 @@ class Sweeper:
             lags=chain.index.lags,
         )
         return np.asarray(moments, np.float64)
+
+
+def fold(parts: Generator[tuple[int, T]], nothing: T, add: Callable[[T, T], T]) -> T:
+    """Sum of the shards, in their order."""
+    total = nothing
+    with closing(parts):
+        for _, part in parts:
+            total = add(total, part)
+    return total
+
+
+def result_of(
+    index: ChainIndex,
+    model: TileModel,
+    parameters: Parameters,
+    sums: SweepSums,
+    counts: LabelCounts,
+) -> SweepResult:
+    """Result of a sweep over all sessions, of its sums."""
+    terms = _log_probabilities(index, parameters, sums.moments, counts)
+    for name, value in zip(model.terms, sums.log_probability, strict=True):
+        terms[name] = terms.get(name, 0.0) + float(value) / n_modelled_of(index)
+    return SweepResult(sums, counts, terms)
 
 
 def _log_probabilities(

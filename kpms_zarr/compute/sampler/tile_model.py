@@ -10,7 +10,7 @@ import numpy as np
 
 from kpms_zarr.compute.kernels.dynamics import Dynamics
 from kpms_zarr.compute.kernels.hmm import HmmTables, hmm_tables
-from kpms_zarr.compute.sampler.chain import Chain
+from kpms_zarr.compute.sampler.chain import Chain, Sized
 from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape
 
 
@@ -137,7 +137,7 @@ class TileModel(Protocol):
         """Parameters as tiles take them, in float64 on the host."""
         ...
 
-    def no_sums(self, chain: Chain, n_states: int) -> SweepSums:
+    def no_sums(self, chain: Sized, n_states: int) -> SweepSums:
         """Sums over no tiles."""
         ...
 

@@ -50,22 +50,32 @@ class LabelWindows:
         start = index.lags + (modelled[rows] - length) // 2
         return cls(tuple(index.sessions[row].name for row in rows), start, length)
 
-    def keep(self, chain: Chain, n_done: int, n_sweeps: int) -> None:
-        """Keep the labels after sweep ``n_done`` of ``n_sweeps``, if it is one of the last few.
+    def read(self, chain: Chain) -> np.ndarray:
+        """Labels of the windows of those sessions that a chain has: (window, window_frame) int16.
 
-        Of a fit of 100 sweeps or less every one is, of a longer one every second, third, ..., the
-        last one always; of those the last 40 stay.
+        -1 = none, as of other sessions.
         """
-        if (n_sweeps - n_done) % max(1, n_sweeps // _PARTS):
-            return
         place = dict(zip((s.name for s in chain.index.sessions), chain.index.first, strict=True))
         found = np.full((len(self.session), int(self.length.max(initial=0))), NO_STATE, np.int16)
         for row, name in enumerate(self.session):
-            first = int(place[name] + self.start[row])
-            length = int(self.length[row])
-            found[row, :length] = chain.syllable[first : first + length]
+            if name in place:
+                first, length = int(place[name] + self.start[row]), int(self.length[row])
+                found[row, :length] = chain.syllable[first : first + length]
+        return found
+
+    @staticmethod
+    def is_due(n_done: int, n_sweeps: int) -> bool:
+        """Whether labels are kept after sweep ``n_done`` of ``n_sweeps``.
+
+        Of a fit of 100 sweeps or less every one is, of a longer one every second, third, ..., the
+        last one always.
+        """
+        return (n_sweeps - n_done) % max(1, n_sweeps // _PARTS) == 0
+
+    def keep(self, labels: np.ndarray, n_done: int) -> None:
+        """Keep labels as :meth:`read` gives them; the last 40 of a fit stay."""
         self.sweep = [*self.sweep, n_done][-_KEPT:]
-        self.syllable = [*self.syllable, found][-_KEPT:]
+        self.syllable = [*self.syllable, labels][-_KEPT:]
 
     def to_store(self, number: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Variables of the store (``schema.WINDOWS``); none while nothing is kept.

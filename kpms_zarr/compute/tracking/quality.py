@@ -18,6 +18,7 @@ from kpms_zarr.compute.alignment.alignment import (
     compass_of,
     is_valid,
 )
+from kpms_zarr.compute.cluster.connect import ClusterLike, connected
 from kpms_zarr.compute.mapreduce import BlockReader, Histogram, limit_workers, map_reduce
 from kpms_zarr.compute.results import as_dataset, write_group
 from kpms_zarr.compute.tracking.exchanges import Exchanges, Search, Usual, pairs_of, search_of
@@ -340,6 +341,7 @@ def quality(
     confidence_threshold: float | str = 0.5,
     outlier_scale: float = 6.0,
     host_memory: str | int | None = None,
+    cluster: ClusterLike = None,
 ) -> xr.Dataset:
     """Tracking quality of every keypoint of every session, written to the group ``quality``.
 
@@ -355,6 +357,9 @@ def quality(
         absolute deviations above its median over the session.
     host_memory : str or int, optional
         What the process may take, such as ``"4GB"``, or bytes.
+    cluster : str, path or distributed.Client, optional
+        Workers of a Dask cluster that read the blocks, as of :func:`kpms_zarr.fit`; the result is
+        the same to the bit.
 
     Returns
     -------
@@ -384,7 +389,7 @@ def quality(
     keypoints = np.asarray(root[f"{layout.KEYPOINTS}/keypoint"][:], dtype=object)  # type: ignore[index]
     reader = BlockReader(store)
     rows: list[dict[str, np.ndarray]] = []
-    with limit_workers(store, host_memory):
+    with connected(cluster), limit_workers(store, host_memory):
         threshold = thresholds.resolve(confidence_threshold, reader, sessions)
         usual, compass = _usual(reader, study, sessions, threshold.value)
         pairs = pairs_of(study.keypoints, usual)

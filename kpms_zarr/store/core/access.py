@@ -38,6 +38,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("gs", "gcs", "abfs", "az"), _FRESH),
 }
 
+_GIVEN: dict[str, dict[str, Any]] = {}
+
 _NO_GROUP = (GroupNotFoundError, ContainsArrayError, FileNotFoundError, NotADirectoryError)
 
 
@@ -64,6 +66,11 @@ class Session:
 def is_remote(store: StoreLike) -> bool:
     """Whether the store is an fsspec URL rather than a local path."""
     return "://" in os.fspath(store)
+
+
+def absolute(store: StoreLike) -> str:
+    """Path or URL of a store as other processes find it, wherever they were begun."""
+    return os.fspath(store) if is_remote(store) else os.path.abspath(store)
 
 
 def _place(store: StoreLike, mode: str) -> Any:
@@ -171,9 +178,22 @@ def set_storage_options(store: StoreLike, options: Mapping[str, Any]) -> None:
             where=where,
             fix="set no storage options",
         )
-    protocol = where.split("://")[0]
-    known = dict(fsspec.config.conf.get(protocol) or {})
-    fsspec.config.conf[protocol] = {**known, **options}
+    given = {where.split("://")[0]: dict(options)}
+    for protocol, values in given.items():
+        _GIVEN[protocol] = {**_GIVEN.get(protocol, {}), **values}
+    use_storage_options(given)
+
+
+def given_storage_options() -> dict[str, dict[str, Any]]:
+    """Options that were set in this process, by protocol, for others that reach the same stores."""
+    return {protocol: dict(values) for protocol, values in _GIVEN.items()}
+
+
+def use_storage_options(given: Mapping[str, Mapping[str, Any]]) -> None:
+    """Use what :func:`given_storage_options` gave in another process."""
+    for protocol, values in given.items():
+        known = dict(fsspec.config.conf.get(protocol) or {})
+        fsspec.config.conf[protocol] = {**known, **values}
 
 
 def _check_protocol(where: str) -> None:

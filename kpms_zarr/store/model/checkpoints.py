@@ -40,6 +40,44 @@ ReadRows = Callable[[int, int, int], tuple[np.ndarray, ...]]
 draws, these (frame, draw)."""
 
 
+WriteElsewhere = Callable[[str], int]
+"""Path of a commit that is begun -> bytes, once others have written all of its rows."""
+
+
+def write_rows(group: zarr.Group, sessions: Sequence[Session], read: ReadRows) -> int:
+    """Write the rows of some sessions of a commit, each session its own chunks.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        Of the commit.
+    sessions : sequence of Session
+        ``index`` is the row in the commit, of which ``read`` is asked.
+    read : callable
+
+    Returns
+    -------
+    int
+        Bytes before compression.
+    """
+    n_frames = {session.index: session.n_frames for session in sessions}
+
+    def write(block: Block) -> int:
+        found = read(block.session, block.start, block.stop)
+        for name, values in zip(_PER_FRAME, found, strict=False):
+            array: Any = group[name]
+            regions.write(array, block, values, n_frames=n_frames[block.session])
+        return sum(values.nbytes for values in found)
+
+    total = 0
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        # Not all at once: each holds the rows of its block.
+        blocks = iter_blocks(sessions, LABEL_FRAMES_PER_CHUNK)
+        for batch in _batches(blocks, 2 * _WRITERS):
+            total += sum(pool.map(write, batch))
+    return total
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """One committed sweep.
@@ -141,7 +179,8 @@ class Checkpoints:
         table: Mapping[str, Any],
         n_features: int,
         dtype: str,
-        read: ReadRows,
+        read: ReadRows | None = None,
+        write: WriteElsewhere | None = None,
         n_draws: int = 0,
         values: Mapping[str, Any],
         traces: Mapping[str, np.ndarray],
@@ -162,8 +201,8 @@ class Checkpoints:
         n_features : int
         dtype : str
             Of the state.
-        read : callable
-            See ``ReadRows``.
+        read : callable, optional
+            See ``ReadRows``; without it, ``write`` (``WriteElsewhere``) has the rows written.
         n_draws : int
         values : mapping
             Small arrays.
@@ -191,7 +230,12 @@ class Checkpoints:
                 "draw": n_draws,
             }
             self._create_per_frame(group, sizes, dtype)
-            n_bytes = self._write_rows(group, sessions, read)
+            if write is None:
+                assert read is not None
+                rows = [replace(session, index=row) for row, session in enumerate(sessions)]
+                n_bytes = write_rows(group, rows, read)
+            else:
+                n_bytes = write(f"{self._path}/{name}")
             layout.write_values(group, "chain", {**access.columns_of(sessions), **table, **values})
             numbers = {"n_sweeps": n_sweeps, "n_sweeps_in_all": n_sweeps_in_all}
             attributes.write(group, {**attrs, **numbers, **provenance("fit")})
@@ -212,23 +256,6 @@ class Checkpoints:
             if name == "local":
                 var = replace(var, dtype=dtype)
             layout.create_array(group, var, tuple(sizes[dim] for dim in var.dims))
-
-    def _write_rows(self, group: zarr.Group, sessions: Sequence[Session], read: ReadRows) -> int:
-        def write(block: Block) -> int:
-            n_frames = sessions[block.session].n_frames
-            found = read(block.session, block.start, block.stop)
-            for name, values in zip(_PER_FRAME, found, strict=False):
-                regions.write(group[name], block, values, n_frames=n_frames)  # type: ignore[arg-type]
-            return sum(values.nbytes for values in found)
-
-        rows = [replace(session, index=row) for row, session in enumerate(sessions)]
-        total = 0
-        with ThreadPoolExecutor(_WRITERS) as pool:
-            # Not all at once: each holds the rows of its block.
-            blocks = iter_blocks(rows, LABEL_FRAMES_PER_CHUNK)
-            for batch in _batches(blocks, 2 * _WRITERS):
-                total += sum(pool.map(write, batch))
-        return total
 
     def _sweep_up(self, chain: zarr.Group) -> None:
         """Remove what commits before the last left: one state is kept, and the labels before it."""

@@ -1,0 +1,309 @@
+"""What a worker of a cluster does: the sweeps over its sessions, which it remembers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kpms_zarr.compute.cluster.crew import Forgotten
+from kpms_zarr.compute.cluster.worker import on_own_threads, share_of_worker
+from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.runs.commit import ChainRows, read_preparation, restore_rows
+from kpms_zarr.compute.runs.plan import chain_index, tile_shape
+from kpms_zarr.compute.runs.preparation import Preparation, load_data, make_chain, plan_of
+from kpms_zarr.compute.runs.stages import make_sweeper, model_of
+from kpms_zarr.compute.sampler.bouts import LabelCounts, count_labels
+from kpms_zarr.compute.sampler.chain import Chain
+from kpms_zarr.compute.sampler.draws import DrawSchedule
+from kpms_zarr.compute.sampler.stream import Pipeline
+from kpms_zarr.compute.sampler.sweep import Sweeper
+from kpms_zarr.compute.sampler.tile_model import Parameters, SweepSums
+from kpms_zarr.compute.sampler.windows import LabelWindows
+from kpms_zarr.store.core import access
+from kpms_zarr.store.model.checkpoints import read_checkpoint
+
+
+@dataclass(frozen=True)
+class SweepOrder:
+    """Order: one sweep with these parameters.
+
+    Attributes
+    ----------
+    number : int
+        Of the sweep, for random numbers.
+    noise_variance : ndarray or None, (keypoint,)
+        Of the full stage.
+    """
+
+    stage: str
+    number: int
+    parameters: Parameters
+    noise_variance: np.ndarray | None
+    holds_labels: bool
+
+
+@dataclass(frozen=True)
+class RelabelOrder:
+    """Order: every frame of state ``i`` gets the state ``target[i]``, (state,)."""
+
+    target: np.ndarray
+
+
+@dataclass(frozen=True)
+class KeepOrder:
+    """Order: keep the labels as the draw ``slot``."""
+
+    slot: int
+
+
+@dataclass(frozen=True)
+class CountOrder:
+    """Order: count the labels."""
+
+
+Order = SweepOrder | RelabelOrder | KeepOrder | CountOrder
+
+
+@dataclass(frozen=True)
+class BundleWork:
+    """Work on a bundle of sessions: from which commit, and what was ordered since.
+
+    A worker that has carried out all orders up to ``first`` goes on there; any other one begins
+    with the commit, for which ``first`` has to be ``n_committed``.
+
+    Attributes
+    ----------
+    fit_id : str
+        Identifier of the fit, and of the times that it went back to a commit.
+    n_layout : int
+        Number of the sharing out of sessions, which changes at commits alone.
+    sessions : tuple of str
+        Of the bundle.
+    commit : str
+        Name of the commit.
+    n_committed : int
+        Orders before the commit.
+    first : int
+        Orders before those that are given.
+    orders : tuple of Order
+    fps : float
+        Of the fastest video of all sessions.
+    """
+
+    store: str
+    model: str
+    fit_id: str
+    n_layout: int
+    sessions: tuple[str, ...]
+    commit: str
+    n_committed: int
+    first: int
+    orders: tuple[Order, ...]
+    fps: float
+
+
+@dataclass(frozen=True)
+class BundleResult:
+    """Result of the last order.
+
+    Attributes
+    ----------
+    sums : dict of int to SweepSums
+        By shard; of a sweep.
+    counts : LabelCounts
+        Of the labels of the bundle.
+    windows : ndarray, (window, window_frame) int16
+        Labels of those windows that lie in the bundle; -1 elsewhere.
+    n_tiles : int
+    """
+
+    sums: dict[int, SweepSums]
+    counts: LabelCounts
+    windows: np.ndarray
+    n_tiles: int
+
+
+@dataclass
+class _Bundle:
+    """Sessions that this worker keeps, after so many orders."""
+
+    chain: Chain
+    sweeper: Sweeper
+    preparation: Preparation
+    config: FitConfig
+    root: access.Group
+    place: np.ndarray
+    windows: LabelWindows
+    fps: float
+    done: int
+    result: BundleResult | None = None
+
+    def carry_out(self, order: Order) -> None:
+        sums: dict[int, SweepSums] = {}
+        if isinstance(order, SweepOrder):
+            model = model_of(
+                order.stage, self.preparation, self.config, order.noise_variance,
+                holds_labels=order.holds_labels,
+            )  # fmt: skip
+            sums = dict(self.sweeper.draw_by_shard(model, order.parameters, order.number))
+        elif isinstance(order, RelabelOrder):
+            self.chain.relabel(order.target)
+        elif isinstance(order, KeepOrder):
+            self.sweeper.keep_draw(order.slot)
+        if not isinstance(order, KeepOrder):
+            counts = count_labels(self.chain, self.config.n_states, self.fps)
+            labels = self.windows.read(self.chain)
+            n_tiles = self.sweeper.shape.n_tiles(self.chain.index)
+            self.result = BundleResult(sums, counts, labels, n_tiles)
+        self.done += 1
+
+
+@dataclass
+class _Memory:
+    """What this process remembers of fits: bundles by (fit, layout, sessions)."""
+
+    bundles: dict[tuple[Any, ...], _Bundle] = field(default_factory=dict)
+    locks: dict[tuple[Any, ...], threading.Lock] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def lock_of(self, key: tuple[Any, ...]) -> threading.Lock:
+        with self.lock:
+            return self.locks.setdefault(key, threading.Lock())
+
+    def forget(self, is_old: Any) -> None:
+        with self.lock:
+            gone = [key for key in self.bundles if is_old(key)]
+            found = [self.bundles.pop(key) for key in gone]
+            for key in gone:
+                self.locks.pop(key, None)
+        for bundle in found:
+            bundle.chain.close()
+
+
+_MEMORY = _Memory()
+
+
+def work(work: BundleWork) -> BundleResult:
+    """Carry out the orders that this worker has not carried out yet; the result of the last.
+
+    Raises
+    ------
+    Forgotten
+        When the worker would have to begin anew, and was not given all that it takes.
+    SamplingError, InputError, OSError
+        As a fit in one process would.
+    """
+    with _MEMORY.lock_of(_key(work)):
+        bundle = _brought_up(work)
+        assert bundle.result is not None
+        return bundle.result
+
+
+def write(work: BundleWork, path: str, order: np.ndarray) -> int:
+    """Write the frames of a bundle to the commit at ``path``; see :meth:`CommitRows.write`."""
+    with _MEMORY.lock_of(_key(work)):
+        bundle = _brought_up(work)
+        rows = ChainRows(bundle.root, bundle.chain, bundle.config.n_states, bundle.place)
+        return rows.write(path, order)
+
+
+def forget(fit_id: str) -> None:
+    """Give the memory of a fit free."""
+    _MEMORY.forget(lambda key: key[0] == fit_id)
+
+
+def _key(work: BundleWork) -> tuple[Any, ...]:
+    return (work.fit_id, work.n_layout, work.sessions)
+
+
+def _brought_up(work: BundleWork) -> _Bundle:
+    """The bundle after all orders; one that fails half way is forgotten."""
+    key = _key(work)
+    bundle = _MEMORY.bundles.get(key)
+    last = work.first + len(work.orders)
+    if bundle is not None and bundle.done > last:
+        raise Forgotten(f"{work.model!r} is further on: nobody waits for this")
+    if bundle is None or not work.first <= bundle.done <= last:
+        if work.first != work.n_committed:
+            raise Forgotten(f"{len(work.sessions)} sessions of {work.model!r}")
+        # Those of an earlier layout hold the same sessions.
+        fit = (work.fit_id, work.n_layout)
+        _MEMORY.forget(lambda old: (old[0] == fit[0] and old[1] < fit[1]) or old == key)
+        bundle = _begin(work)
+        _MEMORY.bundles[key] = bundle
+    try:
+        for order in work.orders[bundle.done - work.first :]:
+            bundle.carry_out(order)
+    except BaseException:
+        _MEMORY.forget(lambda old: old == key)
+        raise
+    return bundle
+
+
+def _begin(work: BundleWork) -> _Bundle:
+    """Read a bundle from the commit."""
+    # Processes share the GPU of a machine; set before JAX looks for one.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    root = access.open_group(work.store, "r+")
+    checkpoint = read_checkpoint(root, work.model)
+    if checkpoint is None or checkpoint.name != work.commit:
+        raise Forgotten(f"the commit {work.commit} of {work.model!r} is gone")
+    with on_own_threads():
+        config, preparation = read_preparation(work.store, checkpoint)
+    every = chain_index(preparation.sessions, config)
+    shape = tile_shape(every, config)
+    names = set(work.sessions)
+    which = np.array([session.name in names for session in every.sessions])
+    index = every.alone(which)
+    n_threads, budget = share_of_worker()
+    plan = plan_of(preparation, config, budget, lambda event: None, fixed=shape, index=index)
+    n_draws = DrawSchedule.of(config).n_draws
+    chain = make_chain(preparation, config, plan, budget.scratch, n_draws, index=index)
+    try:
+        load_data(chain, preparation, config)
+        restore_rows(chain, checkpoint, config.n_states)
+    except BaseException:
+        chain.close()
+        raise
+    sweeper = make_sweeper(chain, config, Pipeline(min(n_threads, plan.tiles_in_flight)), shape)
+    place = {name: row for row, name in enumerate(checkpoint.sessions)}
+    rows = np.array([place[session.name] for session in index.sessions], np.int64)
+    return _Bundle(
+        chain, sweeper, preparation, config, root, rows, LabelWindows.of(every), work.fps,
+        work.n_committed,
+    )  # fmt: skip
+
+
+def bundles_of(shard: np.ndarray, frames: np.ndarray, n_bundles: int) -> list[np.ndarray]:
+    """Share shards out: the longest first, each to the bundle that has the fewest frames.
+
+    Parameters
+    ----------
+    shard, frames : ndarray, (session,)
+        Shard of each session, and its frames.
+
+    Returns
+    -------
+    list of ndarray, (session,) bool
+        At most ``n_bundles``, none of them empty.
+    """
+    numbers = np.unique(shard)
+    sizes = np.bincount(shard, frames)[numbers]
+    held = np.zeros(max(1, min(n_bundles, len(numbers))))
+    owner = {}
+    for i in np.lexsort((numbers, -sizes)):
+        where = int(np.argmin(held))
+        owner[int(numbers[i])] = where
+        held[where] += sizes[i]
+    of_session = np.array([owner[int(number)] for number in shard])
+    return [of_session == where for where in range(len(held))]
+
+
+def names_of(sessions: Sequence[access.Session], which: np.ndarray) -> tuple[str, ...]:
+    """Names of some sessions."""
+    return tuple(s.name for s, is_in in zip(sessions, which, strict=True) if is_in)

@@ -1,0 +1,387 @@
+"""Fits on workers: the bits of one process, whoever dies on the way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client
+
+import kpms_zarr
+from helpers.small import N_KEYPOINTS, SMALL
+from kpms_zarr.compute.cluster.checkup import advise
+from kpms_zarr.compute.cluster.crew import Crew
+from kpms_zarr.compute.events import Noted, SweepEnded
+from kpms_zarr.compute.runs import plan, remote
+from kpms_zarr.store.core import access
+from kpms_zarr.store.model.checkpoints import read_checkpoint
+from kpms_zarr.store.study import synthetic
+
+STUDY = synthetic.SyntheticStudy(
+    n_keypoints=N_KEYPOINTS, n_latent=3, seed=4, missing_fraction=0.05,
+    lengths=(300, 2, 260, 5, 210, 290, 90, 310),
+)  # fmt: skip
+CONFIG = replace(
+    SMALL, ar_sweeps=5, merge_sweeps=4, sweeps=5, target_duration=300.0, save_noise_scale=True,
+    average_sweeps=4,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    store = tmp_path_factory.mktemp("cluster") / "study.zarr"
+    synthetic.write_store(store, STUDY)
+    kpms_zarr.pca(store)
+    return store
+
+
+@pytest.fixture
+def store(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "study.zarr"))
+
+
+def result(store: Path, model: str = "m") -> list[Any]:
+    return [
+        opened(store, model).load() for opened in (kpms_zarr.open_labels, kpms_zarr.open_parameters)
+    ]
+
+
+@pytest.fixture(scope="module")
+def quiet(original: Path, tmp_path_factory) -> list[Any]:
+    """The result of a fit in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "SHARD_FRAMES", 320)
+        store = Path(shutil.copytree(original, tmp_path_factory.mktemp("quiet") / "study.zarr"))
+        kpms_zarr.fit(store, model="m", config=CONFIG)
+    return result(store)
+
+
+def assert_same(store: Path, quiet: list[Any]) -> None:
+    """All that is published, to the bit; wall times alone may differ."""
+    for one, two in zip(result(store), quiet, strict=True):
+        assert set(one.variables) == set(two.variables)
+        for name in one.variables:
+            if name != "trace_seconds":
+                np.testing.assert_array_equal(one[name].values, two[name].values, err_msg=name)
+
+
+class At:
+    """Does something once, after some sweep."""
+
+    def __init__(self, sweep: int, act: Callable[[], object]) -> None:
+        self.sweep, self.act = sweep, act
+
+    def __call__(self, event: object) -> None:
+        if isinstance(event, SweepEnded) and event.sweep == self.sweep:
+            self.act()
+
+
+class Notes(list[str]):
+    """What was said."""
+
+    def __call__(self, event: object) -> None:
+        if isinstance(event, Noted):
+            self.append(event.text)
+
+
+def kill(client: Client, number: int = 0) -> None:
+    """End a worker at once."""
+    pids = client.run(os.getpid)
+    os.kill(pids[sorted(pids)[number]], signal.SIGKILL)
+
+
+# ------------------------------------------------------------------ the same bits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [2, pytest.param(1, marks=pytest.mark.full),
+                               pytest.param(4, marks=pytest.mark.full)])  # fmt: skip
+def test_fit__on_workers_has_the_bits_of_one_process(workers, store, quiet, n):
+    with workers(n) as (_, client):
+        kpms_zarr.fit(store, model="m", config=CONFIG, cluster=client, save_every=3)
+        assert_same(store, quiet)
+        # What the workers remembered of it is gone.
+        held = client.run(lambda: len(__import__(
+            "kpms_zarr.compute.runs.bundle", fromlist=["_MEMORY"])._MEMORY.bundles))  # fmt: skip
+        assert set(held.values()) == {0}
+
+
+@pytest.mark.slow
+def test_fit__that_moves_between_workers_and_this_process_has_them_too(two_workers, store, quiet):
+    _, client = two_workers
+    here, there = {}, {"cluster": client}
+    for first, places in ((2, (here, there, here)), (4, (there, here, there))):
+        copy = Path(shutil.copytree(store, store.parent / f"copy-{first}.zarr"))
+        for i, place in enumerate(places):
+            stop = At(first + 3 * i, lambda: os.kill(os.getpid(), signal.SIGINT))
+            options = {"resume": True} if i else {"config": CONFIG}
+            try:
+                kpms_zarr.fit(
+                    copy, model="m", callbacks=[stop] if i < 2 else [], **place, **options
+                )
+            except KeyboardInterrupt:
+                assert i < 2
+        assert_same(copy, quiet)
+
+
+@pytest.mark.slow
+def test_fit__without_shards_has_other_bits(store, quiet, monkeypatch):
+    """Wrong twin: in tiles across shards, which no worker has all of, frames add up to others."""
+    monkeypatch.setattr(plan, "SHARD_FRAMES", 10**9)
+    kpms_zarr.fit(store, model="m", config=CONFIG)
+    with pytest.raises(AssertionError):
+        assert_same(store, quiet)
+
+
+# ------------------------------------------------------------------ who dies on the way
+
+
+@pytest.mark.slow
+def test_fit__survives_workers_that_are_killed_added_and_retired(workers, store, quiet):
+    notes = Notes()
+    with workers(2) as (cluster, client):
+        happenings = [
+            At(2, lambda: kill(client)),  # the next sweep finds it gone
+            At(4, lambda: cluster.scale(3)),
+            At(7, lambda: (client.wait_for_workers(2), cluster.scale(1))),
+        ]
+        crew_calls = remote.RemoteSweeper.write
+
+        def killed_in_commit(self: Any, path: str, order: Any) -> int:
+            if path.endswith("s000000006"):
+                kill(client)
+            return crew_calls(self, path, order)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(remote.RemoteSweeper, "write", killed_in_commit)
+            kpms_zarr.fit(
+                store, model="m", config=CONFIG, cluster=client, save_every=3,
+                callbacks=[*happenings, notes],
+            )  # fmt: skip
+    assert_same(store, quiet)
+
+
+@pytest.mark.slow
+def test_fit__killed_in_the_middle_of_a_sweep(workers, store, quiet):
+    """A worker that dies with its call under way: another takes it, from the commit on."""
+    with workers(2) as (_, client):
+        call = Crew.call
+        seen = []
+
+        def killing(self: Any, parts: Any, function: Any, arguments: Any, **options: Any) -> Any:
+            seen.append(function)
+            if len(seen) in (4, 9):
+                submit = self.client.submit
+
+                def submit_and_kill(*given: Any, **more: Any) -> Any:
+                    future = submit(*given, **more)
+                    if more["workers"] == [max(part.worker for part in parts)]:
+                        self.client.submit = submit
+                        time.sleep(0.2)
+                        kill(self.client, -1)
+                    return future
+
+                self.client.submit = submit_and_kill
+            return call(self, parts, function, arguments, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Crew, "call", killing)
+            kpms_zarr.fit(store, model="m", config=CONFIG, cluster=client, save_every=4)
+    assert_same(store, quiet)
+
+
+def begin_scheduler(tmp_path: Path) -> tuple[list[subprocess.Popen[bytes]], str]:
+    """A scheduler and two workers, each a process of its own."""
+    file = tmp_path / "scheduler.json"
+    scheduler = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_scheduler", "--scheduler-file", str(file),
+         "--port", "0", "--no-dashboard"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    worker = [
+        sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file),
+        "--nthreads", "1", "--no-dashboard", "--death-timeout", "60",
+        "--local-directory", str(tmp_path),
+    ]  # fmt: skip
+    found = [scheduler]
+    for _ in range(2):
+        found.append(subprocess.Popen(worker, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    while not file.exists():
+        time.sleep(0.1)
+    return found, str(file)
+
+
+@pytest.mark.slow
+def test_fit__whose_scheduler_is_killed_says_how_to_go_on(
+    store, quiet, tmp_path, small_shards_plugin
+):
+    processes, file = begin_scheduler(tmp_path)
+    try:
+        with Client(scheduler_file=file, set_as_default=False) as client:
+            client.register_plugin(small_shards_plugin)
+            die = At(6, lambda: processes[0].kill())
+            with pytest.raises(OSError, match=r"sweep [0-9]+ is committed") as caught:
+                kpms_zarr.fit(
+                    store, model="m", config=CONFIG, cluster=client, save_every=2, callbacks=[die]
+                )
+            assert "resume=True" in str(caught.value)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    kpms_zarr.fit(store, model="m", resume=True)
+    assert_same(store, quiet)
+
+
+@pytest.mark.slow
+def test_fit__a_second_client_is_refused(two_workers, store):
+    _, client = two_workers
+    said = []
+
+    def second() -> None:
+        with pytest.raises(kpms_zarr.InputError, match="nobody is fitting") as caught:
+            kpms_zarr.fit(store, model="m", cluster=client, resume=True)
+        said.append(caught.value)
+
+    kpms_zarr.fit(
+        store, model="m", config=CONFIG, cluster=client, save_every=2, callbacks=[At(5, second)]
+    )
+    assert said
+
+
+# ------------------------------------------------------------------ what is not a fit of one chain
+
+
+@pytest.mark.slow
+def test_quality_and_pca__on_workers_are_those_of_one_process(two_workers, store, original):
+    _, client = two_workers
+    here = kpms_zarr.quality(store)
+    with client.as_current():
+        there = kpms_zarr.quality(store, cluster=client)
+        pca = kpms_zarr.pca(store, cluster=client)
+    assert here.drop_attrs().identical(there.drop_attrs())
+    assert access.dataset(original, "pca").load().drop_attrs().equals(pca.drop_attrs())
+
+
+@pytest.mark.slow
+def test_chains__on_workers_are_those_of_one_process_also_when_one_is_killed(workers, store):
+    config = replace(CONFIG, sweeps=4, ar_sweeps=6)
+    other = Path(shutil.copytree(store, store.parent / "other.zarr"))
+    kpms_zarr.fit(store, model="m", config=config, chains=3)
+    notes = Notes()
+    with workers(2) as (_, client):
+        seen = []
+
+        def kill_one(event: object) -> None:
+            if isinstance(event, Noted) and "m-02" in event.text and not seen:
+                seen.append(event)
+                kill(client)
+
+        kpms_zarr.fit(
+            other, model="m", config=config, chains=3, cluster=client, save_every=1,
+            callbacks=[notes, kill_one],
+        )  # fmt: skip
+    assert seen
+    for model in ("m-01", "m-02", "m-03", "m"):
+        for one, two in zip(result(store, model), result(other, model), strict=True):
+            for name in one.variables:
+                if name not in ("trace_seconds", "member_version"):
+                    np.testing.assert_array_equal(one[name].values, two[name].values, err_msg=name)
+
+
+# dask-jobqueue does not wait for the processes that stand for jobs.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.slow
+def test_fit__in_a_cluster_that_a_file_describes(store, quiet, tmp_path, monkeypatch):
+    """Jobs that a batch system would run, run as processes of this machine."""
+    (tmp_path / "cluster.yaml").write_text(
+        "jobs: 2\njobqueue:\n  local:\n    cores: 1\n    memory: 2GB\n"
+        f"    log-directory: {tmp_path}\n    local-directory: {tmp_path}\n"
+        f"    python: {sys.executable}\n    interface: lo\n"
+    )
+    kpms_zarr.fit(store, model="m", config=CONFIG, cluster=tmp_path / "cluster.yaml")
+    for one, two in zip(result(store), quiet, strict=True):
+        assert set(one.variables) == set(two.variables)
+
+
+def test_fit__begun_by_an_earlier_version_is_refused(store):
+    def stop() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        kpms_zarr.fit(store, model="m", config=CONFIG, save_every=1, callbacks=[At(2, stop)])
+    root = access.open_group(store, "r+")
+    commit = read_checkpoint(root, "m").group
+    commit.attrs.update({"sums": None})
+    with pytest.raises(kpms_zarr.InputError, match="another order"):
+        kpms_zarr.fit(store, model="m", resume=True)
+
+
+@pytest.mark.slow
+def test_doctor__looks_at_workers_and_at_the_store_from_there(two_workers, store):
+    _, client = two_workers
+    before = sorted(path.name for path in store.iterdir())
+    found = kpms_zarr.doctor(0, cluster=client, store=store).cluster
+    assert [worker.storage for worker in found.workers] == ["", ""]
+    assert found.advice == ()
+    assert all(worker.devices and abs(worker.clock) < 5 for worker in found.workers)
+    assert sorted(path.name for path in store.iterdir()) == before
+    # A worker that sees another disk, an older package, and a clock of its own.
+    one, two = found.workers
+    bad = replace(two, storage="FileNotFoundError: ", clock=-90.0, devices=("H100",),
+                  versions={**two.versions, "jax": "0.4"})  # fmt: skip
+    advice = " ".join(advise((one, bad), one.versions))
+    for words in ("does not reach the store", "90 s behind", "several kinds", "jax is"):
+        assert words in advice
+
+
+# ------------------------------------------------------------------ words
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("local:0", "local:N"),
+        ("local:x", "local:N"),
+        ("tcp://127.0.0.1:9", "answers"),
+        ("nothing.json", "tcp://host:8786"),
+        ("nothing.yaml", "can be read"),
+    ],
+)
+def test_cluster__that_is_none_is_refused_in_words(original, monkeypatch, where, words):
+    from kpms_zarr.compute.cluster import connect
+
+    monkeypatch.setattr(connect, "_TIMEOUT", "1s")
+    with pytest.raises(kpms_zarr.InputError, match=words):
+        kpms_zarr.fit(original, model="never", cluster=where)
+
+
+# What dask-jobqueue leaves of a cluster that it could not make.
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- 1", "names and values"),
+        ("a: [", "YAML"),
+        ("jobs: 2", "jobqueue:"),
+        ("jobs: 2\njobqueue: {torque: {}}", "jobqueue:"),
+        ("jobqueue: {slurm: {cores: 1, memory: 1GB}}", "jobs: N"),
+        ("jobs: 2\nclass: nowhere.Cluster", "installed"),
+        ("jobs: 2\njobqueue: {slurm: {cores: 1}}", "memory"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_file__that_says_too_little_is_refused_in_words(original, tmp_path, text, words):
+    (tmp_path / "cluster.yaml").write_text(text)
+    with pytest.raises(kpms_zarr.InputError, match=words):
+        kpms_zarr.fit(original, model="never", cluster=tmp_path / "cluster.yaml")
