@@ -288,6 +288,7 @@ def _apply(commands: Any) -> None:
     command.add_argument(
         "--no-check", action="store_true", help="do not label a session of the fit to compare"
     )
+    cluster_option(command)
     watching_options(command)
     resource_options(command)
 

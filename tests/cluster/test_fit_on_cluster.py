@@ -21,7 +21,7 @@ import kpms_zarr
 from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr.compute.cluster.checkup import advise
 from kpms_zarr.compute.cluster.crew import Crew
-from kpms_zarr.compute.events import Noted, SweepEnded
+from kpms_zarr.compute.events import Noted, SessionsSettled, SweepEnded
 from kpms_zarr.compute.runs import plan, remote
 from kpms_zarr.store.core import access
 from kpms_zarr.store.model.checkpoints import read_checkpoint
@@ -271,6 +271,56 @@ def test_quality_and_pca__on_workers_are_those_of_one_process(two_workers, store
         pca = kpms_zarr.pca(store, cluster=client)
     assert here.drop_attrs().identical(there.drop_attrs())
     assert access.dataset(original, "pca").load().drop_attrs().equals(pca.drop_attrs())
+
+
+@pytest.mark.slow
+def test_apply__on_workers_is_that_of_one_process_also_when_one_is_killed(workers, store):
+    names = [session.name for session in access.sessions(store)]
+    config = replace(CONFIG, sessions=tuple(names[:3]))
+    kpms_zarr.fit(store, model="m", config=config)
+    other = Path(shutil.copytree(store, store.parent / "other.zarr"))
+    here = kpms_zarr.apply(store, model="m", sweeps=12)
+    with workers(2) as (_, client):
+        seen = []
+
+        def kill_one(event: object) -> None:
+            if isinstance(event, SessionsSettled) and not seen:
+                seen.append(event)
+                kill(client)
+
+        there = kpms_zarr.apply(other, model="m", sweeps=12, cluster=client, callbacks=[kill_one])
+    assert seen
+    for one, two in zip(result(store), result(other), strict=True):
+        assert set(one.variables) == set(two.variables)
+        for name in one.variables:
+            np.testing.assert_array_equal(one[name].values, two[name].values, err_msg=name)
+    for name in ("labelled", "n_frames", "sweeps", "settled", "agreement", "new_agreement"):
+        assert str(getattr(here, name)) == str(getattr(there, name)), name
+
+
+@pytest.mark.slow
+def test_apply__that_fails_on_a_worker_publishes_nothing_and_leaves_nothing(two_workers, store):
+    _, client = two_workers
+    names = [session.name for session in access.sessions(store)]
+    kpms_zarr.fit(store, model="m", config=replace(CONFIG, sessions=tuple(names[:3])))
+    before = sorted(path.name for path in (store / "models/m/labels").iterdir())
+
+    def fail() -> None:
+        from kpms_zarr.compute.runs import apply
+
+        def label(self: Any, *given: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        apply._Bench.label = label
+
+    client.run(fail)
+    try:
+        with pytest.raises(OSError, match="No space"):
+            kpms_zarr.apply(store, model="m", cluster=client)
+    finally:
+        client.restart()
+    assert sorted(path.name for path in (store / "models/m/labels").iterdir()) == before
+    assert kpms_zarr.open_labels(store, "m").sizes["session"] == 3
 
 
 @pytest.mark.slow

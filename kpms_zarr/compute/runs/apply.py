@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 
+from kpms_zarr.compute.cluster.connect import ClusterLike, connected
+from kpms_zarr.compute.cluster.crew import Crew, Part
+from kpms_zarr.compute.cluster.worker import Leash, on_own_threads, passer, pull, share_of_worker
 from kpms_zarr.compute.config import Budget, FitConfig
-from kpms_zarr.compute.events import Callback, Noted, Published, ResourcePlan, tell
+from kpms_zarr.compute.events import (
+    Callback,
+    Event,
+    Noted,
+    Published,
+    ResourcePlan,
+    SessionsSettled,
+    tell,
+)
 from kpms_zarr.compute.mapreduce import limit_workers
 from kpms_zarr.compute.runs.labelling import (
     DRAWS,
@@ -32,11 +44,17 @@ from kpms_zarr.compute.runs.preparation import (
     prepare,
     settings_of_model,
 )
-from kpms_zarr.compute.runs.publish import SECOND, Numbered, add_levels, write_labels
+from kpms_zarr.compute.runs.publish import (
+    SECOND,
+    Numbered,
+    add_levels,
+    label_names,
+    write_labels,
+)
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.runs.summaries import label_statistics
 from kpms_zarr.compute.runs.voting import bytes_of_another_space
-from kpms_zarr.compute.sampler.certainty import PublishedCertainty
+from kpms_zarr.compute.sampler.certainty import CertaintyCounts
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
 from kpms_zarr.compute.settings import check_sweeps
 from kpms_zarr.store.core import access
@@ -45,6 +63,7 @@ from kpms_zarr.store.core.locking import Lock, model_lock
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.models import LabelWriter, copy_labels, require_model
 from kpms_zarr.store.study.selection import select_sessions
+from kpms_zarr.store.wording import counted
 
 _NO_VOTES = (
     "not all models of the consensus label new sessions by their parameters: labelled by the "
@@ -111,6 +130,7 @@ def apply(
     draw: bool = False,
     check: bool = True,
     budget: Budget | None = None,
+    cluster: ClusterLike = None,
     callbacks: Sequence[Callback] = (),
 ) -> ApplySummary:
     """Label sessions with a fitted model, its parameters fixed, and publish a new version.
@@ -139,6 +159,9 @@ def apply(
     check : bool
         When there are new sessions, label one of the fit as if it were new, only to compare.
     budget : Budget, optional
+    cluster : str, path or distributed.Client, optional
+        Workers of a Dask cluster that label sessions, as of :func:`kpms_zarr.fit`; labels are the
+        same to the bit.
     callbacks : sequence of callable
         Each is given the events of ``compute.events``.
 
@@ -171,61 +194,57 @@ def apply(
         every = (*chosen, as_new) if as_new is not None and as_new not in chosen else chosen
         every = tuple(sorted(every, key=lambda session: session.index))
         config = settings_of_model(start, every)
-        with limit_workers(store, budget.host_memory, is_strict=False):
-            preparation = prepare(store, config, fitted, notify)
         voting = None if draw or fitted.members is None else fitted.members
         if voting is not None and not voting.are_applied:
             voting = None
             notify(Noted(_NO_VOTES))
         members = () if voting is None else voting.open(store)
-        n_draws = len(members) or (0 if draw else MOST_STARTS * DRAWS)
-        n_bytes = n_draws + (bytes_of_another_space(members[0], members) if members else 0)
-        plan = plan_of(preparation, config, budget, notify, fixed_shape(config), n_bytes)
-        labelled = replace(preparation, sessions=chosen)
-        make = partial(
-            make_chain, config=config, plan=plan, scratch=budget.scratch, n_draws=n_draws,
-            draw_states=max((len(one.parameters.usage) for one in members), default=0),
-        )  # fmt: skip
-        with make(labelled) as chain:
-            check_length(chain.index, store, notify)
-            load(chain, labelled, config, fitted, plan.tiles_in_flight)
-            voters = Voters(store, members, plan, budget.scratch)
-            run = labelling_of(
-                chain, labelled, config, fitted, plan.tiles_in_flight, notify, lock, voters
-            )
-            run.label(sweeps)
-            certainty = run.certainty() if config.certainty else None
-            writer = _write(root, start, run, preparation, config, chosen, certainty)
-            # Only then published: what stops it here publishes nothing.
-            compare = _Comparison(
-                preparation=preparation, config=config, fitted=fitted, lock=lock,
-                plan=replace(plan, kept_bytes=0), n_in_flight=run.pipeline.n,
-                make=make, voters=voters,
+        check_length(ChainIndex.of(chosen, config.lags), store, notify)
+        with connected(cluster, partial(_say, notify)) as crew:
+            with limit_workers(store, budget.host_memory, is_strict=False):
+                preparation = prepare(store, config, fitted, notify)
+            work = LabelWork(
+                os.fspath(store), model, str(start.labels.attrs["parameters"]), preparation,
+                config, sweeps, n_draws=len(members) or (0 if draw else MOST_STARTS * DRAWS),
+                votes=bool(members), again=frozenset(session.name for session in again),
             )  # fmt: skip
-            like_fit = compare.with_the_fit(run, again)
-            like_new = compare.of_a_new_session(as_new, sweeps)
-            settings = {
-                **config.to_dict(), "sessions": [session.name for session in chosen],
-                "sweeps": sweeps, "notes": list(messages),
-            }  # fmt: skip
-            numbers = {"n_sweeps_in_all": max(run.next_number, start.n_sweeps)}
-            statistics = {**_statistics(writer, config), **numbers}
-            if certainty is not None:
-                _count_kept(writer, certainty, chosen)
-                statistics["mean_certainty"] = certainty.mean
-            version = writer.publish("apply", settings, statistics)
-            notify(Published(model, version))
-            add_levels(root, model, version, notify)
-            names = [session.name for session in chain.index.sessions]
-            n_sweeps = dict(zip(names, run.n_sweeps.tolist(), strict=True))
+            bench = _Bench.of(work, members, fitted, budget, notify, lock)
+            begin = partial(_begin, root, start, work, chosen)
+            if crew is None:
+                writer, found = bench.label(chosen, begin)
+            else:
+                writer, found = _on_workers(crew, work, chosen, begin, notify, lock)
+        variables = writer.names
+        copy_labels(
+            root, start.name, start.version, writer, variables,
+            without={session.name for session in chosen},
+        )  # fmt: skip
+        # Only then published: what stops it here publishes nothing.
+        like_new = bench.of_a_new_session(as_new)
+        settings = {
+            **config.to_dict(), "sessions": [session.name for session in chosen],
+            "sweeps": sweeps, "notes": list(messages),
+        }  # fmt: skip
+        numbers = {"n_sweeps_in_all": max(found.next_number, start.n_sweeps)}
+        statistics = {**_statistics(writer, config), **numbers}
+        if config.certainty:
+            counts = CertaintyCounts(len(found.certainty[0]))
+            counts.add_sums(*found.certainty)
+            _count_kept(writer, counts, chosen)
+            statistics["mean_certainty"] = counts.mean
+        version = writer.publish("apply", settings, statistics)
+        notify(Published(model, version))
+        add_levels(root, model, version, notify)
+        names = sorted(session.name for session in chosen)
+        like_fit = found.with_the_fit
     return ApplySummary(
         os.fspath(store),
         model,
         version,
         tuple(session.name for session in chosen),
         sum(session.n_frames for session in chosen),
-        n_sweeps,
-        run.has_settled,
+        {name: found.n_sweeps[name] for name in names},
+        found.has_settled,
         tuple(session.name for session in again),
         *like_fit,
         "" if as_new is None else as_new.name,
@@ -261,105 +280,312 @@ def _one_to_compare(root: access.Group, fitted: StartModel) -> Session | None:
     return found[len(found) // 2] if found else None
 
 
-# ------------------------------------------------------------------ agreement with the fit
+# ------------------------------------------------------------------ labels of some sessions
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Comparison:
-    """Agreement of labels with those of the fit."""
+@dataclass(frozen=True)
+class LabelWork:
+    """Work: label sessions with a model, wherever.
 
+    Attributes
+    ----------
+    parameters : str
+        Version of the parameters.
+    n_draws : int
+        Labels of a frame that are kept meanwhile.
+    votes : bool
+        Whether members of a consensus vote.
+    again : frozenset of str
+        Sessions of the fit among those that are labelled.
+    """
+
+    store: str
+    model: str
+    parameters: str
     preparation: Preparation
     config: FitConfig
-    fitted: StartModel
-    plan: ResourcePlan
-    n_in_flight: int
-    make: Callable[..., Chain]
-    lock: Lock
-    voters: Voters
+    sweeps: int
+    n_draws: int
+    votes: bool
+    again: frozenset[str]
 
-    def with_the_fit(
-        self, run: SessionLabelling, sessions: Sequence[Session]
-    ) -> tuple[float, float]:
-        """Compare the labels of sessions of the fit that a run has labelled again.
 
-        Returns
-        -------
-        tuple of float
-            Share of their frames with the label of the fit, and with the same label in averages
-            of two halves of the starts.
-        """
-        names, index = {session.name for session in sessions}, run.chain.index
-        which = np.array([s.name in names for s in index.sessions]) & (index.n_modelled > 0)
-        rows, n_frames = np.flatnonzero(which), index.n_modelled[which]
-        if not len(rows):
+@dataclass(frozen=True)
+class LabelledSessions:
+    """What was found of sessions that are labelled and written.
+
+    Attributes
+    ----------
+    n_sweeps : dict of str to int
+        By session.
+    agreement : dict of str to tuple
+        Session of the fit -> frames, share of them with the label of the fit, and share with the
+        same label in averages of two halves of the starts.
+    certainty : tuple of ndarray
+        See :attr:`CertaintyCounts.sums`.
+    """
+
+    n_sweeps: dict[str, int]
+    has_settled: bool
+    next_number: int
+    agreement: dict[str, tuple[int, float, float]]
+    certainty: tuple[np.ndarray, np.ndarray]
+
+    def plus(self, other: LabelledSessions) -> LabelledSessions:
+        """Add other sessions."""
+        pairs = zip(self.certainty, other.certainty, strict=True)
+        total, number = (one + two for one, two in pairs)
+        return LabelledSessions(
+            {**self.n_sweeps, **other.n_sweeps},
+            self.has_settled and other.has_settled,
+            max(self.next_number, other.next_number),
+            {**self.agreement, **other.agreement},
+            (total, number),
+        )
+
+    @property
+    def with_the_fit(self) -> tuple[float, float]:
+        """Both shares over all sessions of the fit; NaN without any."""
+        if not self.agreement:
             return float("nan"), float("nan")
-        same = [
-            float((run.labels_of(row) == self._labels_of_fit(index.sessions[row])).mean())
-            for row in rows
-        ]
-        both = (np.array(same), run.agreement[rows])
-        with_fit, halves = (float((share * n_frames).sum() / n_frames.sum()) for share in both)
+        rows = np.array([self.agreement[name] for name in sorted(self.agreement)])
+        n_frames = rows[:, 0]
+        with_fit, halves = (
+            float((share * n_frames).sum() / n_frames.sum()) for share in rows[:, 1:].T
+        )
         return with_fit, halves
 
-    def of_a_new_session(self, session: Session | None, max_sweeps: int) -> tuple[float, float]:
-        """Label a session of the fit as if it were new, and compare; see :meth:`with_the_fit`."""
-        if session is None or session.n_frames <= self.config.lags:
+
+@dataclass(frozen=True)
+class _Bench:
+    """Room in this process to label sessions."""
+
+    work: LabelWork
+    members: Sequence[StartModel]
+    fitted: StartModel
+    plan: ResourcePlan
+    scratch: str | None
+    notify: Callback
+    lock: Lock
+
+    @classmethod
+    def of(
+        cls,
+        work: LabelWork,
+        members: Sequence[StartModel],
+        fitted: StartModel,
+        budget: Budget,
+        notify: Callback,
+        lock: Lock,
+    ) -> _Bench:
+        """Plan it for the sessions that are prepared."""
+        n_bytes = work.n_draws + (bytes_of_another_space(members[0], members) if members else 0)
+        shape = fixed_shape(work.config)
+        plan = plan_of(work.preparation, work.config, budget, notify, shape, n_bytes)
+        return cls(work, members, fitted, plan, budget.scratch, notify, lock)
+
+    def label(
+        self, sessions: Sequence[Session], begin: Callable[[], LabelWriter]
+    ) -> tuple[LabelWriter, LabelledSessions]:
+        """Label sessions and write them; ``begin`` gives the version where they go."""
+        config = self.work.config
+        labelled = replace(self.work.preparation, sessions=tuple(sessions))
+        with self._chain(labelled, config, self.plan) as chain:
+            load(chain, labelled, config, self.fitted, self.plan.tiles_in_flight)
+            run = self._run(chain, labelled, config, self.fitted, self.notify)
+            run.label(self.work.sweeps)
+            certainty = run.certainty() if config.certainty else None
+            writer = begin()
+            write_labels(
+                writer, Numbered(run.labels, np.arange(config.n_states)), chain, writer.names,
+                np.asarray(first_noise_variance(config, self.fitted)),
+                only={session.name for session in sessions}, certainty=certainty,
+            )  # fmt: skip
+            names = [session.name for session in chain.index.sessions]
+            none = np.zeros(max(2, config.n_states), np.int64)
+            return writer, LabelledSessions(
+                dict(zip(names, run.n_sweeps.tolist(), strict=True)),
+                run.has_settled,
+                run.next_number,
+                self._like_fit(run),
+                (none, none) if certainty is None else certainty.sums,
+            )
+
+    def of_a_new_session(self, session: Session | None) -> tuple[float, float]:
+        """Label a session of the fit as if it were new; returns the shares of its frames with the
+        label of the fit, and with the same label in averages of two halves of the starts."""
+        if session is None or session.n_frames <= self.work.config.lags:
             return float("nan"), float("nan")
-        config = replace(self.config, sessions=(session.name,))
-        preparation = replace(self.preparation, sessions=(session,))
+        config = replace(self.work.config, sessions=(session.name,))
+        preparation = replace(self.work.preparation, sessions=(session,))
         start = replace(self.fitted, scale={})
-        with self.make(preparation, config=config, plan=self.plan) as chain:
-            load(chain, preparation, config, start, self.n_in_flight)
-            quiet = (self.n_in_flight, lambda _: None, self.lock, self.voters)
-            run = labelling_of(chain, preparation, config, start, *quiet)
-            run.label(max_sweeps)
+        with self._chain(preparation, config, replace(self.plan, kept_bytes=0)) as chain:
+            load(chain, preparation, config, start, self.plan.tiles_in_flight)
+            run = self._run(chain, preparation, config, start, lambda _: None)
+            run.label(self.work.sweeps)
             same = run.labels_of(0) == self._labels_of_fit(session)
             return float(same.mean()), float(run.agreement[0])
 
+    def _chain(self, preparation: Preparation, config: FitConfig, plan: ResourcePlan) -> Chain:
+        states = max((len(one.parameters.usage) for one in self.members), default=0)
+        return make_chain(
+            preparation, config, plan, self.scratch, self.work.n_draws, draw_states=states
+        )
+
+    def _run(
+        self,
+        chain: Chain,
+        preparation: Preparation,
+        config: FitConfig,
+        start: StartModel,
+        notify: Callback,
+    ) -> SessionLabelling:
+        voters = Voters(self.work.store, self.members, self.plan, self.scratch)
+        return labelling_of(
+            chain, preparation, config, start, self.plan.tiles_in_flight, notify, self.lock, voters
+        )
+
+    def _like_fit(self, run: SessionLabelling) -> dict[str, tuple[int, float, float]]:
+        index, found = run.chain.index, {}
+        for row in np.flatnonzero(index.n_modelled > 0):
+            session = index.sessions[row]
+            if session.name in self.work.again:
+                same = float((run.labels_of(row) == self._labels_of_fit(session)).mean())
+                found[session.name] = (int(index.n_modelled[row]), same, float(run.agreement[row]))
+        return found
+
     def _labels_of_fit(self, session: Session) -> np.ndarray:
-        return self.fitted.labels_of(session.name, self.config.lags)
+        return self.fitted.labels_of(session.name, self.work.config.lags)
+
+
+# ------------------------------------------------------------------ on the workers of a cluster
+
+_PARTS_A_WORKER = 4
+
+
+def _on_workers(
+    crew: Crew,
+    work: LabelWork,
+    sessions: Sequence[Session],
+    begin: Callable[[], LabelWriter],
+    notify: Callback,
+    lock: Lock,
+) -> tuple[LabelWriter, LabelledSessions]:
+    """Label sessions on the workers of a cluster, each some of them; whoever is free the next."""
+    workers = crew.workers()
+    n_frames = sum(session.n_frames for session in sessions)
+    shares = _shares(sessions, n_frames / (_PARTS_A_WORKER * len(workers)))
+    parts = [
+        Part(f"part {i + 1} of {counted(len(shares), 'part')} to label", next(iter(workers)))
+        for i in range(len(shares))
+    ]
+    topic = f"kpms_zarr-{uuid.uuid4().hex[:12]}"
+    there = replace(work, store=access.absolute(work.store))
+    done: list[int] = []
+
+    def on_done(part: int, found: LabelledSessions) -> None:
+        done.append(len(found.n_sweeps))
+        notify(SessionsSettled(max(found.n_sweeps.values()), sum(done), len(sessions)))
+
+    writer = begin()
+    try:
+        with crew.listening(topic, notify):
+            found = crew.call(
+                parts, label_part,
+                lambda part, _: (
+                    replace(there, preparation=replace(work.preparation, sessions=shares[part])),
+                    writer.version, topic,
+                ),
+                anywhere=True, on_poll=lock.renew, on_done=on_done,
+            )  # fmt: skip
+    except BaseException:
+        crew.everywhere(pull, topic)
+        writer.discard()
+        raise
+    return writer, reduce(LabelledSessions.plus, found)
+
+
+class _OnLeash(Lock):
+    """Lock that another process holds, and lets go of when it ends."""
+
+    def __init__(self, leash: Leash) -> None:
+        self._leash = leash
+
+    def renew(self) -> None:
+        """Raise where nobody waits for the labels any more."""
+        if self._leash.is_pulled():
+            raise RuntimeError("nobody waits for these labels any more")
+
+
+def label_part(work: LabelWork, version: str, topic: str) -> LabelledSessions:
+    """Label the prepared sessions on a worker, and write them to a version that is begun."""
+    _, budget = share_of_worker()
+    root = access.open_group(work.store, "r+")
+    with on_own_threads():
+        fitted = StartModel.of(work.store, work.model, work.parameters)
+        members: Sequence[StartModel] = ()
+        if work.votes:
+            assert fitted.members is not None
+            members = fitted.members.open(work.store)
+        notify, lock = _only_notes(passer(topic)), _OnLeash(Leash(topic))
+        bench = _Bench.of(work, members, fitted, budget, notify, lock)
+        begin = partial(LabelWriter.attached, root, work.model, version)
+        return bench.label(work.preparation.sessions, begin)[1]
+
+
+def _only_notes(pass_on: Callback) -> Callback:
+    def notify(event: Event) -> None:
+        if isinstance(event, Noted):
+            pass_on(event)
+
+    return notify
+
+
+def _shares(sessions: Sequence[Session], most: float) -> list[tuple[Session, ...]]:
+    """Share sessions out, in order: so many frames in each share, or a single longer session."""
+    shares: list[list[Session]] = []
+    held = 0
+    for session in sessions:
+        if not shares or held + session.n_frames > most:
+            shares.append([])
+            held = 0
+        shares[-1].append(session)
+        held += session.n_frames
+    return [tuple(share) for share in shares]
+
+
+def _say(notify: Callback, text: str) -> None:
+    notify(Noted(text))
 
 
 # ------------------------------------------------------------------ the new version
 
 
-def _write(
-    root: access.Group,
-    start: StartModel,
-    run: SessionLabelling,
-    preparation: Preparation,
-    config: FitConfig,
-    labelled: Sequence[Session],
-    certainty: PublishedCertainty | None,
+def _begin(
+    root: access.Group, start: StartModel, work: LabelWork, labelled: Sequence[Session]
 ) -> LabelWriter:
-    """Write the labels of all sessions: the labelled ones from the chain, the others as before."""
-    chain, labels = run.chain, run.labels
-    new = {session.name for session in labelled}
+    """Begin a version: sessions that are labelled now, and those that have labels."""
+    new, preparation = {session.name for session in labelled}, work.preparation
     sessions = tuple(s for s in access.sessions(root) if s.name in new or s.name in start.sessions)
-    names = run.by_frame
+    names = label_names(work.config, has_second=work.votes or work.n_draws > 1)
     # What sessions that are not labelled now have beside their labels stays.
     names += tuple(name for name in SECOND if name in start.labels and name not in names)
-    writer = LabelWriter(
+    return LabelWriter(
         root,
         start.name,
         sessions=sessions,
         settings=preparation.study,
         names=names,
-        n_latent=chain.n_latent,
-        parameters_version=str(start.labels.attrs["parameters"]),
+        n_latent=len(preparation.loading),
+        parameters_version=work.parameters,
         scale=[
             preparation.scale[s.index] if s.name in new else start.scale[s.name] for s in sessions
         ],
     )
-    numbered = Numbered(labels, np.arange(config.n_states))
-    variance = np.asarray(first_noise_variance(config, start))
-    write_labels(writer, numbered, chain, names, variance, only=new, certainty=certainty)
-    copy_labels(root, start.name, start.version, writer, names, without=new)
-    return writer
 
 
 def _count_kept(
-    writer: LabelWriter, certainty: PublishedCertainty, labelled: Sequence[Session]
+    writer: LabelWriter, certainty: CertaintyCounts, labelled: Sequence[Session]
 ) -> None:
     """Add the sessions that keep their labels to the mean certainty by syllable."""
     new = {session.name for session in labelled}

@@ -14,7 +14,7 @@ from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Callback, Noted, ResourcePlan, SessionsSettled
 from kpms_zarr.compute.runs.ballots import Ballot, VoteCertainty
 from kpms_zarr.compute.runs.preparation import Preparation, load
-from kpms_zarr.compute.runs.publish import SECOND, certainty_of, label_names, published_labels
+from kpms_zarr.compute.runs.publish import certainty_of, published_labels
 from kpms_zarr.compute.runs.stages import make_sweeper, model_of, noise_by_keypoint, pipeline_of
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.runs.voting import MemberLabeller, MemberLabels
@@ -156,11 +156,6 @@ class SessionLabelling:
                     "of the labels says where"
                 )
             )
-
-    @property
-    def by_frame(self) -> tuple[str, ...]:
-        """Variables that are published of every frame."""
-        return label_names(self.chain, self.config, self.labels)
 
     def _begin_anew(self, which: np.ndarray) -> None:
         """Give sessions a first state that nothing of the starts before has led to."""
@@ -304,12 +299,6 @@ class VotedLabelling(SessionLabelling):
     def labels(self) -> Labelled:
         """Labels that are published."""
         return self.chain
-
-    @property
-    def by_frame(self) -> tuple[str, ...]:
-        """Variables that are published of every frame."""
-        found = super().by_frame
-        return found + tuple(name for name in SECOND if self.config.certainty)
 
     def certainty(self) -> PublishedCertainty:
         """Share of the votes."""

@@ -164,7 +164,7 @@ def publish(
     order = np.arange(config.n_states) if extras else order_of(labels, config.n_states)
     numbered = Numbered(labels, order)
     settings = {**config.to_dict(), "given": sorted(config.given), "notes": list(notes)}
-    names = label_names(chain, config, labels)
+    names = label_names(config, has_second=isinstance(labels, AveragedLabels))
     if extras is not None:
         settings |= extras.settings
         names += tuple(name for name in extras.by_frame if name not in names)
@@ -208,14 +208,14 @@ def add_levels(root: access.Group, model: str, version: str, notify: Callback) -
         )
 
 
-def label_names(chain: Chain, config: FitConfig, labels: Labelled) -> tuple[str, ...]:
-    """Variables by frame that are published."""
+def label_names(config: FitConfig, *, has_second: bool) -> tuple[str, ...]:
+    """Variables by frame that are published; ``has_second``: of labels with a second choice."""
     names = ["syllable", "latent", "centroid", "heading"]
     if config.certainty:
         names.append("certainty")
-    if config.certainty and isinstance(labels, AveragedLabels):
+    if config.certainty and has_second:
         names += SECOND
-    if config.save_noise_scale and chain.n_keypoints:
+    if config.save_noise_scale and config.stage != "ar":
         names.append("noise_scale")
     return tuple(names)
 

@@ -117,6 +117,16 @@ class CertaintyCounts:
         self._total += total.astype(np.int64)
 
     @property
+    def sums(self) -> tuple[np.ndarray, np.ndarray]:
+        """Certainties by syllable, in steps, and frames: (state,) int64 each."""
+        return self._total, self._number
+
+    def add_sums(self, total: np.ndarray, number: np.ndarray) -> None:
+        """Add what :attr:`sums` gave elsewhere."""
+        self._total = self._total + total
+        self._number = self._number + number
+
+    @property
     def mean(self) -> np.ndarray:
         """Mean certainty by syllable, (state,); NaN for those that do not occur."""
         number = np.where(self._number, self._number, 1)
@@ -128,6 +138,11 @@ class PublishedCertainty(Protocol):
 
     @property
     def mean(self) -> np.ndarray:
+        """See :class:`CertaintyCounts`."""
+        ...
+
+    @property
+    def sums(self) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`CertaintyCounts`."""
         ...
 

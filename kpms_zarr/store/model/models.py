@@ -227,6 +227,33 @@ class LabelWriter:
         self.scale = factors
         self._n_frames = [s.n_frames for s in sessions]
 
+    @classmethod
+    def attached(cls, root: zarr.Group, model: str, version: str) -> LabelWriter:
+        """Writer of rows of a version that another process has begun, and will publish."""
+        found = cls.__new__(cls)
+        found._root, found._base = root, layout.model_path(model)
+        found.version, found._parameters_version = version, ""
+        # From the root: what is consolidated above it knows of published versions alone.
+        group: Any = root[f"{found._base}/labels/{version}"]
+        found._group = group
+        columns = zip(group["session"][:], group["n_frames"][:], group["fps"][:], strict=True)
+        found.sessions = tuple(
+            Session(str(name), row, int(n_frames), float(fps))
+            for row, (name, n_frames, fps) in enumerate(columns)
+        )
+        found.scale = np.asarray(group["scale"][:], np.float64)
+        found._n_frames = [session.n_frames for session in found.sessions]
+        return found
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Per-frame variables of the version."""
+        return tuple(name for name in self._group if name in _PER_FRAME)
+
+    def discard(self) -> None:
+        """Remove what was written, of a version that will not be published."""
+        del self._labels[self.version]
+
     @property
     def block_frames(self) -> int:
         """Frames in a block that :meth:`write` accepts."""
