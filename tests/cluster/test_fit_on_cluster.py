@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -244,6 +246,71 @@ def test_fit__whose_scheduler_is_killed_says_how_to_go_on(
 
 
 @pytest.mark.slow
+def test_fit__whose_client_was_killed_goes_on_upon_the_same_workers(
+    store, quiet, tmp_path, small_shards_plugin
+):
+    """They still remember what the dead client had them do."""
+    processes, file = begin_scheduler(tmp_path)
+    code = (
+        "import sys, kpms_zarr, pickle, os\n"
+        "from kpms_zarr.compute.runs import plan\n"
+        "plan.SHARD_FRAMES = 320\n"
+        "config = pickle.loads(bytes.fromhex(sys.argv[2]))\n"
+        "def die(event):\n"
+        "    if type(event).__name__ == 'SweepEnded' and event.sweep == 7: os._exit(9)\n"
+        "if __name__ == '__main__':\n"
+        "    kpms_zarr.fit(sys.argv[1], model='m', config=config, cluster=sys.argv[3],\n"
+        "                  save_every=3, callbacks=[die])\n"
+    )
+    try:
+        with Client(scheduler_file=file, set_as_default=False) as client:
+            client.register_plugin(small_shards_plugin)
+            client.wait_for_workers(2)
+            line = [sys.executable, "-c", code, str(store), pickle.dumps(CONFIG).hex(), file]
+            assert subprocess.run(line, check=False).returncode == 9
+            kpms_zarr.fit(store, model="m", resume=True, cluster=client)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert_same(store, quiet)
+
+
+@pytest.mark.slow
+def test_fit__on_workers_that_see_another_disk_says_so(two_workers, store, tmp_path):
+    _, client = two_workers
+
+    def elsewhere() -> None:
+        from kpms_zarr.compute.runs import bundle
+
+        bundle.read_checkpoint = lambda root, model: None
+
+    client.run(elsewhere)
+    try:
+        with pytest.raises(kpms_zarr.InputError, match="that all workers see") as caught:
+            kpms_zarr.fit(store, model="m", config=CONFIG, cluster=client)
+    finally:
+        client.restart()
+    assert "tcp://" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_fit__that_waits_for_workers_can_be_stopped(workers, store):
+    with workers(1) as (cluster, client):
+
+        def leave() -> None:
+            cluster.scale(0)
+            threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+        with pytest.raises(KeyboardInterrupt, match="is committed"):
+            kpms_zarr.fit(
+                store, model="m", config=CONFIG, cluster=client, save_every=2,
+                callbacks=[At(5, leave)],
+            )  # fmt: skip
+    assert kpms_zarr.open_progress(store, "m").attrs["n_sweeps"] >= 4
+
+
+@pytest.mark.slow
 def test_fit__a_second_client_is_refused(two_workers, store):
     _, client = two_workers
     said = []
@@ -330,12 +397,12 @@ def test_chains__on_workers_are_those_of_one_process_also_when_one_is_killed(wor
     kpms_zarr.fit(store, model="m", config=config, chains=3)
     notes = Notes()
     with workers(2) as (_, client):
-        seen = []
+        seen, pids = [], sorted(client.run(os.getpid).values())
 
-        def kill_one(event: object) -> None:
+        def kill_one(event: object) -> None:  # not by the client, in whose thread this runs
             if isinstance(event, Noted) and "m-02" in event.text and not seen:
                 seen.append(event)
-                kill(client)
+                os.kill(pids[0], signal.SIGKILL)
 
         kpms_zarr.fit(
             other, model="m", config=config, chains=3, cluster=client, save_every=1,
@@ -428,6 +495,7 @@ def test_cluster__that_is_none_is_refused_in_words(original, monkeypatch, where,
         ("jobqueue: {slurm: {cores: 1, memory: 1GB}}", "jobs: N"),
         ("jobs: 2\nclass: nowhere.Cluster", "installed"),
         ("jobs: 2\njobqueue: {slurm: {cores: 1}}", "memory"),
+        ("jobs: 0\njobqueue: {slurm: {cores: 1, memory: 1GB}}", "jobs: N"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -14,7 +14,7 @@ from importlib import metadata
 from typing import Any
 
 from kpms_zarr.compute.cluster.crew import Crew
-from kpms_zarr.store.core import access
+from kpms_zarr.store.core import access, attributes
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.wording import counted, listed
@@ -91,7 +91,7 @@ def check_workers(crew: Crew, store: StoreLike | None = None) -> ClusterReport:
     if store is not None:
         root = access.open_group(store, "r+")
         try:
-            root.create_group(group, attributes={"token": token})
+            attributes.write(root.create_group(group), {"token": token})
         except OSError as error:
             raise InputError(
                 expected="a store that can be written to",
@@ -128,7 +128,7 @@ def look(place: str | None, group: str, token: str) -> dict[str, Any]:
             root = access.open_group(place, "r+")
             if root[group].attrs["token"] != token:
                 raise ValueError("it holds something else")
-            root.create_group(f"{group}/{name}", attributes={"token": token})
+            attributes.write(root.create_group(f"{group}/{name}"), {"token": token})
         except Exception as error:
             storage = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     return {

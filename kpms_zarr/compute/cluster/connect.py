@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kpms_zarr.compute.cluster.crew import Crew
-from kpms_zarr.compute.cluster.worker import prepare_workers
+from kpms_zarr.compute.cluster.worker import prepared
 from kpms_zarr.store.cores import n_cores
 from kpms_zarr.store.errors import InputError
 
@@ -63,35 +63,39 @@ def connected(
     """
     if cluster is None:
         client = active_client()
-        yield None if client is None else _crew(client, notify)
+        if client is None:
+            yield None
+            return
+        with prepared(client):
+            yield Crew(client, notify)
         return
     if not isinstance(cluster, str | os.PathLike):
-        yield _crew(cluster, notify)
+        with cluster.as_current(), prepared(cluster):
+            yield Crew(cluster, notify)
         return
     distributed = _distributed()
     where = os.fspath(cluster)
     with ExitStack() as stack:
-        patience = Crew.patience
-        if where == "local" or where.startswith("local:"):
+        is_own = where == "local" or where.startswith("local:")
+        patience, revive = Crew.patience, _nothing
+        if is_own:
             found = stack.enter_context(_local(distributed, where))
             client = stack.enter_context(distributed.Client(found))
         elif "://" in where:
             client = stack.enter_context(_client(distributed, where, address=where))
         elif where.endswith((".yaml", ".yml")):
-            found = stack.enter_context(_of_file(Path(where)))
+            found, revive = stack.enter_context(_of_file(Path(where)))
             client = stack.enter_context(distributed.Client(found))
             patience = None  # jobs wait in the queue of the batch system
         else:
             _check_scheduler_file(where)
             client = stack.enter_context(_client(distributed, where, scheduler_file=where))
-        yield _crew(client, notify, patience)
+        stack.enter_context(prepared(client, is_own=is_own))
+        yield Crew(client, notify, patience, revive=revive)
 
 
-def _crew(
-    client: Client, notify: Callable[[str], None], patience: float | None = Crew.patience
-) -> Crew:
-    prepare_workers(client)
-    return Crew(client, notify, patience)
+def _nothing() -> None:
+    pass
 
 
 def active_client() -> Client | None:
@@ -141,7 +145,7 @@ def _client(distributed: Any, where: str, **options: Any) -> Any:
         raise InputError(
             expected="a Dask scheduler that answers",
             found=f"none within {_TIMEOUT.rstrip('s')} seconds "
-            f"({str(error).splitlines()[0] or type(error).__name__})",
+            f"({(str(error).splitlines() or [''])[0] or type(error).__name__})",
             where=where,
             fix="begin it (dask scheduler), and look whether this machine can reach it",
         ) from error
@@ -157,7 +161,7 @@ def _check_scheduler_file(where: str) -> None:
     if not is_one:
         raise InputError(
             expected="an address such as tcp://host:8786, local:N, a YAML file, or the file that "
-            "dask scheduler --scheduler-file writes",
+            "a scheduler writes for its workers",
             found=found,
             where="`cluster=`",
             fix="give one of these",
@@ -165,10 +169,11 @@ def _check_scheduler_file(where: str) -> None:
 
 
 @contextmanager
-def _of_file(path: Path) -> Iterator[Any]:
-    """Cluster that a file of dask-jobqueue describes, with ``jobs:`` or ``adapt:`` beside it."""
+def _of_file(path: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """Cluster that a file of dask-jobqueue describes, with ``jobs:`` beside it, and what asks for
+    these jobs anew."""
     given = _read(path)
-    jobs, adapt = given.pop("jobs", None), given.pop("adapt", None)
+    jobs = given.pop("jobs", None)
     if "class" in given:
         make = _class(path, str(given.pop("class")))
         options = given
@@ -176,10 +181,10 @@ def _of_file(path: Path) -> Iterator[Any]:
     else:
         make, settings = _of_jobqueue(path, given)
         options = {}
-    if (jobs is None) == (adapt is None):
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
         raise _wrong(
-            path, "one of `jobs: N` and `adapt: {minimum_jobs: 0, maximum_jobs: N}`, at the top",
-            "neither" if jobs is None else "both", "add `jobs: 4` for four jobs",
+            path, "`jobs: N`, the number of jobs, at the top", repr(jobs) if jobs else "none",
+            "add `jobs: 4` for four jobs",
         )  # fmt: skip
     import dask
 
@@ -190,14 +195,10 @@ def _of_file(path: Path) -> Iterator[Any]:
             raise _wrong(path, "settings of a cluster", str(error), "see its documentation") from (
                 error
             )
+        scale = {"jobs": jobs} if hasattr(cluster, "job_script") else {"n": jobs}
         with cluster:
-            if adapt is not None:
-                cluster.adapt(**adapt)
-            elif hasattr(cluster, "job_script"):
-                cluster.scale(jobs=int(jobs))
-            else:
-                cluster.scale(int(jobs))
-            yield cluster
+            cluster.scale(**scale)
+            yield cluster, lambda: cluster.scale(**scale)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -210,7 +211,7 @@ def _read(path: Path) -> dict[str, Any]:
         first = str(error).splitlines()[0]
         raise _wrong(path, "YAML", first, "check its indentation") from error
     if not isinstance(found, dict):
-        raise _wrong(path, "names and values", type(found).__name__, "see `kpms-zarr fit --help`")
+        raise _wrong(path, "names and values", type(found).__name__, "see docs/cluster.md")
     return found
 
 

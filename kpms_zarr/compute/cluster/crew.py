@@ -7,19 +7,24 @@ import pickle
 import queue
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.wording import counted
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
 _POLL_SECONDS = 0.5
+_ASK_SECONDS = 60.0
 _MOST_TRIES = 4
 """Of one call, when workers die under it."""
+_MOST_FORGOTTEN = 3
+"""Times that a worker may not know what it is told, though it is given all that it takes."""
 _SLOW = 5.0
 _SLOW_SECONDS = 20.0
 """A call is made a second time elsewhere when it takes this many times as long as the median of
@@ -55,6 +60,7 @@ class _Try:
     part: int
     future: Future
     began: float
+    is_whole: bool
 
 
 @dataclass
@@ -71,6 +77,10 @@ class Crew:
     patience : float or None
         Seconds that a job waits for workers when it has none; None = until some come, as from the
         queue of a batch system.
+    check : callable
+        Is called while the job waits for workers; raises where it shall not.
+    revive : callable
+        Is called now and then while there is no worker, to ask for some anew.
     n_again : int
         Calls that were made again.
     """
@@ -78,6 +88,8 @@ class Crew:
     client: Client
     notify: Callable[[str], None] = field(default=lambda text: None)
     patience: float | None = 120.0
+    check: Callable[[], None] = field(default=lambda: None)
+    revive: Callable[[], None] = field(default=lambda: None)
     n_again: int = 0
 
     def workers(self) -> dict[str, Mapping[str, Any]]:
@@ -88,26 +100,31 @@ class Crew:
         ClusterLost
             When none comes.
         """
-        began = time.monotonic()
+        began = asked = time.monotonic()
         is_said = False
         while True:
-            found = self._there()
+            found = self.there()
             if found:
                 return found
-            if self.patience is not None and time.monotonic() - began > self.patience:
+            self.check()
+            now = time.monotonic()
+            if self.patience is not None and now - began > self.patience:
                 raise ClusterLost(
                     f"no worker has come to the cluster {self._where} in {self.patience:.0f} s"
                 )
             if not is_said:
                 is_said = True
                 self.notify(f"no workers at {self._where}: waiting for one")
+            if now - asked > _ASK_SECONDS:
+                asked = now
+                self.revive()
             time.sleep(_POLL_SECONDS)
 
     @property
     def _where(self) -> str:
         return self.client.scheduler.address if self.client.scheduler else "(closed)"
 
-    def _there(self) -> dict[str, Mapping[str, Any]]:
+    def there(self) -> dict[str, Mapping[str, Any]]:
         """Workers that there are now; waits while the connection is being made again."""
         while self.client.status == "connecting":
             time.sleep(_POLL_SECONDS)
@@ -160,40 +177,47 @@ class Crew:
         """
         done: queue.Queue[_Try] = queue.Queue()
         under_way: dict[Any, _Try] = {}
-        tries = [0] * len(parts)
+        tries, forgotten = [0] * len(parts), [0] * len(parts)
         results: dict[int, Any] = {}
         seconds: list[float] = []
 
-        def submit(part: int, *, is_whole: bool, anywhere: bool = anywhere) -> None:
+        def submit(part: int, *, is_whole: bool, worker: str = "") -> None:
             tries[part] += 1
             key = f"{parts[part].name}-{uuid.uuid4().hex[:12]}"
-            where = {} if anywhere else {"workers": [parts[part].worker]}
+            where: dict[str, Any] = {"workers": [worker]} if worker else {}
             try:
                 future = self.client.submit(
                     _answer, function, *arguments(part, is_whole), key=key, pure=False,
                     allow_other_workers=bool(where), **where,
                 )  # fmt: skip
             except Exception as error:
-                self._there()
+                self.there()
                 raise ClusterLost(f"the cluster takes no calls any more ({error})") from error
-            one = _Try(part, future, time.monotonic())
+            one = _Try(part, future, time.monotonic(), is_whole)
             under_way[key] = one
             future.add_done_callback(lambda _, one=one: done.put(one))
 
+        waiting = deque(range(len(parts)))
+        if anywhere:  # one for each worker, however many threads it has; whoever is free the next
+            for worker in list(self.workers())[: len(parts)]:
+                submit(waiting.popleft(), is_whole=True, worker=worker)
+        else:
+            while waiting:
+                part = waiting.popleft()
+                submit(part, is_whole=False, worker=parts[part].worker)
         try:
-            for part in range(len(parts)):
-                submit(part, is_whole=False)
             while len(results) < len(parts):
                 on_poll()
                 try:
                     one = done.get(timeout=_POLL_SECONDS)
                 except queue.Empty:
-                    self._there()
+                    if not self.there():
+                        self.workers()
                     if anywhere:  # whole jobs, which take as long as they take
                         continue
                     for part in self._slow(under_way, results, seconds, tries):
                         self.notify(f"{parts[part].name} takes long: tried elsewhere as well")
-                        submit(part, is_whole=True, anywhere=True)
+                        submit(part, is_whole=True)
                     continue
                 under_way.pop(one.future.key, None)
                 if one.part in results:
@@ -208,11 +232,22 @@ class Crew:
                     parts[one.part] = replace(parts[one.part], worker=worker)
                     seconds.append(time.monotonic() - one.began)
                     on_done(one.part, results[one.part])
+                    if waiting:
+                        submit(waiting.popleft(), is_whole=True, worker=worker)
                     continue
-                self._failed(error, parts[one.part], tries[one.part])
-                if not any(other.part == one.part for other in under_way.values()):
-                    self.n_again += 1
-                    submit(one.part, is_whole=True, anywhere=self._is_gone(parts[one.part]))
+                if any(other.part == one.part for other in under_way.values()):
+                    continue  # tried elsewhere as well
+                lost = parts[one.part]
+                if isinstance(error, Forgotten):
+                    forgotten[one.part] += one.is_whole
+                    if forgotten[one.part] >= _MOST_FORGOTTEN:
+                        raise _unseen(lost, error) from error
+                    time.sleep(_POLL_SECONDS * forgotten[one.part])
+                else:
+                    self._failed(error, lost, tries[one.part])
+                self.n_again += 1
+                is_there = not anywhere and lost.worker in self.there()
+                submit(one.part, is_whole=True, worker=lost.worker if is_there else "")
         finally:
             for one in under_way.values():
                 with contextlib.suppress(Exception):  # of a client that is closed
@@ -240,13 +275,8 @@ class Crew:
             with contextlib.suppress(Exception):
                 self.client.unsubscribe_topic(topic)
 
-    def _is_gone(self, part: Part) -> bool:
-        return part.worker not in self._there()
-
     def _failed(self, error: BaseException, part: Part, n_tries: int) -> None:
         """Raise what makes no sense to try again; say what is tried again."""
-        if isinstance(error, Forgotten):
-            return
         self.workers()
         if not _is_of_workers(error):
             raise error
@@ -271,7 +301,17 @@ class Crew:
         limit = max(_SLOW * usual, _SLOW_SECONDS)
         now = time.monotonic()
         found = [one.part for one in under_way.values() if now - one.began > limit]
-        return [part for part in found if tries[part] == 1 and len(self._there()) > 1]
+        return [part for part in found if tries[part] == 1 and len(self.there()) > 1]
+
+
+def _unseen(part: Part, error: Forgotten) -> InputError:
+    return InputError(
+        expected="a store that all workers see, under the name that it has here",
+        found=f"a worker that does not find what was written: {error}",
+        where=f"{part.worker}, {part.name}",
+        fix="put the store on a file system that all share, or on S3; "
+        "`kpms_zarr.doctor(cluster=CLUSTER, store=STORE)` looks at all workers",
+    )
 
 
 def _answer(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,12 +14,16 @@ from typing import Any
 import dask
 
 from kpms_zarr.compute.config import Budget
+from kpms_zarr.compute.events import Event, Noted
+from kpms_zarr.compute.memory import resident_memory
 from kpms_zarr.store.core.access import given_storage_options
 from kpms_zarr.store.cores import n_cores
 
 MEMORY_SHARE = 0.6
 """Of the memory limit of a worker that a task may take: from 0.6 on Dask itself writes to disk what
 it holds, from 0.8 on it begins nothing new."""
+MOST_SHARE = 0.75
+"""The same, of a worker that takes over what another one had."""
 
 
 def share_of_worker() -> tuple[int, Budget]:
@@ -25,11 +32,15 @@ def share_of_worker() -> tuple[int, Budget]:
     if worker is None:
         return n_cores(), Budget()
     limit = worker.memory_manager.memory_limit
-    memory = int(MEMORY_SHARE * limit) if limit else None
-    n_threads = worker.state.nthreads
-    return n_threads, Budget(
-        host_memory=memory, tiles_in_flight=None, scratch=worker.local_directory
-    )
+    n_threads, scratch = worker.state.nthreads, worker.local_directory
+    if not limit:
+        return n_threads, Budget(scratch=scratch)
+    import jax  # heavy; whoever connects to a cluster imports this module
+
+    # What a bundle took that this worker has besides must not keep it from taking one over.
+    host = max(MEMORY_SHARE * limit, min(MOST_SHARE * limit, resident_memory() + 0.2 * limit))
+    device = int(0.2 * limit) if jax.default_backend() == "cpu" else None
+    return n_threads, Budget(host_memory=int(host), device_memory=device, scratch=scratch)
 
 
 @contextmanager
@@ -42,27 +53,49 @@ def on_own_threads() -> Iterator[None]:
         yield
 
 
-def prepare_workers(client: Any) -> None:
-    """Have all workers, also those that come later, reach storage as this process does.
+@contextmanager
+def prepared(client: Any, *, is_own: bool = False) -> Iterator[None]:
+    """Context in which all workers, also those that come later, do as this process does.
 
-    Options of :func:`kpms_zarr.set_storage_options` go to them by way of the scheduler.
+    Options of :func:`kpms_zarr.set_storage_options` go to them by way of the scheduler, and are
+    forgotten at the end. Workers share the GPU of a machine.
+
+    Parameters
+    ----------
+    is_own : bool
+        Whether the workers were begun here: a Ctrl-C that reaches them, too, is for this process.
     """
     from distributed import WorkerPlugin
 
-    given = given_storage_options()
+    given, here = given_storage_options(), os.getpid()
 
-    class StorageOptions(WorkerPlugin):
-        """Settings of this process, on a worker."""
-
-        name = "kpms_zarr"
-        idempotent = False
+    class HereAsThere(WorkerPlugin):  # here, so that it travels by value
+        name = f"kpms_zarr-{uuid.uuid4().hex[:12]}"
 
         def setup(self, worker: Any) -> None:
+            import os
+            import signal
+            import threading
+
             from kpms_zarr.store.core.access import use_storage_options
 
-            use_storage_options(given)
+            os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+            self.before = use_storage_options(given)
+            is_main = threading.current_thread() is threading.main_thread()
+            if is_own and is_main and os.getpid() != here:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    client.register_plugin(StorageOptions())
+        def teardown(self, worker: Any) -> None:
+            from kpms_zarr.store.core.access import restore_storage_options
+
+            restore_storage_options(self.before)
+
+    client.register_plugin(HereAsThere())
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):
+            client.unregister_worker_plugin(HereAsThere.name)
 
 
 _PULLED: set[str] = set()
@@ -88,12 +121,15 @@ class Leash:
         return task is None or task.state == "cancelled"
 
 
-def passer(topic: str) -> Callable[[Any], None]:
-    """Function that passes events to whoever listens to a topic."""
+def passer(topic: str) -> Callable[[Event], None]:
+    """Callback that passes what is said in words to whoever listens to a topic.
+
+    Sweeps of many jobs at once would be told apart by nobody.
+    """
     worker = _worker()
 
-    def pass_on(event: Any) -> None:
-        if worker is not None:
+    def pass_on(event: Event) -> None:
+        if worker is not None and isinstance(event, Noted):
             worker.log_event(topic, pickle.dumps(event))
 
     return pass_on

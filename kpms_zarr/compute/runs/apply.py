@@ -18,7 +18,6 @@ from kpms_zarr.compute.cluster.worker import Leash, on_own_threads, passer, pull
 from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.events import (
     Callback,
-    Event,
     Noted,
     Published,
     ResourcePlan,
@@ -527,18 +526,10 @@ def label_part(work: LabelWork, version: str, topic: str) -> LabelledSessions:
         if work.votes:
             assert fitted.members is not None
             members = fitted.members.open(work.store)
-        notify, lock = _only_notes(passer(topic)), _OnLeash(Leash(topic))
+        notify, lock = passer(topic), _OnLeash(Leash(topic))
         bench = _Bench.of(work, members, fitted, budget, notify, lock)
         begin = partial(LabelWriter.attached, root, work.model, version)
         return bench.label(work.preparation.sessions, begin)[1]
-
-
-def _only_notes(pass_on: Callback) -> Callback:
-    def notify(event: Event) -> None:
-        if isinstance(event, Noted):
-            pass_on(event)
-
-    return notify
 
 
 def _shares(sessions: Sequence[Session], most: float) -> list[tuple[Session, ...]]:

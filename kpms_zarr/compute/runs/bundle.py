@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -79,7 +78,7 @@ class BundleWork:
     Attributes
     ----------
     fit_id : str
-        Identifier of the fit, and of the times that it went back to a commit.
+        Identifier of the client's run of the fit since it began or went back to a commit.
     n_layout : int
         Number of the sharing out of sessions, which changes at commits alone.
     sessions : tuple of str
@@ -165,7 +164,7 @@ class _Bundle:
 
 @dataclass
 class _Memory:
-    """What this process remembers of fits: bundles by (fit, layout, sessions)."""
+    """What this process remembers of fits: bundles by (store, model, fit, layout, sessions)."""
 
     bundles: dict[tuple[Any, ...], _Bundle] = field(default_factory=dict)
     locks: dict[tuple[Any, ...], threading.Lock] = field(default_factory=dict)
@@ -214,11 +213,11 @@ def write(work: BundleWork, path: str, order: np.ndarray) -> int:
 
 def forget(fit_id: str) -> None:
     """Give the memory of a fit free."""
-    _MEMORY.forget(lambda key: key[0] == fit_id)
+    _MEMORY.forget(lambda key: key[2] == fit_id)
 
 
 def _key(work: BundleWork) -> tuple[Any, ...]:
-    return (work.fit_id, work.n_layout, work.sessions)
+    return (work.store, work.model, work.fit_id, work.n_layout, work.sessions)
 
 
 def _brought_up(work: BundleWork) -> _Bundle:
@@ -231,9 +230,12 @@ def _brought_up(work: BundleWork) -> _Bundle:
     if bundle is None or not work.first <= bundle.done <= last:
         if work.first != work.n_committed:
             raise Forgotten(f"{len(work.sessions)} sessions of {work.model!r}")
-        # Those of an earlier layout hold the same sessions.
-        fit = (work.fit_id, work.n_layout)
-        _MEMORY.forget(lambda old: (old[0] == fit[0] and old[1] < fit[1]) or old == key)
+        # Those of an earlier layout hold the same sessions; who began the others is gone: one
+        # process at a time fits a model.
+        model, fit = (work.store, work.model), (work.fit_id, work.n_layout)
+        _MEMORY.forget(
+            lambda old: old == key or (old[:2] == model and (old[2] != fit[0] or old[3] < fit[1]))
+        )
         bundle = _begin(work)
         _MEMORY.bundles[key] = bundle
     try:
@@ -247,8 +249,6 @@ def _brought_up(work: BundleWork) -> _Bundle:
 
 def _begin(work: BundleWork) -> _Bundle:
     """Read a bundle from the commit."""
-    # Processes share the GPU of a machine; set before JAX looks for one.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     root = access.open_group(work.store, "r+")
     checkpoint = read_checkpoint(root, work.model)
     if checkpoint is None or checkpoint.name != work.commit:

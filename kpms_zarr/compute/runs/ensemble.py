@@ -26,8 +26,10 @@ from kpms_zarr.compute.runs.interruption import (
     refused,
     stoppable,
 )
+from kpms_zarr.compute.runs.preparation import ensure_components
 from kpms_zarr.store.core import access, attributes, layout
 from kpms_zarr.store.core.access import StoreLike, absolute
+from kpms_zarr.store.core.locking import is_fitted_now
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.checkpoints import Checkpoints, read_checkpoint
 from kpms_zarr.store.model.models import CHAIN_OF, current_version, make_group, open_parameters
@@ -38,6 +40,7 @@ MOST_CHAINS = 99
 MERGE_SWEEPS = 18
 """Of a chain, unless it is given: chains that merge states by evidence in their burn-in agree twice
 as well, and so do ensembles of them (docs/replicability.md)."""
+_WAIT_SECONDS = 2.0
 _REQUEST, _BEGUN, _FITTED = "ensemble", "begun_with", "fitted_with"
 
 
@@ -143,6 +146,8 @@ def fit_chains(
         for number, one in enumerate(plan, 1):
             job.fit(number, one, budget, callbacks)
     else:
+        # Once, before chains that begin together would each do it.
+        ensure_components(store, plan[0].config, lambda event: _pass(callbacks, event))
         job.fit_on(crew, plan, callbacks)
     names = [one.name for one in plan if not one.is_pilot]
     n = request.chains
@@ -265,30 +270,47 @@ class ChainJob:
                 if stop.is_asked:
                     crew.everywhere(pull, name)
 
-            crew.call(
-                parts, fit_chain, lambda part, _: (there, *batch[part], name),
-                anywhere=True, on_poll=on_poll, on_done=on_done,
-            )  # fmt: skip
+            crew.check = stop.check
+            try:
+                crew.call(
+                    parts, fit_chain, lambda part, _: (there, *batch[part], name),
+                    anywhere=True, on_poll=on_poll, on_done=on_done,
+                )  # fmt: skip
+            except OSError as error:
+                stands = "what chains have committed stays"
+                raise refused(error, stands, f"go on with: {self.how}") from error
         if stopped:
             text = f"stopped; what {counted(len(stopped), 'chain')} had done is committed"
             raise FitInterrupted(f"{text}; go on with: {self.how}", self.model, min(stopped))
 
 
 def fit_chain(job: ChainJob, number: int, one: _Chain, leash: str) -> int | None:
-    """Fit a chain on a worker; returns the sweeps that are committed where it was stopped."""
+    """Fit a chain on a worker; returns the sweeps that are committed where it was stopped.
+
+    A worker that was lost may still hold the chain, or a lease of it: until it is let go.
+    """
     _, budget = share_of_worker()
+    is_pulled = Leash(leash).is_pulled
+    root = access.open_group(job.store, "r+")
+    while is_fitted_now(root, job.store, one.name) and not is_pulled():
+        time.sleep(_WAIT_SECONDS)
+    if is_pulled():
+        return 0
     try:
         with on_own_threads():
-            job.fit(number, one, budget, [passer(leash)], Leash(leash).is_pulled)
+            job.fit(number, one, budget, [passer(leash)], is_pulled)
     except FitInterrupted as stop:  # no exception, which would stop the worker
         return stop.n_sweeps
     return None
 
 
-def _pass_notes(callbacks: Sequence[Callback], event: Event) -> None:
-    """Pass on what workers say in words; their sweeps would be told apart by nobody."""
-    if isinstance(event, Noted):
-        note(callbacks, event.text)
+def _pass(callbacks: Sequence[Callback], event: Event) -> None:
+    for callback in callbacks:
+        callback(event)
+
+
+def _pass_notes(callbacks: Sequence[Callback], event: Noted) -> None:
+    note(callbacks, event.text)
 
 
 @dataclass(frozen=True)

@@ -157,9 +157,9 @@ def fit(
         When resuming: default, or the same settings as before.
     chains : int
         More than one: fit so many chains of the AR stage, models ``NAME-01``, ``NAME-02``, ...
-        that differ in the seed alone, one after the other, and make ``model`` the
-        :func:`consensus` of them. When resuming, chains that are finished stay; a larger number
-        adds some.
+        that differ in the seed alone, one after the other or on the workers of a cluster, and make
+        ``model`` the :func:`consensus` of them. When resuming, chains that are finished stay; a
+        larger number adds some.
     halves : bool
         Fit as many chains to every other session, and as many to the rest, too, and publish how far
         the two agree on all sessions: what to expect of other animals. Takes about twice as long.
@@ -425,6 +425,7 @@ class _Job:
         from kpms_zarr.compute.runs.remote import RemoteSweeper  # which alone needs distributed
 
         assert self.crew is not None
+        self.crew.check = self.stop.check
         sweeper = RemoteSweeper(
             self.crew, self.store, self.model, self.checkpoints.fit_id, preparation, config,
             checkpoint,

@@ -174,6 +174,14 @@ def _note_lost_heading(stored: StudySettings, study: StudySettings, notify: Call
             notify(Noted(f"{lost} not in use: the {side} end is now {', '.join(after)}"))
 
 
+def ensure_components(store: StoreLike, config: FitConfig, notify: Callback) -> None:
+    """Have the store hold the PCA that fits with these settings take."""
+    study = read_settings(store)
+    if config.use_keypoints:
+        study = subset_keypoints(study, config.use_keypoints)
+    _stored_components(store, study, config, notify)
+
+
 def _stored_components(
     store: StoreLike, study: StudySettings, config: FitConfig, notify: Callback
 ) -> xr.Dataset:

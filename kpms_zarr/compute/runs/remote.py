@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
@@ -67,7 +68,7 @@ class RemoteSweeper:
     _log: list[Order] = field(default_factory=list)
     _n_committed: int = 0
     _n_layout: int = 0
-    _n_backs: int = 0
+    _id: str = ""
     _parts: list[Part] = field(default_factory=list)
     _sessions: list[tuple[str, ...]] = field(default_factory=list)
     _known: list[int] = field(default_factory=list)
@@ -157,13 +158,15 @@ class RemoteSweeper:
         self._n_committed += len(self._log)
         self._log.clear()
         self.checkpoint = replace(self.checkpoint, name=f"s{n_sweeps:09d}", n_sweeps=n_sweeps)
-        if frozenset(self.crew.workers()) != self._workers:
+        there = frozenset(self.crew.there())
+        has_moved = len({part.worker for part in self._parts}) < len(self._parts)
+        if there and (there != self._workers or has_moved):
             self._parts = []
 
     def go_back(self, checkpoint: Checkpoint) -> None:
         """Begin anew with the last commit."""
         self.close()
-        self._n_backs += 1
+        self._id = ""
         self._log.clear()
         self._counts = self._windows = None
         self.checkpoint, self.n_draws = checkpoint, _draws_in(checkpoint)
@@ -171,13 +174,10 @@ class RemoteSweeper:
 
     def close(self) -> None:
         """Let the workers forget the fit."""
-        self.crew.everywhere(forget, self._id)
+        if self._id:
+            self.crew.everywhere(forget, self._id)
 
     # -------------------------------------------------------------- orders
-
-    @property
-    def _id(self) -> str:
-        return f"{self.fit_id}-{self._n_backs}"
 
     @property
     def _n_ordered(self) -> int:
@@ -191,6 +191,8 @@ class RemoteSweeper:
         # The same workers get the same, so that little moves when one comes or goes.
         names = sorted(workers)
         self._n_layout += 1
+        # Of this run alone: what workers remember of an earlier one is not that of a commit.
+        self._id = self._id or f"{self.fit_id}-{uuid.uuid4().hex[:12]}"
         self._workers = frozenset(workers)
         self._sessions = [names_of(index.sessions, which) for which in bundles]
         what = f"{counted(len(bundles), 'part')} of {self.model!r}"

@@ -189,11 +189,21 @@ def given_storage_options() -> dict[str, dict[str, Any]]:
     return {protocol: dict(values) for protocol, values in _GIVEN.items()}
 
 
-def use_storage_options(given: Mapping[str, Mapping[str, Any]]) -> None:
-    """Use what :func:`given_storage_options` gave in another process."""
+def use_storage_options(given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Use what :func:`given_storage_options` gave in another process; returns what was before."""
+    before = {protocol: fsspec.config.conf.get(protocol) for protocol in given}
     for protocol, values in given.items():
-        known = dict(fsspec.config.conf.get(protocol) or {})
-        fsspec.config.conf[protocol] = {**known, **values}
+        fsspec.config.conf[protocol] = {**(before[protocol] or {}), **values}
+    return before
+
+
+def restore_storage_options(before: Mapping[str, Any]) -> None:
+    """Put back what :func:`use_storage_options` returned."""
+    for protocol, values in before.items():
+        if values is None:
+            fsspec.config.conf.pop(protocol, None)
+        else:
+            fsspec.config.conf[protocol] = values
 
 
 def _check_protocol(where: str) -> None:
