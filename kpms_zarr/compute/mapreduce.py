@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -240,7 +241,11 @@ def _compute(
     while len(nodes) > 1:
         pairs = [plus(*nodes[i : i + 2]) for i in range(0, len(nodes) - 1, 2)]
         nodes = pairs + nodes[2 * len(pairs) :]
-    (result,) = dask.compute(nodes[0])
+    # Dask looks for a client, and imports distributed to do so, which takes a second, where it is
+    # installed; nobody has made a client who has not imported it.
+    has_none = dask.config.get("scheduler", None) is None and "distributed" not in sys.modules
+    options = {"scheduler": "threads"} if has_none else {}
+    (result,) = dask.compute(nodes[0], **options)
     return result
 
 

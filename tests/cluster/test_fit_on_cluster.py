@@ -229,7 +229,7 @@ def test_fit__whose_scheduler_is_killed_says_how_to_go_on(
 ):
     processes, file = begin_scheduler(tmp_path)
     try:
-        with Client(scheduler_file=file, set_as_default=False) as client:
+        with Client(scheduler_file=file, set_as_default=False, timeout="5s") as client:
             client.register_plugin(small_shards_plugin)
             die = At(6, lambda: processes[0].kill())
             with pytest.raises(OSError, match=r"sweep [0-9]+ is committed") as caught:
@@ -276,6 +276,7 @@ def test_fit__whose_client_was_killed_goes_on_upon_the_same_workers(
     assert_same(store, quiet)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_fit__on_workers_that_see_another_disk_says_so(two_workers, store, tmp_path):
     _, client = two_workers
@@ -294,6 +295,7 @@ def test_fit__on_workers_that_see_another_disk_says_so(two_workers, store, tmp_p
     assert "tcp://" in str(caught.value)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_fit__that_waits_for_workers_can_be_stopped(workers, store):
     with workers(1) as (cluster, client):
@@ -365,6 +367,7 @@ def test_apply__on_workers_is_that_of_one_process_also_when_one_is_killed(worker
         assert str(getattr(here, name)) == str(getattr(there, name)), name
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_apply__that_fails_on_a_worker_publishes_nothing_and_leaves_nothing(two_workers, store):
     _, client = two_workers
@@ -390,6 +393,7 @@ def test_apply__that_fails_on_a_worker_publishes_nothing_and_leaves_nothing(two_
     assert kpms_zarr.open_labels(store, "m").sizes["session"] == 3
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_chains__on_workers_are_those_of_one_process_also_when_one_is_killed(workers, store):
     config = replace(CONFIG, sweeps=4, ar_sweeps=6)
@@ -445,6 +449,7 @@ def test_fit__begun_by_an_earlier_version_is_refused(store):
         kpms_zarr.fit(store, model="m", resume=True)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_doctor__looks_at_workers_and_at_the_store_from_there(two_workers, store):
     _, client = two_workers

@@ -164,6 +164,20 @@ def map_whole(path, ask):
 def sleep(seconds, ask):
     ask(None)
     time.sleep(seconds)
+
+def refuse(task, ask):
+    from kpms_zarr.store.errors import InputError
+    from tblib import pickling_support
+
+    class OfLibrary(ValueError):
+        def __init__(self, one, two):
+            super().__init__(one)
+
+    pickling_support.install()
+    try:
+        raise OfLibrary("a", "b")
+    except ValueError as error:
+        raise InputError(expected="a table", found="none", where="here", fix="mend it") from error
 """
 
 
@@ -217,6 +231,15 @@ def test_memory__is_that_of_values_and_not_of_files_that_are_mapped(tasks, limit
         assert "more than 0.3 GB of memory" in str(little_by_little)
         (at_once,) = results(staff, tasks.take, [10**12])
         assert isinstance(at_once, MemoryError)
+
+
+def test_error__comes_back_also_where_dask_distributed_has_changed_how_it_is_pickled(tasks):
+    """With all that led to it, of which errors of libraries are often not read back."""
+    pytest.importorskip("tblib")
+    with closing(Workers("process", 1)) as staff:
+        (error,) = results(staff, tasks.refuse, [0])
+    assert isinstance(error, InputError)
+    assert "expected a table" in str(error)
 
 
 def test_processes_that_read__know_no_jax(tasks):

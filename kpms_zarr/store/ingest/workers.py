@@ -395,6 +395,9 @@ def serve(max_bytes: int) -> None:
         result = _caught(function, task, ask)
         try:
             if isinstance(result, Exception):
+                # What led to it stays here: tblib, which dask.distributed installs, would pickle
+                # that as well, errors of libraries that cannot be read back.
+                result.__cause__ = result.__context__ = result.__traceback__ = None
                 pickle.loads(pickle.dumps(result))
         except Exception:  # one of a library, with arguments of its own
             result = RuntimeError(f"{type(result).__name__}: {result}")
