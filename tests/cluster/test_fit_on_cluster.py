@@ -118,6 +118,7 @@ def test_fit__on_workers_has_the_bits_of_one_process(workers, store, quiet, n):
         assert set(held.values()) == {0}
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_fit__that_moves_between_workers_and_this_process_has_them_too(two_workers, store, quiet):
     _, client = two_workers
@@ -173,6 +174,7 @@ def test_fit__survives_workers_that_are_killed_added_and_retired(workers, store,
     assert_same(store, quiet)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_fit__killed_in_the_middle_of_a_sweep(workers, store, quiet):
     """A worker that dies with its call under way: another takes it, from the commit on."""
@@ -423,6 +425,7 @@ def test_chains__on_workers_are_those_of_one_process_also_when_one_is_killed(wor
 # dask-jobqueue does not wait for the processes that stand for jobs.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.full
 @pytest.mark.slow
 def test_fit__in_a_cluster_that_a_file_describes(store, quiet, tmp_path, monkeypatch):
     """Jobs that a batch system would run, run as processes of this machine."""
