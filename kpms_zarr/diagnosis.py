@@ -247,6 +247,13 @@ def doctor(
             where="seconds",
             fix="take 10, or 0 for no speed test",
         )
+    if store is not None and cluster is None:
+        raise InputError(
+            expected="workers that shall reach the store",
+            found="none",
+            where="`store=`",
+            fix="add `cluster=`, or leave it out",
+        )
     from kpms_zarr.compute.config import FitConfig
 
     devices, problem = _devices()

@@ -38,6 +38,11 @@ def report():
     return kpms_zarr.doctor(seconds=0)
 
 
+def test_doctor__of_a_store_without_workers_is_refused(tmp_path):
+    with pytest.raises(InputError, match="workers"):
+        kpms_zarr.doctor(0, store=tmp_path)
+
+
 # --- facts -----------------------------------------------------------------------------
 
 

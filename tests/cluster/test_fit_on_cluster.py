@@ -22,7 +22,7 @@ from distributed import Client
 import kpms_zarr
 from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr.compute.cluster.checkup import advise
-from kpms_zarr.compute.cluster.crew import Crew
+from kpms_zarr.compute.cluster.crew import Crew, Part
 from kpms_zarr.compute.events import Noted, SessionsSettled, SweepEnded
 from kpms_zarr.compute.runs import plan, remote
 from kpms_zarr.store.core import access
@@ -378,12 +378,12 @@ def test_apply__that_fails_on_a_worker_publishes_nothing_and_leaves_nothing(two_
     before = sorted(path.name for path in (store / "models/m/labels").iterdir())
 
     def fail() -> None:
-        from kpms_zarr.compute.runs import apply
+        from kpms_zarr.compute.runs import label_work
 
         def label(self: Any, *given: Any) -> None:
             raise OSError(28, "No space left on device")
 
-        apply._Bench.label = label
+        label_work.LabelBench.label = label
 
     client.run(fail)
     try:
@@ -469,6 +469,29 @@ def test_doctor__looks_at_workers_and_at_the_store_from_there(two_workers, store
     advice = " ".join(advise((one, bad), one.versions))
     for words in ("does not reach the store", "90 s behind", "several kinds", "jax is"):
         assert words in advice
+
+
+@pytest.mark.slow
+def test_jobs__go_also_to_workers_that_come_later(workers):
+    """As those of a batch system do, one by one; one job at a time for each of them."""
+    with workers(1) as (cluster, client):
+        (first,) = Crew(client).workers()
+        parts = [Part(f"job {i}", first) for i in range(8)]
+        grown = []
+
+        def grow(part: int, result: object) -> None:
+            if not grown:
+                grown.append(cluster.scale(3))
+
+        Crew(client).call(parts, time.sleep, lambda part, _: (2.5,), anywhere=True, on_done=grow)
+    assert len({part.worker for part in parts}) == 3
+
+
+def test_jobs__whose_error_is_not_one_of_workers_raise_it_at_once(two_workers):
+    _, client = two_workers
+    parts = [Part("job", next(iter(Crew(client).workers())))]
+    with pytest.raises(ZeroDivisionError):
+        Crew(client).call(parts, divmod, lambda part, _: (1, 0), anywhere=True)
 
 
 # ------------------------------------------------------------------ words

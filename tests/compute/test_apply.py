@@ -333,7 +333,7 @@ def test_apply__that_is_stopped_publishes_nothing(store, when, monkeypatch):
     with monkeypatch.context() as patch:
         if when == "comparison":
             callbacks = []
-            patch.setattr(apply_module._Bench, "of_a_new_session", stop)
+            patch.setattr(apply_module.LabelBench, "of_a_new_session", stop)
         with pytest.raises(Stop):
             kpms_zarr.apply(store, model="ar", sweeps=2, callbacks=callbacks)
     assert models.current_version(access.open_group(store), "ar") == "v1"

@@ -21,7 +21,7 @@ from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr import cli
 from kpms_zarr.compute.analysis import agreement
 from kpms_zarr.compute.events import Noted, SweepEnded
-from kpms_zarr.compute.runs import ensemble
+from kpms_zarr.compute.runs import chain_jobs, ensemble
 from kpms_zarr.compute.runs.ensemble import chain_config, chain_names
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.provenance import provenance_of
@@ -300,8 +300,8 @@ def test_ensemble__storage_that_fails_anywhere_says_so_in_options(
     def fails(*arguments: Any, **options: Any) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "models/x")
 
-    monkeypatch.setattr(ensemble, "fit_one", lambda *arguments, **options: None)
-    monkeypatch.setattr(ensemble, where, fails)
+    monkeypatch.setattr(chain_jobs, "fit_one", lambda *arguments, **options: None)
+    monkeypatch.setattr(chain_jobs if where == "fit_one" else ensemble, where, fails)
     assert cli.main(["fit", str(unfitted), "--model", "x", "--chains", "2", "--quiet"]) == 1
     said = capsys.readouterr().err
     assert f"Permission denied: models/x; {stands}. Fix this, then go on with: " in said
@@ -310,13 +310,13 @@ def test_ensemble__storage_that_fails_anywhere_says_so_in_options(
 
 def test_ensemble__that_is_resumed_with_more_chains_keeps_those_that_it_has(store, monkeypatch):
     fitted = []
-    fit_one = ensemble.fit_one
+    fit_one = chain_jobs.fit_one
 
     def watched(*arguments: Any, model: str, **options: Any) -> Any:
         fitted.append(model)
         return fit_one(*arguments, model=model, **options)
 
-    monkeypatch.setattr(ensemble, "fit_one", watched)
+    monkeypatch.setattr(chain_jobs, "fit_one", watched)
     found = kpms_zarr.fit(store, model="e", chains=CHAINS + 1, resume=True)
     assert fitted == ["e-05"]
     assert found.version == "v2"

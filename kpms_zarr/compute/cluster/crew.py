@@ -61,6 +61,7 @@ class _Try:
     future: Future
     began: float
     is_whole: bool
+    worker: str
 
 
 @dataclass
@@ -193,7 +194,7 @@ class Crew:
             except Exception as error:
                 self.there()
                 raise ClusterLost(f"the cluster takes no calls any more ({error})") from error
-            one = _Try(part, future, time.monotonic(), is_whole)
+            one = _Try(part, future, time.monotonic(), is_whole, worker)
             under_way[key] = one
             future.add_done_callback(lambda _, one=one: done.put(one))
 
@@ -211,9 +212,12 @@ class Crew:
                 try:
                     one = done.get(timeout=_POLL_SECONDS)
                 except queue.Empty:
-                    if not self.there():
-                        self.workers()
+                    there = self.there() or self.workers()
                     if anywhere:  # whole jobs, which take as long as they take
+                        busy = {one.worker for one in under_way.values()}
+                        for worker in there:  # those that have come later
+                            if waiting and worker not in busy:
+                                submit(waiting.popleft(), is_whole=True, worker=worker)
                         continue
                     for part in self._slow(under_way, results, seconds, tries):
                         self.notify(f"{parts[part].name} takes long: tried elsewhere as well")
@@ -277,9 +281,9 @@ class Crew:
 
     def _failed(self, error: BaseException, part: Part, n_tries: int) -> None:
         """Raise what makes no sense to try again; say what is tried again."""
-        self.workers()
         if not _is_of_workers(error):
             raise error
+        self.workers()
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         if n_tries >= _MOST_TRIES:
             raise ClusterLost(

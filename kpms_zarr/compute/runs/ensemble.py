@@ -2,46 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
 import numpy as np
 
-from kpms_zarr.compute.cluster.crew import Crew, Part
-from kpms_zarr.compute.cluster.worker import Leash, on_own_threads, passer, pull, share_of_worker
+from kpms_zarr.compute.cluster.crew import Crew
 from kpms_zarr.compute.config import Budget, FitConfig
-from kpms_zarr.compute.events import Callback, Event, Noted
+from kpms_zarr.compute.events import Callback, Event
+from kpms_zarr.compute.runs.chain_jobs import FITTED, ChainJob, PlannedChain
 from kpms_zarr.compute.runs.consensus import POSE_SWEEPS, ConsensusSummary, consensus
-from kpms_zarr.compute.runs.fit import fit_one, note
 from kpms_zarr.compute.runs.interruption import (
-    FitInterrupted,
-    PartOf,
-    StorageRefused,
     refused,
-    stoppable,
 )
 from kpms_zarr.compute.runs.preparation import ensure_components
 from kpms_zarr.store.core import access, attributes, layout
-from kpms_zarr.store.core.access import StoreLike, absolute
-from kpms_zarr.store.core.locking import is_fitted_now
+from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.model.checkpoints import Checkpoints, read_checkpoint
-from kpms_zarr.store.model.models import CHAIN_OF, current_version, make_group, open_parameters
+from kpms_zarr.store.model.checkpoints import read_checkpoint
+from kpms_zarr.store.model.models import current_version, make_group
 from kpms_zarr.store.study.selection import select_sessions
-from kpms_zarr.store.wording import call, counted, listed
+from kpms_zarr.store.wording import listed
 
 MOST_CHAINS = 99
 MERGE_SWEEPS = 18
 """Of a chain, unless it is given: chains that merge states by evidence in their burn-in agree twice
 as well, and so do ensembles of them (docs/replicability.md)."""
-_WAIT_SECONDS = 2.0
-_REQUEST, _BEGUN, _FITTED = "ensemble", "begun_with", "fitted_with"
+_REQUEST = "ensemble"
 
 
 @dataclass(frozen=True)
@@ -79,7 +68,7 @@ class Request:
             "halves": self.halves,
         }
         group = make_group(root, layout.model_path(model))
-        attributes.write(group, {_REQUEST: found, _FITTED: is_done})
+        attributes.write(group, {_REQUEST: found, FITTED: is_done})
 
 
 def chain_names(model: str, chains: int) -> list[str]:
@@ -166,222 +155,12 @@ def fit_chains(
     return replace(found, seconds=time.perf_counter() - began)
 
 
-@dataclass(frozen=True)
-class ChainJob:
-    """Job: the chains of an ensemble that are not finished yet.
-
-    Attributes
-    ----------
-    n_chains, n_plan : int
-        As asked for, and with pilots and those of halves.
-    """
-
-    store: StoreLike
-    model: str
-    n_chains: int
-    n_plan: int
-    overwrite: bool
-    save_every: int
-
-    @property
-    def how(self) -> str:
-        """Call that goes on with the ensemble."""
-        return call("fit", self.store, model=self.model, chains=self.n_chains, resume=True)
-
-    def fit(
-        self,
-        number: int,
-        one: _Chain,
-        budget: Budget | None,
-        callbacks: Sequence[Callback],
-        is_stopped: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """Fit one chain in this process, or what is left of it.
-
-        ``number``: of the chain, from 1.
-        """
-        root = access.open_group(self.store, "r+")
-        config = one.settled(self.store)
-        wanted = _as_stored(config)
-        state = _State.read(root, one.name)
-        if state.fitted == wanted and not self.overwrite:
-            return
-        goes_on = state.is_unfinished and state.begun == wanted and not self.overwrite
-        part = PartOf(f"chain {number} of {self.n_plan} of the ensemble {self.model!r}", self.how)
-        try:
-            if not goes_on:
-                if state.is_unfinished:  # of other settings: an ensemble that was begun again
-                    Checkpoints(root, self.store, one.name).discard()
-                state.write(root, one.name, {CHAIN_OF: self.model, _BEGUN: wanted, _FITTED: None})
-            note(callbacks, f"chain {number} of {self.n_plan}, {one.name}")
-            fit_one(
-                self.store, model=one.name, config=None if goes_on else config, budget=budget,
-                callbacks=callbacks, resume=goes_on,
-                overwrite=not goes_on and state.is_published, save_every=self.save_every,
-                part=part, is_stopped=is_stopped,
-            )  # fmt: skip
-            root = access.open_group(self.store, "r+")
-            state.write(root, one.name, {_FITTED: wanted})
-        except FitInterrupted as stop:
-            text = (
-                f"stopped in chain {number} of {self.n_plan}; sweep {stop.n_sweeps} of it is "
-                f"committed; go on with: {self.how}"
-            )
-            raise FitInterrupted(text, self.model, stop.n_sweeps) from stop
-        except StorageRefused:
-            raise
-        except OSError as error:  # before its first sweep, or after its last
-            stands = f"{part.words} is not finished, those before it are"
-            raise refused(error, stands, f"go on with: {self.how}") from error
-
-    def fit_on(self, crew: Crew, plan: Sequence[_Chain], callbacks: Sequence[Callback]) -> None:
-        """Fit all chains on the workers of a cluster: pilots first, then the others.
-
-        A worker that is free takes the next one. What a killed worker has committed of a chain,
-        the next one goes on with.
-        """
-        numbered = list(enumerate(plan, 1))
-        pilots = [pair for pair in numbered if pair[1].is_pilot]
-        others = [pair for pair in numbered if not pair[1].is_pilot]
-        for batch in (pilots, others):
-            if batch:
-                self._fit_batch(crew, batch, callbacks)
-
-    def _fit_batch(
-        self, crew: Crew, batch: Sequence[tuple[int, _Chain]], callbacks: Sequence[Callback]
-    ) -> None:
-        name = f"kpms_zarr-{uuid.uuid4().hex[:12]}"
-        there = replace(self, store=absolute(self.store))
-        first = next(iter(crew.workers()))
-        parts = [Part(f"chain {n} of {self.n_plan}, {one.name},", first) for n, one in batch]
-        stopped: list[int] = []
-
-        def on_done(part: int, n_sweeps: int | None) -> None:
-            if n_sweeps is not None:
-                stopped.append(n_sweeps)
-            else:
-                done = f"chain {batch[part][0]} of {self.n_plan}, {batch[part][1].name}"
-                note(callbacks, f"{done}, is finished")
-
-        with stoppable() as stop, crew.listening(name, partial(_pass_notes, callbacks)):
-
-            def on_poll() -> None:
-                stop.report(partial(note, callbacks))
-                if stop.is_asked:
-                    crew.everywhere(pull, name)
-
-            crew.check = stop.check
-            try:
-                crew.call(
-                    parts, fit_chain, lambda part, _: (there, *batch[part], name),
-                    anywhere=True, on_poll=on_poll, on_done=on_done,
-                )  # fmt: skip
-            except OSError as error:
-                stands = "what chains have committed stays"
-                raise refused(error, stands, f"go on with: {self.how}") from error
-        if stopped:
-            text = f"stopped; what {counted(len(stopped), 'chain')} had done is committed"
-            raise FitInterrupted(f"{text}; go on with: {self.how}", self.model, min(stopped))
-
-
-def fit_chain(job: ChainJob, number: int, one: _Chain, leash: str) -> int | None:
-    """Fit a chain on a worker; returns the sweeps that are committed where it was stopped.
-
-    A worker that was lost may still hold the chain, or a lease of it: until it is let go.
-    """
-    _, budget = share_of_worker()
-    is_pulled = Leash(leash).is_pulled
-    root = access.open_group(job.store, "r+")
-    while is_fitted_now(root, job.store, one.name) and not is_pulled():
-        time.sleep(_WAIT_SECONDS)
-    if is_pulled():
-        return 0
-    try:
-        with on_own_threads():
-            job.fit(number, one, budget, [passer(leash)], is_pulled)
-    except FitInterrupted as stop:  # no exception, which would stop the worker
-        return stop.n_sweeps
-    return None
-
-
 def _pass(callbacks: Sequence[Callback], event: Event) -> None:
     for callback in callbacks:
         callback(event)
 
 
-def _pass_notes(callbacks: Sequence[Callback], event: Noted) -> None:
-    note(callbacks, event.text)
-
-
-@dataclass(frozen=True)
-class _State:
-    """How far a chain is.
-
-    Attributes
-    ----------
-    begun, fitted : dict or None
-        Settings that it was last begun with, and those of the labels that it has published.
-    """
-
-    is_published: bool
-    is_unfinished: bool
-    begun: dict[str, Any] | None
-    fitted: dict[str, Any] | None
-
-    @classmethod
-    def read(cls, root: access.Group, name: str) -> _State:
-        """State of a chain, from its model."""
-        group = access.subgroup(root, layout.model_path(name))
-        found = {} if group is None else attributes.read(group.attrs)
-        is_published = current_version(root, name) is not None
-        return cls(
-            is_published,
-            read_checkpoint(root, name) is not None,
-            found.get(_BEGUN),
-            found.get(_FITTED) if is_published else None,
-        )
-
-    @staticmethod
-    def write(root: access.Group, name: str, values: Mapping[str, Any]) -> None:
-        """Change attributes of the model of a chain; those that are None go."""
-        attributes.write(make_group(root, layout.model_path(name)), values)
-
-
-def _as_stored(config: FitConfig) -> dict[str, Any]:
-    """Settings as they are read back from a store."""
-    found: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
-    return found
-
-
-@dataclass(frozen=True)
-class _Chain:
-    """One chain that is to be fitted.
-
-    Attributes
-    ----------
-    name : str
-        Of its model.
-    config : FitConfig
-    pilot : str
-        Model whose last stickiness it takes; "" = as in its settings.
-    is_pilot : bool
-        Whether it only finds that, and has no vote.
-    """
-
-    name: str
-    config: FitConfig
-    pilot: str = ""
-    is_pilot: bool = False
-
-    def settled(self, store: StoreLike) -> FitConfig:
-        """Settings with the stickiness that the pilot ended with."""
-        if not self.pilot:
-            return self.config
-        kappa = float(open_parameters(store, self.pilot)["trace_kappa"].values[-1])
-        return self.config.resolved(kappa=kappa, target_duration=None)
-
-
-def _chains(root: access.Group, model: str, request: Request) -> list[_Chain]:
+def _chains(root: access.Group, model: str, request: Request) -> list[PlannedChain]:
     """All chains of an ensemble: of all sessions, then of either half.
 
     Where a median duration is asked for, a pilot finds the stickiness, which the others keep from
@@ -408,12 +187,12 @@ def _chains(root: access.Group, model: str, request: Request) -> list[_Chain]:
     return found
 
 
-def group_of(model: str, config: FitConfig, chains: int, first: int) -> list[_Chain]:
+def group_of(model: str, config: FitConfig, chains: int, first: int) -> list[PlannedChain]:
     """Chains of the same sessions; ``first``: the number for the seed of their pilot."""
     pilot = "" if config.target_duration is None else f"{model}-00"
-    found = [_Chain(pilot, chain_config(config, first), is_pilot=True)] if pilot else []
+    found = [PlannedChain(pilot, chain_config(config, first), is_pilot=True)] if pilot else []
     return found + [
-        _Chain(name, chain_config(config, first + number), pilot)
+        PlannedChain(name, chain_config(config, first + number), pilot)
         for number, name in enumerate(chain_names(model, chains), 1)
     ]
 
@@ -499,7 +278,7 @@ def _resumed(
             )
     request = Request(max(chains, before.chains), before.config, halves or before.halves)
     group = access.subgroup(root, layout.model_path(model))
-    is_done = group is not None and bool(attributes.read(group.attrs).get(_FITTED))
+    is_done = group is not None and bool(attributes.read(group.attrs).get(FITTED))
     if is_done and request == before:
         raise InputError(
             expected="an unfinished ensemble to go on with, or a larger number of chains",
