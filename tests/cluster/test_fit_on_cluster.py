@@ -225,6 +225,7 @@ def begin_scheduler(tmp_path: Path) -> tuple[list[subprocess.Popen[bytes]], str]
     return found, str(file)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_fit__whose_scheduler_is_killed_says_how_to_go_on(
     store, quiet, tmp_path, small_shards_plugin
@@ -247,6 +248,7 @@ def test_fit__whose_scheduler_is_killed_says_how_to_go_on(
     assert_same(store, quiet)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_fit__whose_client_was_killed_goes_on_upon_the_same_workers(
     store, quiet, tmp_path, small_shards_plugin
