@@ -340,6 +340,8 @@ class Progress(Line):
                     f", median {event.median_duration:.0f} ms, {event.n_used} syllables in use, "
                     f"kappa {event.kappa:.2g}, {event.log_likelihood:.3f} nat/frame"
                 )
+                if event.workers is not None:
+                    self._facts += f", {counted(event.workers.n_workers, 'worker')}"
                 self._show_sweep(event)
             case ChainStarted():
                 self._chain = event

@@ -104,6 +104,23 @@ class ClusterPlan:
     bound: str
 
 
+@dataclass(frozen=True)
+class WorkersUsed:
+    """Workers of a cluster that a fit runs on.
+
+    Attributes
+    ----------
+    n_workers, n_parts : int
+        That have sessions, and into how many parts these are shared out.
+    n_again : int
+        Calls that were made again, as their worker was gone or did not know what it was told.
+    """
+
+    n_workers: int
+    n_parts: int
+    n_again: int
+
+
 class Event:
     """What callbacks are given while a computation runs."""
 
@@ -191,7 +208,9 @@ class SweepEnded(Event):
     stage : str
         ``"ar"`` or ``"full"``.
     waiting : float
-        Share of the time in which the device had nothing to do.
+        Share of the time in which the device had nothing to do; 0 on workers.
+    workers : WorkersUsed or None
+        Where the sessions lie with the workers of a cluster.
     """
 
     sweep: int
@@ -203,6 +222,7 @@ class SweepEnded(Event):
     kappa: float
     stage: str = "ar"
     waiting: float = 0.0
+    workers: WorkersUsed | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import kpms_zarr
 from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr.compute.cluster.checkup import advise
 from kpms_zarr.compute.cluster.crew import Crew, Part
-from kpms_zarr.compute.events import Noted, SessionsSettled, SweepEnded
+from kpms_zarr.compute.events import Noted, SessionsSettled, SweepEnded, TileDone, WorkersUsed
 from kpms_zarr.compute.runs import plan, remote
 from kpms_zarr.store.core import access
 from kpms_zarr.store.model.checkpoints import read_checkpoint
@@ -108,10 +108,35 @@ def kill(client: Client, number: int = 0) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [2, pytest.param(1, marks=pytest.mark.full),
                                pytest.param(4, marks=pytest.mark.full)])  # fmt: skip
-def test_fit__on_workers_has_the_bits_of_one_process(workers, store, quiet, n):
+def test_fit__on_workers_has_the_bits_of_one_process(workers, store, quiet, n, monkeypatch):
+    said: list[Any] = []
+    monkeypatch.setattr(remote, "_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(remote, "_MOST_MESSAGES", float("inf"))
+    hear = remote.RemoteSweeper._hear
+    monkeypatch.setattr(
+        remote.RemoteSweeper, "_hear", lambda self, one: (said.append(one), hear(self, one))
+    )
+    events: list[Any] = []
+    used = []
     with workers(n) as (_, client):
-        kpms_zarr.fit(store, model="m", config=CONFIG, cluster=client, save_every=3)
+        kpms_zarr.fit(
+            store, model="m", config=CONFIG, cluster=client, save_every=3,
+            callbacks=[
+                events.append,
+                At(8, lambda: used.append(kpms_zarr.open_progress(store, "m").attrs["workers"])),
+            ],
+        )  # fmt: skip
         assert_same(store, quiet)
+        # Workers have told of every tile, and it was passed on as that of one process is.
+        tiles = [event for event in events if isinstance(event, TileDone)]
+        assert {one.part for one in said} == set(range(n))
+        for sweep in range(1, 11):
+            n_done = [event.n_done for event in tiles if event.sweep == sweep]
+            assert n_done == sorted(set(n_done))
+            assert n_done[-1] == tiles[0].n_tiles
+        ended = [event.workers for event in events if isinstance(event, SweepEnded)]
+        assert ended == [WorkersUsed(n, n, 0)] * 10
+        assert used == [{"n_workers": n, "n_parts": n, "n_again": 0}]
         # What the workers remembered of it is gone.
         held = client.run(lambda: len(__import__(
             "kpms_zarr.compute.runs.bundle", fromlist=["_MEMORY"])._MEMORY.bundles))  # fmt: skip
@@ -179,27 +204,19 @@ def test_fit__survives_workers_that_are_killed_added_and_retired(workers, store,
 def test_fit__killed_in_the_middle_of_a_sweep(workers, store, quiet):
     """A worker that dies with its call under way: another takes it, from the commit on."""
     with workers(2) as (_, client):
-        call = Crew.call
+        submit = Crew._submit
         seen = []
 
-        def killing(self: Any, parts: Any, function: Any, arguments: Any, **options: Any) -> Any:
-            seen.append(function)
-            if len(seen) in (4, 9):
-                submit = self.client.submit
-
-                def submit_and_kill(*given: Any, **more: Any) -> Any:
-                    future = submit(*given, **more)
-                    if more["workers"] == [max(part.worker for part in parts)]:
-                        self.client.submit = submit
-                        time.sleep(0.2)
-                        kill(self.client, -1)
-                    return future
-
-                self.client.submit = submit_and_kill
-            return call(self, parts, function, arguments, **options)
+        def killing(self: Any, keys: Any, *given: Any) -> Any:
+            futures = submit(self, keys, *given)
+            seen.extend([keys] if len(keys) > 1 else [])
+            if len(keys) > 1 and len(seen) in (4, 9):
+                time.sleep(0.2)
+                kill(self.client, -1)
+            return futures
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Crew, "call", killing)
+            patch.setattr(Crew, "_submit", killing)
             kpms_zarr.fit(store, model="m", config=CONFIG, cluster=client, save_every=4)
     assert_same(store, quiet)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from functools import reduce
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kpms_zarr.compute.kernels.dynamics import Dynamics
 from kpms_zarr.compute.sampler.ar_model import ArModel
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
 from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.stream import Pipeline
-from kpms_zarr.compute.sampler.sweep import Sweeper
+from kpms_zarr.compute.sampler.sweep import InOrder, Sweeper
 from kpms_zarr.compute.sampler.tile_model import Parameters, SweepSums
 from kpms_zarr.store.core.access import Session
 
@@ -79,6 +82,21 @@ def test_sums__of_shards_taken_apart_are_those_of_all_to_the_bit(n_in_flight):
         folded = reduce(SweepSums.plus, [parts[number] for number in sorted(parts)])
         assert bits(folded) == bits(expected)
         np.testing.assert_array_equal(drawn, labels)
+
+
+@settings(deadline=None)
+@given(st.permutations(range(6)), st.data())
+def test_sums__that_come_in_any_order_are_added_in_that_of_the_shards(order, data):
+    rng = np.random.default_rng(1)
+    shards = {i: SweepSums(1e3 ** rng.normal(size=(2, 3))) for i in range(6)}
+    expected = reduce(SweepSums.plus, shards.values(), SweepSums(np.zeros((2, 3))))
+    found = InOrder(deque(sorted(shards)), SweepSums(np.zeros((2, 3))))
+    while order:
+        n = data.draw(st.integers(1, len(order)))
+        found.add({i: shards[i] for i in order[:n]})
+        order = order[n:]
+    assert not found.shards
+    assert bits(found.total) == bits(expected)
 
 
 def test_sums__over_all_at_once_have_other_bits():

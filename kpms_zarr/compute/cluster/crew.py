@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from operator import getitem
 from typing import TYPE_CHECKING, Any
 
 from kpms_zarr.store.errors import InputError
@@ -58,6 +60,7 @@ class _Try:
     """Call that is under way."""
 
     part: int
+    key: str
     future: Future
     began: float
     is_whole: bool
@@ -143,6 +146,7 @@ class Crew:
         arguments: Callable[[int, bool], tuple[Any, ...]],
         *,
         anywhere: bool = False,
+        keep: bool = True,
         on_poll: Callable[[], None] = lambda: None,
         on_done: Callable[[int, Any], None] = lambda part, result: None,
     ) -> list[Any]:
@@ -159,6 +163,8 @@ class Crew:
             Is given (position of the part, whether to give all that it takes).
         anywhere : bool
             Whichever worker is free takes the next one.
+        keep : bool
+            Whether results are returned; of a thousand workers they may take more than all else.
         on_poll : callable
             Is called about twice a second.
         on_done : callable
@@ -167,7 +173,7 @@ class Crew:
         Returns
         -------
         list
-            In the order of the parts.
+            In the order of the parts; of None where results are not kept.
 
         Raises
         ------
@@ -182,81 +188,123 @@ class Crew:
         results: dict[int, Any] = {}
         seconds: list[float] = []
 
-        def submit(part: int, *, is_whole: bool, worker: str = "") -> None:
-            tries[part] += 1
-            key = f"{parts[part].name}-{uuid.uuid4().hex[:12]}"
-            where: dict[str, Any] = {"workers": [worker]} if worker else {}
+        def submit(which: Sequence[int], *, is_whole: bool, workers: Sequence[str] = ()) -> None:
+            """Submit the calls of some parts, each to a worker of its own, if these are given."""
+            keys = [f"{parts[part].name}-{uuid.uuid4().hex[:12]}" for part in which]
+            given = [arguments(part, is_whole) for part in which]
             try:
-                future = self.client.submit(
-                    _answer, function, *arguments(part, is_whole), key=key, pure=False,
-                    allow_other_workers=bool(where), **where,
-                )  # fmt: skip
+                futures = self._submit(keys, function, given, workers)
             except Exception as error:
                 self.there()
                 raise ClusterLost(f"the cluster takes no calls any more ({error})") from error
-            one = _Try(part, future, time.monotonic(), is_whole, worker)
-            under_way[key] = one
-            future.add_done_callback(lambda _, one=one: done.put(one))
+            began = time.monotonic()
+            for i, (part, key, future) in enumerate(zip(which, keys, futures, strict=True)):
+                tries[part] += 1
+                one = _Try(part, key, future, began, is_whole, workers[i] if workers else "")
+                under_way[key] = one
+                future.add_done_callback(lambda _, one=one: done.put(one))
 
         waiting = deque(range(len(parts)))
         if anywhere:  # one for each worker, however many threads it has; whoever is free the next
-            for worker in list(self.workers())[: len(parts)]:
-                submit(waiting.popleft(), is_whole=True, worker=worker)
+            first = list(self.workers())[: len(parts)]
+            submit([waiting.popleft() for _ in first], is_whole=True, workers=first)
         else:
-            while waiting:
-                part = waiting.popleft()
-                submit(part, is_whole=False, worker=parts[part].worker)
+            submit(waiting, is_whole=False, workers=[part.worker for part in parts])
+            waiting.clear()
         try:
             while len(results) < len(parts):
                 on_poll()
-                try:
-                    one = done.get(timeout=_POLL_SECONDS)
-                except queue.Empty:
+                ended = _all_in(done)
+                if not ended:
                     there = self.there() or self.workers()
                     if anywhere:  # whole jobs, which take as long as they take
                         busy = {one.worker for one in under_way.values()}
                         for worker in there:  # those that have come later
                             if waiting and worker not in busy:
-                                submit(waiting.popleft(), is_whole=True, worker=worker)
+                                submit([waiting.popleft()], is_whole=True, workers=[worker])
                         continue
                     for part in self._slow(under_way, results, seconds, tries):
                         self.notify(f"{parts[part].name} takes long: tried elsewhere as well")
-                        submit(part, is_whole=True)
+                        submit([part], is_whole=True)
                     continue
-                under_way.pop(one.future.key, None)
-                if one.part in results:
-                    continue
-                error: BaseException | None = None
-                try:
-                    # Also of a call that was finished: its worker may die before it is asked.
-                    worker, results[one.part] = one.future.result()
-                except Exception as found:
-                    error = found
-                if error is None:
-                    parts[one.part] = replace(parts[one.part], worker=worker)
-                    seconds.append(time.monotonic() - one.began)
-                    on_done(one.part, results[one.part])
-                    if waiting:
-                        submit(waiting.popleft(), is_whole=True, worker=worker)
-                    continue
-                if any(other.part == one.part for other in under_way.values()):
-                    continue  # tried elsewhere as well
-                lost = parts[one.part]
-                if isinstance(error, Forgotten):
-                    forgotten[one.part] += one.is_whole
-                    if forgotten[one.part] >= _MOST_FORGOTTEN:
-                        raise _unseen(lost, error) from error
-                    time.sleep(_POLL_SECONDS * forgotten[one.part])
-                else:
-                    self._failed(error, lost, tries[one.part])
-                self.n_again += 1
-                is_there = not anywhere and lost.worker in self.there()
-                submit(one.part, is_whole=True, worker=lost.worker if is_there else "")
+                answers = self._answers([one for one in ended if one.part not in results])
+                for one in ended:
+                    under_way.pop(one.key, None)
+                    if one.part in results:
+                        continue
+                    error, answer = answers[one.key]
+                    if error is None:
+                        worker, result = answer
+                        results[one.part] = result if keep else None
+                        parts[one.part] = replace(parts[one.part], worker=worker)
+                        seconds.append(time.monotonic() - one.began)
+                        on_done(one.part, result)
+                        if waiting:
+                            submit([waiting.popleft()], is_whole=True, workers=[worker])
+                        continue
+                    if any(other.part == one.part for other in under_way.values()):
+                        continue  # tried elsewhere as well
+                    lost = parts[one.part]
+                    if isinstance(error, Forgotten):
+                        forgotten[one.part] += one.is_whole
+                        if forgotten[one.part] >= _MOST_FORGOTTEN:
+                            raise _unseen(lost, error) from error
+                        time.sleep(_POLL_SECONDS * forgotten[one.part])
+                    else:
+                        self._failed(error, lost, tries[one.part])
+                    self.n_again += 1
+                    is_there = not anywhere and lost.worker in self.there()
+                    again = [lost.worker] if is_there else []
+                    submit([one.part], is_whole=True, workers=again)
         finally:
             for one in under_way.values():
                 with contextlib.suppress(Exception):  # of a client that is closed
                     one.future.cancel()
         return [results[part] for part in range(len(parts))]
+
+    def _submit(
+        self,
+        keys: Sequence[str],
+        function: Callable[..., Any],
+        given: Sequence[tuple[Any, ...]],
+        workers: Sequence[str],
+    ) -> list[Future]:
+        """Submit calls as one graph, in which what their arguments share is held once.
+
+        ``workers``: for each call the one that is to take it, though any other may; or none.
+        """
+        import dask
+
+        where: dict[str, Any] = {}
+        if workers:
+            of_key = dict(zip(keys, workers, strict=True))
+            where = {"workers": partial(getitem, of_key), "allow_other_workers": True}
+        with dask.annotate(**where):
+            found: list[Future] = self.client.map(
+                partial(_answer, function), list(given), key=list(keys), pure=False
+            )
+        return found
+
+    def _answers(
+        self, ended: Sequence[_Try]
+    ) -> dict[str, tuple[Exception | None, tuple[str, Any]]]:
+        """What calls have come to, by key: (error, (worker, result)); one message for many."""
+        there: dict[str, Any] = {}
+        finished = {one.key: one.future for one in ended if one.future.status == "finished"}
+        if len(finished) > 1:
+            with contextlib.suppress(Exception):
+                there = self.client.gather(finished, errors="skip")
+        found: dict[str, tuple[Exception | None, tuple[str, Any]]] = {}
+        for one in ended:
+            answer, error = there.get(one.key), None
+            if answer is None:
+                try:
+                    # Also of a call that was finished: its worker may die before it is asked.
+                    answer = one.future.result()
+                except Exception as raised:
+                    error = raised
+            found[one.key] = (error, answer or ("", None))
+        return found
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Call a function on all workers that there are, as far as they answer."""
@@ -318,7 +366,17 @@ def _unseen(part: Part, error: Forgotten) -> InputError:
     )
 
 
-def _answer(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
+def _all_in(done: queue.Queue[_Try]) -> list[_Try]:
+    """All that is in a queue; waits for the first for a while."""
+    found: list[_Try] = []
+    with contextlib.suppress(queue.Empty):
+        found.append(done.get(timeout=_POLL_SECONDS))
+        while True:
+            found.append(done.get_nowait())
+    return found
+
+
+def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[str, Any]:
     """Call a function on a worker; returns who that was, and the result."""
     from distributed import get_worker
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -131,6 +132,24 @@ def passer(topic: str) -> Callable[[Event], None]:
     def pass_on(event: Event) -> None:
         if worker is not None and isinstance(event, Noted):
             worker.log_event(topic, pickle.dumps(event))
+
+    return pass_on
+
+
+def progress_passer(topic: str, every: float) -> Callable[[Any], None]:
+    """Callback that passes what is done so far on to whoever listens to a topic.
+
+    ``every``: seconds that lie between two messages, at least; what is done in them is not said.
+    """
+    worker = _worker()
+    last = time.monotonic()
+
+    def pass_on(done: Any) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if worker is not None and now - last > every:
+            last = now
+            worker.log_event(topic, pickle.dumps(done))
 
     return pass_on
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kpms_zarr.compute.cluster.crew import Forgotten
-from kpms_zarr.compute.cluster.worker import on_own_threads, share_of_worker
+from kpms_zarr.compute.cluster.worker import on_own_threads, progress_passer, share_of_worker
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.runs.commit import ChainRows, read_preparation, restore_rows
 from kpms_zarr.compute.runs.plan import chain_index, tile_shape
@@ -20,7 +20,7 @@ from kpms_zarr.compute.sampler.bouts import LabelCounts, count_labels
 from kpms_zarr.compute.sampler.chain import Chain
 from kpms_zarr.compute.sampler.draws import DrawSchedule
 from kpms_zarr.compute.sampler.stream import Pipeline
-from kpms_zarr.compute.sampler.sweep import Sweeper
+from kpms_zarr.compute.sampler.sweep import OnTile, Sweeper
 from kpms_zarr.compute.sampler.tile_model import Parameters, SweepSums
 from kpms_zarr.compute.sampler.windows import LabelWindows
 from kpms_zarr.store.core import access
@@ -92,6 +92,8 @@ class BundleWork:
     orders : tuple of Order
     fps : float
         Of the fastest video of all sessions.
+    topic, part, every
+        By which progress is passed on, the number of the bundle, and seconds between messages.
     """
 
     store: str
@@ -104,6 +106,32 @@ class BundleWork:
     first: int
     orders: tuple[Order, ...]
     fps: float
+    topic: str = ""
+    part: int = 0
+    every: float = 1.0
+
+    @property
+    def last(self) -> int:
+        """Orders up to the last of these."""
+        return self.first + len(self.orders)
+
+
+@dataclass(frozen=True)
+class TilesDone:
+    """How far a worker is with the last order of a bundle.
+
+    Attributes
+    ----------
+    n_layout, n_ordered, part : int
+        Of the work: its layout, orders up to this one, and the number of the bundle.
+    n_tiles : int
+        That are done.
+    """
+
+    n_layout: int
+    n_ordered: int
+    part: int
+    n_tiles: int
 
 
 @dataclass(frozen=True)
@@ -142,14 +170,16 @@ class _Bundle:
     done: int
     result: BundleResult | None = None
 
-    def carry_out(self, order: Order) -> None:
+    def carry_out(self, order: Order, on_tile: OnTile) -> None:
         sums: dict[int, SweepSums] = {}
         if isinstance(order, SweepOrder):
             model = model_of(
                 order.stage, self.preparation, self.config, order.noise_variance,
                 holds_labels=order.holds_labels,
             )  # fmt: skip
-            sums = dict(self.sweeper.draw_by_shard(model, order.parameters, order.number))
+            sums = dict(self.sweeper.draw_by_shard(
+                model, order.parameters, order.number, on_tile=on_tile
+            ))  # fmt: skip
         elif isinstance(order, RelabelOrder):
             self.chain.relabel(order.target)
         elif isinstance(order, KeepOrder):
@@ -224,10 +254,9 @@ def _brought_up(work: BundleWork) -> _Bundle:
     """The bundle after all orders; one that fails half way is forgotten."""
     key = _key(work)
     bundle = _MEMORY.bundles.get(key)
-    last = work.first + len(work.orders)
-    if bundle is not None and bundle.done > last:
+    if bundle is not None and bundle.done > work.last:
         raise Forgotten(f"{work.model!r} is further on: nobody waits for this")
-    if bundle is None or not work.first <= bundle.done <= last:
+    if bundle is None or not work.first <= bundle.done <= work.last:
         if work.first != work.n_committed:
             raise Forgotten(f"{len(work.sessions)} sessions of {work.model!r}")
         # Those of an earlier layout hold the same sessions; who began the others is gone: one
@@ -238,9 +267,15 @@ def _brought_up(work: BundleWork) -> _Bundle:
         )
         bundle = _begin(work)
         _MEMORY.bundles[key] = bundle
+    pass_on = progress_passer(work.topic, work.every) if work.topic else None
+
+    def on_tile(n_done: int, _: int) -> None:
+        if pass_on is not None and bundle.done == work.last - 1:  # not of what is done once more
+            pass_on(TilesDone(work.n_layout, work.last, work.part, n_done))
+
     try:
         for order in work.orders[bundle.done - work.first :]:
-            bundle.carry_out(order)
+            bundle.carry_out(order, on_tile)
     except BaseException:
         _MEMORY.forget(lambda old: old == key)
         raise
@@ -270,7 +305,9 @@ def _begin(work: BundleWork) -> _Bundle:
     except BaseException:
         chain.close()
         raise
-    sweeper = make_sweeper(chain, config, Pipeline(min(n_threads, plan.tiles_in_flight)), shape)
+    # One more than threads: while a tile is gathered and written back another one is computed.
+    pipeline = Pipeline(min(n_threads + 1, plan.tiles_in_flight))
+    sweeper = make_sweeper(chain, config, pipeline, shape)
     place = {name: row for row, name in enumerate(checkpoint.sessions)}
     rows = np.array([place[session.name] for session in index.sessions], np.int64)
     return _Bundle(

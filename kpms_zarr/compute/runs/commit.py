@@ -6,13 +6,14 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from kpms_zarr.compute.alignment.alignment import AlignmentSettings
 from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.events import WorkersUsed
 from kpms_zarr.compute.mapreduce import BlockReader
 from kpms_zarr.compute.runs.course import sweeps_by_stage
 from kpms_zarr.compute.runs.preparation import Preparation
@@ -48,6 +49,11 @@ class CommitRows(Protocol):
     @property
     def n_draws(self) -> int:
         """Draws of the labels that are kept so far."""
+        ...
+
+    @property
+    def workers(self) -> WorkersUsed | None:
+        """Workers that the frames lie with; None = with this process."""
         ...
 
     def count(self) -> LabelCounts:
@@ -90,6 +96,11 @@ class ChainRows:
     def n_draws(self) -> int:
         """See :class:`CommitRows`."""
         return 0 if self.chain.draws is None else self.chain.draws.n_kept
+
+    @property
+    def workers(self) -> WorkersUsed | None:
+        """See :class:`CommitRows`."""
+        return None
 
     def count(self) -> LabelCounts:
         """See :class:`CommitRows`."""
@@ -222,6 +233,7 @@ class Committer:
             "sums": _BY_SHARD,
             "notes": list(self.notes),
             "from_version": self.from_version,
+            "workers": {} if self.rows.workers is None else asdict(self.rows.workers),
             **to_attrs(None if preparation.screen is None else preparation.screen.model),
         }
 

@@ -403,15 +403,15 @@ class _Job:
         began: float,
     ) -> FitSummary:
         """Run the remaining sweeps, commit on the way, publish."""
-        chain, config = sweeper.chain, committer.config
-
-        def go_back() -> ChainProgress:
-            found = self.checkpoints.current()
-            assert found is not None
-            return restore(chain, found, config)
-
+        go_back = partial(self.go_back, sweeper, committer.config)
         progress, failure = self.run_sweeps(sweeper, preparation, committer, progress, go_back)
         return self.finish(sweeper, preparation, committer, progress, failure, began)
+
+    def go_back(self, sweeper: Sweeper, config: FitConfig) -> ChainProgress:
+        """Bring the chain back to the last commit."""
+        found = self.checkpoints.current()
+        assert found is not None
+        return restore(sweeper.chain, found, config)
 
     def sweep_elsewhere(
         self,

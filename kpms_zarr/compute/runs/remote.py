@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import uuid
+from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from kpms_zarr.compute.cluster.crew import Crew, Part
 from kpms_zarr.compute.config import FitConfig
+from kpms_zarr.compute.events import WorkersUsed
 from kpms_zarr.compute.runs.bundle import (
     BundleResult,
     BundleWork,
@@ -19,6 +21,7 @@ from kpms_zarr.compute.runs.bundle import (
     Order,
     RelabelOrder,
     SweepOrder,
+    TilesDone,
     bundles_of,
     forget,
     names_of,
@@ -32,12 +35,17 @@ from kpms_zarr.compute.sampler.bouts import LabelCounts
 from kpms_zarr.compute.sampler.chain import ChainSizes
 from kpms_zarr.compute.sampler.full_model import FullModel
 from kpms_zarr.compute.sampler.stream import Pipeline
-from kpms_zarr.compute.sampler.sweep import OnTile, SweepResult, result_of
-from kpms_zarr.compute.sampler.tile_model import Parameters, SweepSums, TileModel
+from kpms_zarr.compute.sampler.sweep import InOrder, OnTile, SweepResult, result_of
+from kpms_zarr.compute.sampler.tile_model import Parameters, TileModel
 from kpms_zarr.compute.sampler.windows import LabelWindows
 from kpms_zarr.store.core.access import StoreLike, absolute
 from kpms_zarr.store.model.checkpoints import Checkpoint
 from kpms_zarr.store.wording import counted
+
+_PROGRESS_SECONDS = 1.0
+"""Between two messages of a worker that say how far a sweep is, at least."""
+_MOST_MESSAGES = 100
+"""A second, of all workers together."""
 
 
 @dataclass
@@ -75,6 +83,8 @@ class RemoteSweeper:
     _workers: frozenset[str] = frozenset()
     _counts: LabelCounts | None = None
     _windows: np.ndarray | None = None
+    _tiles: _Tiles | None = None
+    _listening: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
         index = chain_index(self.preparation.sessions, self.config)
@@ -84,12 +94,19 @@ class RemoteSweeper:
             n_keypoints_of(self.config, study),
         )  # fmt: skip
         self.shape = tile_shape(index, self.config)
+        self._fps = max(session.fps for session in index.sessions)
         self.n_draws = _draws_in(self.checkpoint)
 
     @property
     def n_states(self) -> int:
         """See :class:`Sweeps`."""
         return self.config.n_states
+
+    @property
+    def workers(self) -> WorkersUsed:
+        """See :class:`Sweeps`."""
+        used = len({part.worker for part in self._parts})
+        return WorkersUsed(used, len(self._parts), self.crew.n_again)
 
     def sweep(
         self,
@@ -106,14 +123,13 @@ class RemoteSweeper:
             model.settings.holds_labels if isinstance(model, FullModel) else False,
         )  # fmt: skip
         assert is_full or isinstance(model, ArModel)
-        results = self._carry_out(order, on_tile)
-        sums: dict[int, SweepSums] = {}
-        for result in results:
-            sums |= result.sums
-        in_order = [sums[shard] for shard in sorted(sums)]
-        total = reduce(SweepSums.plus, in_order, model.no_sums(self.sizes, self.n_states))
+        index = self.sizes.index
+        shards = deque(np.unique(index.shard).tolist())
+        sums = InOrder(shards, model.no_sums(self.sizes, self.n_states))
+        self._carry_out(order, on_tile, sums)
         assert self._counts is not None
-        return result_of(self.sizes.index, model, parameters, total, self._counts)
+        assert not sums.shards
+        return result_of(index, model, parameters, sums.total, self._counts)
 
     def relabel(self, target: np.ndarray) -> LabelCounts:
         """See :meth:`Sweeps.relabel`."""
@@ -174,6 +190,7 @@ class RemoteSweeper:
 
     def close(self) -> None:
         """Let the workers forget the fit."""
+        self._listening.close()
         if self._id:
             self.crew.everywhere(forget, self._id)
 
@@ -192,7 +209,9 @@ class RemoteSweeper:
         names = sorted(workers)
         self._n_layout += 1
         # Of this run alone: what workers remember of an earlier one is not that of a commit.
-        self._id = self._id or f"{self.fit_id}-{uuid.uuid4().hex[:12]}"
+        if not self._id:
+            self._id = f"{self.fit_id}-{uuid.uuid4().hex[:12]}"
+            self._listening.enter_context(self.crew.listening(self._id, self._hear))
         self._workers = frozenset(workers)
         self._sessions = [names_of(index.sessions, which) for which in bundles]
         what = f"{counted(len(bundles), 'part')} of {self.model!r}"
@@ -216,30 +235,80 @@ class RemoteSweeper:
             n_committed=self._n_committed,
             first=first,
             orders=tuple(self._log[first - self._n_committed :]),
-            fps=max(session.fps for session in self.sizes.index.sessions),
+            fps=self._fps,
+            topic=self._id,
+            part=part,
+            every=max(_PROGRESS_SECONDS, len(self._parts) / _MOST_MESSAGES),
         )
 
+    def _hear(self, said: TilesDone) -> None:
+        if self._tiles is not None:
+            self._tiles.hear(said)
+
     def _carry_out(
-        self, order: Order, on_tile: OnTile = lambda done, of: None
-    ) -> list[BundleResult]:
+        self,
+        order: Order,
+        on_tile: OnTile = lambda done, of: None,
+        sums: InOrder | None = None,
+    ) -> None:
+        """Have all workers carry out an order; counts and windows are then those after it.
+
+        ``sums``: takes those of a sweep.
+        """
         if not self._parts:
             self._share_out()
         self._log.append(order)
-        n_tiles, n_done = self.shape.n_tiles(self.sizes.index), 0
+        self._counts = self._windows = None
+        tiles = _Tiles((self._n_layout, self._n_ordered), self.shape.n_tiles(self.sizes.index))
 
         def on_done(part: int, result: BundleResult) -> None:
-            nonlocal n_done
-            n_done += result.n_tiles
-            on_tile(min(n_done, n_tiles), n_tiles)
+            if sums is not None:
+                sums.add(result.sums)
+            counts, windows = result.counts, result.windows
+            self._counts = counts if self._counts is None else self._counts.plus(counts)
+            self._windows = windows if self._windows is None else np.maximum(self._windows, windows)
+            tiles.done[part] = result.n_tiles
 
         def arguments(part: int, is_whole: bool) -> tuple[Any, ...]:
             return (self._work(part, is_whole),)
 
-        results: list[BundleResult] = self.crew.call(self._parts, work, arguments, on_done=on_done)
+        self._tiles = tiles
+        self.crew.call(
+            self._parts, work, arguments, keep=False, on_done=on_done,
+            on_poll=lambda: tiles.report(on_tile),
+        )  # fmt: skip
+        tiles.report(on_tile)
         self._known = [self._n_ordered] * len(self._parts)
-        self._counts = reduce(LabelCounts.plus, [result.counts for result in results])
-        self._windows = np.maximum.reduce([result.windows for result in results])
-        return results
+
+
+@dataclass
+class _Tiles:
+    """Tiles of an order that are done, by part, as workers tell it.
+
+    Attributes
+    ----------
+    order : tuple of int
+        Layout, and orders up to this one.
+    n_tiles : int
+        Of all parts.
+    """
+
+    order: tuple[int, int]
+    n_tiles: int
+    done: dict[int, int] = field(default_factory=dict)
+    _reported: int = 0
+
+    def hear(self, said: TilesDone) -> None:
+        """Take what a worker has passed on; from another thread."""
+        if (said.n_layout, said.n_ordered) == self.order:
+            self.done[said.part] = max(said.n_tiles, self.done.get(said.part, 0))
+
+    def report(self, on_tile: OnTile) -> None:
+        """Tell how many tiles are done, where there are more than before."""
+        n_done = min(sum(list(self.done.values())), self.n_tiles)
+        if n_done > self._reported:
+            self._reported = n_done
+            on_tile(n_done, self.n_tiles)
 
 
 def _draws_in(checkpoint: Checkpoint) -> int:

@@ -227,7 +227,7 @@ def run(
             SweepEnded(
                 progress.done, n_sweeps, trace.seconds[-1], result.log_likelihood,
                 trace.median_duration[-1] * 1000 / fps, trace.n_used[-1], kappa, stage.name,
-                waiting,
+                0.0 if sweeper.workers else waiting, sweeper.workers,
             )
         )  # fmt: skip
         if not after_sweep():
@@ -313,16 +313,19 @@ def _tile_reporter(
 
     ``n_first``: tiles that may still be compiling when they begin.
     """
-    times: list[float] = []
+    first: tuple[int, float] | None = None
 
     def on_tile(n_done: int, n_tiles: int) -> None:
+        nonlocal first
         notify(TileDone(done + 1, n_done, n_tiles))
-        if stage in timed:
+        if stage in timed or n_done < n_first:
             return
-        times.append(time.perf_counter())
-        if len(times) == n_first + 3:
+        now = time.perf_counter()
+        if first is None:
+            first = n_done, now
+        elif n_done >= first[0] + 3:
             timed.add(stage)
-            notify(TimePredicted(stage, (times[-1] - times[n_first - 1]) / 3 * n_tiles))
+            notify(TimePredicted(stage, (now - first[1]) / (n_done - first[0]) * n_tiles))
 
     return on_tile
 

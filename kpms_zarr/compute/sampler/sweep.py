@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial, reduce
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from kpms_zarr.compute.events import WorkersUsed
 from kpms_zarr.compute.kernels.dynamics import log_density
 from kpms_zarr.compute.kernels.hmm import TRANSITION_FLOOR
 from kpms_zarr.compute.sampler.ar_model import moments_of_tile, no_moments
@@ -78,6 +79,11 @@ class Sweeps(Protocol):
         """How many tiles are under way, and how busy they keep the device."""
         ...
 
+    @property
+    def workers(self) -> WorkersUsed | None:
+        """Workers that sweep; None = this process does."""
+        ...
+
     def sweep(
         self, model: TileModel, parameters: Parameters, number: int, on_tile: OnTile
     ) -> SweepResult:
@@ -122,6 +128,11 @@ class Sweeper:
     def sizes(self) -> Sized:
         """See :class:`Sweeps`."""
         return self.chain
+
+    @property
+    def workers(self) -> WorkersUsed | None:
+        """See :class:`Sweeps`."""
+        return None
 
     @property
     def dtype(self) -> np.dtype:
@@ -293,6 +304,29 @@ class Sweeper:
             lags=chain.index.lags,
         )
         return np.asarray(moments, np.float64)
+
+
+@dataclass
+class InOrder:
+    """Sum of the shards in their order, of sums that come in any.
+
+    Attributes
+    ----------
+    shards : deque of int
+        That have yet to be added, in order.
+    total : SweepSums
+        Of those before them.
+    """
+
+    shards: deque[int]
+    total: SweepSums
+    _waiting: dict[int, SweepSums] = field(default_factory=dict)
+
+    def add(self, sums: Mapping[int, SweepSums]) -> None:
+        """Take the sums of some shards."""
+        self._waiting |= sums
+        while self.shards and self.shards[0] in self._waiting:
+            self.total = self.total.plus(self._waiting.pop(self.shards.popleft()))
 
 
 def fold(parts: Generator[tuple[int, T]], nothing: T, add: Callable[[T, T], T]) -> T:

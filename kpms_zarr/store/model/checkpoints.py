@@ -457,8 +457,9 @@ def open_progress(store: StoreLike, model: str) -> xr.Dataset:
         that sweep, and so ``window_syllable`` (kept_sweep, window, window_frame) of some frames
         after the last sweeps; a row per sweep of each trace, such as ``trace_log_likelihood``;
         attributes ``n_sweeps``, ``n_sweeps_in_all`` (of a fit that ends when it has settled, at
-        most), ``created`` (when it was committed), ``settings`` (of the fit) and ``settling`` (what
-        was judged of its stages). Stays readable until the next commit but one.
+        most), ``created`` (when it was committed), ``settings`` (of the fit), ``settling`` (what
+        was judged of its stages) and ``workers`` (of a cluster, that it runs on). Stays readable
+        until the next commit but one.
 
     Raises
     ------
@@ -500,6 +501,7 @@ def open_progress(store: StoreLike, model: str) -> xr.Dataset:
             "created": found.attrs["provenance"]["created"],
             "settings": found.attrs.get("config", {}),
             ATTRIBUTE: found.attrs.get(ATTRIBUTE, {}),
+            "workers": found.attrs.get("workers", {}),
         }
     )
     return opened

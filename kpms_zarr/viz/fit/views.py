@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -59,6 +59,9 @@ class Course:
         When that was committed or published; ISO 8601.
     may_end_early : bool
         Whether it ends when it has settled, after ``n_planned`` sweeps at most.
+    workers : dict of str to int
+        Of a cluster that it runs on, by ``n_workers``, ``n_parts`` and ``n_again`` (calls that were
+        made again); empty = none.
     """
 
     model: str
@@ -70,6 +73,7 @@ class Course:
     target: float | None
     created: str
     may_end_early: bool = False
+    workers: dict[str, int] = field(default_factory=dict)
 
     @property
     def rates(self) -> list[float]:
@@ -143,7 +147,8 @@ def course_in_progress(data: xr.Dataset) -> Course:
     last = "ar" if facts["settings"].get("stage") == "ar" else "full"
     waits = bool(facts["settings"].get("until_settled")) and last not in from_attrs(facts)
     shown = (data, data, n_sweeps, n_planned, target)
-    return Course(facts["model"], "", *shown, facts["created"], waits)
+    workers = facts.get("workers", {})
+    return Course(facts["model"], "", *shown, facts["created"], waits, workers)
 
 
 def published_course(opened: OpenModel) -> Course:

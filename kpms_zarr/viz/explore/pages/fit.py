@@ -15,6 +15,7 @@ import panel as pn
 
 from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.model.settling import course_in_words
+from kpms_zarr.store.wording import counted
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.fit import views as fit_views
@@ -102,7 +103,9 @@ class _FitPage:
             left = course.seconds_left
             at_most = "at most" if course.may_end_early else "about"
             rest = "" if np.isnan(left) else f" {at_most.capitalize()} {_duration(left)} left."
-            text = f"{done}{rest} This page goes on by itself with every commit."
+            text = (
+                f"{done}{rest}{_on_workers(course)} This page goes on by itself with every commit."
+            )
             return _status_html(f"{course.model}: running", text)
         store = shlex.quote(os.fspath(self.state.study.store))
         return _status_html(
@@ -192,6 +195,15 @@ def _status_html(title: str, text: str, command: str = "") -> pn.viewable.Viewab
         f'<div role="status"><h2>{html.escape(title)}</h2><p>{html.escape(text)}</p>{code}</div>',
         sizing_mode="stretch_width",
     )
+
+
+def _on_workers(course: Course) -> str:
+    """Where it runs, if not in one process."""
+    if not course.workers:
+        return ""
+    workers, again = (course.workers[name] for name in ("n_workers", "n_again"))
+    text = f" It runs on {counted(workers, 'worker')} of a cluster"
+    return f"{text}; {counted(again, 'call')} had to be made again." if again else f"{text}."
 
 
 def _when(course: Course) -> str:
