@@ -25,7 +25,7 @@ from kpms_zarr.compute.cluster.checkup import advise
 from kpms_zarr.compute.cluster.crew import Crew, Part
 from kpms_zarr.compute.events import Noted, SessionsSettled, SweepEnded, TileDone, WorkersUsed
 from kpms_zarr.compute.runs import plan, remote
-from kpms_zarr.store.core import access
+from kpms_zarr.store.core import access, attributes
 from kpms_zarr.store.model.checkpoints import read_checkpoint
 from kpms_zarr.store.study import synthetic
 
@@ -119,11 +119,12 @@ def test_fit__on_workers_has_the_bits_of_one_process(workers, store, quiet, n, m
     events: list[Any] = []
     used = []
     with workers(n) as (_, client):
+        client.wait_for_workers(n)
         kpms_zarr.fit(
             store, model="m", config=CONFIG, cluster=client, save_every=3,
             callbacks=[
                 events.append,
-                At(8, lambda: used.append(kpms_zarr.open_progress(store, "m").attrs["workers"])),
+                At(8, lambda: used.append(kpms_zarr.open_progress(store, "m").attrs)),
             ],
         )  # fmt: skip
         assert_same(store, quiet)
@@ -136,7 +137,8 @@ def test_fit__on_workers_has_the_bits_of_one_process(workers, store, quiet, n, m
             assert n_done[-1] == tiles[0].n_tiles
         ended = [event.workers for event in events if isinstance(event, SweepEnded)]
         assert ended == [WorkersUsed(n, n, 0)] * 10
-        assert used == [{"n_workers": n, "n_parts": n, "n_again": 0}]
+        (attrs,) = used
+        assert attributes.read(attrs)["workers"] == {"n_workers": n, "n_parts": n, "n_again": 0}
         # What the workers remembered of it is gone.
         held = client.run(lambda: len(__import__(
             "kpms_zarr.compute.runs.bundle", fromlist=["_MEMORY"])._MEMORY.bundles))  # fmt: skip

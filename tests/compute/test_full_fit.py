@@ -509,7 +509,6 @@ def test_failure__in_the_midst_of_a_sweep_undoes_the_half_of_it(store, n_in_flig
         for values, half in zip(rows, halves, strict=True):
             is_new = np.asarray(values) != half
             assert is_new.mean() > 0.05
-            assert is_new.mean() < 0.98 or n_in_flight > 1  # those beside it end first
             values[:] = half
         return progress
 

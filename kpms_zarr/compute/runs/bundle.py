@@ -92,6 +92,8 @@ class BundleWork:
     orders : tuple of Order
     fps : float
         Of the fastest video of all sessions.
+    shard_frames : int or None
+        Of a shard, as the client has it.
     topic, part, every
         By which progress is passed on, the number of the bundle, and seconds between messages.
     """
@@ -106,6 +108,7 @@ class BundleWork:
     first: int
     orders: tuple[Order, ...]
     fps: float
+    shard_frames: int | None = None
     topic: str = ""
     part: int = 0
     every: float = 1.0
@@ -290,7 +293,7 @@ def _begin(work: BundleWork) -> _Bundle:
         raise Forgotten(f"the commit {work.commit} of {work.model!r} is gone")
     with on_own_threads():
         config, preparation = read_preparation(work.store, checkpoint)
-    every = chain_index(preparation.sessions, config)
+    every = chain_index(preparation.sessions, config, work.shard_frames)
     shape = tile_shape(every, config)
     names = set(work.sessions)
     which = np.array([session.name in names for session in every.sessions])

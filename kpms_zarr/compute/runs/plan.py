@@ -168,10 +168,17 @@ def n_keypoints_of(config: FitConfig, study: StudySettings) -> int:
     return 0 if config.stage == "ar" else len(study.keypoints)
 
 
-def chain_index(sessions: Sequence[Session], config: FitConfig) -> ChainIndex:
-    """Index of the sessions of a run; a shard has room for two tiles."""
-    tile_frames = config.tile_frames or FRAMES_PER_TILE
-    return ChainIndex.of(sessions, config.lags, shard_frames=max(SHARD_FRAMES, 2 * tile_frames))
+def shard_frames_of(config: FitConfig) -> int:
+    """Frames of a shard of a run, which has room for two tiles."""
+    return max(SHARD_FRAMES, 2 * (config.tile_frames or FRAMES_PER_TILE))
+
+
+def chain_index(
+    sessions: Sequence[Session], config: FitConfig, shard_frames: int | None = None
+) -> ChainIndex:
+    """Index of the sessions of a run; ``shard_frames`` as another process says it."""
+    frames = shard_frames_of(config) if shard_frames is None else shard_frames
+    return ChainIndex.of(sessions, config.lags, shard_frames=frames)
 
 
 def tile_shape(index: ChainIndex, config: FitConfig) -> TileShape:

@@ -28,7 +28,7 @@ from kpms_zarr.compute.runs.bundle import (
     work,
     write,
 )
-from kpms_zarr.compute.runs.plan import chain_index, n_keypoints_of, tile_shape
+from kpms_zarr.compute.runs.plan import chain_index, n_keypoints_of, shard_frames_of, tile_shape
 from kpms_zarr.compute.runs.preparation import Preparation
 from kpms_zarr.compute.sampler.ar_model import ArModel
 from kpms_zarr.compute.sampler.bouts import LabelCounts
@@ -128,7 +128,7 @@ class RemoteSweeper:
         sums = InOrder(shards, model.no_sums(self.sizes, self.n_states))
         self._carry_out(order, on_tile, sums)
         assert self._counts is not None
-        assert not sums.shards
+        assert not sums.shards, (sums.shards, sorted(sums._waiting))
         return result_of(index, model, parameters, sums.total, self._counts)
 
     def relabel(self, target: np.ndarray) -> LabelCounts:
@@ -236,6 +236,7 @@ class RemoteSweeper:
             first=first,
             orders=tuple(self._log[first - self._n_committed :]),
             fps=self._fps,
+            shard_frames=shard_frames_of(self.config),
             topic=self._id,
             part=part,
             every=max(_PROGRESS_SECONDS, len(self._parts) / _MOST_MESSAGES),
