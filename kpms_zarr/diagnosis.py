@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import math
 import os
 import platform
@@ -39,6 +40,14 @@ _VARIABLES = (
     "XLA_PYTHON_CLIENT_MEM_FRACTION",
     "XLA_PYTHON_CLIENT_PREALLOCATE",
 )
+_LIBRARIES = (
+    "usr/lib",
+    "usr/lib64",
+    "usr/lib/*-linux-gnu",
+    "usr/lib/wsl/lib",
+    "usr/local/nvidia/lib64",
+)
+"""Where the library of a driver lies."""
 _CUDA13_DRIVER, _CUDA12_DRIVER = 580, 525
 
 N_STATES, N_LATENT, LAGS, N_KEYPOINTS, N_SPACE = 100, 4, 3, 8, 2
@@ -63,12 +72,15 @@ class Gpu:
         Whether the command ``nvidia-smi`` is there.
     plugins : tuple of str
         Installed packages that let JAX use it, with versions.
+    has_libcuda : bool
+        Whether the library of the driver, ``libcuda.so.1``, is there.
     """
 
     has_device_file: bool
     driver: str | None
     has_nvidia_smi: bool
     plugins: tuple[str, ...]
+    has_libcuda: bool = True
 
 
 @dataclass(frozen=True)
@@ -330,11 +342,13 @@ def find_gpu(root: Path = _ROOT) -> Gpu:
         text = ""
     driver = re.search(r"NVRM version:.*?\s(\d{3,}(?:\.\d+)+)", text)
     in_wsl = root / "usr/lib/wsl/lib/nvidia-smi"
+    has_libcuda = any(file for folder in _LIBRARIES for file in root.glob(f"{folder}/libcuda.so.1"))
     return Gpu(
         has_device_file=any((root / "dev").glob("nvidia[0-9]*")),
         driver=driver[1] if driver else None,
         has_nvidia_smi=bool(shutil.which("nvidia-smi")) or in_wsl.exists(),
         plugins=tuple(f"{name} {_version(name)}" for name in _PLUGINS if _version(name)),
+        has_libcuda=has_libcuda or (root == _ROOT and bool(ctypes.util.find_library("cuda"))),
     )
 
 
@@ -473,7 +487,13 @@ def _install(report: DoctorReport) -> str:
     if gpu.driver and major is not None and major < _CUDA12_DRIVER:
         return (
             f"{seen}: its driver {gpu.driver} is too old; install {_CUDA13_DRIVER} or newer"
-            f'{where}, then pip install "jax[cuda13]"'
+            f"{where}, then {_pip('cuda13')}"
+        )
+    if gpu.plugins and not gpu.has_libcuda:
+        return (
+            f"{seen}: {', '.join(gpu.plugins)} is installed, but not libcuda.so.1, the library of "
+            "the driver; start a container with its GPUs (--gpus all) and "
+            f"NVIDIA_DRIVER_CAPABILITIES=compute,utility, or install the driver{where}"
         )
     if gpu.plugins:
         jaxlib = report.versions.get("jaxlib")
@@ -481,16 +501,21 @@ def _install(report: DoctorReport) -> str:
             f"{seen}, although {', '.join(gpu.plugins)} is installed: its version must be that of "
             f"jaxlib ({jaxlib}), its CUDA one that the driver ({gpu.driver or 'see nvidia-smi'}) "
             f"knows (12: {_CUDA12_DRIVER} or newer, 13: {_CUDA13_DRIVER} or newer){where}, and "
-            'LD_LIBRARY_PATH may point to no other CUDA; repeat pip install "jax[cuda12]" or '
-            '"jax[cuda13]"'
+            f"LD_LIBRARY_PATH may point to no other CUDA; repeat {_pip('cuda12')} or "
+            f"{_pip('cuda13')}"
         )
     if major is None:
         return (
-            f'{seen}: pip install "jax[cuda13]" if nvidia-smi shows a driver of {_CUDA13_DRIVER} '
-            f'or newer, pip install "jax[cuda12]" from {_CUDA12_DRIVER} on{where}'
+            f"{seen}: {_pip('cuda13')} if nvidia-smi shows a driver of {_CUDA13_DRIVER} "
+            f"or newer, {_pip('cuda12')} from {_CUDA12_DRIVER} on{where}"
         )
     extra = "cuda13" if major >= _CUDA13_DRIVER else "cuda12"
-    return f'{seen}: pip install "jax[{extra}]" (for its driver {gpu.driver}){where}'
+    return f"{seen}: {_pip(extra)} (for its driver {gpu.driver}){where}"
+
+
+def _pip(extra: str) -> str:
+    """Command that adds an extra of this package to where it is installed."""
+    return f'pip install "kpms_zarr[{extra}]"'
 
 
 def _about_backend(report: DoctorReport) -> list[str]:
@@ -630,7 +655,7 @@ def as_text(report: DoctorReport) -> str:
         ("packages", ", ".join(packages)),
         ("backend", report.backend or f"none: {report.backend_problem}"),
         *(("device", _device_text(device)) for device in report.devices),
-        ("GPU driver", report.gpu.driver or "none found"),
+        ("GPU driver", _driver_text(report)),
         (
             "memory",
             f"{memory.size(host.memory)}, {memory.size(host.free_memory)} free for this "
@@ -664,6 +689,15 @@ def _device_text(device: memory.DeviceMemory) -> str:
         if device.free is not None:
             held += f", {memory.size(device.free)} free"
     return f"{device.kind} ({device.platform}), {held}"
+
+
+def _driver_text(report: DoctorReport) -> str:
+    gpu = report.gpu
+    plugins = ", ".join(gpu.plugins) or "no CUDA plugin of JAX (extras cuda12, cuda13)"
+    if gpu.driver:
+        return f"{gpu.driver}, {plugins}"
+    is_there = gpu.has_device_file or gpu.has_nvidia_smi
+    return f"not known, {plugins}" if is_there else "none found"
 
 
 def _precision_text(report: DoctorReport) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from kpms_zarr.compute.memory import DeviceMemory
 from kpms_zarr.diagnosis import Gpu, Host, Scratch, Speed, TileSpeed, advise, as_text
 from kpms_zarr.store.errors import InputError
 
+ROOT = Path(kpms_zarr.__file__).parents[1]
 GB = 10**9
 NO_GPU = Gpu(False, None, False, ())
 A_GPU = Gpu(True, "550.54.14", True, ())
@@ -149,7 +152,8 @@ def test_system__tells_wsl(name, release, system):
 )
 def test_find_gpu__driver_and_device(line, driver, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda _: None)
-    assert diagnosis.find_gpu(tmp_path) == replace(NO_GPU, plugins=diagnosis.find_gpu().plugins)
+    plugins = diagnosis.find_gpu().plugins
+    assert diagnosis.find_gpu(tmp_path) == replace(NO_GPU, plugins=plugins, has_libcuda=False)
     version = tmp_path / "proc/driver/nvidia/version"
     version.parent.mkdir(parents=True)
     version.write_text(f"{line}\nGCC version:  gcc version 12.2.0\n")
@@ -157,8 +161,11 @@ def test_find_gpu__driver_and_device(line, driver, tmp_path, monkeypatch):
     (tmp_path / "dev" / "nvidiactl").touch()
     assert not diagnosis.find_gpu(tmp_path).has_device_file
     (tmp_path / "dev" / "nvidia3").touch()
+    (tmp_path / "usr/lib/x86_64-linux-gnu").mkdir(parents=True)
+    (tmp_path / "usr/lib/x86_64-linux-gnu/libcuda.so.1").touch()
     found = diagnosis.find_gpu(tmp_path)
     assert (found.has_device_file, found.driver, found.has_nvidia_smi) == (True, driver, False)
+    assert found.has_libcuda
 
 
 @pytest.mark.parametrize(
@@ -221,17 +228,21 @@ def test_adds_right__with_the_packages_that_are_installed(report):
 
 CASES = {
     "all fine": ({}, []),
-    "GPU, no plugin": ({"gpu": A_GPU}, ['pip install "jax[cuda12]"']),
+    "GPU, no plugin": ({"gpu": A_GPU}, ['pip install "kpms_zarr[cuda12]"']),
     "new driver": (
         {"gpu": replace(A_GPU, driver="580.65.06")},
-        ['pip install "jax[cuda13]"'],
+        ['pip install "kpms_zarr[cuda13]"'],
     ),
-    "oldest driver": ({"gpu": replace(A_GPU, driver="525.1")}, ['pip install "jax[cuda12]"']),
+    "oldest driver": ({"gpu": replace(A_GPU, driver="525.1")}, ['pip install "kpms_zarr[cuda12]"']),
     "old driver": ({"gpu": replace(A_GPU, driver="470.82.01")}, ["470.82.01 is too old"]),
     "unknown driver": ({"gpu": replace(A_GPU, driver=None)}, ["if nvidia-smi shows a driver"]),
     "plugin does not work": (
         {"gpu": replace(A_GPU, plugins=("jax-cuda12-plugin 0.4",))},
         ["although jax-cuda12-plugin 0.4 is installed"],
+    ),
+    "plugin without the library of the driver": (
+        {"gpu": replace(A_GPU, plugins=("jax-cuda12-plugin 0.5",), has_libcuda=False)},
+        ["not libcuda.so.1"],
     ),
     "hidden by JAX_PLATFORMS": (
         {
@@ -242,11 +253,11 @@ CASES = {
     ),
     "hidden and no plugin": (
         {"gpu": A_GPU, "environment": {"JAX_PLATFORMS": "cpu"}},
-        ["JAX_PLATFORMS=cpu", "jax[cuda12]"],
+        ["JAX_PLATFORMS=cpu", "kpms_zarr[cuda12]"],
     ),
     "JAX_PLATFORMS allows it": (
         {"gpu": A_GPU, "environment": {"JAX_PLATFORMS": "cuda,cpu"}},
-        ["jax[cuda12]"],
+        ["kpms_zarr[cuda12]"],
     ),
     "hidden by CUDA": (
         {
@@ -306,6 +317,26 @@ def test_as_text__facts_then_advice():
     assert "s3fs (not installed)" in text
     assert "a fit of 50 + 200 sweeps about 1.3 min" in text
     assert "JAX_ENABLE_X64 is not set" in text
+
+
+@pytest.mark.parametrize(
+    ("gpu", "said"),
+    [
+        (NO_GPU, "GPU driver   none found"),
+        (A_GPU, "GPU driver   550.54.14, no CUDA plugin of JAX (extras cuda12, cuda13)"),
+        (replace(A_GPU, driver=None, plugins=("a 1",)), "GPU driver   not known, a 1"),
+    ],
+)
+def test_as_text__driver_and_plugin(gpu, said):
+    assert said in as_text(replace(FINE, gpu=gpu)).splitlines()
+
+
+@pytest.mark.parametrize("extra", ["cuda12", "cuda13"])
+def test_extras__that_are_advised_are_there(extra):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    (needed,) = project["optional-dependencies"][extra]
+    assert needed.startswith(f"jax[{extra}]>=")
+    assert f"[{extra}]" in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_as_text__limits_and_devices():
