@@ -35,7 +35,11 @@ FRAMES_PER_TILE = 12_288
 """What two tiles of the full stage take (1.2 kB a frame) still fits the shared cache of a usual
 processor: with 16,384 they did not fit 32 MB, and a sweep took half as long again. Small enough for
 float32 sums over a tile, too; sums over tiles are float64."""
-FRAMES_PER_DEVICE_TILE = 524_288
+FRAMES_PER_DEVICE_TILE, FRAMES_PER_LARGE_DEVICE_TILE = 524_288, 2_097_152
+"""On a GPU every step of a scan over frames costs the launch of its kernels, some 55 in the full
+stage, which the segments beside each other share: the wider, the better, until some 40,000 of them
+keep the memory of the device busy (benchmarks/gpu_bound.py). A tile of the full stage takes about
+1 kB a frame there, and three are under way."""
 AR_SWEEPS, FULL_SWEEPS = 50, 200
 """Sweeps of the stages of a fit that is not told how many."""
 _MOST_AR_SWEEPS, _MOST_FULL_SWEEPS = 200, 600
@@ -249,7 +253,8 @@ class FitConfig:
         whole(64, 2**24),
         "frames that are computed side by side, about, in segments; speed and memory only, but "
         "sums over tiles round by it",
-        open=f"{FRAMES_PER_TILE:,} on a CPU, {FRAMES_PER_DEVICE_TILE:,} on another device",
+        open=f"{FRAMES_PER_TILE:,} on a CPU, {FRAMES_PER_DEVICE_TILE:,} on another device, "
+        f"{FRAMES_PER_LARGE_DEVICE_TILE:,} on one of 32 GB or more",
     )
     sessions: tuple[str, ...] | None = setting(
         None,
@@ -374,7 +379,7 @@ class FitConfig:
         return found
 
 
-DEVICE_TILE_FRAMES = (FRAMES_PER_TILE, FRAMES_PER_DEVICE_TILE)
+DEVICE_TILE_FRAMES = (FRAMES_PER_TILE, FRAMES_PER_DEVICE_TILE, FRAMES_PER_LARGE_DEVICE_TILE)
 """Frames of a tile where a person leaves them open, by kind of device."""
 
 

@@ -1,9 +1,11 @@
 """Cutting sessions and packing tiles."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kpms_zarr.compute.config import FRAMES_PER_DEVICE_TILE, FRAMES_PER_LARGE_DEVICE_TILE
 from kpms_zarr.compute.kernels.rng import frame_uniforms, session_words, stream_keys
 from kpms_zarr.compute.sampler.chain import MOST_SHARDS, ChainIndex
 from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape, cut, schedule, tiles
@@ -193,6 +195,25 @@ def test_shape__stays_bounded_as_studies_grow():
     shapes = [TileShape.of(index_of([n] * 5), 256) for n in (2000, 20_000, 2_000_000)]
     assert max(s.n_segments for s in shapes) <= 64
     assert all(s.n_frames == 256 for s in shapes)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "tile_frames", "n_segments", "n_tiles"),
+    [
+        ([10_000] * 10, FRAMES_PER_DEVICE_TILE, 216, 2),
+        ([2_000_000] * 5, FRAMES_PER_DEVICE_TILE, 1960, 20),
+        ([2_000_000] * 5, FRAMES_PER_LARGE_DEVICE_TILE, 7816, 6),
+        ([10_000] * 10, FRAMES_PER_DEVICE_TILE - 1, 112, 4),  # as for a CPU: in pairs
+    ],
+)
+def test_shape__of_devices_other_than_a_cpu_is_wide(lengths, tile_frames, n_segments, n_tiles):
+    index = index_of(lengths, shard_frames=2 * tile_frames)
+    shape = TileShape.of(index, 256, tile_frames)
+    assert (shape.n_segments, shape.n_frames) == (n_segments, 256)
+    assert shape.n_tiles(index) == n_tiles
+    tasks = schedule(index, shape, 0, 1, lag=3)
+    assert len(tasks) == n_tiles
+    assert max(len(task.tile.session) for task in tasks) <= n_segments
 
 
 def uniforms(first: int, n: int, *, seed=1, sweep=0, conditional=0, name="a") -> np.ndarray:

@@ -13,7 +13,9 @@ import kpms_zarr
 from kpms_zarr.cli.entry import parser
 from kpms_zarr.cli.settings import given_settings
 from kpms_zarr.compute.config import DEVICE_TILE_FRAMES, FRAMES_PER_TILE, Budget, FitConfig
+from kpms_zarr.compute.memory import DeviceMemory
 from kpms_zarr.compute.runs.commit import check_same
+from kpms_zarr.compute.runs.plan import settle_tiles
 from kpms_zarr.compute.runs.preparation import first_noise_variance, settings_of_model
 from kpms_zarr.compute.runs.start_model import StartModel, with_start
 from kpms_zarr.compute.settings import FLAG, Choice, NameList, settings_of
@@ -102,6 +104,24 @@ def test_apply__keeps_the_tiles_that_the_fit_was_given(frames):
     assert settings_of_model(of_before, []).tile_frames == (
         FRAMES_PER_TILE if is_default else frames
     )
+
+
+@pytest.mark.parametrize(
+    ("backend", "limit", "frames"),
+    [
+        ("cpu", None, DEVICE_TILE_FRAMES[0]),
+        ("gpu", None, DEVICE_TILE_FRAMES[1]),
+        ("gpu", 18 * 10**9, DEVICE_TILE_FRAMES[1]),  # of a card of 24 GB
+        ("gpu", 24 * 10**9, DEVICE_TILE_FRAMES[2]),  # of one of 32 GB
+        ("gpu", 106 * 10**9, DEVICE_TILE_FRAMES[2]),
+    ],
+)
+def test_settle_tiles__by_kind_of_device(backend, limit, frames, monkeypatch):
+    device = DeviceMemory(backend, "made up", limit, 0 if limit is None else limit // 100)
+    monkeypatch.setattr("jax.default_backend", lambda: backend)
+    monkeypatch.setattr("kpms_zarr.compute.runs.plan.device_memory", lambda: (device,))
+    assert settle_tiles(FitConfig()).tile_frames == frames
+    assert settle_tiles(FitConfig(tile_frames=512)).tile_frames == 512
 
 
 def test_given__is_what_was_given():

@@ -11,12 +11,14 @@ import numpy as np
 from kpms_zarr.compute.cluster.connect import ClusterLike, connected
 from kpms_zarr.compute.config import (
     FRAMES_PER_DEVICE_TILE,
+    FRAMES_PER_LARGE_DEVICE_TILE,
     FRAMES_PER_TILE,
     Budget,
     FitConfig,
 )
 from kpms_zarr.compute.events import ResourcePlan
 from kpms_zarr.compute.memory import (
+    device_memory,
     free_device_memory,
     free_host_memory,
     peak_resident_memory,
@@ -48,6 +50,8 @@ from kpms_zarr.store.wording import option
 _FREE_SHARE = 0.6
 _CPU_SHARE = 1 / 3
 _GPU_TILES = 3
+_LARGE_DEVICE = 20 * 10**9
+"""Bytes that JAX takes, three quarters unless it is told otherwise, of a device of 32 GB."""
 _MARGIN = 1.05
 """Above what the compiler says: tables, what is rounded up, what is transferred."""
 _WORKING_BYTES = 180_000_000
@@ -197,11 +201,21 @@ def fixed_settings(
 
 
 def settle_tiles(config: FitConfig) -> FitConfig:
-    """Settings with the size of tiles that suits the device, where it was left open."""
+    """Settings with the size of tiles that suits the device, where it was left open.
+
+    By the kind of device and never by what is free of it, for sums over tiles round by their size.
+    """
     if config.tile_frames is not None:
         return config
-    frames = FRAMES_PER_TILE if jax.default_backend() == "cpu" else FRAMES_PER_DEVICE_TILE
-    return config.resolved(tile_frames=frames)
+    return config.resolved(tile_frames=_frames_per_tile())
+
+
+def _frames_per_tile() -> int:
+    if jax.default_backend() == "cpu":
+        return FRAMES_PER_TILE
+    limit = device_memory()[0].limit
+    is_large = limit is not None and limit >= _LARGE_DEVICE
+    return FRAMES_PER_LARGE_DEVICE_TILE if is_large else FRAMES_PER_DEVICE_TILE
 
 
 def plan(

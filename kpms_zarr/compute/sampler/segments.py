@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from kpms_zarr.compute.config import FRAMES_PER_TILE
+from kpms_zarr.compute.config import FRAMES_PER_DEVICE_TILE, FRAMES_PER_TILE
 from kpms_zarr.compute.kernels.rng import SEGMENT_OFFSET
 from kpms_zarr.compute.sampler.chain import ChainIndex
 
@@ -53,14 +53,17 @@ class TileShape:
     ) -> TileShape:
         """Shape for some sessions: at most about ``tile_frames``, an even number of tiles a shard.
 
-        Depends on the sessions and on settings of the fit, never on a memory budget or on tiles in
-        pipeline, so that these cannot change a result.
+        Tiles for the cores of a CPU go in pairs; those of the size that other devices have run one
+        after the other, and are as wide as they can be. Depends on the sessions and on settings of
+        the fit, never on a memory budget or on tiles in pipeline, so that these cannot change a
+        result.
         """
         n_frames = int(min(segment_frames, max(1, index.n_modelled.max(initial=1))))
         most = (-(-index.n_modelled // n_frames) + 1 + 1) // 2
         n_lanes = np.bincount(index.shard, most).astype(np.int64)
         per_tile = max(_LANES, tile_frames // n_frames // _LANES * _LANES)
-        n_tiles = 2 * np.maximum(1, -(-n_lanes // (2 * per_tile)))
+        at_least = 2 if tile_frames < FRAMES_PER_DEVICE_TILE else 1
+        n_tiles = at_least * np.maximum(1, -(-n_lanes // (at_least * per_tile)))
         in_tile = -(-n_lanes // (n_tiles * _LANES))
         return cls(_LANES * max(1, int(in_tile.max(initial=1))), n_frames)
 
