@@ -43,7 +43,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 N, M, LAGS, K, D, SESSIONS = 100, 4, 3, 8, 2, 10
 NOISE, STEP, DOF = 4.0, 0.5, 5
-WRONG = 1.1
+WRONG = 1.03
 """Factor of the noise variance of the wrong twin."""
 SIZES = {"whole": (100_000, 1_000_000, 10_000_000), "reduced": (20_000, 50_000, 100_000)}
 SHAPES = {
