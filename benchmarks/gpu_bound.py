@@ -173,12 +173,16 @@ def parsed_program(text: str) -> tuple[dict[str, list[Instruction]], str]:
 
 
 _LOOPS = {
+    1: ("sums by state",),
+    2: ("labels: filter", "labels: sample"),
     3: ("labels: filter", "labels: sample", "sums by state"),
+    7: ("pose: eliminate", "pose: substitute", "heading: proposals", "centroid: filter",
+        "centroid: sample", "noise scales", "sums by state"),
     9: ("labels: filter", "labels: sample", "pose: eliminate", "pose: substitute",
         "heading: proposals", "centroid: filter", "centroid: sample", "noise scales",
         "sums by state"),
 }  # fmt: skip
-"""What the loops of a tile do, in the order in which they run, by their number."""
+"""What the loops of a program do, in the order in which they run, by their number."""
 
 
 class Program:
@@ -331,7 +335,6 @@ def compile_tiles(options: argparse.Namespace) -> None:
         n_segments, n_frames = (int(n) for n in shape.split("x"))
         few = TileShape(_FEW, n_frames)  # shapes are enough: no data of that size is made
         sizes = TileSizes(few, N, M, LAGS, K if stage == "full" else 0, D, "float32")
-        call = synthetic_call(sizes, synthetic_tables(sizes))
 
         def described(a: Any, n_segments: int = n_segments) -> jax.ShapeDtypeStruct:
             values = np.asarray(a)
@@ -339,17 +342,23 @@ def compile_tiles(options: argparse.Namespace) -> None:
             shape = (*first, *values.shape[1:])
             return jax.ShapeDtypeStruct(shape, values.dtype, sharding=on_gpu)
 
-        arguments = jax.tree.map(described, call.arguments)
-        compiled = call.function.lower(*arguments, **call.fixed).compile()
-        text, memory = compiled.as_text(), compiled.memory_analysis()
+        programs, memory, texts = [], [], []
+        for call in (synthetic_call(sizes, synthetic_tables(sizes)),):  # one after the other
+            arguments = jax.tree.map(described, call.arguments)
+            compiled = call.function.lower(*arguments, **call.fixed).compile()
+            texts.append(compiled.as_text())
+            programs.append(Program(texts[-1]))
+            memory.append(compiled.memory_analysis())
         if options.keep:
-            (Path(options.keep) / f"{stage}-{shape}.hlo").write_text(text)
-        program = Program(text)
+            (Path(options.keep) / f"{stage}-{shape}.hlo").write_text("\n".join(texts))
         line = {
             "stage": stage, "n_segments": n_segments, "n_frames": n_frames,
-            "waits": program.waits, "has_scatter": " scatter(" in text,
-            "input": memory.argument_size_in_bytes, "output": memory.output_size_in_bytes,
-            "temporary": memory.temp_size_in_bytes, "kernels": [asdict(k) for k in program.kernels],
+            "waits": sum(program.waits for program in programs),
+            "has_scatter": any(" scatter(" in text for text in texts),
+            "input": max(one.argument_size_in_bytes for one in memory),
+            "output": max(one.output_size_in_bytes for one in memory),
+            "temporary": max(one.temp_size_in_bytes for one in memory),
+            "kernels": [asdict(k) for program in programs for k in program.kernels],
         }  # fmt: skip
         print(json.dumps(line), flush=True)
 

@@ -36,7 +36,7 @@ FRAMES_PER_TILE = 12_288
 processor: with 16,384 they did not fit 32 MB, and a sweep took half as long again. Small enough for
 float32 sums over a tile, too; sums over tiles are float64."""
 FRAMES_PER_DEVICE_TILE, FRAMES_PER_LARGE_DEVICE_TILE = 524_288, 2_097_152
-"""On a GPU every step of a scan over frames costs the launch of its kernels, some 55 in the full
+"""On a GPU every step of a scan over frames costs the launch of its kernels, some 47 in the full
 stage, which the segments beside each other share: the wider, the better, until some 40,000 of them
 keep the memory of the device busy (benchmarks/gpu_bound.py). A tile of the full stage takes about
 1 kB a frame there, and three are under way."""
