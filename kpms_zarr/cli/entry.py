@@ -13,7 +13,7 @@ from typing import Any
 
 import kpms_zarr
 from kpms_zarr.cli import comparing as cli_comparing
-from kpms_zarr.cli import console
+from kpms_zarr.cli import compiled, console
 from kpms_zarr.cli import data as cli_data
 from kpms_zarr.cli import ensembles as cli_ensembles
 from kpms_zarr.cli import movies as cli_movies
@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         store is damaged; 130 after Ctrl-C.
     """
     options = parser().parse_args(arguments)
+    compiled.keep_programs()
     try:
         if getattr(options, "storage_option", None) and options.store is not None:
             set_storage_options(options.store, dict(options.storage_option))
