@@ -9,6 +9,8 @@ from kpms_zarr.store.core.provenance import package_version
 
 if TYPE_CHECKING:
     from kpms_zarr.compute.analysis.compare import compare
+    from kpms_zarr.compute.analysis.tables.syllable_table import syllable_table
+    from kpms_zarr.compute.analysis.tables.tables import tables
     from kpms_zarr.compute.config import Budget, FitConfig
     from kpms_zarr.compute.pose.pca import pca
     from kpms_zarr.compute.runs.apply import apply
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from kpms_zarr.store.core.access import set_storage_options
     from kpms_zarr.store.errors import InputError
     from kpms_zarr.store.ingest.annotate import annotate
+    from kpms_zarr.store.ingest.epochs import epochs
     from kpms_zarr.store.ingest.ingest import ingest
     from kpms_zarr.store.ingest.remove import remove
     from kpms_zarr.store.ingest.verify import verify
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from kpms_zarr.store.model.reconstruction import reconstruct
     from kpms_zarr.store.model.scans import open_scan
     from kpms_zarr.store.model.syllable_names import name_syllable, syllable_names
+    from kpms_zarr.store.study.epochs import open_epochs
     from kpms_zarr.viz.explore.server import explore
     from kpms_zarr.viz.movies.movies import movies
     from kpms_zarr.viz.movies.overlays import overlay_movie
@@ -44,6 +48,7 @@ __version__ = package_version()
 _HOME = {
     "ingest": "kpms_zarr.store.ingest.ingest",
     "annotate": "kpms_zarr.store.ingest.annotate",
+    "epochs": "kpms_zarr.store.ingest.epochs",
     "remove": "kpms_zarr.store.ingest.remove",
     "verify": "kpms_zarr.store.ingest.verify",
     "set_storage_options": "kpms_zarr.store.core.access",
@@ -58,6 +63,8 @@ _HOME = {
     "summary": "kpms_zarr.compute.runs.summaries",
     "consensus": "kpms_zarr.compute.runs.consensus",
     "consensus_of_labels": "kpms_zarr.compute.runs.label_consensus",
+    "tables": "kpms_zarr.compute.analysis.tables.tables",
+    "syllable_table": "kpms_zarr.compute.analysis.tables.syllable_table",
     "compare": "kpms_zarr.compute.analysis.compare",
     "scan": "kpms_zarr.compute.runs.scan",
     "explore": "kpms_zarr.viz.explore.server",
@@ -68,6 +75,7 @@ _HOME = {
     "doctor": "kpms_zarr.diagnosis",
     "open_labels": "kpms_zarr.store.model.models",
     "open_parameters": "kpms_zarr.store.model.models",
+    "open_epochs": "kpms_zarr.store.study.epochs",
     "open_levels": "kpms_zarr.store.model.levels",
     "build_levels": "kpms_zarr.store.model.levels",
     "open_scan": "kpms_zarr.store.model.scans",

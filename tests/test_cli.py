@@ -29,9 +29,9 @@ STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=6, missing_fract
 HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settings.posterior[0]]
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = (
-    "ingest", "info", "annotate", "remove", "verify", "quality", "pca", "plan", "scan", "fit",
-    "consensus", "apply", "summary", "compare", "name", "report", "movies", "explore", "demo",
-    "doctor",
+    "ingest", "info", "annotate", "epochs", "remove", "verify", "quality", "pca", "plan", "scan",
+    "fit", "consensus", "apply", "summary", "tables", "compare", "name", "report", "movies",
+    "explore", "demo", "doctor",
 )  # fmt: skip
 
 
@@ -205,6 +205,11 @@ def wrong_inputs(store, tracking, tmp_path):
         "scan name": ["scan", store, "--kappa", "1:2:3", "--name", "a/b"],
         "held out": ["scan", store, "--kappa", "1:2:3", "--held-out", "nobody"],
         "picture, scan": ["scan", store, "--kappa", "1:2:3", "--out", tmp_path / "p.png"],
+        "no model, tables": ["tables", store, "--model", "other", "--out", tmp_path / "t"],
+        "kind, tables": ["tables", store, "--model", "m", "--out", tmp_path / "t", "--to", "xlsx"],
+        "no table": ["tables", store, "--model", "m", "--out", tmp_path / "t", "--include", "cake"],
+        "no file, epochs": ["epochs", store, missing],
+        "no table, epochs": ["epochs", store, text],
         "no model, report": ["report", store, "--model", "other", "--out", tmp_path / "r.html"],
     }
 
@@ -223,6 +228,7 @@ def test_wrong_input__exits_2_with_one_message_only_on_stderr(store, tracking, t
     assert not (tmp_path / "new.zarr").exists()
     assert not (tmp_path / "missing.zarr").exists()
     assert not (tmp_path / "r.html").exists()
+    assert not (tmp_path / "t").exists()
     assert [model.name for model in list_models(store)] == ["m"]
 
 
@@ -303,6 +309,27 @@ def test_compare__prints_figures_and_writes_a_page(store, tmp_path, run):
     assert status == 0
     assert "mean Jaccard, 2 others" in out
     assert "m, m@v1" in out
+
+
+def test_epochs_and_tables__say_what_was_written(store, tmp_path, run):
+    table, out = tmp_path / "epochs.csv", tmp_path / "out"
+    table.write_text("session,start_s,stop_s,condition\nsession_000,0,10,light\n")
+    status, said, _ = run("epochs", store, table)
+    assert status == 0
+    assert "1 epoch of 1 session written: epochs v1" in said
+    assert "sessions without epochs are one epoch each: 2 of 3" in said
+    line = ["tables", store, "--model", "m", "--out", out, "--to", "csv"]
+    status, said, err = run(*line)
+    assert (status, err) == (0, "")
+    for words in ("syllables", "distances", "epochs v1, 3 rows", "1,200 frames are in no epoch"):
+        assert words in said, words
+    found = json.loads(run(*line, "--epochs", "none", "--json")[1], parse_constant=pytest.fail)
+    assert found["epochs"] == ""
+    assert {one["table"]: one["n_rows"] for one in found["files"]}["frames"] == 4500
+    table = kpms_zarr.syllable_table(store, model="m", epochs="none")
+    counted = kpms_zarr.summary(store, model="m")
+    assert table.n_bouts.sum("row").sel(state=counted.state).equals(counted.n_bouts)
+    assert "sessions have no epochs" in run("epochs", store, "none")[1]
 
 
 def test_scan__prints_figures_and_goes_on(store, tmp_path, run):

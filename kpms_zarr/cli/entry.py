@@ -20,6 +20,7 @@ from kpms_zarr.cli import movies as cli_movies
 from kpms_zarr.cli import naming as cli_naming
 from kpms_zarr.cli import scanning as cli_scanning
 from kpms_zarr.cli import summaries as cli_summaries
+from kpms_zarr.cli import tables as cli_tables
 from kpms_zarr.cli import views as cli_views
 from kpms_zarr.cli.options import (
     OptionParser,
@@ -99,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
         cli_data.ingest,
         cli_data.info,
         cli_data.annotate,
+        cli_tables.epochs,
         cli_data.remove,
         cli_data.verify,
         _quality,
@@ -109,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
         cli_ensembles.consensus,
         _apply,
         cli_summaries.summary,
+        cli_tables.tables,
         cli_comparing.compare,
         cli_naming.name,
         _report,

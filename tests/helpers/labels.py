@@ -19,14 +19,18 @@ def publish_labels(
     model: str,
     labels: Mapping[str, np.ndarray],
     certainty: Mapping[str, np.ndarray] | None = None,
+    **others: Mapping[str, np.ndarray],
 ) -> str:
-    """Publish labels by session of some sessions of a store; returns their version."""
+    """Publish labels by session of some sessions of a store; returns their version.
+
+    ``others``: further variables by frame, such as ``heading``, by session.
+    """
     root = access.open_group(store, "r+")
     sessions = [one for one in access.sessions(root) if one.name in labels]
     rows = tuple(
         access.Session(one.name, row, one.n_frames, one.fps) for row, one in enumerate(sessions)
     )
-    names: Sequence[str] = ("syllable", *(["certainty"] if certainty else []))
+    names: Sequence[str] = ("syllable", *(["certainty"] if certainty else []), *others)
     writer = models.LabelWriter(
         root, model, sessions=rows, settings=study.settings, names=tuple(names)
     )
@@ -35,5 +39,6 @@ def publish_labels(
         values = {"syllable": labels[name][part]}
         if certainty:
             values["certainty"] = certainty[name][part]
+        values |= {key: by_session[name][part] for key, by_session in others.items()}
         writer.write(block, values)
     return writer.publish("fit", {})

@@ -31,6 +31,7 @@ QUALITY = "quality"
 PCA = "pca"
 MODELS = "models"
 SCANS = "scans"
+EPOCHS = "epochs"
 
 _SESSIONS_PER_CHUNK = 16_384
 _SWEEPS_PER_CHUNK = 1024

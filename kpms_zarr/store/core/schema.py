@@ -54,6 +54,7 @@ DIMS: dict[str, str] = {
     "point": "combination of settings that a scan tries",
     "chain": "chain of a point of a scan; each has a seed of its own, the same at all points",
     "held_out": "session that a scan keeps from its chains",
+    "interval": "consecutive frames of a session that belong to one epoch",
     **{
         f"bin_{n}": f"bin of {n} frames, counted from the first frame of the session"
         for n in LEVEL_FRAMES
@@ -373,6 +374,15 @@ str description(state): what a person says about the syllable
 """)
 """A version of the names of the syllables of one parameters version."""
 
+EPOCHS = _declared("""
+coordinate str session(interval): session name
+coordinate str epoch(interval): name of the epoch; one epoch of a session may have several intervals
+coordinate str condition(interval): condition that holds during the epoch; "" = not said
+int64 start(interval): first frame of the session [frames]
+int64 stop(interval): frame after the last one [frames]
+""")
+"""A version of the epochs of all sessions."""
+
 PROGRESS = (
     *(var for var in PARAMETERS if var.dims[0] == "sweep"),
     *_some("term", PARAMETERS),
@@ -465,6 +475,7 @@ GROUPS: dict[str, tuple[Variable, ...]] = {
     "parameters": PARAMETERS,
     "labels": LABELS,
     "names": NAMES,
+    "epochs": EPOCHS,
     "levels": LEVELS,
     "progress": PROGRESS,
     "chain": CHAIN,

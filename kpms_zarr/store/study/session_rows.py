@@ -16,6 +16,7 @@ SAVE_AS_CSV = (
     "save the sheet as csv: in Excel with File > Save As > CSV UTF-8 (Comma delimited), in "
     "LibreOffice with File > Save As > Text CSV"
 )
+A_ROW_PER_SESSION = "a csv file with one row per session"
 _MOST_BYTES = 100_000_000
 _WORKBOOKS = (
     (b"PK\x03\x04", "a workbook or another packed file (such as xlsx or ods)"),
@@ -57,15 +58,21 @@ def is_plain_number(text: str) -> bool:
     return bool(_NUMBER.fullmatch(text))
 
 
-def read_sheet(path: Path, where: str) -> Sheet:
+def read_sheet(path: Path, where: str, expected: str = A_ROW_PER_SESSION) -> Sheet:
     """Read a table; empty last columns and empty rows do not count.
+
+    Parameters
+    ----------
+    path : Path
+    where, expected : str
+        The table and what it should be, for errors.
 
     Raises
     ------
     InputError
         No file, a workbook, no text, quotes without an end, numbers that can be read in two ways.
     """
-    text, notes = _text(path, where)
+    text, notes = _text(path, where, expected)
     excel_line = _SAID_BY_EXCEL.match(text)
     text = text[excel_line.end() :] if excel_line else text
     separator, found = excel_line[1] if excel_line else "", []
@@ -76,7 +83,7 @@ def read_sheet(path: Path, where: str) -> Sheet:
         found = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
     except csv.Error as error:
         raise InputError(
-            expected="a csv file with one row per session",
+            expected=expected,
             found=f"one that ends within quotes, or has quotes within cells ({error})",
             where=where,
             fix=f'correct the quotes (write " within a cell as ""), or {SAVE_AS_CSV}',
@@ -93,7 +100,7 @@ def read_sheet(path: Path, where: str) -> Sheet:
     return Sheet(header, tuple(rows), (*notes, *more))
 
 
-def _text(path: Path, where: str) -> tuple[str, list[str]]:
+def _text(path: Path, where: str, expected: str) -> tuple[str, list[str]]:
     """Decode the text of a file, with a note on its encoding."""
     fix = "check the path"
     try:
@@ -101,12 +108,12 @@ def _text(path: Path, where: str) -> tuple[str, list[str]]:
             raw = file.read(_MOST_BYTES + 1)
     except OSError as error:
         found = error.strerror or str(error)
-        raise _no_table(found, where, fix) from error
+        raise _no_table(expected, found, where, fix) from error
     for start, kind in _WORKBOOKS:
         if raw.startswith(start):
-            raise _no_table(kind, where, SAVE_AS_CSV)
+            raise _no_table(expected, kind, where, SAVE_AS_CSV)
     if len(raw) > _MOST_BYTES:
-        raise _no_table("more than 100 MB", where, "name the table of sessions, not the tracking")
+        raise _no_table(expected, "more than 100 MB", where, "name the table, not the tracking")
     encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), "")
     encoding = encoding or _unmarked(raw[:2000])
     notes = []
@@ -119,9 +126,11 @@ def _text(path: Path, where: str) -> tuple[str, list[str]]:
             text = raw.decode("cp1252")
             notes = ["not in UTF-8: read as Windows text (cp1252)"]
     except UnicodeDecodeError as error:
-        raise _no_table(f"bytes that are no text ({error.reason})", where, SAVE_AS_CSV) from error
+        raise _no_table(
+            expected, f"bytes that are no text ({error.reason})", where, SAVE_AS_CSV
+        ) from error
     if "\0" in text:
-        raise _no_table("bytes that are no text", where, SAVE_AS_CSV)
+        raise _no_table(expected, "bytes that are no text", where, SAVE_AS_CSV)
     return text, notes
 
 
@@ -137,10 +146,8 @@ def _unmarked(start: bytes) -> str:
     return ""
 
 
-def _no_table(found: str, where: str, fix: str) -> InputError:
-    return InputError(
-        expected="a csv file with one row per session", found=found, where=where, fix=fix
-    )
+def _no_table(expected: str, found: str, where: str, fix: str) -> InputError:
+    return InputError(expected=expected, found=found, where=where, fix=fix)
 
 
 def _clean(cell: str) -> str:
