@@ -155,6 +155,10 @@ def test_p__of_random_assignments_is_near_that_of_all_and_never_0():
     assert np.abs(exact - drawn).max() < 5 * np.sqrt(0.25 / 900)
     far = kruskal_wallis(np.arange(40.0)[None], free(20, 20), n_permutations=99, seed=0)
     assert far["p"][0] == far["smallest_p"][0] == 0.01
+    paired = kruskal_wallis(
+        np.tile([0.0, 1], 8)[None], blocks(*["ab"] * 8), n_permutations=200, seed=0
+    )
+    assert paired["p"][0] >= paired["smallest_p"][0] == 2 / 256
 
 
 def test_paired_p__is_that_of_signed_ranks():

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from helpers.amount import IS_FULL
 from helpers.group_studies import simulate_table
@@ -110,8 +109,10 @@ def test_null_studies__are_rejected_as_often_as_said(make, statistic):
     print(f"{make.__name__}, {statistic}: p {rate:.3f}, any q {any_q:.3f} of {N_STUDIES}")
     assert is_nominal(rate, N_STUDIES, least=0.03)
     assert any_q <= ALPHA + 4 * np.sqrt(ALPHA * (1 - ALPHA) / N_STUDIES)
-    # p of valid tests are uniform, but for the steps that few assignments leave.
-    assert stats.kstest(found[:, 0], "uniform").pvalue > 1e-4
+    # p of valid tests are uniform, but for the steps that few assignments of ranks leave
+    for alpha in (0.1, 0.2, 0.5):
+        rate = float((found[:, 0] <= alpha).mean())
+        assert is_nominal(rate, N_STUDIES, alpha, least=0.8 * alpha), alpha
 
 
 @pytest.mark.parametrize("make", DESIGNS, ids=lambda one: one.__name__)

@@ -20,7 +20,9 @@ def intervals(
 
     Units are drawn again with replacement within each group, or whole blocks. Intervals are
     expanded percentile intervals (Hesterberg 2015, Am Stat 69:371): percentiles of the bootstrap,
-    further out by what few units make the bootstrap too narrow.
+    further out by what few units make the bootstrap too narrow. Of normal values, those of the
+    difference cover 93 % with 4 units in each group and 95 % from 6 on; with 4 blocks 87 %, from 6
+    on 93 % (``tests/statistical/test_groups.py``).
 
     Parameters
     ----------

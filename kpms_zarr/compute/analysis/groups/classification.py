@@ -64,7 +64,8 @@ def classify(
         ]
     )
     extra = 0 if design.is_exact(n_permutations) else 1
-    p = ((every >= accuracy - _SAME).sum() + extra) / (len(every) + extra)
+    share = ((every >= accuracy - _SAME).sum() + extra) / (len(every) + extra)
+    p = max(float(share), design.least_p(n_permutations))
     confusion = np.zeros((n_groups, n_groups), np.int64)
     np.add.at(confusion, (design.group, observed), 1)
     return xr.Dataset(
@@ -80,7 +81,7 @@ def classify(
             "balanced_accuracy": float(accuracy),
             "baseline": float(every.mean()),
             "baseline_high": float(np.quantile(every, 0.95)),
-            "p": float(p),
+            "p": p,
             "smallest_p": design.least_p(n_permutations),
         },
     )

@@ -43,7 +43,7 @@ def permuted(scores: np.ndarray, design: Design, *, n_permutations: int, seed: i
     assignments are taken where there are no more than ``n_permutations``: p is the share of them
     with as large a sum or a larger one. Else p is (1 + b) / (1 + n), b of the n random ones
     (Phipson and Smyth 2010, Stat Appl Genet Mol Biol 9:39): never 0, and never too small on
-    average. In blocks of bounded memory, each one matrix product.
+    average, nor below what the design allows. In blocks of bounded memory, each one matrix product.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def permuted(scores: np.ndarray, design: Design, *, n_permutations: int, seed: i
         n_as_large[:-1] += (found >= least[:-1]).sum(0)
         n_as_large[-1] += (found.sum(1) >= least[-1]).sum()
     extra = 0 if design.is_exact(n_permutations) else 1
-    p = (n_as_large + extra) / (len(assigned) + extra)
+    p = np.maximum((n_as_large + extra) / (len(assigned) + extra), design.least_p(n_permutations))
     return Permuted(observed, p[:-1], float(observed.sum()), float(p[-1]))
 
 
