@@ -9,6 +9,7 @@ from kpms_zarr.store.core.provenance import package_version
 
 if TYPE_CHECKING:
     from kpms_zarr.compute.analysis.compare import compare
+    from kpms_zarr.compute.analysis.groups.compare_groups import compare_groups
     from kpms_zarr.compute.config import Budget, FitConfig
     from kpms_zarr.compute.pose.pca import pca
     from kpms_zarr.compute.runs.apply import apply
@@ -59,6 +60,7 @@ _HOME = {
     "consensus": "kpms_zarr.compute.runs.consensus",
     "consensus_of_labels": "kpms_zarr.compute.runs.label_consensus",
     "compare": "kpms_zarr.compute.analysis.compare",
+    "compare_groups": "kpms_zarr.compute.analysis.groups.compare_groups",
     "scan": "kpms_zarr.compute.runs.scan",
     "explore": "kpms_zarr.viz.explore.server",
     "report": "kpms_zarr.viz.report.report",
