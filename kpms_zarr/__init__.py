@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kpms_zarr.compute.analysis.compare import compare
     from kpms_zarr.compute.analysis.tables.syllable_table import syllable_table
     from kpms_zarr.compute.analysis.tables.tables import tables
+    from kpms_zarr.compute.analysis.groups.compare_groups import compare_groups
     from kpms_zarr.compute.config import Budget, FitConfig
     from kpms_zarr.compute.pose.pca import pca
     from kpms_zarr.compute.runs.apply import apply
@@ -66,6 +67,7 @@ _HOME = {
     "tables": "kpms_zarr.compute.analysis.tables.tables",
     "syllable_table": "kpms_zarr.compute.analysis.tables.syllable_table",
     "compare": "kpms_zarr.compute.analysis.compare",
+    "compare_groups": "kpms_zarr.compute.analysis.groups.compare_groups",
     "scan": "kpms_zarr.compute.runs.scan",
     "explore": "kpms_zarr.viz.explore.server",
     "report": "kpms_zarr.viz.report.report",

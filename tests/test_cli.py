@@ -30,7 +30,8 @@ HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settin
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = (
     "ingest", "info", "annotate", "epochs", "remove", "verify", "quality", "pca", "plan", "scan",
-    "fit", "consensus", "apply", "summary", "tables", "compare", "name", "report", "movies",
+    "fit", "consensus", "apply", "summary", "tables", "compare", "compare-groups", "name", "report",
+    "movies", "explore", "demo", "doctor",
     "explore", "demo", "doctor",
 )  # fmt: skip
 
@@ -126,6 +127,8 @@ def test_top__help_and_version(run):
         ["summary", "s.zarr"],
         ["report", "s.zarr"],
         ["compare", "s.zarr", "--models", "a,,b"],
+        ["compare-groups", "s.zarr", "--model", "m"],
+        ["compare-groups", "s.zarr", "--model", "m", "--by", "group", "--syllables", "one"],
         ["compare", "s.zarr", "--models", "a", "--labels"],
         ["compare", "s.zarr", "--models", "a,b", "--boundary-tolerance", "some"],
         ["ingest", "s.zarr", "f.csv", "--keypoints", "a,,b"],
@@ -195,6 +198,9 @@ def wrong_inputs(store, tracking, tmp_path):
         "no model, compare": ["compare", store, "--models", "m,other"],
         "no version, compare": ["compare", store, "--models", "m,m@v9"],
         "no labels, compare": ["compare", store, "--models", "m", "--labels", f"x={text}"],
+        "no model, groups": ["compare-groups", store, "--model", "other", "--by", "session"],
+        "no coordinate": ["compare-groups", store, "--model", "m", "--by", "diet"],
+        "no test": ["compare-groups", store, "--model", "m", "--by", "session"],
         "labels twice": ["compare", store, "--labels", "x=a.npz", "--labels", "x=b.npz"],
         "picture, compare": ["compare", store, "--models", "m,m@v1", "--out", tmp_path / "p.png"],
         "no store, scan": ["scan", missing, "--kappa", "1:2:3"],

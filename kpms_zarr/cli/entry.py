@@ -16,6 +16,7 @@ from kpms_zarr.cli import comparing as cli_comparing
 from kpms_zarr.cli import compiled, console
 from kpms_zarr.cli import data as cli_data
 from kpms_zarr.cli import ensembles as cli_ensembles
+from kpms_zarr.cli import groups as cli_groups
 from kpms_zarr.cli import movies as cli_movies
 from kpms_zarr.cli import naming as cli_naming
 from kpms_zarr.cli import scanning as cli_scanning
@@ -113,6 +114,7 @@ def parser() -> argparse.ArgumentParser:
         cli_summaries.summary,
         cli_tables.tables,
         cli_comparing.compare,
+        cli_groups.compare_groups,
         cli_naming.name,
         _report,
         cli_movies.movies,

@@ -45,6 +45,8 @@ _HOME = {
     "confusion": "syllables.agreement",
     "calibration": "syllables.agreement",
     "comparison_page": "report.comparison",
+    # what groups do otherwise: of what kpms_zarr.compare_groups returns
+    "fingerprint_map": "syllables.fingerprints",
     # what a scan has found: of what kpms_zarr.scan returns
     "scan_panel": "fit.scan",
     "scan_page": "report.scan",

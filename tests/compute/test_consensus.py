@@ -486,3 +486,25 @@ def test_consensus__killed_at_random_moments_leaves_a_whole_model_or_none(origin
     expected, found = whole(quiet), whole(store)
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values)
+
+
+# ------------------------------------------------------------------ groups
+
+
+def test_compare_groups__holds_findings_against_every_chain(store, tmp_path):
+    names = [one.name for one in access.sessions(store)]
+    lines = ["session,group", *(f"{name},{'ab'[i % 2]}" for i, name in enumerate(names))]
+    (tmp_path / "table.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    kpms_zarr.annotate(store, tmp_path / "table.csv")
+    found = kpms_zarr.compare_groups(
+        store, model="e", by="group", min_replicability=0, n_permutations=100, n_bootstrap=100
+    )
+    assert int(found.tests["n_chains_tested"].max()) == CHAINS
+    assert (found.tests["n_chains"] <= found.tests["n_chains_tested"]).all()
+    assert f"each of {CHAINS} chains" in found.methods
+    alone = kpms_zarr.compare_groups(
+        store, model="e", by="group", min_replicability=0, n_permutations=100, n_bootstrap=100,
+        chains=False,
+    )  # fmt: skip
+    assert alone.tests["p"].equals(found.tests["p"])
+    assert "n_chains" not in alone.tests

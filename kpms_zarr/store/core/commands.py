@@ -43,12 +43,15 @@ def _translated(mark: re.Match[str]) -> str:
 
 def _command(node: ast.expr) -> str:
     if isinstance(node, ast.Name):
-        return f"kpms-zarr {node.id}"
+        return f"kpms-zarr {_verb(node.id)}"
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
         raise ValueError
-    verb = node.func.id
     words = [word for argument in node.args for word in _words(argument)]
-    return " ".join(["kpms-zarr", verb, *words, *_options(node)])
+    return " ".join(["kpms-zarr", _verb(node.func.id), *words, *_options(node)])
+
+
+def _verb(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _options(node: ast.Call) -> Iterator[str]:
