@@ -16,6 +16,7 @@ from kpms_zarr.cli import comparing as cli_comparing
 from kpms_zarr.cli import console
 from kpms_zarr.cli import data as cli_data
 from kpms_zarr.cli import ensembles as cli_ensembles
+from kpms_zarr.cli import exchange as cli_exchange
 from kpms_zarr.cli import movies as cli_movies
 from kpms_zarr.cli import naming as cli_naming
 from kpms_zarr.cli import scanning as cli_scanning
@@ -110,6 +111,8 @@ def parser() -> argparse.ArgumentParser:
         cli_summaries.summary,
         cli_comparing.compare,
         cli_naming.name,
+        cli_exchange.export,
+        cli_exchange.import_keypoint_moseq,
         _report,
         cli_movies.movies,
         cli_views.explore,

@@ -46,7 +46,7 @@ def _command(node: ast.expr) -> str:
         return f"kpms-zarr {node.id}"
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
         raise ValueError
-    verb = node.func.id
+    verb = node.func.id.replace("_", "-")
     words = [word for argument in node.args for word in _words(argument)]
     return " ".join(["kpms-zarr", verb, *words, *_options(node)])
 
