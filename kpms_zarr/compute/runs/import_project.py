@@ -81,7 +81,8 @@ def import_keypoint_moseq(
     coordinates; from ``syll_info.csv`` the names of syllables. Syllables keep their numbers.
 
     A model that was taken in has no parameters: ``summary``, ``compare``, ``report`` and
-    ``explore`` show what labels alone say; ``apply`` and ``reconstruct`` need a fit of this package.
+    ``explore`` show what labels alone say; ``apply`` and ``reconstruct`` need a fit of this
+    package.
 
     Parameters
     ----------

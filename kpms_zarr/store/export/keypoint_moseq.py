@@ -62,8 +62,8 @@ def write_results(source: ExportSource, path: Path) -> None:
     """Write the results of all sessions into one HDF5 file, block by block.
 
     A group for each session, with ``syllable`` (frame,) int64, ``latent_state``
-    (frame, latent_dim), ``centroid`` (frame, space) and ``heading`` (frame,) in rad, float64, uncompressed. Attributes
-    that the published file does not have: of a group ``fps``, ``n_frames`` and
+    (frame, latent_dim), ``centroid`` (frame, space) and ``heading`` (frame,) in rad, float64,
+    uncompressed. Attributes that the published file does not have: of a group ``fps``, ``n_frames`` and
     ``first_labelled_frame``, of a dataset its ``units``, of the file its model and versions.
     """
     units = {"centroid": source.units, "heading": "rad", "latent_state": "model units"}

@@ -22,7 +22,8 @@ def write_dataset(source: ExportSource, session: ExportedSession, path: Path) ->
     NaN = missing; ``confidence``: of the tracker, NaN = not given; ``position_denoised``: of the
     model, where it has parameters, NaN for keypoints that it does not use. Coordinates: ``time`` in
     seconds (frame / fps), and beside it, over ``time``, ``syllable`` (-1 = none) and, where they
-    are known, ``certainty`` and ``syllable_name``; ``heading`` (rad) and ``centroid`` are variables.
+    are known, ``certainty`` and ``syllable_name``; ``heading`` (rad) and ``centroid`` are
+    variables.
     Layout: the documentation of movement, "The movement datasets".
     """
     netcdf = package("h5netcdf", "netCDF", "movement")
