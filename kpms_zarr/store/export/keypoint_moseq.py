@@ -16,7 +16,7 @@ _DATASETS = {"latent_state": "latent", "centroid": "centroid", "heading": "headi
 _ROWS_AT_ONCE = 65_536
 
 
-class PublishedLabels:
+class FilledLabels:
     """Labels of a session as the published package writes them: from the first frame on.
 
     It repeats the first label for the frames that lack one because the model needs frames before
@@ -63,15 +63,16 @@ def write_results(source: ExportSource, path: Path) -> None:
 
     A group for each session, with ``syllable`` (frame,) int64, ``latent_state``
     (frame, latent_dim), ``centroid`` (frame, space) and ``heading`` (frame,) in rad, float64,
-    uncompressed. Attributes that the published file does not have: of a group ``fps``, ``n_frames`` and
-    ``first_labelled_frame``, of a dataset its ``units``, of the file its model and versions.
+    uncompressed. Attributes that the published file does not have: of a group ``fps``,
+    ``n_frames`` and ``first_labelled_frame``, of a dataset its ``units``, of the file its model and
+    versions.
     """
     units = {"centroid": source.units, "heading": "rad", "latent_state": "model units"}
     with h5py.File(path, "w") as file:
         file.attrs.update(source.facts())
         for session in source.sessions:
             group = file.create_group(session.name)
-            labels = PublishedLabels(source, session)
+            labels = FilledLabels(source, session)
             group.attrs.update(
                 type="dict", fps=session.fps, n_frames=session.n_frames,
                 first_labelled_frame=labels.first,
@@ -102,7 +103,7 @@ def write_table(
     unless ``is_plain``, ``frame``, ``time (s)`` and, where they are known, ``certainty`` and
     ``name``.
     """
-    labels = PublishedLabels(source, session)
+    labels = FilledLabels(source, session)
     with path.open("w", encoding="utf-8", newline="") as file:
         for whole in source.blocks(session):
             for start in range(whole.start, whole.stop, _ROWS_AT_ONCE):
@@ -115,7 +116,7 @@ def write_table(
 def _columns(
     source: ExportSource,
     session: ExportedSession,
-    labels: PublishedLabels,
+    labels: FilledLabels,
     frames: slice,
     is_plain: bool,
 ) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class Writer:
         )  # fmt: skip
         file.subject = self._subject(session)
         module = file.create_processing_module("behavior", "keypoints, and syllables of behaviour")
-        frames = _Frames(self._io.H5DataIO, session.n_frames)
+        frames = _Late(self._io.H5DataIO, session.n_frames)
         poses = self._poses(source, session, frames)
         if poses:
             skeletons = dict.fromkeys(pose.skeleton for pose in poses)
@@ -114,7 +114,7 @@ class Writer:
         found = {name: text for name, of in _SUBJECT.items() if (text := session.text(*of))}
         return self._nwb.file.Subject(**found) if found else None
 
-    def _poses(self, source: ExportSource, session: ExportedSession, frames: _Frames) -> list[Any]:
+    def _poses(self, source: ExportSource, session: ExportedSession, frames: _Late) -> list[Any]:
         """Tracked keypoints, and those of the model."""
         kinds = {}
         if session.index is not None:
@@ -170,7 +170,7 @@ class Writer:
             )
         return found
 
-    def _series(self, source: ExportSource, session: ExportedSession, frames: _Frames) -> list[Any]:
+    def _series(self, source: ExportSource, session: ExportedSession, frames: _Late) -> list[Any]:
         """Variables of the labels by frame, the syllable first."""
         units = {
             "syllable": ("n/a", "syllable of the frame; -1 = none", np.int16),
@@ -220,7 +220,7 @@ class Writer:
         }
         if self._ethogram is None:
             return [self._nwb.epoch.TimeIntervals(**about)]
-        said = self._definitions(source, distinct)
+        said = self._definitions(source, distinct.tolist())
         catalogue = self._ethogram.Ethogram(
             name="syllables",
             description=f"syllables of the model {source.model} that occur in the session",
@@ -254,7 +254,7 @@ class Writer:
         return [text or "found by the model; nobody has described it" for text in found]
 
 
-class _Frames:
+class _Late:
     """Datasets that are made empty, and filled in one pass when the file is there."""
 
     def __init__(self, make: Any, n_frames: int) -> None:

@@ -57,7 +57,7 @@ class ExportedSession:
 
 
 @dataclass(frozen=True)
-class _Decoder:
+class _PoseParameters:
     """Parameters by which latent poses become positions."""
 
     keypoints: tuple[str, ...]
@@ -211,7 +211,7 @@ class ExportSource:
         return without_missing(position, confidence), confidence
 
     @cached_property
-    def decoder(self) -> _Decoder | None:
+    def decoder(self) -> _PoseParameters | None:
         """Parameters behind denoised positions; None for a model of labels alone."""
         if not all(self.has(name) for name in ("latent", "centroid", "heading")):
             return None
@@ -221,7 +221,7 @@ class ExportSource:
             return None
         loading = found["pose_loading"].transpose("latent_dim", "keypoint", "space").values
         mean = found["pose_mean"].transpose("keypoint", "space").values
-        return _Decoder(tuple(str(one) for one in found["keypoint"].values), loading, mean)
+        return _PoseParameters(tuple(str(one) for one in found["keypoint"].values), loading, mean)
 
     def denoised(self, session: ExportedSession, frames: slice) -> np.ndarray:
         """Denoised keypoints of the model, (frame, keypoint, space) float32.
