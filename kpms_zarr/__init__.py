@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kpms_zarr.compute.runs.apply import apply
     from kpms_zarr.compute.runs.consensus import consensus
     from kpms_zarr.compute.runs.fit import fit
+    from kpms_zarr.compute.runs.import_project import import_keypoint_moseq
     from kpms_zarr.compute.runs.label_consensus import consensus_of_labels
     from kpms_zarr.compute.runs.plan import plan
     from kpms_zarr.compute.runs.scan import scan
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from kpms_zarr.diagnosis import doctor
     from kpms_zarr.store.core.access import set_storage_options
     from kpms_zarr.store.errors import InputError
+    from kpms_zarr.store.export.export import export
     from kpms_zarr.store.ingest.annotate import annotate
     from kpms_zarr.store.ingest.epochs import epochs
     from kpms_zarr.store.ingest.ingest import ingest
@@ -52,6 +54,8 @@ _HOME = {
     "epochs": "kpms_zarr.store.ingest.epochs",
     "remove": "kpms_zarr.store.ingest.remove",
     "verify": "kpms_zarr.store.ingest.verify",
+    "export": "kpms_zarr.store.export.export",
+    "import_keypoint_moseq": "kpms_zarr.compute.runs.import_project",
     "set_storage_options": "kpms_zarr.store.core.access",
     "info": "kpms_zarr.store.model.info",
     "quality": "kpms_zarr.compute.tracking.quality",

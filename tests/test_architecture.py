@@ -25,6 +25,7 @@ BELOW = {
     "store.core": {"store"},
     "store.study": {"store", "store.core"},
     "store.model": {"store", "store.core", "store.study"},
+    "store.export": {"store", "store.core", "store.study", "store.model"},
     "store.ingest": {"store", "store.core", "store.study", "store.model", "store.parsers"},
     "compute": set(),
     "compute.kernels": set(),

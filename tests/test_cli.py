@@ -30,9 +30,8 @@ HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settin
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = (
     "ingest", "info", "annotate", "epochs", "remove", "verify", "quality", "pca", "plan", "scan",
-    "fit", "consensus", "apply", "summary", "tables", "compare", "compare-groups", "name", "report",
-    "movies", "explore", "demo", "doctor",
-    "explore", "demo", "doctor",
+    "fit", "consensus", "apply", "summary", "tables", "compare", "compare-groups", "name",
+    "export", "import-keypoint-moseq", "report", "movies", "explore", "demo", "doctor",
 )  # fmt: skip
 
 

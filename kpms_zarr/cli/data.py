@@ -154,11 +154,12 @@ def _rate(text: str) -> float | str:
 
 def _run_ingest(options: argparse.Namespace) -> tuple[object, str]:
     with closing(console.Line(sys.stderr)) as line:
-        result = call(kpms_zarr.ingest, options, on_progress=partial(_show, line))
+        result = call(kpms_zarr.ingest, options, on_progress=partial(show_ingest, line))
     return result, "\n".join(_ingested(result, options.store))
 
 
-def _show(line: console.Line, now: IngestProgress) -> None:
+def show_ingest(line: console.Line, now: IngestProgress) -> None:
+    """Show how far an ingest has come."""
     what = "looked at" if now.stage == "look" else "loaded"
     frames = f", {now.n_frames:,} frames" if now.n_frames else ""
     line.show(what, now.n_done, now.n_files, f"{what} {now.n_done} of {now.n_files} files{frames}")

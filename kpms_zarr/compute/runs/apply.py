@@ -305,7 +305,7 @@ def _count_kept(
             certainty.add(writer.read("syllable", *block), writer.read("certainty", *block))
 
 
-class _Written:
+class WrittenLabels:
     """Labels of a version that has just been written, sessions end to end."""
 
     def __init__(self, writer: LabelWriter, lags: int) -> None:
@@ -314,7 +314,7 @@ class _Written:
         self._row = {session.name: row for row, session in enumerate(writer.sessions)}
 
     @property
-    def syllable(self) -> _Written:
+    def syllable(self) -> WrittenLabels:
         return self
 
     def __getitem__(self, key: slice) -> np.ndarray:
@@ -330,4 +330,4 @@ class _Written:
 
 
 def _statistics(writer: LabelWriter, config: FitConfig) -> dict[str, Any]:
-    return label_statistics(_Written(writer, config.lags), config.n_states)
+    return label_statistics(WrittenLabels(writer, config.lags), config.n_states)

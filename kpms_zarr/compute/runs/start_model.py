@@ -143,11 +143,19 @@ class StartModel:
         Raises
         ------
         InputError
-            When there is no such model.
+            When there is no such model, or it has labels only.
         """
         version = version or require_model(store, name)
         labels = open_labels(store, name, version)
-        found = open_parameters(store, name, version).load()
+        try:
+            found = open_parameters(store, name, version).load()
+        except (KeyError, FileNotFoundError) as error:
+            raise InputError(
+                expected="a model with parameters",
+                found="one that has labels only, as those that were imported do",
+                where=f"{os.fspath(store)}, model {name!r}",
+                fix="name a model that was fitted by this package",
+            ) from error
         sessions = [str(session) for session in labels["session"].values]
         scale = labels["scale"].values if "scale" in labels else np.ones(len(sessions))
         settings = provenance_of(found.attrs)["settings"]

@@ -80,7 +80,12 @@ def annotate(store: StoreLike, table: str | Path) -> AnnotateSummary:
         With everything that is wrong with the table, such as rows that are about no session or may
         be about several; nothing is written then.
     """
-    read = read_metadata(table)
+    return annotate_from(store, read_table(table))
+
+
+def annotate_from(store: StoreLike, table: SessionTable) -> AnnotateSummary:
+    """Write a table that was read as :func:`annotate` does."""
+    read = _checked_columns(table)
     root = access.open_group(store, "r+")
     access.require_sessions(root, os.fspath(store))
     notes: list[str] = []
@@ -99,7 +104,12 @@ def read_metadata(path: str | Path, option: str = "") -> SessionTable:
     InputError
         Column names that cannot, frame rates that are none.
     """
-    table = _without_blanks(read_table(path, option))
+    return _checked_columns(read_table(path, option))
+
+
+def _checked_columns(table: SessionTable) -> SessionTable:
+    """Table whose columns can become coordinates; an InputError for others."""
+    table = _without_blanks(table)
     problems: list[Problem] = []
     lower = [name.lower() for name in table.columns]
     for name in table.columns:

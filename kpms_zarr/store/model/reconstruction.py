@@ -155,5 +155,5 @@ def _require(names: Iterable[str], data: xr.Dataset, what: str, where: str) -> N
             expected=", ".join(missing),
             found=f"a version of the {what} without",
             where=where,
-            fix="fit the model again with this release, which stores them",
+            fix="fit a model with this release, which stores them; imported labels have none",
         )

@@ -185,6 +185,46 @@ def name_syllable(
             return _write(root, after, settings)
 
 
+def name_syllables(store: StoreLike, model: str, texts: Mapping[int, tuple[str, str]]) -> list[str]:
+    """Name several syllables at once, as one version of the names.
+
+    Parameters
+    ----------
+    store : path or URL
+    model : str
+    texts : mapping of int to (str, str)
+        Name and description by syllable; "" = none. Syllables that the model does not have are
+        left out.
+
+    Returns
+    -------
+    list of str
+        What was left out.
+
+    Raises
+    ------
+    InputError
+        When there is no such model, or a text cannot be a name.
+    """
+    labels, n_states = models.labels_path(store, model), _n_states(store, model, None)
+    changes = {
+        syllable: _checked(store, model, {"name": name, "description": description})
+        for syllable, (name, description) in texts.items()
+        if 0 <= syllable < n_states
+    }
+    left = sorted(set(texts) - set(changes))
+    with _writing(store):
+        root = access.open_group(store, "r+")
+        parameters = _parameters_of(root, labels)
+        with names_lock(root, store, model):
+            before = after = _read(root, model, parameters)
+            for syllable, change in changes.items():
+                after = _changed(after, syllable, change, n_states)
+            if (after.names, after.descriptions) != (before.names, before.descriptions):
+                _write(root, after, {"syllables": sorted(changes)})
+    return [f"{model}: no syllables {', '.join(map(str, left))}, named in vain"] if left else []
+
+
 def _changed(
     before: SyllableNames, syllable: int, change: Mapping[str, str], n_states: int
 ) -> SyllableNames:

@@ -121,7 +121,7 @@ class OpenModel:
                 expected="parameters and traces",
                 found="a version that has labels only",
                 where=str(self.store),
-                fix="fit the model again with this release, which stores them",
+                fix="fit a model with this release, which stores them; imported labels have none",
             ) from error
 
     @property

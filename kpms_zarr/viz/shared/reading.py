@@ -87,7 +87,7 @@ def require(data: xr.Dataset, names: Iterable[str], store: StoreLike, what: str)
             expected=", ".join(missing),
             found=f"a version of the {what} without",
             where=str(store),
-            fix="fit the model again with this release, which stores them",
+            fix="fit a model with this release, which stores them; imported labels have none",
         )
 
 
