@@ -9,9 +9,9 @@ from kpms_zarr.store.core.provenance import package_version
 
 if TYPE_CHECKING:
     from kpms_zarr.compute.analysis.compare import compare
+    from kpms_zarr.compute.analysis.groups.compare_groups import compare_groups
     from kpms_zarr.compute.analysis.tables.syllable_table import syllable_table
     from kpms_zarr.compute.analysis.tables.tables import tables
-    from kpms_zarr.compute.analysis.groups.compare_groups import compare_groups
     from kpms_zarr.compute.config import Budget, FitConfig
     from kpms_zarr.compute.pose.pca import pca
     from kpms_zarr.compute.runs.apply import apply

@@ -16,8 +16,8 @@ from kpms_zarr.cli import comparing as cli_comparing
 from kpms_zarr.cli import compiled, console
 from kpms_zarr.cli import data as cli_data
 from kpms_zarr.cli import ensembles as cli_ensembles
-from kpms_zarr.cli import groups as cli_groups
 from kpms_zarr.cli import exchange as cli_exchange
+from kpms_zarr.cli import groups as cli_groups
 from kpms_zarr.cli import movies as cli_movies
 from kpms_zarr.cli import naming as cli_naming
 from kpms_zarr.cli import scanning as cli_scanning

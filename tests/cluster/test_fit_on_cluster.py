@@ -176,6 +176,7 @@ def test_fit__without_shards_has_other_bits(store, quiet, monkeypatch):
 # ------------------------------------------------------------------ who dies on the way
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_fit__survives_workers_that_are_killed_added_and_retired(workers, store, quiet):
     notes = Notes()
@@ -365,6 +366,7 @@ def test_quality_and_pca__on_workers_are_those_of_one_process(two_workers, store
     assert access.dataset(original, "pca").load().drop_attrs().equals(pca.drop_attrs())
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_apply__on_workers_is_that_of_one_process_also_when_one_is_killed(workers, store):
     names = [session.name for session in access.sessions(store)]

@@ -395,7 +395,7 @@ def test_apply__uses_blocks_for_its_statistics_as_for_whole_sessions(shared):
         def read(self, name: str, row: int, start: int, stop: int) -> np.ndarray:
             return of_session(labels, self.sessions[row].name)[name][start:stop]
 
-    written = apply_module._Written(Reader(), lags=3)
+    written = apply_module.WrittenLabels(Reader(), lags=3)
     rng = np.random.default_rng(0)
     for start, stop in [(0, len(flat)), *np.sort(rng.integers(0, len(flat), (20, 2))).tolist()]:
         np.testing.assert_array_equal(written.syllable[start:stop], flat[start:stop])
