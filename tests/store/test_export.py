@@ -16,6 +16,7 @@ import kpms_zarr
 from helpers.model import N_LATENT, Model, publish_model
 from kpms_zarr import cli
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.export import packages
 from kpms_zarr.store.export import source as source_module
 from kpms_zarr.store.export.export import export, file_name
 from kpms_zarr.store.export.source import ExportSource
@@ -235,6 +236,16 @@ def test_nwb__says_when_the_date_is_not_known(store: Path, model: Model, tmp_pat
     assert any("1970-01-01" in note for note in done.notes)
     with pytest.raises(InputError, match="date and time"):
         export(store, model="m", to="nwb", out=tmp_path / "b", session_start_time="yesterday")
+
+
+@pytest.mark.parametrize("to", ["movement", "nwb"])
+def test_package_that_is_missing__leaves_no_folder(
+    store: Path, model: Model, tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "has_package", lambda name: False)
+    with pytest.raises(InputError, match="not installed"):
+        export(store, model="m", to=to, out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_command__exports(

@@ -117,7 +117,8 @@ def export(
             fix="choose one of these",
         )
     source = ExportSource(store, model, version=version, sessions=sessions, units=units)
-    folder = _folder(Path(out))
+    folder = Path(out)
+    _check_folder(folder)
     writers = _writers(source, to, session_start_time)
     _check_free(folder, [*writers, _ABOUT], overwrite)
     for name, write in writers.items():
@@ -176,7 +177,7 @@ def file_name(session: str) -> str:
     return name if name.strip(".") else name.replace(".", "_")
 
 
-def _folder(path: Path) -> Path:
+def _check_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise InputError(
             expected="a folder for the files",
@@ -184,8 +185,6 @@ def _folder(path: Path) -> Path:
             where=str(path),
             fix="name another place with `out=`",
         )
-    path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def _check_free(folder: Path, names: Sequence[str], overwrite: bool) -> None:
