@@ -18,6 +18,7 @@ from helpers.amount import examples
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.ingest.label_files import FileLabels
 from kpms_zarr.store.ingest.label_numbers import MAX_SYLLABLES
+from kpms_zarr.store.ingest.label_sources import source_of
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 
 STUDY = SyntheticStudy(n_sessions=3, n_frames=400, is_ragged=True)
@@ -254,6 +255,19 @@ def test_arrays__that_are_no_labels_are_refused(store, arrays, row, words):
         read(store, changed(arrays, row=row(arrays[FIRST])))
     assert FIRST in str(caught.value)
     assert "labels 'x'" in str(caught.value)
+
+
+def test_recordings__whose_names_hold_folders_are_found(tmp_path):
+    with h5py.File(tmp_path / "results.h5", "w") as file:
+        for number, name in enumerate(("a", "cage 1/a", "cage 1/day 2/b")):
+            file[f"{name}/syllable"] = np.full(5, number)
+            file[f"{name}/heading"] = np.zeros(5)
+        file["cage 1/other"] = np.zeros(5)  # no recording
+        file["cage 1/round"] = h5py.SoftLink("/cage 1")
+    source = source_of(tmp_path / "results.h5", "here")
+    assert set(source.keys) == {"a", "cage 1/a", "cage 1/day 2/b"}
+    for piece in source.pieces(["cage 1/day 2/b"]):
+        np.testing.assert_array_equal(piece.values, [2] * 5)
 
 
 def test_files__that_are_none_are_refused_in_the_words_of_the_caller(store, arrays, tmp_path):

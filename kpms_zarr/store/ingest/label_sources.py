@@ -23,6 +23,8 @@ LabelsLike = str | os.PathLike[str] | Mapping[str, Any]
 """A file or folder of labels, or arrays by session."""
 
 _SYLLABLE = ("syllable", "syllables", "label", "labels", "state", "motif")
+_MOST_FOLDERS = 8
+"""Folders in the name of a recording, which results files hold as groups within each other."""
 _SESSION = ("session", "name", "recording", "file", "video")
 _FRAME = ("frame", "frame_index", "frame_number", "frame_id")
 _INDEX = ("", "index", "unnamed: 0", *_FRAME)
@@ -150,14 +152,32 @@ def _npy(path: Path, where: str) -> np.ndarray:
 
 
 def _hdf5(path: Path, where: str) -> LabelSource:
-    """Groups with a dataset ``syllable``, one for each session, or datasets by session."""
+    """Groups with a dataset ``syllable``, one for each session, or datasets by session.
 
-    def inside(file: h5py.File, key: str) -> h5py.Dataset | None:
-        item = hdf5.internal(file, key)
+    A recording whose name holds ``/`` lies in groups within each other.
+    """
+
+    def labels_of(item: Any) -> h5py.Dataset | None:
         if isinstance(item, h5py.Group):
             name = next((name for name in _SYLLABLE if name in item), "")
             item = hdf5.internal(item, name) if name else None
         return item if isinstance(item, h5py.Dataset) else None
+
+    def below(group: h5py.Group, name: str = "", depth: int = 0) -> Iterator[str]:
+        for key in group:
+            if name and not isinstance(group.get(key, getlink=True), h5py.HardLink):
+                continue  # which may lead in a circle
+            item = hdf5.internal(group, key)
+            if labels_of(item) is not None and (not name or isinstance(item, h5py.Group)):
+                yield name + key
+            elif isinstance(item, h5py.Group) and depth < _MOST_FOLDERS:
+                yield from below(item, f"{name}{key}/", depth + 1)
+
+    def inside(file: h5py.File, key: str) -> h5py.Dataset | None:
+        item: Any = file
+        for part in key.split("/"):
+            item = hdf5.internal(item, part) if isinstance(item, h5py.Group) else None
+        return labels_of(item)
 
     def pieces(keys: Collection[str]) -> Iterator[LabelPiece]:
         with hdf5.opened(path) as file:
@@ -169,7 +189,7 @@ def _hdf5(path: Path, where: str) -> LabelSource:
                 yield LabelPiece(key, 0, np.asarray(data[()]))
 
     with hdf5.opened(path) as file:
-        keys = tuple(key for key in file if inside(file, key) is not None)
+        keys = tuple(below(file))
     if not keys:
         raise InputError(
             expected="a group for each session with a dataset syllable, or a dataset for each",
