@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -149,9 +149,15 @@ def draw_all(store: Path, model: str | None, out: Outcome) -> None:
             continue
         if first == "scan" and "scan" not in out.made:
             continue
+        parts = {key: part for key, part in _of_groups(out).items() if key in wanted}
+        if first in _GROUPS and parts.get(first) is None:
+            continue
+
+        options |= parts
 
         def draw(view: Any = view, options: dict[str, Any] = options, first: str = first) -> Any:
-            made = view(_subject(first, store, str(model), out), **options)
+            subjects = () if first in _GROUPS else (_subject(first, store, str(model), out),)
+            made = view(*subjects, **options)
             return (
                 hv.render(made, backend="bokeh") if isinstance(made, hv.core.Dimensioned) else made
             )
@@ -163,6 +169,21 @@ def draw_all(store: Path, model: str | None, out: Outcome) -> None:
             out.try_(f"page {page}", lambda p=page, s=state: page_module(p).page(s).get_root())
             for error in caught:
                 raise AssertionError(f"page {page}: {error!r}") from error
+
+
+_GROUPS = ("tests", "values", "transitions", "table")
+"""Arguments of views of what groups do otherwise."""
+
+
+def _of_groups(out: Outcome) -> dict[str, Any]:
+    """What there is to draw of a comparison of groups."""
+    found = out.made.get("compare_groups")
+    if found is None:
+        return {}
+    return {
+        "tests": found.tests, "values": found.values, "transitions": found.transitions,
+        "table": found.fingerprints, "syllables": None,
+    }  # fmt: skip
 
 
 def _subject(first: str, store: Path, model: str, out: Outcome) -> Any:
@@ -196,6 +217,10 @@ def run_all(folder: Path, arrays: dict[str, Arrays], *, with_views: bool = True)
         model = "m"
         out.try_("summary", lambda: kpms_zarr.summary(store, model=model))
         out.try_("apply", lambda: kpms_zarr.apply(store, model=model, sessions=["*"]))
+        out.try_("tables", lambda: kpms_zarr.tables(store, model=model, out=folder / "tables"))
+        kpms_zarr.annotate(store, _in_two_groups(folder, access.sessions(store)))
+        out.try_("compare_groups", lambda: kpms_zarr.compare_groups(
+            store, model=model, by="group", n_permutations=99, n_bootstrap=100))  # fmt: skip
     # What ends in words has published nothing.
     published = {"fit": ("v1",), "apply": ("v2",)}
     expected = sum((published[name] for name in published if name in out.made), ())
@@ -207,6 +232,14 @@ def run_all(folder: Path, arrays: dict[str, Arrays], *, with_views: bool = True)
             out.try_("report", lambda: kpms_zarr.report(store, model=model, out=folder / "r.html"))
         draw_all(store, model, out)
     return out
+
+
+def _in_two_groups(folder: Path, sessions: Sequence[access.Session]) -> Path:
+    """A table that puts every second session into another group."""
+    lines = [f"{session.name},{'ab'[i % 2]}" for i, session in enumerate(sessions)]
+    table = folder / "groups.csv"
+    table.write_text("\n".join(["session,group", *lines, ""]))
+    return table
 
 
 def _are_beyond_numbers(arrays: dict[str, Arrays]) -> bool:

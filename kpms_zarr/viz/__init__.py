@@ -46,7 +46,9 @@ _HOME = {
     "calibration": "syllables.agreement",
     "comparison_page": "report.comparison",
     # what groups do otherwise: of what kpms_zarr.compare_groups returns
-    "fingerprint_map": "syllables.fingerprints",
+    "group_statistics": "groups.drawing",
+    "transition_differences": "groups.drawing",
+    "fingerprint_map": "groups.fingerprints",
     # what a scan has found: of what kpms_zarr.scan returns
     "scan_panel": "fit.scan",
     "scan_page": "report.scan",

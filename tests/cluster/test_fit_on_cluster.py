@@ -35,7 +35,7 @@ STUDY = synthetic.SyntheticStudy(
 )  # fmt: skip
 CONFIG = replace(
     SMALL, ar_sweeps=5, merge_sweeps=4, sweeps=5, target_duration=300.0, save_noise_scale=True,
-    average_sweeps=4,
+    average_sweeps=4, tile_frames=160,  # shards of 320 frames, which have room for two tiles
 )  # fmt: skip
 
 

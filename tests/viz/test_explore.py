@@ -203,16 +203,16 @@ def test_pages__are_reached_by_keyboard(served, browser):
     page.get_by_role("tab", name="Quality").focus()
     for key in ("ArrowRight", "End", "ArrowLeft", "Enter"):
         page.keyboard.press(key)
-    page.wait_for_function("location.search.includes('page=syllables')")
+    page.wait_for_function("location.search.includes('page=transitions')")
     window.settle()
     chosen = page.locator("[role=tab][aria-selected=true]")
-    assert chosen.all_inner_texts() == ["Syllables"]
+    assert chosen.all_inner_texts() == ["Transitions"]
     page.get_by_role("tab", name="Fit").click()
     page.wait_for_function("location.search.includes('page=fit')")
     window.settle()
     assert chosen.all_inner_texts() == ["Fit"]
     page.go_back()
-    page.wait_for_function("location.search.includes('page=syllables')")
+    page.wait_for_function("location.search.includes('page=transitions')")
     window.close()
 
 

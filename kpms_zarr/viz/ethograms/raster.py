@@ -26,6 +26,7 @@ from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.model.syllable_names import SyllableNames
 from kpms_zarr.viz.ethograms.binning import AFTER_END, Binned, BinnedView
 from kpms_zarr.viz.ethograms.shading import code_image, code_text
+from kpms_zarr.viz.shared.bands import EpochBand
 from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.style import INK, hover_tool, load, polish_figure, short, weakly
 from kpms_zarr.viz.shared.views import view
@@ -37,6 +38,8 @@ _NAME_HEIGHT = 20
 _STEPS = [mantissa * 10**power for power in range(6) for mantissa in (1, 2, 5)]
 _STRIP_FRAMES = 2**17
 _MOST_EDGES = 60
+_BAND = 0.16
+"""Height of the band of an epoch; that of a row is 1."""
 
 
 @view
@@ -95,6 +98,8 @@ class Raster:
         Names of the rows (default: those of the sessions).
     on_tap : callable, optional
         Is given the session, the time in s and the syllable that a person has clicked.
+    bands : sequence of sequence of EpochBand
+        Epochs of each session, drawn as thin bands below the rows.
 
     Attributes
     ----------
@@ -114,6 +119,7 @@ class Raster:
         height: int = 560,
         rows: Sequence[str] | None = None,
         on_tap: Callable[[Session, float, int], None] | None = None,
+        bands: Sequence[Sequence[EpochBand]] = (),
     ) -> None:
         load()
         self.binned = binned
@@ -122,7 +128,7 @@ class Raster:
         self._rows = list(rows or (session.name for session in binned.sessions))
         self._names = names
         self._height = max(_MIN_HEIGHT, min(height, _AROUND_PLOT + _ROW_HEIGHT * self._n))
-        self._on_tap = on_tap
+        self._on_tap, self._bands = on_tap, bands
         self._asked: tuple[float, ...] = ()
         self.view = self._read(None, None)
         # Lines are added to the figure in a hook: elements of HoloViews make it half as fast.
@@ -221,10 +227,27 @@ class Raster:
         )
         edges = plot.handles["edges"] = ColumnDataSource({"y": []})
         figure.add_glyph(edges, HSpan(y="y", line_color="white", line_width=2))
+        self._add_bands(figure)
         mark = ColumnDataSource(self._mark())
         sides: dict[str, Any] = {name: name for name in ("left", "right", "bottom", "top")}
         figure.add_glyph(mark, Quad(**sides, fill_alpha=0, line_color=INK, line_width="width"))
         self._marks.add(mark)
+
+    def _add_bands(self, figure: Any) -> None:
+        """Draw the epochs of each session at the lower edge of its row."""
+        rows = [
+            (one.start, one.stop, -place - 0.5, -place - 0.5 + _BAND, one.color)
+            for place, bands in enumerate(self._bands)
+            for one in bands
+        ]
+        if not rows:
+            return
+        names = ("left", "right", "bottom", "top", "color")
+        source = ColumnDataSource(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+        sides: dict[str, Any] = {name: name for name in names[:4]}
+        figure.add_glyph(
+            source, Quad(**sides, fill_color="color", line_color="white", line_width=0.5)
+        )
 
     def _ticks(self) -> list[float]:
         """Place names of rows: all, each amid what is seen of it, or every second ..."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -171,6 +172,20 @@ def follow(
 
     redraw(state, choices, draw, page=page, later=later)
     return place
+
+
+def beside(make: Callable[[], Any], take: Callable[[Any], None], *, is_short: bool) -> None:
+    """Make something without keeping the other windows waiting, then hand it over."""
+    document = pn.state.curdoc
+    if is_short or document is None:
+        take(make())
+        return
+
+    def work() -> None:
+        found = make()
+        document.add_next_tick_callback(lambda: take(found))
+
+    threading.Thread(target=work, name="count", daemon=True).start()
 
 
 _EMPTY = """

@@ -9,7 +9,7 @@ import param
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.viz.explore.study import Study
 
-IN_URL = ("page", "model", "session", "start", "stop", "syllable", "keypoint")
+IN_URL = ("page", "model", "session", "start", "stop", "syllable", "keypoint", "by", "block")
 """Parameters that a link holds."""
 
 
@@ -32,6 +32,8 @@ class State(param.Parameterized):
     stop = param.Number(0.0, bounds=(0, None), doc="End of what is shown, in s; 0 = the end")
     syllable = param.Integer(-1, doc="Chosen syllable; -1 = none")
     keypoint = param.String("", doc='Chosen keypoint; "" = none')
+    by = param.String("", doc='Coordinate whose values are the groups; "" = the first there is')
+    block = param.String("", doc='Coordinate of what belongs together; "" = none')
     news = param.Integer(0, doc="Goes up when the store has something new")
 
     def __init__(self, study: Study, **choices: Any) -> None:

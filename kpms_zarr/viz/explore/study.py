@@ -18,7 +18,9 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model import models
 from kpms_zarr.store.model.checkpoints import open_progress, pulse, unfinished
 from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
+from kpms_zarr.store.study.epochs import SessionEpochs, current_epochs, stored_epochs
 from kpms_zarr.store.study.settings import StudySettings
+from kpms_zarr.viz.shared.bands import EpochBand, epoch_bands, epoch_colors
 from kpms_zarr.viz.shared.guessing import drawn_settings
 from kpms_zarr.viz.shared.opened import OpenModel
 
@@ -59,6 +61,7 @@ class Study:
         self.running: frozenset[str] = frozenset()
         self.settings = StudySettings()
         self._made: dict[str, str] = {}
+        self._epochs = ""
         self._models_open: dict[tuple[str, str], OpenModel] = {}
         self._kept: dict[tuple[Any, ...], Any] = {}
         self._making: dict[tuple[Any, ...], threading.Lock] = {}
@@ -76,17 +79,18 @@ class Study:
         settings = drawn_settings(self.store, root)
         made = {name: access.made(root, name) for name in (layout.QUALITY, layout.PCA)}
         renamed = self._renamed(found)
+        epochs = current_epochs(root)
         with self._lock:
             before = (
                 *(self.sessions, self.models, self.unfinished, self.running, self.settings),
-                self._made,
+                *(self._made, self._epochs),
             )
-            now = (sessions, found, begun, running, settings, made)
+            now = (sessions, found, begun, running, settings, made, epochs)
             if (sessions, settings) != (self.sessions, self.settings):
                 self._opened = {k: v for k, v in self._opened.items() if k[0] != "keypoints"}
                 self._models_open = {}
-            self.sessions, self.models, self.unfinished, self.running, self.settings = now[:-1]
-            self._made = made
+            self.sessions, self.models, self.unfinished, self.running, self.settings = now[:5]
+            self._made, self._epochs = made, epochs
             self._root, self._refreshed = root, time.monotonic()
             is_new = before != now or bool(renamed)
             self._models_open |= renamed
@@ -135,6 +139,33 @@ class Study:
     def keypoints(self) -> xr.Dataset:
         """Tracked data and the table of sessions, lazily."""
         return self._open(("keypoints",), lambda: access.dataset(self.store, layout.KEYPOINTS))
+
+    def epochs_version(self) -> str:
+        """The version of the epochs that holds; "" = the store has none."""
+        return self._epochs
+
+    def _epochs_of_all(self) -> dict[str, SessionEpochs]:
+        version = self._epochs
+        if not version:
+            return {}
+        found: dict[str, SessionEpochs] = self.remember(
+            ("epochs", version), lambda: stored_epochs(self._root)[1]
+        )
+        return found
+
+    def epoch_bands(self, session: str) -> tuple[EpochBand, ...]:
+        """Epochs of a session, for drawing; none where it has none."""
+        row = self.sessions.get(session)
+        return () if row is None else epoch_bands(self._epochs_of_all(), row)
+
+    def epoch_colors(self) -> dict[str, str]:
+        """Colours of conditions of epochs; empty where there are no epochs."""
+        return epoch_colors(self._epochs_of_all())
+
+    def forget_table_of_sessions(self) -> None:
+        """Read what people said of the sessions again when it is needed next."""
+        with self._lock:
+            self._opened = {k: v for k, v in self._opened.items() if k[0] != "keypoints"}
 
     def quality(self) -> xr.Dataset | None:
         """Quality of the tracking, in memory; None when it was not counted yet."""

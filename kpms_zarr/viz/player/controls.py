@@ -18,7 +18,7 @@ SPEEDS = ("0.1", "0.25", "0.5", "1", "2", "4")
 VIEWS = ("Egocentric", "Centred", "Arena")
 
 _KEYS = "Keys: space plays, arrows step (with shift: 10 frames), Home and End."
-_TIME = ("strip", "certainty", "speed", "heading", "detail")
+_TIME = ("epochs", "strip", "certainty", "speed", "heading", "detail")
 
 
 def controls(

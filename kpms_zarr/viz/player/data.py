@@ -18,9 +18,11 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.missing import is_missing, without_missing
 from kpms_zarr.store.model.syllable_names import SyllableNames
 from kpms_zarr.store.run_lengths import run_bounds
+from kpms_zarr.store.study.epochs import stored_epochs
 from kpms_zarr.store.study.settings import StudySettings
 from kpms_zarr.store.wording import call
 from kpms_zarr.viz.shared import reading
+from kpms_zarr.viz.shared.bands import EpochBand, epoch_bands
 from kpms_zarr.viz.shared.guessing import drawn_settings
 from kpms_zarr.viz.shared.opened import POSE_BY_FRAME, ModelLike, OpenModel, PoseDecoder
 from kpms_zarr.viz.video.video import video_frames, video_of
@@ -49,6 +51,8 @@ class OpenSession:
         model has not labelled the session.
     row : int
         Of the session in the labels of the model.
+    bands : tuple of EpochBand
+        Epochs of the session.
     """
 
     session: Session
@@ -58,6 +62,7 @@ class OpenSession:
     model: OpenModel | None = None
     labels: xr.Dataset | None = None
     row: int = -1
+    bands: tuple[EpochBand, ...] = ()
 
     @property
     def syllables(self) -> tuple[int, ...]:
@@ -188,14 +193,16 @@ def open_session(
         float(data["fps"].values[row]),
     )
     settings, video = drawn_settings(store), video_of(data, row)
+    bands = epoch_bands(stored_epochs(store)[1], chosen)
     if not model:
-        return OpenSession(chosen, settings, data, video)
+        return OpenSession(chosen, settings, data, video, bands=bands)
     opened = OpenModel.of(store, model, version)
     labelled = [str(name) for name in opened.labels["session"].values]
     if chosen.name not in labelled:
-        return OpenSession(chosen, settings, data, video, opened)
+        return OpenSession(chosen, settings, data, video, opened, bands=bands)
     row = labelled.index(chosen.name)
-    return OpenSession(chosen, settings, data, video, opened, opened.labels.isel(session=row), row)
+    labels = opened.labels.isel(session=row)
+    return OpenSession(chosen, settings, data, video, opened, labels, row, bands)
 
 
 def read_window(opened: OpenSession, start: float, stop: float) -> PlayerWindow:

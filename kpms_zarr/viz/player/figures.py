@@ -101,6 +101,8 @@ def time_figures(built: Figures, *, with_labels: bool, with_certainty: bool) -> 
     times = Range1d(start=0, end=1)
     built.extra["time_range"] = times
     traces = built.sources["traces"]
+    if "epochs" in built.sources:
+        built.figures["epochs"] = _epochs(built, times)
     if with_labels:
         built.figures["strip"] = _strip(built, times)
     if with_certainty:
@@ -231,6 +233,21 @@ def _strip(built: Figures, times: Range1d) -> Any:
     ]
     strip.add_tools(hover_tool(*rows, renderers=[quads], visible=False))
     return strip
+
+
+def _epochs(built: Figures, times: Range1d) -> Any:
+    """Draw the epochs of the session."""
+    source = built.sources["epochs"]
+    drawn = _over_time(times, 30, "epoch", y_range=Range1d(start=0, end=1))
+    drawn.yaxis.ticker = FixedTicker(ticks=[])
+    drawn.grid.visible = False
+    quads = drawn.quad(
+        left="left", right="right", bottom=0, top=1, source=source, color="color",
+        line_color="white", alpha=0.55,
+    )  # fmt: skip
+    rows = [("epoch", "@name"), ("from", "@left{0.00} s to @right{0.00} s")]
+    drawn.add_tools(hover_tool(*rows, renderers=[quads], visible=False))
+    return drawn
 
 
 def _detail(built: Figures, times: Range1d) -> Any:

@@ -188,6 +188,8 @@ def build_player(
     """
     name, down = opened.names.name, window.n_space == 2 if is_y_down is None else is_y_down
     columns = _columns(window, name, player_sources.extent(window), down)
+    if opened.bands:
+        columns["epochs"] = player_sources.band_columns(opened.bands)
     built = Figures(sources={key: ColumnDataSource(value) for key, value in columns.items()})
     space_figures(
         built,

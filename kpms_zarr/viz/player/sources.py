@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kpms_zarr.viz.player.data import PlayerWindow
+from kpms_zarr.viz.shared.bands import EpochBand
 from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.style import short
 
@@ -91,6 +92,16 @@ def bout_columns(window: PlayerWindow, name: Callable[[int], str]) -> Columns:
         "duration": [
             f"{'at least ' if cut else ''}{1000 * seconds:.0f} ms" for seconds, cut in length
         ],
+    }
+
+
+def band_columns(bands: tuple[EpochBand, ...]) -> Columns:
+    """Epochs of a session, one row an interval: ``left``, ``right`` in s, ``name``, ``color``."""
+    return {
+        "left": [one.start for one in bands],
+        "right": [one.stop for one in bands],
+        "name": [one.name for one in bands],
+        "color": [one.color for one in bands],
     }
 
 

@@ -23,6 +23,15 @@ _LIGHTNESS = (0.48, 0.74, 0.61)
 _CHROMA = (0.15, 0.12, 0.16)
 
 
+GROUP_COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
+"""Of groups and conditions in their order (Tol 2021, "bright"), for colour-blind eyes as well."""
+
+
+def group_color(number: int) -> str:
+    """Colour of a group of sessions, or of a condition, by its place among them."""
+    return GROUP_COLORS[number % len(GROUP_COLORS)]
+
+
 def syllable_color(syllable: int) -> str:
     """Colour of a syllable; depends on its number alone.
 

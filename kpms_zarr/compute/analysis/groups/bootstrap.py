@@ -1,4 +1,4 @@
-"""Effect sizes of two groups, with bootstrap intervals over units or blocks."""
+"""Effect sizes of two groups and means of each, with bootstrap intervals over units or blocks."""
 
 from __future__ import annotations
 
@@ -61,6 +61,55 @@ def intervals(
         every = np.concatenate([part[name] for part in parts])
         found[f"{name}_low"], found[f"{name}_high"] = np.quantile(every, (low, high), axis=0)
     return found
+
+
+def mean_intervals(
+    values: np.ndarray, group: np.ndarray, n_groups: int, *, n_bootstrap: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bootstrap 95 % intervals of the mean of each group over its units.
+
+    Units are drawn again with replacement within their group; percentiles are expanded as in
+    :func:`intervals` (Hesterberg 2015, section 3.2), with one less degree of freedom than units.
+    They describe each group by itself: whether groups differ, the tests say.
+
+    Parameters
+    ----------
+    values : ndarray, (item, unit)
+        NaN = none.
+    group : ndarray, (unit,) int
+    n_groups : int
+    n_bootstrap, seed : int
+
+    Returns
+    -------
+    (ndarray, ndarray), (item, group) each
+        Low and high ends; NaN where fewer than two units of the group have a value.
+    """
+    low, high = (np.full((len(values), n_groups), np.nan) for _ in range(2))
+    for one in range(n_groups):
+        mine = values[:, group == one]
+        n_units = mine.shape[1]
+        has = np.isfinite(mine).sum(1) > 1
+        if not has.any():
+            continue
+        rng = np.random.default_rng([seed, one])
+        known, filled = np.isfinite(mine[has]), np.nan_to_num(mine[has])
+        even = np.full(n_units, 1 / n_units)
+        step = max(1, _CHUNK // max(1, len(filled)))
+        means = []
+        for start in range(0, n_bootstrap, step):
+            drawn = rng.multinomial(n_units, even, min(step, n_bootstrap - start)).astype(float)
+            with np.errstate(invalid="ignore"):
+                means.append(drawn @ filled.T / (drawn @ known.T))
+        every = np.concatenate(means)
+        for n in np.unique(known.sum(1)):  # of as many units each: the same levels
+            rows = np.flatnonzero(known.sum(1) == n)
+            tail = (1 - LEVEL) / 2
+            level = float(norm.cdf(np.sqrt(n / (n - 1)) * t.ppf(tail, n - 1)))
+            ends = np.nanquantile(every[:, rows], (level, 1 - level), axis=0)
+            at = np.flatnonzero(has)[rows]
+            low[at, one], high[at, one] = ends
+    return low, high
 
 
 def expanded_levels(n_units: int, n_blocks: int) -> tuple[float, float]:

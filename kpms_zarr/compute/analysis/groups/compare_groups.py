@@ -96,7 +96,9 @@ def compare_groups(
     tables: list[xr.Dataset] = []
     notes: tuple[str, ...] = ()
     if chains:
-        tables, notes = _chain_tables(store, model, table.sizes["state"], epochs, wanted)
+        tables, notes = chain_tables(
+            store, model, table.sizes["state"], epochs=epochs, sessions=wanted
+        )
     result = compare_groups_of(
         table,
         by=by,
@@ -107,7 +109,7 @@ def compare_groups(
         syllables=syllables,
         min_frequency=min_frequency,
         min_replicability=min_replicability,
-        replicability=_replicability(store, model, version, table.sizes["state"]),
+        replicability=replicability_of(store, model, version, table.sizes["state"]),
         chains=tables,
         n_permutations=n_permutations,
         n_bootstrap=n_bootstrap,
@@ -116,7 +118,9 @@ def compare_groups(
     return replace(result, notes=(*result.notes, *notes))
 
 
-def _replicability(store: StoreLike, model: str, version: str | None, n_states: int) -> np.ndarray:
+def replicability_of(
+    store: StoreLike, model: str, version: str | None, n_states: int
+) -> np.ndarray:
     """Jaccard index of each syllable between halves of the chains, (state,); NaN = not known."""
     index = np.full(n_states, np.nan)
     labels = open_labels(store, model, version)
@@ -126,14 +130,28 @@ def _replicability(store: StoreLike, model: str, version: str | None, n_states: 
     return index
 
 
-def _chain_tables(
+def chain_tables(
     store: StoreLike,
     model: str,
     n_states: int,
-    epochs: EpochsLike | None,
-    sessions: list[str] | None,
+    *,
+    epochs: EpochsLike | None = None,
+    sessions: list[str] | None = None,
 ) -> tuple[list[xr.Dataset], tuple[str, ...]]:
-    """Tables of the chains of an ensemble in its syllables, and what is not there."""
+    """Tables of the chains of an ensemble in its syllables, and a note of chains that are gone.
+
+    Parameters
+    ----------
+    n_states : int
+        Of the ensemble.
+    epochs, sessions
+        See :func:`compare_groups`.
+
+    Returns
+    -------
+    (list of xarray.Dataset, (row, state), tuple of str)
+        None for a model that is no ensemble.
+    """
     try:
         parameters = open_parameters(store, model)
     except (InputError, KeyError, FileNotFoundError):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
+from kpms_zarr.compute.analysis.groups.bootstrap import mean_intervals
 from kpms_zarr.compute.analysis.groups.chains import chains_that_agree
 from kpms_zarr.compute.analysis.groups.classification import classify
 from kpms_zarr.compute.analysis.groups.correction import false_discovery_rate
@@ -60,8 +61,11 @@ class GroupComparison:
     tests : xarray.Dataset, (statistic, state)
         Of the syllables tested: ``h``, ``p``, ``q`` (Benjamini and Hochberg over the syllables of
         the statistic), ``q_across`` (over those of all statistics), ``epsilon_squared``,
-        ``n_units``, ``smallest_p``; ``mean`` (statistic, state, group), over units; of an ensemble
-        ``n_chains`` in which the finding holds, of ``n_chains_tested``.
+        ``n_units``, ``smallest_p``; ``mean`` (statistic, state, group), over units, with
+        ``mean_low`` and ``mean_high`` of its 95 % interval; of an ensemble ``n_chains`` in which
+        the finding holds, of ``n_chains_tested``.
+    values : xarray.Dataset, (statistic, unit, state)
+        ``value`` of each unit, in the units of the statistic; coordinate ``group`` of units.
     pairs : xarray.Dataset, (statistic, pair, state)
         Of each two groups, ``first`` and ``second``: ``z``, ``p``, ``q`` (over the syllables and
         pairs of the statistic), ``q_across`` (over those of all statistics), ``smallest_p``,
@@ -96,6 +100,7 @@ class GroupComparison:
     groups: xr.Dataset
     syllables: xr.Dataset
     tests: xr.Dataset
+    values: xr.Dataset
     pairs: xr.Dataset
     transitions: xr.Dataset | None
     classification: xr.Dataset
@@ -165,7 +170,7 @@ def compare_groups_of(
     places = np.flatnonzero(found["is_tested"].values)
     values = {name: values_of(units.pooled, name)[places] for name in statistics}
     states = found["state"].values[places]
-    tests = _tests(values, states, units, design, n_permutations, seed)
+    tests = _tests(values, states, units, design, n_permutations, n_bootstrap, seed)
     if chains:
         tests = chains_that_agree(
             tests, chains, units, n_permutations=n_permutations, seed=seed, alpha=ALPHA
@@ -187,6 +192,7 @@ def compare_groups_of(
         groups=_groups(units),
         syllables=found,
         tests=tests,
+        values=_values(values, states, units),
         pairs=_pairs(values, states, units, design, n_permutations, n_bootstrap, seed),
         transitions=None
         if changes is None
@@ -265,6 +271,7 @@ def _tests(
     units: Units,
     design: Design,
     n_permutations: int,
+    n_bootstrap: int,
     seed: int,
 ) -> xr.Dataset:
     found = [
@@ -275,15 +282,37 @@ def _tests(
     columns["q"] = np.stack([false_discovery_rate(row) for row in columns["p"]])
     columns["q_across"] = false_discovery_rate(columns["p"])
     dims = ("statistic", "state")
+    n_groups = len(units.groups)
+    ends = [
+        mean_intervals(v, units.group, n_groups, n_bootstrap=n_bootstrap, seed=seed)
+        for v in values.values()
+    ]
+    means = {
+        "mean": [group_means(v, units) for v in values.values()],
+        "mean_low": [low for low, _ in ends],
+        "mean_high": [high for _, high in ends],
+    }
     return xr.Dataset(
         {
             **{name: (dims, column) for name, column in columns.items()},
-            "mean": ((*dims, "group"), np.stack([group_means(v, units) for v in values.values()])),
+            **{name: ((*dims, "group"), np.stack(column)) for name, column in means.items()},
         },
         {
             "statistic": np.asarray([*values], dtype=object),
             "state": states,
             "group": np.asarray(units.groups, dtype=object),
+        },
+    )
+
+
+def _values(values: dict[str, np.ndarray], states: np.ndarray, units: Units) -> xr.Dataset:
+    return xr.Dataset(
+        {"value": (("statistic", "unit", "state"), np.stack([v.T for v in values.values()]))},
+        {
+            "statistic": np.asarray([*values], dtype=object),
+            "unit": np.asarray(units.names, dtype=object),
+            "group": ("unit", np.asarray([units.groups[i] for i in units.group], dtype=object)),
+            "state": states,
         },
     )
 

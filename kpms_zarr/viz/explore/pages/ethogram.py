@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ from kpms_zarr.viz.ethograms.binning import Binned
 from kpms_zarr.viz.ethograms.raster import Raster, strip
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.explore.study import Study
+from kpms_zarr.viz.shared.bands import draw_bands
 from kpms_zarr.viz.shared.opened import OpenModel, certainty_words
 
 TITLE = "Ethogram"
@@ -25,6 +28,8 @@ TITLE = "Ethogram"
 _SECONDS = 30.0
 """Shown around a moment that was clicked, unless less is shown already."""
 _MOST_SECONDS = 120.0
+_BANDS = (1.04, 1.26)
+"""Where epochs are drawn: the labels reach from 0 to 1."""
 _AS_STORED, _BY_NAME = "", "session"
 _OWN = {var.name for var in KEYPOINTS} - {"individual", "recording"}
 
@@ -63,14 +68,14 @@ class _EthogramPage(param.Parameterized):
         study, model, order = state.study, state.model, str(self._order.value or "")
         opened = study.opened(model)
         self._names = opened.names
-        wanted = (model, study.version(model), order, self._names)
+        wanted = (model, study.version(model), order, self._names, study.epochs_version())
         if wanted == self._made:
             return parts.SAME
         self._made = wanted
         sessions, rows = in_order(state, order)
-        self.raster = Raster(
-            Binned.of(opened, sessions), self._names, rows=rows, on_tap=self._tapped
-        )
+        binned = Binned.of(opened, sessions)
+        bands = [study.epoch_bands(session.name) for session in binned.sessions]
+        self.raster = Raster(binned, self._names, rows=rows, on_tap=self._tapped, bands=bands)
         controls = pn.Row(self._order, pn.Column(self._pale, self._alone))
         return parts.column(
             controls,
@@ -79,6 +84,7 @@ class _EthogramPage(param.Parameterized):
                 "Click to choose a session and a moment; drag a box to zoom in, as far as single "
                 f"frames; the circling arrow of the toolbar zooms out. {self._paleness(opened)}"
             ),
+            *_legend(study),
             *self._below(),
         )
 
@@ -135,9 +141,14 @@ class _EthogramPage(param.Parameterized):
 
         dragged.add_subscriber(choose_time)
         tapped.add_subscriber(choose_syllable)
+        bands = state.study.epoch_bands(state.session)
+        drawn = image
+        if any(one.start < stop and one.stop > start for one in bands):
+            above = draw_bands(bands, start, stop, *_BANDS)
+            drawn = (image * above).opts(ylim=(0, _BANDS[1]))
         return parts.column(
             parts.heading(f"{state.session}, {start:.2f} to {stop:.2f} s", 3),
-            parts.plot(image),
+            parts.plot(drawn),
             parts.text("Drag to choose a time; click to choose the syllable."),
         )
 
@@ -182,6 +193,19 @@ class _EthogramPage(param.Parameterized):
 
     def _choose(self, name: str, start: float, stop: float) -> None:
         self.state.show(name, round(start, 3), round(stop, 3))  # ms are enough for an address
+
+
+def _legend(study: Study) -> list[pn.viewable.Viewable]:
+    """What the thin bands below the rows are, where there are epochs."""
+    colors = study.epoch_colors()
+    if not colors:
+        return []
+    chips = "".join(
+        f'<span style="white-space:nowrap;margin-right:1rem"><span style="color:{color}">■</span> '
+        f"{html.escape(kind)}</span>"
+        for kind, color in colors.items()
+    )
+    return [pn.pane.HTML(f"<p>Bands below the rows: {chips}</p>", sizing_mode="stretch_width")]
 
 
 def orders(state: State) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -81,7 +80,7 @@ class _Column:
         count = partial(count_transitions, opened, sessions=selectors)
         if selectors is not None:
             self._place[:] = [parts.text("Counting the changes in these sessions ...")]
-        _beside(parts.guarded(count), partial(self._take, key), is_short=selectors is None)
+        parts.beside(parts.guarded(count), partial(self._take, key), is_short=selectors is None)
 
     def _take(self, key: Any, result: Any) -> None:
         """Show what was counted, or in words why it could not be."""
@@ -147,17 +146,3 @@ class _Column:
             f"Syllable {naming(syllable)} comes mostly after {before}; "
             f"it is followed mostly by {after}."
         )
-
-
-def _beside(make: Callable[[], Any], take: Callable[[Any], None], *, is_short: bool) -> None:
-    """Make something without keeping the other windows waiting, then hand it over."""
-    document = pn.state.curdoc
-    if is_short or document is None:
-        take(make())
-        return
-
-    def work() -> None:
-        found = make()
-        document.add_next_tick_callback(lambda: take(found))
-
-    threading.Thread(target=work, name="count", daemon=True).start()

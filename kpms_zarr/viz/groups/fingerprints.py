@@ -6,7 +6,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from kpms_zarr.store.errors import InputError
+from kpms_zarr.viz.groups.drawing import chosen
 from kpms_zarr.viz.shared.style import frame, hover_tool, load, short
 
 _REACH = 3.0
@@ -36,16 +36,8 @@ def fingerprint_map(table: xr.Dataset, *, statistic: str = "frequency") -> hv.He
     InputError
         When there is no such statistic.
     """
-    there = [str(name) for name in table["statistic"].values]
-    if statistic not in there:
-        raise InputError(
-            expected=f"one of {', '.join(there)}",
-            found=repr(statistic),
-            where="`statistic=`",
-            fix="choose one of these",
-        )
     load()
-    one = table.sel(statistic=statistic)
+    one = chosen(table, statistic)
     whole = [
         f"{group}{_BETWEEN}{name}"
         for group, name in zip(one["group"].values, one["unit"].values, strict=True)
