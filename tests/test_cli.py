@@ -29,9 +29,9 @@ STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=6, missing_fract
 HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settings.posterior[0]]
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = (
-    "ingest", "info", "annotate", "epochs", "remove", "verify", "quality", "pca", "plan", "scan",
-    "fit", "consensus", "apply", "summary", "tables", "compare", "compare-groups", "name",
-    "export", "import-keypoint-moseq", "report", "movies", "explore", "demo", "doctor",
+    "ingest", "info", "annotate", "epochs", "timestamps", "remove", "verify", "quality", "pca",
+    "plan", "scan", "fit", "consensus", "apply", "summary", "tables", "compare", "compare-groups",
+    "name", "export", "import-keypoint-moseq", "report", "movies", "explore", "demo", "doctor",
 )  # fmt: skip
 
 
@@ -215,6 +215,9 @@ def wrong_inputs(store, tracking, tmp_path):
         "no table": ["tables", store, "--model", "m", "--out", tmp_path / "t", "--include", "cake"],
         "no file, epochs": ["epochs", store, missing],
         "no table, epochs": ["epochs", store, text],
+        "no file, timestamps": ["timestamps", store, missing],
+        "no times": ["timestamps", store, text],
+        "files of one session": ["timestamps", store, text, text, "--session", "session_000"],
         "no model, report": ["report", store, "--model", "other", "--out", tmp_path / "r.html"],
     }
 
