@@ -31,7 +31,7 @@ from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.epochs import SessionEpochs
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
-from kpms_zarr.store.study.timestamps import FrameTimes
+from kpms_zarr.store.study.timestamps import SessionTimes
 
 N_STATES = 4
 FPS = 25.0
@@ -66,7 +66,7 @@ class Arrays:
 
 
 def session_of(epochs, n, times=None):
-    return EpochSession(Session("one", 0, n, FPS), epochs, 0, 0, 1, times or FrameTimes(n, FPS))
+    return EpochSession(Session("one", 0, n, FPS), epochs, 0, 0, 1, times or SessionTimes(n, FPS))
 
 
 @st.composite
@@ -161,7 +161,7 @@ def test_statistics__are_the_same_to_the_bit_in_blocks_of_any_size(case, n_space
         np.testing.assert_array_equal(one, two)
     for one, two in zip(whole[2:], parts[2:], strict=True):
         np.testing.assert_array_equal(one, two)
-    one, two = (epoch_statistics(found[1], FrameTimes(1, FPS)) for found in (whole, parts))
+    one, two = (epoch_statistics(found[1], SessionTimes(1, FPS)) for found in (whole, parts))
     for name, values in one.items():
         np.testing.assert_array_equal(values, two[name], err_msg=name)
     bouts = naive_bouts(labels, epochs)
@@ -198,7 +198,7 @@ def test_statistics__of_timestamps_are_alike_in_any_blocks(case, window, seed):
     n = len(labels)
     rng = np.random.default_rng(seed)
     given_times = 1e5 + np.cumsum(rng.exponential(1 / FPS, n) + 1e-4)
-    times = FrameTimes.of_array(given_times, FPS, window)
+    times = SessionTimes.of_array(given_times, FPS, window)
     arrays = Arrays(labels)
     arrays._centroid = np.nan_to_num(arrays._centroid)
     whole = found_in_blocks(arrays, epochs, n, n, times=times)
@@ -239,10 +239,10 @@ def test_timestamps__of_a_clock_that_goes_evenly_change_nothing():
     rng = np.random.default_rng(3)
     labels = np.repeat(rng.integers(0, N_STATES, 30), rng.integers(1, 6, 30))
     arrays, n = Arrays(labels), len(labels)
-    times = FrameTimes.of_array(77.25 + np.arange(n) / FPS, FPS)
+    times = SessionTimes.of_array(77.25 + np.arange(n) / FPS, FPS)
     plain = found_in_blocks(arrays, SessionEpochs.whole(n), n, 13)
     timed = found_in_blocks(arrays, SessionEpochs.whole(n), n, 13, times=times)
-    one = epoch_statistics(plain[1], FrameTimes(n, FPS))
+    one = epoch_statistics(plain[1], SessionTimes(n, FPS))
     for name, values in epoch_statistics(timed[1], times).items():
         np.testing.assert_allclose(values, one[name], rtol=1e-9, err_msg=name)
 
@@ -255,7 +255,7 @@ def test_speed_and_turning__lead_to_a_frame_from_the_one_before():
     _, counts, speed, turning = found_in_blocks(arrays, epochs, 4, 3)
     np.testing.assert_allclose(speed, [np.nan, 5 * FPS, 0, 2 * FPS])
     np.testing.assert_allclose(turning, [np.nan, 0.5, 2.6, 2 * np.pi - 6.2], rtol=1e-5)
-    found = epoch_statistics(counts, FrameTimes(4, FPS))
+    found = epoch_statistics(counts, SessionTimes(4, FPS))
     np.testing.assert_allclose(found["mean_speed"][0, :2], [5 * FPS, FPS])
     np.testing.assert_allclose(found["mean_turning"][0, 0], 0.5 * FPS, rtol=1e-5)
     assert np.isnan(found["mean_speed"][0, 2])

@@ -22,7 +22,7 @@ from kpms_zarr.store.ingest.time_filling import TimeAudit, TimeFiller
 from kpms_zarr.store.ingest.verify import verify
 from kpms_zarr.store.study import timestamps as module
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
-from kpms_zarr.store.study.timestamps import FrameTimes, StudyTimes
+from kpms_zarr.store.study.timestamps import SessionTimes, StudyTimes
 
 STUDY = SyntheticStudy(n_sessions=2, lengths=(100, 60), n_keypoints=3, fps=10)
 ONE, TWO = STUDY.session_names
@@ -80,7 +80,7 @@ def irregular(draw):
 def test_frame_times__equal_a_loop_whatever_the_windows(case, data):
     times, window = case
     n = len(times)
-    found = FrameTimes.of_array(times, 30.0, window)
+    found = SessionTimes.of_array(times, 30.0, window)
     start = data.draw(st.integers(0, n))
     stop = data.draw(st.integers(start, n))
     assert found.at(start, stop).tolist() == times[start:stop].tolist()
@@ -99,7 +99,7 @@ def test_frame_times__equal_a_loop_whatever_the_windows(case, data):
 
 
 def test_frame_times__without_timestamps_are_frame_by_fps():
-    found = FrameTimes(7, 30.0)
+    found = SessionTimes(7, 30.0)
     assert not found.is_given
     assert found.at(2, 5).tolist() == (np.arange(2, 5) / 30).tolist()
     assert found.of(np.array([0, 7])).tolist() == [0, 7 / 30]
@@ -454,7 +454,7 @@ def test_windows__are_kept_in_bounds(store, monkeypatch):
     kpms_zarr.timestamps(store, {ONE: times_of(ONE), TWO: times_of(TWO)})
     every = StudyTimes(store)
     for session in access.sessions(store):
-        times = FrameTimes(
+        times = SessionTimes(
             session.n_frames,
             session.fps,
             lambda number, s=session: every._window("v1", s.index, s.n_frames, number),

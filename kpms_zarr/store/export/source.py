@@ -21,7 +21,7 @@ from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
 from kpms_zarr.store.run_lengths import run_bounds
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.study.settings import StudySettings, read_settings
-from kpms_zarr.store.study.timestamps import FrameTimes, StudyTimes
+from kpms_zarr.store.study.timestamps import SessionTimes, StudyTimes
 from kpms_zarr.store.wording import counted, listed
 
 _FRAMES = LABEL_FRAMES_PER_CHUNK
@@ -41,7 +41,7 @@ class ExportedSession:
     n_frames : int
     fps : float
         Frames per second.
-    times : FrameTimes
+    times : SessionTimes
         Of its frames: its timestamps, or frame / fps.
     about : mapping of str to str or float
         Coordinates of the session in the store that are known: ``video``, ``individual``, ...
@@ -52,7 +52,7 @@ class ExportedSession:
     index: int | None
     n_frames: int
     fps: float
-    times: FrameTimes
+    times: SessionTimes
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def text(self, *names: str) -> str:

@@ -22,7 +22,7 @@ from kpms_zarr.store.parsers.table.files import is_parquet, names_of
 from kpms_zarr.store.study.epochs import SessionEpochs
 from kpms_zarr.store.study.matching import Named
 from kpms_zarr.store.study.session_rows import read_sheet
-from kpms_zarr.store.study.timestamps import FrameTimes, StudyTimes
+from kpms_zarr.store.study.timestamps import SessionTimes, StudyTimes
 from kpms_zarr.store.wording import listed
 
 EpochsLike: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | Mapping[str, Any]"
@@ -245,7 +245,7 @@ def _read(
 
 
 def _bounds(
-    table: _Intervals, row: _IntervalRow, session: Session, times: FrameTimes
+    table: _Intervals, row: _IntervalRow, session: Session, times: SessionTimes
 ) -> tuple[int, int] | Problem:
     """First frame of an interval and the frame after its last; what is wrong with it."""
     unit = _UNITS.get(row.unit)

@@ -176,7 +176,7 @@ def _cut(key: str, array: np.ndarray, row: int) -> Iterator[TimePiece]:
 def _of_frame(table: pd.DataFrame) -> TimeSource:
     where = "`table=`"
     names = [str(name) for name in table.columns]
-    columns = _Columns.of(names, where)
+    columns = _TimeColumns.of(names, where)
     if columns.session is None:
         raise InputError.of([_no_times(f"the columns {listed(names)}", where)])
     code, texts = pd.factorize(table.iloc[:, columns.session].astype(str))
@@ -202,7 +202,7 @@ def _of_frame(table: pd.DataFrame) -> TimeSource:
 
 
 @dataclass(frozen=True)
-class _Columns:
+class _TimeColumns:
     """Which columns hold what, and seconds per unit of the times."""
 
     session: int | None
@@ -212,7 +212,7 @@ class _Columns:
     scale: float
 
     @classmethod
-    def of(cls, names: Sequence[str], where: str) -> _Columns:
+    def of(cls, names: Sequence[str], where: str) -> _TimeColumns:
         """Find the columns by their names; an InputError without times, or with several."""
         lower = [name.strip().lower() for name in names]
         times = [n for n, name in enumerate(lower) if re.split(r"[\W_]+", name)[0] in _TIME]
@@ -254,7 +254,7 @@ def _of_file(path: Path, session: str | None) -> TimeSource:
     if not has_header:
         found = f"{len(rows[0])} columns without names"
         raise InputError.of([_no_times(found, str(path))])
-    columns = _Columns.of(rows[0], str(path))
+    columns = _TimeColumns.of(rows[0], str(path))
     if columns.session is None:
         read = partial(_rows, path, columns, key)
         return TimeSource(str(path), {key: 0}, columns.counts, read)
@@ -332,7 +332,7 @@ def _of_lines(path: Path, key: str, header: str) -> TimeSource:
     return TimeSource(str(path), {key: 0}, "", read)
 
 
-def _rows(path: Path, columns: _Columns, key: str) -> Iterator[TimePiece]:
+def _rows(path: Path, columns: _TimeColumns, key: str) -> Iterator[TimePiece]:
     """Rows of a file with several columns."""
     numeric = (columns.time,) if columns.frame is None else (columns.time, columns.frame)
     textual = () if columns.session is None else (columns.session,)

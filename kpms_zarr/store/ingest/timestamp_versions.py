@@ -13,7 +13,7 @@ from kpms_zarr.store.core.blocks import Block
 from kpms_zarr.store.core.consolidation import consolidate, update_attributes
 from kpms_zarr.store.core.provenance import provenance
 from kpms_zarr.store.model.models import finished_versions, make_group
-from kpms_zarr.store.study.timestamps import FramesOf, StudyTimes
+from kpms_zarr.store.study.timestamps import FramesOf, StudyTimes, versions_in_force
 
 
 class TimestampWriter:
@@ -32,6 +32,7 @@ class TimestampWriter:
 
     def __init__(self, root: zarr.Group, frames: Sequence[FramesOf]) -> None:
         self._root, self._frames = root, tuple(frames)
+        self._before = versions_in_force(root)
         above = make_group(root, layout.TIMESTAMPS, "timestamps")
         self.version = f"v{1 + len(finished_versions(above))}"
         # What a killed process left of this number was never in force.
@@ -60,6 +61,12 @@ class TimestampWriter:
         current = {version for frames, (version, _) in held.items() if frames not in self._frames}
         ordered = sorted({*current, self.version}, key=lambda version: int(version[1:]))
         update_attributes(self._root, layout.TIMESTAMPS, {"current": ordered})
+        consolidate(self._root, [layout.TIMESTAMPS])
+
+    def withdraw(self) -> None:
+        """Take it out of force and delete it: as if it had never been."""
+        update_attributes(self._root, layout.TIMESTAMPS, {"current": list(self._before)})
+        self.discard()
         consolidate(self._root, [layout.TIMESTAMPS])
 
     def discard(self) -> None:

@@ -27,7 +27,7 @@ _FRAME_SLACK, _SECONDS_SLACK = 1e-6, 1e-6
 """By what a time may miss that of a frame: a share of a frame, or s: tables round to the latter."""
 
 
-class FrameTimes:
+class SessionTimes:
     """Times of the frames of one session, in s on the clock of the recording.
 
     Without timestamps, frame k is at k / fps. A frame lasts until the next one; the last frame of a
@@ -60,7 +60,7 @@ class FrameTimes:
         self._read, self._window = read, window
 
     @classmethod
-    def of_array(cls, times: np.ndarray, fps: float, window: int = _WINDOW) -> FrameTimes:
+    def of_array(cls, times: np.ndarray, fps: float, window: int = _WINDOW) -> SessionTimes:
         """Times in memory, (frame,) float64, strictly increasing."""
 
         def read(number: int) -> np.ndarray:
@@ -229,14 +229,14 @@ class StudyTimes:
         found = self._named.get((session, n_frames))
         return None if found is None else self.held[found]
 
-    def of(self, session: Session) -> FrameTimes:
+    def of(self, session: Session) -> SessionTimes:
         """Times of a session of the store or of labels."""
         place = self.place(session.name, session.n_frames)
         if place is None:
-            return FrameTimes(session.n_frames, session.fps)
+            return SessionTimes(session.n_frames, session.fps)
         version, row = place
         read = partial(self._window, version, row, session.n_frames)
-        return FrameTimes(session.n_frames, session.fps, read, version=version)
+        return SessionTimes(session.n_frames, session.fps, read, version=version)
 
     def notes(self, sessions: Iterable[Session]) -> list[str]:
         """What a person should know of the times of some sessions of which some have timestamps."""

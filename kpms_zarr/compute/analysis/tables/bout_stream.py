@@ -12,7 +12,7 @@ from kpms_zarr.compute.analysis.tables.posed_labels import PosedLabels
 from kpms_zarr.compute.analysis.tables.study_rows import EpochSession
 from kpms_zarr.store.run_lengths import run_starts
 from kpms_zarr.store.study.epochs import SessionEpochs
-from kpms_zarr.store.study.timestamps import FrameTimes
+from kpms_zarr.store.study.timestamps import SessionTimes
 
 
 class FrameBlock(NamedTuple):
@@ -164,10 +164,10 @@ class BoutFinder:
     ----------
     epochs : SessionEpochs
     n_states : int
-    times : FrameTimes
+    times : SessionTimes
     """
 
-    def __init__(self, epochs: SessionEpochs, n_states: int, times: FrameTimes) -> None:
+    def __init__(self, epochs: SessionEpochs, n_states: int, times: SessionTimes) -> None:
         self._epoch_of, self._n_states, self._times = epochs.epoch, max(1, n_states), times
         self._before = -1  # key of the run before the open one
         self._open: tuple[int, int, float, int] | None = None

@@ -17,7 +17,7 @@ from kpms_zarr.store.ingest.annotate import named_sessions
 from kpms_zarr.store.ingest.epoch_tables import EpochsLike, is_none, name_of, read_epochs
 from kpms_zarr.store.study.epochs import SessionEpochs, check_epochs, stored_epochs
 from kpms_zarr.store.study.selection import select_sessions
-from kpms_zarr.store.study.timestamps import FrameTimes, StudyTimes
+from kpms_zarr.store.study.timestamps import SessionTimes, StudyTimes
 from kpms_zarr.store.wording import listed
 
 _SHOWN = ("individual",)
@@ -36,7 +36,7 @@ class EpochSession(NamedTuple):
         Row of the first of its epochs; the others follow.
     first_frame, frame_step : int
         Frame of the video = first_frame + frame_step * frame.
-    times : FrameTimes
+    times : SessionTimes
         Of its frames.
     """
 
@@ -45,7 +45,7 @@ class EpochSession(NamedTuple):
     first: int
     first_frame: int
     frame_step: int
-    times: FrameTimes
+    times: SessionTimes
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from kpms_zarr.compute.analysis.tables.syllable_statistics import (
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.ingest.epoch_tables import EpochsLike
 from kpms_zarr.store.model.syllable_names import read_names
-from kpms_zarr.store.study.timestamps import FrameTimes
+from kpms_zarr.store.study.timestamps import SessionTimes
 
 _POSITION = "units of position"
 _ABOUT: dict[str, tuple[str, str]] = {
@@ -139,13 +139,13 @@ def counted_sessions(
         yield one, counter.counts()
 
 
-def epoch_statistics(counts: EpochCounts, times: FrameTimes) -> dict[str, np.ndarray]:
+def epoch_statistics(counts: EpochCounts, times: SessionTimes) -> dict[str, np.ndarray]:
     """Describe a session: arrays by epoch, most of them by state.
 
     Parameters
     ----------
     counts : EpochCounts
-    times : FrameTimes
+    times : SessionTimes
         Of the session.
     """
     epoch, state, _, number = counts.sparse_transitions()
