@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kpms_zarr.store.ingest.epochs import epochs
     from kpms_zarr.store.ingest.ingest import ingest
     from kpms_zarr.store.ingest.remove import remove
+    from kpms_zarr.store.ingest.timestamps import timestamps
     from kpms_zarr.store.ingest.verify import verify
     from kpms_zarr.store.model.checkpoints import open_progress
     from kpms_zarr.store.model.info import info
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from kpms_zarr.store.model.scans import open_scan
     from kpms_zarr.store.model.syllable_names import name_syllable, syllable_names
     from kpms_zarr.store.study.epochs import open_epochs
+    from kpms_zarr.store.study.timestamps import open_timestamps
     from kpms_zarr.viz.explore.server import explore
     from kpms_zarr.viz.movies.movies import movies
     from kpms_zarr.viz.movies.overlays import overlay_movie
@@ -52,6 +54,7 @@ _HOME = {
     "ingest": "kpms_zarr.store.ingest.ingest",
     "annotate": "kpms_zarr.store.ingest.annotate",
     "epochs": "kpms_zarr.store.ingest.epochs",
+    "timestamps": "kpms_zarr.store.ingest.timestamps",
     "remove": "kpms_zarr.store.ingest.remove",
     "verify": "kpms_zarr.store.ingest.verify",
     "export": "kpms_zarr.store.export.export",
@@ -82,6 +85,7 @@ _HOME = {
     "open_labels": "kpms_zarr.store.model.models",
     "open_parameters": "kpms_zarr.store.model.models",
     "open_epochs": "kpms_zarr.store.study.epochs",
+    "open_timestamps": "kpms_zarr.store.study.timestamps",
     "open_levels": "kpms_zarr.store.model.levels",
     "build_levels": "kpms_zarr.store.model.levels",
     "open_scan": "kpms_zarr.store.model.scans",

@@ -29,9 +29,9 @@ STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=6, missing_fract
 HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settings.posterior[0]]
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = (
-    "ingest", "info", "annotate", "epochs", "remove", "verify", "quality", "pca", "plan", "scan",
-    "fit", "consensus", "apply", "summary", "tables", "compare", "compare-groups", "name",
-    "export", "import-keypoint-moseq", "report", "movies", "explore", "demo", "doctor",
+    "ingest", "info", "annotate", "epochs", "timestamps", "remove", "verify", "quality", "pca",
+    "plan", "scan", "fit", "consensus", "apply", "summary", "tables", "compare", "compare-groups",
+    "name", "export", "import-keypoint-moseq", "report", "movies", "explore", "demo", "doctor",
 )  # fmt: skip
 
 
@@ -215,6 +215,9 @@ def wrong_inputs(store, tracking, tmp_path):
         "no table": ["tables", store, "--model", "m", "--out", tmp_path / "t", "--include", "cake"],
         "no file, epochs": ["epochs", store, missing],
         "no table, epochs": ["epochs", store, text],
+        "no file, timestamps": ["timestamps", store, missing],
+        "no times": ["timestamps", store, text],
+        "files of one session": ["timestamps", store, text, text, "--session", "session_000"],
         "no model, report": ["report", store, "--model", "other", "--out", tmp_path / "r.html"],
     }
 
@@ -335,6 +338,30 @@ def test_epochs_and_tables__say_what_was_written(store, tmp_path, run):
     counted = kpms_zarr.summary(store, model="m")
     assert table.n_bouts.sum("row").sel(state=counted.state).equals(counted.n_bouts)
     assert "sessions have no epochs" in run("epochs", store, "none")[1]
+
+
+def test_timestamps__say_what_was_written(store, tmp_path, run):
+    times = tmp_path / "session_000_timestamps.txt"
+    times.write_text("\n".join(map(str, (5 + np.arange(1500) / 30).tolist())))
+    status, said, err = run("timestamps", store, times)
+    assert (status, err) == (0, "")
+    assert "times of 1,500 frames of 1 session written: timestamps v1" in said
+    assert "sessions without timestamps, whose times are frame / fps: session_001" in said
+    line = ["timestamps", store, times, "--session", "session_001"]
+    assert json.loads(run(*line, "--json")[1])["sessions"] == ["session_001"]
+    times.write_text("\n".join(map(str, range(1500))))
+    status, said, err = run("timestamps", store, times)
+    assert (status, said) == (2, "")
+    assert "as numbers of frames are" in err
+    assert "kpms-zarr annotate" in run("timestamps", store, _slow(tmp_path))[2]
+    assert "no timestamps are in force" in run("timestamps", store, "none")[1]
+
+
+def _slow(folder):
+    """Times in minutes of a session."""
+    path = folder / "session_002.txt"
+    path.write_text("\n".join(map(str, (np.arange(1500) / 1800).tolist())))
+    return path
 
 
 def test_scan__prints_figures_and_goes_on(store, tmp_path, run):

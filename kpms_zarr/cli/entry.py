@@ -103,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
         cli_data.info,
         cli_data.annotate,
         cli_tables.epochs,
+        cli_tables.timestamps,
         cli_data.remove,
         cli_data.verify,
         _quality,

@@ -1,4 +1,4 @@
-"""The commands that write epochs into the store, and tables out of it."""
+"""The commands that write epochs and timestamps into the store, and tables out of it."""
 
 from __future__ import annotations
 
@@ -40,6 +40,41 @@ def _run_epochs(options: argparse.Namespace) -> tuple[object, str]:
         lines.append("next: " + command("tables", options.store, model="NAME", out="DIR"))
     else:
         lines.append("sessions have no epochs: each is one")
+    return result, "\n".join(lines)
+
+
+def timestamps(commands: Any) -> None:
+    """``kpms-zarr timestamps``."""
+    added = add_command(
+        commands,
+        "timestamps",
+        _run_timestamps,
+        "give the time of each frame, by which tables and exports go in place of frame / fps",
+    )
+    added.add_argument(
+        "table",
+        nargs="+",
+        metavar="FILE",
+        help="csv or parquet with the columns session, time_s and perhaps frame; or a file for "
+        "each session, called like it, with a time in each row (csv, txt, npy); or none: times "
+        "are frame / fps again",
+    )
+    added.add_argument(
+        "--session", metavar="NAME", help="what a single file is of, where its name does not say so"
+    )
+
+
+def _run_timestamps(options: argparse.Namespace) -> tuple[object, str]:
+    result = call(kpms_zarr.timestamps, options)
+    lines = [f"note: {note}" for note in result.notes]
+    if result.version:
+        lines.append(
+            f"times of {counted(result.n_frames, 'frame')} of "
+            f"{counted(len(result.sessions), 'session')} written: timestamps {result.version}"
+        )
+        lines.append("next: " + command("tables", options.store, model="NAME", out="DIR"))
+    else:
+        lines.append("no timestamps are in force: times are frame / fps")
     return result, "\n".join(lines)
 
 

@@ -31,6 +31,7 @@ from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.epochs import SessionEpochs
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
+from kpms_zarr.store.study.timestamps import SessionTimes
 
 N_STATES = 4
 FPS = 25.0
@@ -64,8 +65,8 @@ class Arrays:
         return self._heading[start:stop]
 
 
-def session_of(epochs, n):
-    return EpochSession(Session("one", 0, n, FPS), epochs, 0, 0, 1)
+def session_of(epochs, n, times=None):
+    return EpochSession(Session("one", 0, n, FPS), epochs, 0, 0, 1, times or SessionTimes(n, FPS))
 
 
 @st.composite
@@ -83,8 +84,8 @@ def cases(draw):
     return repeated, SessionEpochs.of(names, names, start, stop), draw(st.integers(1, n + 3))
 
 
-def found_in_blocks(arrays, epochs, n, block, ngrams=(3, 4)):
-    one = session_of(epochs, n)
+def found_in_blocks(arrays, epochs, n, block, ngrams=(3, 4), times=None):
+    one = session_of(epochs, n, times)
     counter = EpochCounter(len(epochs.names), N_STATES, ngrams)
     frames, bouts = [], []
     for part, ended in session_blocks(arrays, one, block):
@@ -160,7 +161,7 @@ def test_statistics__are_the_same_to_the_bit_in_blocks_of_any_size(case, n_space
         np.testing.assert_array_equal(one, two)
     for one, two in zip(whole[2:], parts[2:], strict=True):
         np.testing.assert_array_equal(one, two)
-    one, two = (epoch_statistics(found[1], FPS) for found in (whole, parts))
+    one, two = (epoch_statistics(found[1], SessionTimes(1, FPS)) for found in (whole, parts))
     for name, values in one.items():
         np.testing.assert_array_equal(values, two[name], err_msg=name)
     bouts = naive_bouts(labels, epochs)
@@ -191,6 +192,61 @@ def test_statistics__are_the_same_to_the_bit_in_blocks_of_any_size(case, n_space
             assert one["mean_absolute_turning"][epoch, state] == pytest.approx(absolute)
 
 
+@given(cases(), st.integers(1, 9), st.integers(0, 99))
+def test_statistics__of_timestamps_are_alike_in_any_blocks(case, window, seed):
+    labels, epochs, block = case
+    n = len(labels)
+    rng = np.random.default_rng(seed)
+    given_times = 1e5 + np.cumsum(rng.exponential(1 / FPS, n) + 1e-4)
+    times = SessionTimes.of_array(given_times, FPS, window)
+    arrays = Arrays(labels)
+    arrays._centroid = np.nan_to_num(arrays._centroid)
+    whole = found_in_blocks(arrays, epochs, n, n, times=times)
+    parts = found_in_blocks(arrays, epochs, n, block, times=times)
+    for one, two in zip(whole[0], parts[0], strict=True):
+        np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(whole[2], parts[2])
+    found = epoch_statistics(whole[1], times)
+    for name, values in epoch_statistics(parts[1], times).items():
+        np.testing.assert_array_equal(values, found[name], err_msg=name)
+    ends = np.append(given_times, times.end)
+    step = np.diff(given_times)
+    speed = np.linalg.norm(np.diff(arrays._centroid.astype(float), axis=0), axis=1) / step
+    np.testing.assert_allclose(whole[2][1:], speed)
+    turning = (np.diff(arrays._heading.astype(float)) + np.pi) % (2 * np.pi) - np.pi
+    inside = epochs.at(0, n)
+    for epoch, state in itertools.product(range(len(epochs.names)), range(N_STATES)):
+        ms = [
+            1000 * (ends[b] - ends[a])
+            for i, k, a, b in naive_bouts(labels, epochs)
+            if (epochs.epoch[i], k) == (epoch, state)
+        ]
+        if ms:
+            mean, median = (found[f"{kind}_duration"][epoch, state] for kind in ("mean", "median"))
+            np.testing.assert_allclose([mean, median], [np.mean(ms), np.median(ms)], atol=2e-3)
+        of = (labels == state) & (inside >= 0) & (epochs.epoch[inside] == epoch)
+        of = of[1:]
+        if of.any():
+            rate = np.abs(turning[of] / step[of]).mean()
+            assert found["mean_absolute_turning"][epoch, state] == pytest.approx(rate)
+            rate = np.angle(np.exp(1j * turning[of]).mean()) / step[of].mean()
+            assert found["mean_turning"][epoch, state] == pytest.approx(rate)
+            assert found["mean_speed"][epoch, state] == pytest.approx(speed[of].mean())
+
+
+def test_timestamps__of_a_clock_that_goes_evenly_change_nothing():
+    """The twin: evenly spaced times give what frames per second give."""
+    rng = np.random.default_rng(3)
+    labels = np.repeat(rng.integers(0, N_STATES, 30), rng.integers(1, 6, 30))
+    arrays, n = Arrays(labels), len(labels)
+    times = SessionTimes.of_array(77.25 + np.arange(n) / FPS, FPS)
+    plain = found_in_blocks(arrays, SessionEpochs.whole(n), n, 13)
+    timed = found_in_blocks(arrays, SessionEpochs.whole(n), n, 13, times=times)
+    one = epoch_statistics(plain[1], SessionTimes(n, FPS))
+    for name, values in epoch_statistics(timed[1], times).items():
+        np.testing.assert_allclose(values, one[name], rtol=1e-9, err_msg=name)
+
+
 def test_speed_and_turning__lead_to_a_frame_from_the_one_before():
     arrays = Arrays([0, 0, 1, 1])
     arrays._centroid = np.array([[0, 0], [3, 4], [3, 4], [3, 6]], np.float32)
@@ -199,7 +255,7 @@ def test_speed_and_turning__lead_to_a_frame_from_the_one_before():
     _, counts, speed, turning = found_in_blocks(arrays, epochs, 4, 3)
     np.testing.assert_allclose(speed, [np.nan, 5 * FPS, 0, 2 * FPS])
     np.testing.assert_allclose(turning, [np.nan, 0.5, 2.6, 2 * np.pi - 6.2], rtol=1e-5)
-    found = epoch_statistics(counts, FPS)
+    found = epoch_statistics(counts, SessionTimes(4, FPS))
     np.testing.assert_allclose(found["mean_speed"][0, :2], [5 * FPS, FPS])
     np.testing.assert_allclose(found["mean_turning"][0, 0], 0.5 * FPS, rtol=1e-5)
     assert np.isnan(found["mean_speed"][0, 2])
@@ -235,7 +291,7 @@ def test_durations__are_those_of_numpy(lengths):
     _, counts, _, _ = found_in_blocks(
         Arrays(labels), SessionEpochs.whole(len(labels)), len(labels), 7
     )
-    found = duration_statistics(counts, FPS)
+    found = duration_statistics(counts, 1000 / FPS)
     for state in range(2):
         own = np.array(lengths[state::2]) * 1000 / FPS
         if own.size:
@@ -432,3 +488,46 @@ def test_tables__that_fail_on_the_way_leave_the_old_ones(store, tmp_path, monkey
     with pytest.raises(OSError, match="No space"):
         kpms_zarr.tables(store, model="m", out=tmp_path / "t", to="csv", epochs="none", ngrams=4)
     assert {p.name: p.read_bytes() for p in (tmp_path / "t").iterdir()} == before
+
+
+# --- timestamps --------------------------------------------------------------------------
+
+
+def test_tables__go_by_timestamps(store, tmp_path):
+    """A hand-made case: frames 0.04 s apart, one that came 0.5 s late, five dropped before it."""
+    session = kpms_zarr.info(store).sessions[0]
+    n, fps = session.n_frames, session.fps
+    plain = kpms_zarr.syllable_table(store, model="m", epochs="none")
+    times = 500 + np.arange(n) / fps
+    times[20:] += 0.5
+    kpms_zarr.timestamps(store, {session.name: times})
+    try:
+        said = kpms_zarr.tables(store, model="m", out=tmp_path / "t", to="csv", epochs="none")
+        timed = kpms_zarr.syllable_table(store, model="m", epochs="none")
+        assert any("sessions without timestamps" in note for note in said.notes)
+        frames, bouts, epochs = (
+            pd.read_csv(tmp_path / "t" / f"{name}.csv") for name in ("frames", "bouts", "epochs")
+        )
+        own = frames[frames.session == session.name]
+        np.testing.assert_allclose(own.time_s, times, atol=5e-7)
+        way = np.hypot(*np.diff(own[["centroid_x_units", "centroid_y_units"]], axis=0).T)
+        np.testing.assert_allclose(own.speed_units_per_s[1:], way / np.diff(times), rtol=1e-5)
+        ends = np.append(times, times[-1] + 1 / fps)
+        mine = bouts[bouts.session == session.name]
+        np.testing.assert_allclose(mine.onset_s, ends[mine.onset_frame], atol=5e-7)
+        np.testing.assert_allclose(mine.offset_s, ends[mine.offset_frame], atol=5e-7)
+        duration = ends[mine.offset_frame] - ends[mine.onset_frame]
+        np.testing.assert_allclose(mine.duration_s, duration, atol=1e-6)
+        assert (mine.duration_s > (mine.offset_frame - mine.onset_frame) / fps + 0.4).sum() == 1
+        (duration_s,) = epochs.duration_s[epochs.session == session.name]
+        assert duration_s == pytest.approx(n / fps + 0.5)
+        other = bouts[bouts.session != session.name]
+        np.testing.assert_allclose(other.onset_s, other.onset_frame / fps, atol=5e-7)
+        row = timed.session.values.tolist().index(session.name)
+        total = [(one.mean_duration * one.n_bouts).sum("state")[row] for one in (plain, timed)]
+        assert float(total[1] - total[0]) == pytest.approx(500, abs=0.01)
+        others = [one.drop_isel(row=row) for one in (plain, timed)]
+        assert others[0].equals(others[1])
+    finally:
+        kpms_zarr.timestamps(store, "none")
+    assert kpms_zarr.syllable_table(store, model="m", epochs="none").equals(plain)

@@ -46,6 +46,23 @@ def intervals(store, session):
     return [(own.names[epoch], start, stop) for epoch, start, stop in rows]
 
 
+def test_epochs__in_seconds_go_by_timestamps(store, table):
+    times = 1000 + np.arange(100) / 10
+    times[30:] += 2.0
+    kpms_zarr.timestamps(store, {ONE: times})
+    rows = ("session,start_s,stop_s,condition", f"{ONE},0,3,a", f"{ONE},3,5,b", f"{ONE},5,,c")
+    with pytest.raises(InputError, match="a frame between them"):
+        kpms_zarr.epochs(store, table(rows[0], f"{ONE},3,4.9,x"))
+    with pytest.raises(InputError, match=r"within the 100 frames \(12 s\)"):
+        kpms_zarr.epochs(store, table(rows[0], f"{ONE},0,12.1,x"))
+    kpms_zarr.epochs(store, table(rows[0], f"{ONE},0,5,a", f"{ONE},5,12,b"))
+    assert intervals(store, ONE) == [("a", 0, 30), ("b", 30, 100)]
+    kpms_zarr.epochs(store, table(rows[0], f"{ONE},0,2.05,a", f"{ONE},5.3,,b"))
+    assert intervals(store, ONE) == [("a", 0, 21), ("b", 33, 100)]
+    said = kpms_zarr.timestamps(store, {ONE: times + 1})
+    assert "epochs of the store keep their frames" in " ".join(said.notes)
+
+
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12))
 def test_at__equals_a_loop(lengths):
     edges = np.cumsum([0, *lengths])

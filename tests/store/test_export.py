@@ -256,3 +256,54 @@ def test_command__exports(
     assert "2 sessions" in capsys.readouterr().out
     assert cli.main(line) == 2
     assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["csv", "movement", "nwb"])
+def test_times__are_the_timestamps(store: Path, model: Model, tmp_path: Path, to: str) -> None:
+    pytest.importorskip({"csv": "pandas", "movement": "h5netcdf", "nwb": "ndx_pose"}[to])
+    name, rng = "session_000", np.random.default_rng(0)
+    times = 71.5 + np.round(np.cumsum(rng.uniform(0.02, 0.05, 90)), 6)
+    times[50:] += 3
+    ends = np.append(times, times[-1] + np.median(np.diff(times)))
+    kpms_zarr.timestamps(store, {name: times})
+    try:
+        done = export(store, model="m", to=to, out=tmp_path)
+    finally:
+        kpms_zarr.timestamps(store, "none")
+    assert any("without timestamps" in note and "session_001" in note for note in done.notes)
+    about = json.loads((tmp_path / "export.json").read_text("utf-8"))
+    assert about["sessions"][name]["timestamps"]
+    assert not about["sessions"]["session_001"]["timestamps"]
+    if to == "csv":
+        table = pd.read_csv(tmp_path / f"{name}.csv")
+        np.testing.assert_allclose(table["time (s)"], times, rtol=0, atol=5.1e-7)
+    elif to == "movement":
+        with xr.open_dataset(tmp_path / f"{name}.nc", engine="h5netcdf") as data:
+            np.testing.assert_array_equal(data["time"], times)
+    else:
+        import pynwb
+
+        assert not pynwb.validate(path=str(tmp_path / f"{name}.nwb"))
+        with pynwb.NWBHDF5IO(str(tmp_path / f"{name}.nwb"), "r") as io:
+            behavior = io.read().processing["behavior"]
+            labels = behavior["syllable"]
+            assert labels.rate is None
+            np.testing.assert_array_equal(labels.timestamps[:], times)
+            for kind in ("tracked", "denoised"):
+                poses = behavior[f"PoseEstimation_{kind}"].pose_estimation_series
+                for series in poses.values():
+                    np.testing.assert_array_equal(series.timestamps[:], times)
+            bouts = behavior["syllable_bouts"].to_dataframe()
+            start, stop = (np.searchsorted(ends, bouts[f"{of}_time"]) for of in ("start", "stop"))
+            np.testing.assert_array_equal(ends[start], bouts["start_time"])
+            np.testing.assert_array_equal(ends[stop], bouts["stop_time"])
+            np.testing.assert_array_equal(
+                np.repeat([int(text.split()[0]) for text in bouts["label"]], stop - start),
+                model.syllable[name][model.syllable[name] >= 0],
+            )
+        again = tmp_path / "again.zarr"
+        path = tmp_path / f"{name}.nwb"
+        kpms_zarr.ingest(again, path, workers=1, individuals=["*tracked*"], max_gap="1min")
+        found = kpms_zarr.open_timestamps(again).timestamp.values[0]
+        # Too irregular for frames to be counted as lost: row by row they are as they were.
+        np.testing.assert_array_equal(found, times)

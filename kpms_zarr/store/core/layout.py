@@ -32,6 +32,7 @@ PCA = "pca"
 MODELS = "models"
 SCANS = "scans"
 EPOCHS = "epochs"
+TIMESTAMPS = "timestamps"
 
 _SESSIONS_PER_CHUNK = 16_384
 _SWEEPS_PER_CHUNK = 1024

@@ -383,6 +383,16 @@ int64 stop(interval): frame after the last one [frames]
 """)
 """A version of the epochs of all sessions."""
 
+TIMESTAMPS = (
+    _SESSION,
+    _N_FRAMES,
+    *_some("source_hash first_frame frame_step", KEYPOINTS),  # which frames the times are of
+    *_declared("""
+float64 timestamp(session, frame): time of the frame, on the clock of the recording [s]
+"""),
+)
+"""A version of the timestamps of some sessions."""
+
 PROGRESS = (
     *(var for var in PARAMETERS if var.dims[0] == "sweep"),
     *_some("term", PARAMETERS),
@@ -476,6 +486,7 @@ GROUPS: dict[str, tuple[Variable, ...]] = {
     "labels": LABELS,
     "names": NAMES,
     "epochs": EPOCHS,
+    "timestamps": TIMESTAMPS,
     "levels": LEVELS,
     "progress": PROGRESS,
     "chain": CHAIN,

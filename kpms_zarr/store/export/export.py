@@ -67,7 +67,8 @@ def export(
     """Write the labels and poses of a published model as files that other packages read.
 
     Frames are read and written by blocks, so that memory does not grow with the length of a
-    session. Times are in seconds from the first frame of the session: frame / fps.
+    session. Times are in seconds: the timestamps of a session (:func:`kpms_zarr.timestamps`), or
+    frame / fps. The files of ``"kpms"`` hold none.
 
     Parameters
     ----------
@@ -205,6 +206,7 @@ def _write_about(path: Path, source: ExportSource, to: str) -> None:
             "file": file_name(one.name) + _SUFFIX[to],
             "fps": one.fps,
             "n_frames": one.n_frames,
+            "timestamps": one.times.version,
             **{name: one.about[name] for name in sorted(one.about)},
         }
         for one in source.sessions

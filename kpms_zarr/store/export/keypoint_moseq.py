@@ -100,8 +100,8 @@ def write_table(
 
     The columns of the published table in its order, ``syllable``, ``centroid x``, ``centroid y``
     [, ``centroid z``], ``heading`` (rad), ``latent_state 0`` ..., with 4 decimals; behind them,
-    unless ``is_plain``, ``frame``, ``time (s)`` and, where they are known, ``certainty`` and
-    ``name``.
+    unless ``is_plain``, ``frame``, ``time (s)`` (timestamps with 6 decimals) and, where they are
+    known, ``certainty`` and ``name``.
     """
     labels = FilledLabels(source, session)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -132,7 +132,10 @@ def _columns(
     if is_plain:
         return found
     frame = np.arange(frames.start, frames.stop)
-    found |= {"frame": frame, "time (s)": frame / session.fps}
+    time: np.ndarray = session.times.at(frames.start, frames.stop)
+    if session.times.is_given:  # to the microsecond, where other columns have 4 decimals
+        time = np.char.mod("%.6f", time)
+    found |= {"frame": frame, "time (s)": time}
     if source.has("certainty"):
         found["certainty"] = source.read("certainty", session, frames).astype(np.float32)
     if any(source.names.names):

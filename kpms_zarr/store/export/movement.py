@@ -21,9 +21,9 @@ def write_dataset(source: ExportSource, session: ExportedSession, path: Path) ->
     Dimensions ``time``, ``space``, ``keypoints``, ``individuals`` (one). ``position``: as tracked,
     NaN = missing; ``confidence``: of the tracker, NaN = not given; ``position_denoised``: of the
     model, where it has parameters, NaN for keypoints that it does not use. Coordinates: ``time`` in
-    seconds (frame / fps), and beside it, over ``time``, ``syllable`` (-1 = none) and, where they
-    are known, ``certainty`` and ``syllable_name``; ``heading`` (rad) and ``centroid`` are
-    variables.
+    seconds (timestamps of the session, or frame / fps), and beside it, over ``time``, ``syllable``
+    (-1 = none) and, where they are known, ``certainty`` and ``syllable_name``; ``heading`` (rad)
+    and ``centroid`` are variables.
     Layout: the documentation of movement, "The movement datasets".
     """
     netcdf = package("h5netcdf", "netCDF", "movement")
@@ -70,7 +70,7 @@ def _arrays(file: Any, source: ExportSource, session: ExportedSession) -> dict[s
     labels = [name for name in ("certainty",) if source.has(name)]
     labels += ["syllable_name"] if any(source.names.names) else []
     layout: dict[str, tuple[tuple[str, ...], Any, str, str]] = {
-        "time": (("time",), np.float64, "time since the first frame", ""),
+        "time": (("time",), np.float64, "time of the frame", ""),
         "position": (pose, np.float32, "tracked keypoint position", source.units),
         "confidence": (
             ("time", "keypoints", "individuals"), np.float32, "confidence of the tracker", "",
@@ -109,7 +109,7 @@ def _values(source: ExportSource, session: ExportedSession, frames: slice) -> di
     n_frames, settings = frames.stop - frames.start, source.settings
     syllable = source.read("syllable", session, frames)
     found: dict[str, np.ndarray] = {
-        "time": np.arange(frames.start, frames.stop) / session.fps,
+        "time": session.times.at(frames.start, frames.stop),
         "syllable": syllable,
     }
     empty = np.full((n_frames, len(settings.keypoints), len(settings.space)), np.nan, np.float32)

@@ -94,7 +94,7 @@ class Writer:
         )  # fmt: skip
         file.subject = self._subject(session)
         module = file.create_processing_module("behavior", "keypoints, and syllables of behaviour")
-        frames = _Late(self._io.H5DataIO, session.n_frames)
+        frames = _Late(self._io.H5DataIO, session)
         poses = self._poses(source, session, frames)
         if poses:
             skeletons = dict.fromkeys(pose.skeleton for pose in poses)
@@ -140,14 +140,12 @@ class Writer:
                     "confidence": [frames.column("confidence", i) for i in range(len(keypoints))]
                 }
             series = [
-                self._pose.PoseEstimationSeries(
+                frames.timed(self._pose.PoseEstimationSeries)(
                     name=_object_name(keypoint),
                     description=f"{kind} position of {keypoint}, in {source.units}",
                     data=frames.column(kind, i, n_space),
                     unit=_unit(source),
                     reference_frame=_NO_CORNER,
-                    rate=session.fps,
-                    starting_time=0.0,
                     **{name: columns[i] for name, columns in confidence.items()},
                     **({"confidence_definition": "as the tracker gives it"} if confidence else {}),
                 )
@@ -185,13 +183,11 @@ class Writer:
                 continue
             shape = (source.length_of(name),) if name in ("centroid", "latent") else ()
             found.append(
-                self._nwb.TimeSeries(
+                frames.timed(self._nwb.TimeSeries)(
                     name=name,
                     description=f"{meaning}, by the model {source.model}",
                     data=frames.column(name, None, *shape, dtype=dtype),
                     unit=unit,
-                    rate=session.fps,
-                    starting_time=0.0,
                 )
             )
         return found
@@ -208,8 +204,8 @@ class Writer:
         texts = [source.names.label(int(one)) for one in distinct]
         column = self._column
         columns = [
-            column("start_time", "when the bout begins, in seconds", start / session.fps),
-            column("stop_time", "when the bout has ended, in seconds", stop / session.fps),
+            column("start_time", "when the bout begins, in seconds", session.times.of(start)),
+            column("stop_time", "when the bout has ended, in seconds", session.times.of(stop)),
             column("label", "number of the syllable, and its name", [texts[i] for i in place]),
         ]
         about = {
@@ -257,8 +253,10 @@ class Writer:
 class _Late:
     """Datasets that are made empty, and filled in one pass when the file is there."""
 
-    def __init__(self, make: Any, n_frames: int) -> None:
-        self._make, self._n_frames = make, n_frames
+    def __init__(self, make: Any, session: ExportedSession) -> None:
+        self._make, self._n_frames, self._times = make, session.n_frames, session.times
+        self._fps = session.fps
+        self._timed: Any = None
         self._columns: dict[tuple[str, int | None], Any] = {}
 
     def column(self, name: str, place: int | None, *shape: int, dtype: Any = np.float32) -> Any:
@@ -271,6 +269,20 @@ class _Late:
         self._columns[name, place] = found
         return found
 
+    def timed(self, kind: Any) -> Any:
+        """Make series of a class with their times: a rate, or timestamps, which all share."""
+
+        def make(**content: Any) -> Any:
+            if not self._times.is_given:
+                return kind(rate=self._fps, starting_time=0.0, **content)
+            if self._timed is not None:
+                return kind(timestamps=self._timed, **content)
+            times = self.column("timestamps", None, dtype=np.float64)
+            self._timed = kind(timestamps=times, **content)
+            return self._timed
+
+        return make
+
     def fill(self, source: ExportSource, session: ExportedSession) -> None:
         """Write all frames."""
         kinds = {name for name, _ in self._columns}
@@ -280,7 +292,9 @@ class _Late:
                 values["tracked"], values["confidence"] = tracked
             if "denoised" in kinds:
                 values["denoised"] = source.denoised(session, frames)
-            for name in kinds - {"tracked", "confidence", "denoised"}:
+            if "timestamps" in kinds:
+                values["timestamps"] = session.times.at(frames.start, frames.stop)
+            for name in kinds - {"tracked", "confidence", "denoised", "timestamps"}:
                 values[name] = source.read(name, session, frames)
             for (name, place), column in self._columns.items():
                 part = values[name] if place is None else values[name][:, place]

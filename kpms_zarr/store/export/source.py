@@ -21,6 +21,7 @@ from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
 from kpms_zarr.store.run_lengths import run_bounds
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.study.settings import StudySettings, read_settings
+from kpms_zarr.store.study.timestamps import SessionTimes, StudyTimes
 from kpms_zarr.store.wording import counted, listed
 
 _FRAMES = LABEL_FRAMES_PER_CHUNK
@@ -40,6 +41,8 @@ class ExportedSession:
     n_frames : int
     fps : float
         Frames per second.
+    times : SessionTimes
+        Of its frames: its timestamps, or frame / fps.
     about : mapping of str to str or float
         Coordinates of the session in the store that are known: ``video``, ``individual``, ...
     """
@@ -49,6 +52,7 @@ class ExportedSession:
     index: int | None
     n_frames: int
     fps: float
+    times: SessionTimes
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def text(self, *names: str) -> str:
@@ -112,6 +116,8 @@ class ExportSource:
         self.units = units or variable("keypoints", "position").units
         self.notes: list[str] = []
         self.sessions = self._found(root, sessions)
+        exported = [access.Session(s.name, s.row, s.n_frames, s.fps) for s in self.sessions]
+        self.notes += self._study_times.notes(exported)
 
     def _found(
         self, root: access.Group, wanted: Sequence[str] | None
@@ -120,14 +126,16 @@ class ExportSource:
         about = self._about(len(known))
         names = [str(name) for name in np.asarray(self._labels["session"][:])]
         lengths = np.asarray(self._labels["n_frames"][:])
-        found = {}
+        found, times = {}, StudyTimes(root)
         for row, name in enumerate(names):
             one = known.get(name)
             n_frames = int(lengths[row])
             index = None if one is None or one.n_frames != n_frames else one.index
             fps = float(self._labels["fps"][row]) if one is None else one.fps
             more = about.get(index, {}) if index is not None else {}
-            found[name] = ExportedSession(name, row, index, n_frames, fps, more)
+            of = times.of(access.Session(name, row, n_frames, fps))
+            found[name] = ExportedSession(name, row, index, n_frames, fps, of, more)
+        self._study_times = times
         if wanted is None:
             return tuple(found.values())
         chosen = [one.name for one in select_sessions(self.store, wanted)]

@@ -22,6 +22,7 @@ from kpms_zarr.store.parsers.table.files import is_parquet, names_of
 from kpms_zarr.store.study.epochs import SessionEpochs
 from kpms_zarr.store.study.matching import Named
 from kpms_zarr.store.study.session_rows import read_sheet
+from kpms_zarr.store.study.timestamps import SessionTimes, StudyTimes
 from kpms_zarr.store.wording import listed
 
 EpochsLike: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | Mapping[str, Any]"
@@ -37,8 +38,6 @@ _SAME = {
 _UNITS = {
     "s": "s", "sec": "s", "second": "s", "seconds": "s", "frame": "frames", "frames": "frames",
 }  # fmt: skip
-_SLACK = 1e-6
-"""Share of a frame by which a time may miss that of a frame: seconds are rounded in tables."""
 
 
 def is_none(table: EpochsLike) -> bool:
@@ -52,7 +51,7 @@ def name_of(table: EpochsLike) -> str:
 
 
 def read_epochs(
-    table: EpochsLike, sessions: Sequence[Session], named: Sequence[Named]
+    table: EpochsLike, sessions: Sequence[Session], named: Sequence[Named], times: StudyTimes
 ) -> tuple[dict[str, SessionEpochs], list[str]]:
     """Read a table of epochs (see :func:`kpms_zarr.epochs`).
 
@@ -62,6 +61,8 @@ def read_epochs(
     sessions : sequence of Session
     named : sequence of Named
         What these can be called by.
+    times : StudyTimes
+        By which seconds are those of frames.
 
     Returns
     -------
@@ -84,7 +85,9 @@ def read_epochs(
             return conditions_of_file(path, lengths, named)
         sheet = read_sheet(path, where, _EXPECTED)
         rows = [(number, list(cells)) for number, cells in sheet.rows]
-        return _read(_Intervals.of(sheet.header, rows, where), lengths, named, list(sheet.notes))
+        return _read(
+            _Intervals.of(sheet.header, rows, where), lengths, named, times, list(sheet.notes)
+        )
     header = [str(name) for name in table.columns]
     if not any(name.strip().lower() in (*_EDGES, *_SAME) for name in header):
         raise InputError(
@@ -95,7 +98,7 @@ def read_epochs(
         )
     cells = [["" if pd.isna(value) else str(value).strip() for value in row]
              for row in table.itertuples(index=False)]  # fmt: skip
-    return _read(_Intervals.of(header, list(enumerate(cells)), where), lengths, named, [])
+    return _read(_Intervals.of(header, list(enumerate(cells)), where), lengths, named, times, [])
 
 
 def _is_by_frame(path: Path) -> bool:
@@ -197,7 +200,11 @@ def _columns(header: Sequence[str], where: str, found: str) -> InputError:
 
 
 def _read(
-    table: _Intervals, sessions: Mapping[str, Session], named: Sequence[Named], notes: list[str]
+    table: _Intervals,
+    sessions: Mapping[str, Session],
+    named: Sequence[Named],
+    times: StudyTimes,
+    notes: list[str],
 ) -> tuple[dict[str, SessionEpochs], list[str]]:
     problems = [
         table.problem(row, "a session in every row", "none", "name it, or take the row away")
@@ -211,9 +218,10 @@ def _read(
     matched, more, found_how = match_keys(numbers, named, table.where)
     problems += more
     taken: dict[str, list[tuple[_IntervalRow, int, int]]] = {}
+    of = {name: times.of(sessions[name]) for names in matched.values() for name in names}
     for row in table.rows:
         for name in matched.get(row.key, ()):
-            bounds = _bounds(table, row, sessions[name])
+            bounds = _bounds(table, row, sessions[name], of[name])
             if isinstance(bounds, Problem):
                 problems.append(bounds)
             else:
@@ -236,7 +244,9 @@ def _read(
     return found, [*notes, *table.notes, *found_how]
 
 
-def _bounds(table: _Intervals, row: _IntervalRow, session: Session) -> tuple[int, int] | Problem:
+def _bounds(
+    table: _Intervals, row: _IntervalRow, session: Session, times: SessionTimes
+) -> tuple[int, int] | Problem:
     """First frame of an interval and the frame after its last; what is wrong with it."""
     unit = _UNITS.get(row.unit)
     if unit is None:
@@ -245,7 +255,7 @@ def _bounds(table: _Intervals, row: _IntervalRow, session: Session) -> tuple[int
         )
     edges: list[int] = []
     for text, name, default in ((row.start, "start", 0), (row.stop, "stop", session.n_frames)):
-        value = _number(text, float(default) / (session.fps if unit == "s" else 1))
+        value = _number(text, float(default))
         if value is None or (unit == "frames" and value != round(value)):
             kind = "a number of seconds" if unit == "s" else "a whole number of frames"
             return table.problem(row, f"{kind} as {name}", repr(text), "correct this row")
@@ -253,10 +263,9 @@ def _bounds(table: _Intervals, row: _IntervalRow, session: Session) -> tuple[int
             return table.problem(
                 row, f"a {name} of 0 or more", text, "count from the first frame of the session"
             )
-        # Of the frames at k / fps, the first that is not before it.
-        edges.append(math.ceil(value * session.fps - _SLACK) if unit == "s" else round(value))
+        edges.append(times.frame_after(value) if unit == "s" and text else round(value))
     start, stop = edges
-    length = f"{session.n_frames:,} frames ({session.n_frames / session.fps:.6g} s)"
+    length = f"{session.n_frames:,} frames ({times.end - times.first:.6g} s)"
     if max(edges) > session.n_frames:
         return table.problem(
             row,

@@ -18,6 +18,7 @@ from kpms_zarr.store.ingest.annotate import named_sessions
 from kpms_zarr.store.ingest.epoch_tables import EpochsLike, is_none, name_of, read_epochs
 from kpms_zarr.store.model.models import finished_versions, make_group
 from kpms_zarr.store.study.epochs import SessionEpochs, stored_epochs
+from kpms_zarr.store.study.timestamps import StudyTimes
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def epochs(store: StoreLike, table: EpochsLike) -> EpochsSummary:
           since the first frame of the session, ``start_frame`` and ``stop_frame`` frames of the
           session from 0 on; or ``start`` and ``stop`` with a column ``units`` of ``s`` or
           ``frames``. The stop is not part of the interval; an empty one is the end of the session.
-          A frame belongs to an interval when it was taken within it (frame k at k / fps).
+          A frame belongs to an interval when it was taken within it: at its timestamp
+          (:func:`kpms_zarr.timestamps`), or frame k at k / fps.
           Intervals of one session must not overlap. Rows of the same ``epoch`` are one epoch of
           several intervals; without that column each row is an epoch of its own, called by its
           condition, and numbered where the session has several of these (``light 1``);
@@ -90,7 +92,7 @@ def epochs(store: StoreLike, table: EpochsLike) -> EpochsSummary:
         if is_none(table):
             update_attributes(root, layout.EPOCHS, {}, without=["current"])
             return EpochsSummary(os.fspath(store), "", 0, 0, tuple(notes))
-        found, said = read_epochs(table, sessions, named_sessions(root))
+        found, said = read_epochs(table, sessions, named_sessions(root), StudyTimes(root))
         there = {session.name for session in sessions}
         before = {name: one for name, one in stored_epochs(root)[1].items() if name in there}
         version = _write(root, {**before, **found}, name_of(table))

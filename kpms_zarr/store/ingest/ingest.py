@@ -33,6 +33,7 @@ from kpms_zarr.store.ingest.loading import (
     load,
     probe,
 )
+from kpms_zarr.store.ingest.own_times import keep_own_times
 from kpms_zarr.store.ingest.planning import (
     IngestPlan,
     PlannedFile,
@@ -46,6 +47,7 @@ from kpms_zarr.store.ingest.timeline import (
     check_time_unit,
     parse_max_gap,
 )
+from kpms_zarr.store.ingest.timestamp_versions import TimestampWriter
 from kpms_zarr.store.ingest.trimming import check_downsample, parse_trim
 from kpms_zarr.store.ingest.twins import check_preferred
 from kpms_zarr.store.ingest.workers import WorkerLost, Workers, seconds_for
@@ -466,12 +468,16 @@ class _Ingest:
         if not plan.files and not is_unfinished(root):
             return []
         rows = RowAllocator(root, self.store, plan.settings, lock)
+        times: TimestampWriter | None = None
         try:
+            times = keep_own_times(root, plan.files, replace(self.read, memory=None), self.notes)
             added = self.read_files(plan, rows)
             names = [file.probe.header.path.name for file in plan.files]
             rows.finish({"files": names[:100], "n_files": len(names)})
         except BaseException:
             rows.undo()
+            if times is not None:
+                times.withdraw()
             raise
         return added
 

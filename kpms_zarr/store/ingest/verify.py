@@ -256,7 +256,7 @@ class _Audit:
                 self.summary.notes.append(f"{path}: not finished ({_rebuild(path)})")
                 continue
             if (
-                kind in ("names", "epochs", "scans", "scan_chains")
+                kind in ("names", "epochs", "timestamps", "scans", "scan_chains")
                 and "provenance" not in group.attrs
             ):
                 self.summary.notes.append(f"{path}: left by a process that was killed; harmless")
@@ -330,8 +330,8 @@ def _rebuild(group: str) -> str:
     parts = group.split("/")
     if parts[0] in (layout.QUALITY, layout.PCA):
         return f"run `kpms_zarr.{parts[0]}` again"
-    if parts[0] == layout.EPOCHS:
-        return "write them again: `kpms_zarr.epochs(STORE, 'FILE.csv')`"
+    if parts[0] in (layout.EPOCHS, layout.TIMESTAMPS):
+        return f"write them again: `kpms_zarr.{parts[0]}(STORE, 'FILE.csv')`"
     if parts[0] == layout.SCANS and len(parts) > 1:
         return f"scan again: `kpms_zarr.scan(STORE, name={parts[1]!r}, overwrite=True)`"
     if parts[0] == layout.MODELS and parts[2:3] == ["levels"]:

@@ -82,6 +82,8 @@ class TrackHeader:
         Path of the video, where the file says so.
     key_in_file : str
         Its key before its names were made as they are stored; "" where that is the same.
+    time_scale : float
+        Seconds per unit of its time stamps, where these can be kept; 0 = there are none.
     """
 
     individual: str
@@ -93,6 +95,7 @@ class TrackHeader:
     video: str = ""
     gaps: Gaps | None = field(default=None, compare=False)
     key_in_file: str = ""
+    time_scale: float = field(default=0.0, compare=False)
 
     @property
     def key(self) -> str:
@@ -168,6 +171,9 @@ class Parser:
         Registry name, used with ``--format``.
     title : str
         Name of the format for people.
+    times : callable, optional
+        Reads the time stamps of the rows of a track by its key, (row,) float64 in the unit of the
+        file, in pieces; None = the format has none that are kept.
     """
 
     name: str
@@ -175,6 +181,7 @@ class Parser:
     _sniff: Callable[[Path], str | None]
     _inspect: Callable[[Path, ReadOptions], FileHeader]
     _read: Callable[[Path, int, ReadOptions], Iterator[PoseBlock]]
+    times: Callable[[Path, str, ReadOptions], Iterator[np.ndarray]] | None = None
 
     def sniff(self, path: Path) -> str | None:
         """Say why a file is of the format (one phrase), or None when it is not; never raises.

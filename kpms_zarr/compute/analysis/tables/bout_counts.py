@@ -23,7 +23,8 @@ class EpochCounts(NamedTuple):
     ----------
     n_frames, n_bouts : ndarray, (epoch, state) int64
     lengths : Histogram
-        Bouts by cell and length in frames, in one number: see :func:`lengths_of`.
+        Bouts by cell and duration in ticks of the session (frames, or with timestamps
+        microseconds), in one number: see :func:`lengths_of`.
     transitions : Histogram
         Changes between bouts that touch, by (epoch * state + state) * state + next state.
     ngrams : dict of int to Histogram
@@ -32,7 +33,8 @@ class EpochCounts(NamedTuple):
     sums : dict of str to ndarray, (epoch, state) float64
         Over the frames of the cell in which it is known, of ``certainty``; ``speed`` and its
         square ``speed_square``; cosine and sine of the change of heading, ``turning_cos`` and
-        ``turning_sin``, and its amount, ``turning_amount``; ``heading_cos``, ``heading_sin``.
+        ``turning_sin``, and its amount per 1 / fps, ``turning_amount``; with timestamps the time
+        that it took in units of 1 / fps, ``turning_step``; ``heading_cos``, ``heading_sin``.
     known : dict of str to ndarray, (epoch, state) int64
         Frames in which ``certainty``, ``speed``, ``turning`` and ``heading`` are known.
     """
@@ -58,7 +60,7 @@ class EpochCounts(NamedTuple):
 
 
 def lengths_of(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Take keys of lengths apart: cell = epoch * number of states + state, and frames."""
+    """Take keys of lengths apart: cell = epoch * number of states + state, and ticks."""
     return keys >> _LENGTH_BITS, keys & ((1 << _LENGTH_BITS) - 1)
 
 
@@ -89,7 +91,7 @@ class EpochCounter:
         self._add_frames(frames)
         cell = bouts.epoch * self._shape[1] + bouts.syllable
         self._bouts += np.bincount(cell, minlength=self._n_cells)
-        key = (cell << _LENGTH_BITS) | (bouts.stop - bouts.start)
+        key = (cell << _LENGTH_BITS) | np.minimum(bouts.ticks, (1 << _LENGTH_BITS) - 1)
         self._lengths = self._lengths.add(Histogram.of_block(key))
         has_next = bouts.following >= 0
         moves = cell[has_next] * self._shape[1] + bouts.following[has_next]
@@ -135,7 +137,7 @@ class EpochCounter:
         for name, angle in (("turning", frames.turning), ("heading", frames.heading)):
             if angle is not None:
                 parts = {f"{name}_cos": np.cos(angle), f"{name}_sin": np.sin(angle)}
-                amount = {"turning_amount": np.abs(angle)} if name == "turning" else {}
+                amount = _amounts(angle, frames.step) if name == "turning" else {}
                 add(name, angle, **parts, **amount)
 
     def _add_ngrams(self, bouts: EpochBouts) -> None:
@@ -156,3 +158,9 @@ class EpochCounter:
         longest = max(self._ngrams)
         tail = np.stack([epoch, state, is_linked])
         self._tail = tail[:, max(0, len(epoch) - (longest - 1)) :]
+
+
+def _amounts(turning: np.ndarray, step: np.ndarray | None) -> dict[str, np.ndarray]:
+    if step is None:
+        return {"turning_amount": np.abs(turning)}
+    return {"turning_amount": np.abs(turning) / step, "turning_step": step}

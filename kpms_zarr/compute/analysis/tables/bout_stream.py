@@ -12,6 +12,7 @@ from kpms_zarr.compute.analysis.tables.posed_labels import PosedLabels
 from kpms_zarr.compute.analysis.tables.study_rows import EpochSession
 from kpms_zarr.store.run_lengths import run_starts
 from kpms_zarr.store.study.epochs import SessionEpochs
+from kpms_zarr.store.study.timestamps import SessionTimes
 
 
 class FrameBlock(NamedTuple):
@@ -34,11 +35,15 @@ class FrameBlock(NamedTuple):
     heading : ndarray or None, (frame,) float64
         In rad.
     speed : ndarray or None, (frame,) float64
-        Length of the way from the frame before, per second: units of position / s; NaN in the
-        first frame of a session and where a position is not known. In the model it is the syllable
-        of a frame that leads there from the frame before (model.md, 2), and that has the speed.
+        Length of the way from the frame before, per second between the two: units of position / s;
+        NaN in the first frame of a session and where a position is not known. In the model it is
+        the syllable of a frame that leads there from the frame before (model.md, 2), and that has
+        the speed.
     turning : ndarray or None, (frame,) float64
         Change of heading from the frame before, from -pi to before pi, in rad; NaN as for speed.
+    step : ndarray or None, (frame,) float64
+        Time from the frame before, in units of 1 / fps; NaN in the first frame of a session; None
+        without timestamps, where all are 1.
     """
 
     start: int
@@ -50,6 +55,7 @@ class FrameBlock(NamedTuple):
     heading: np.ndarray | None
     speed: np.ndarray | None
     turning: np.ndarray | None
+    step: np.ndarray | None
 
     @property
     def n_frames(self) -> int:
@@ -73,6 +79,8 @@ class EpochBouts(NamedTuple):
         without a label.
     certainty : ndarray, (bout,) float64
         Mean over the frames in which it is known; NaN = in none.
+    ticks : ndarray, (bout,) int64
+        Duration in ticks of the times of the session: frames, or with timestamps microseconds.
     """
 
     epoch: np.ndarray
@@ -82,6 +90,7 @@ class EpochBouts(NamedTuple):
     previous: np.ndarray
     following: np.ndarray
     certainty: np.ndarray
+    ticks: np.ndarray
 
 
 def session_blocks(
@@ -102,7 +111,7 @@ def session_blocks(
         Of the last block the bouts are those that end in it, and at the end of the session.
     bouts : EpochBouts
     """
-    session, finder = one.session, BoutFinder(one.epochs, labels.n_states)
+    session, finder = one.session, BoutFinder(one.epochs, labels.n_states, one.times)
     for start in range(0, session.n_frames, block_frames):
         stop = min(start + block_frames, session.n_frames)
         frames = _frames(labels, one, start, stop)
@@ -111,6 +120,7 @@ def session_blocks(
 
 def _frames(labels: PosedLabels, one: EpochSession, start: int, stop: int) -> FrameBlock:
     row, fps = one.session.index, one.session.fps
+    step_time = one.times.steps(start, stop)
     interval = one.epochs.at(start, stop)
     epoch = np.where(interval >= 0, one.epochs.epoch[interval], -1)
     syllable = labels.syllable(row, start, stop).astype(np.int64)
@@ -125,6 +135,7 @@ def _frames(labels: PosedLabels, one: EpochSession, start: int, stop: int) -> Fr
         for axis in range(1, step.shape[1]):
             square += step[:, axis] ** 2
         speed = _behind(np.sqrt(square) * fps, start)
+        speed = speed if step_time is None else speed / step_time
         centroid = centroid[start - before :]
     if heading is not None:
         heading = heading.astype(np.float64)
@@ -132,7 +143,7 @@ def _frames(labels: PosedLabels, one: EpochSession, start: int, stop: int) -> Fr
         heading = heading[start - before :]
     certainty = None if certainty is None else certainty.astype(np.float64)
     return FrameBlock(
-        start, interval, epoch, syllable, certainty, centroid, heading, speed, turning
+        start, interval, epoch, syllable, certainty, centroid, heading, speed, turning, step_time
     )
 
 
@@ -153,10 +164,11 @@ class BoutFinder:
     ----------
     epochs : SessionEpochs
     n_states : int
+    times : SessionTimes
     """
 
-    def __init__(self, epochs: SessionEpochs, n_states: int) -> None:
-        self._epoch_of, self._n_states = epochs.epoch, max(1, n_states)
+    def __init__(self, epochs: SessionEpochs, n_states: int, times: SessionTimes) -> None:
+        self._epoch_of, self._n_states, self._times = epochs.epoch, max(1, n_states), times
         self._before = -1  # key of the run before the open one
         self._open: tuple[int, int, float, int] | None = None
 
@@ -195,6 +207,7 @@ class BoutFinder:
             self._touching(before[done], interval),
             self._touching(after[done], interval),
             certainty,
+            self._times.ticks(start[done], stop[done]),
         )
 
     def _add_certainties(

@@ -17,6 +17,7 @@ from kpms_zarr.store.ingest.annotate import named_sessions
 from kpms_zarr.store.ingest.epoch_tables import EpochsLike, is_none, name_of, read_epochs
 from kpms_zarr.store.study.epochs import SessionEpochs, check_epochs, stored_epochs
 from kpms_zarr.store.study.selection import select_sessions
+from kpms_zarr.store.study.timestamps import SessionTimes, StudyTimes
 from kpms_zarr.store.wording import listed
 
 _SHOWN = ("individual",)
@@ -35,6 +36,8 @@ class EpochSession(NamedTuple):
         Row of the first of its epochs; the others follow.
     first_frame, frame_step : int
         Frame of the video = first_frame + frame_step * frame.
+    times : SessionTimes
+        Of its frames.
     """
 
     session: Session
@@ -42,6 +45,7 @@ class EpochSession(NamedTuple):
     first: int
     first_frame: int
     frame_step: int
+    times: SessionTimes
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,14 @@ def study_rows(
             where="`sessions=`" if sessions is not None else f"model {labels.model!r}",
             fix=f"label them: `kpms_zarr.apply(STORE, model={labels.model!r})`",
         )
+    times = StudyTimes(root)
     version, notes, where = "", list[str](), "`epochs=`"
     found: Mapping[str, SessionEpochs] = {}
     if epochs is None:
         version, found = stored_epochs(root)
         where = f"{store}, {layout.EPOCHS}/{version}"
     elif not is_none(epochs):
-        found, notes = read_epochs(epochs, tuple(there.values()), named_sessions(root))
+        found, notes = read_epochs(epochs, tuple(there.values()), named_sessions(root), times)
         where = name_of(epochs) or where
     every = check_epochs(found, labelled, where)
     if found:
@@ -124,6 +129,7 @@ def study_rows(
         notes += [f"sessions without epochs, taken whole: {listed(whole)}"] if whole else []
         n_out = sum(session.n_frames - every[session.name].n_frames for session in labelled)
         notes += [f"{n_out:,} frames are in no epoch, and in no table"] if n_out else []
+    notes += times.notes(labelled)
     columns = _session_columns(root, labelled, there)
     steps = {
         name: columns.pop(name, np.full(len(labelled), default))
@@ -133,7 +139,7 @@ def study_rows(
     rows = tuple(
         EpochSession(
             session, every[session.name], int(first[n]),
-            int(steps["first_frame"][n]), int(steps["frame_step"][n]),
+            int(steps["first_frame"][n]), int(steps["frame_step"][n]), times.of(session),
         )
         for n, session in enumerate(labelled)
     )  # fmt: skip

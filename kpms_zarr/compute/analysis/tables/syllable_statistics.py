@@ -11,14 +11,14 @@ QUANTILES = (0.05, 0.25, 0.75, 0.95)
 """Of durations, beside the median."""
 
 
-def duration_statistics(counts: EpochCounts, fps: float) -> dict[str, np.ndarray]:
+def duration_statistics(counts: EpochCounts, tick_ms: float) -> dict[str, np.ndarray]:
     """Durations of the bouts of each cell, in ms.
 
     Parameters
     ----------
     counts : EpochCounts
-    fps : float
-        Frames per second.
+    tick_ms : float
+        Duration of a tick: of a frame, or with timestamps a microsecond, to which they are rounded.
 
     Returns
     -------
@@ -46,12 +46,11 @@ def duration_statistics(counts: EpochCounts, fps: float) -> dict[str, np.ndarray
     with np.errstate(invalid="ignore"):
         mean = total / n_bouts
     shape = counts.n_bouts.shape
-    ms = 1000 / fps
     quantiles = np.moveaxis(found[1:].reshape(len(QUANTILES), *shape), 0, -1)
     return {
-        "mean_duration": mean.reshape(shape) * ms,
-        "median_duration": found[0].reshape(shape) * ms,
-        "duration_quantile": quantiles * ms,
+        "mean_duration": mean.reshape(shape) * tick_ms,
+        "median_duration": found[0].reshape(shape) * tick_ms,
+        "duration_quantile": quantiles * tick_ms,
     }
 
 
@@ -70,7 +69,8 @@ def motion_statistics(counts: EpochCounts, fps: float) -> dict[str, np.ndarray]:
         ``mean_certainty``; ``mean_speed`` and ``std_speed`` (sample standard deviation over
         frames), units of position / s; ``mean_turning``, rad / s: mean direction of the changes of
         heading from frame to frame (Mardia and Jupp 2000, Directional Statistics, section 2.2)
-        times frames per second; ``turning_resultant_length``: their mean resultant length R
+        times frames per second, with timestamps divided by their mean interval;
+        ``turning_resultant_length``: their mean resultant length R
         (section 2.3.1), 1 = all the same; ``turning_circular_std``: sqrt(-2 ln R), rad, their
         circular standard deviation (the same section); ``mean_absolute_turning``, rad / s, the
         arithmetic mean of their amounts; ``mean_heading`` (rad) and ``heading_resultant_length``,
@@ -83,6 +83,7 @@ def motion_statistics(counts: EpochCounts, fps: float) -> dict[str, np.ndarray]:
         return sums[part] / known[of] if part in sums else nothing
 
     with np.errstate(invalid="ignore", divide="ignore"):
+        step = mean("turning_step", "turning") if "turning_step" in sums else 1.0
         speed = mean("speed", "speed")
         spread = nothing
         if "speed" in sums:
@@ -98,7 +99,7 @@ def motion_statistics(counts: EpochCounts, fps: float) -> dict[str, np.ndarray]:
             "mean_certainty": mean("certainty", "certainty"),
             "mean_speed": speed,
             "std_speed": spread,
-            "mean_turning": turning * fps,
+            "mean_turning": turning * fps / step,
             "mean_absolute_turning": mean("turning_amount", "turning") * fps,
             "turning_resultant_length": length,
             "turning_circular_std": np.sqrt(-2 * np.log(length)),

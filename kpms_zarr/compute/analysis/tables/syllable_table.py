@@ -23,6 +23,7 @@ from kpms_zarr.compute.analysis.tables.syllable_statistics import (
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.ingest.epoch_tables import EpochsLike
 from kpms_zarr.store.model.syllable_names import read_names
+from kpms_zarr.store.study.timestamps import SessionTimes
 
 _POSITION = "units of position"
 _ABOUT: dict[str, tuple[str, str]] = {
@@ -65,7 +66,8 @@ def syllable_table(
 
     Bouts are runs of one label within an epoch: they are cut where an interval of an epoch begins
     or ends, and never cross sessions or frames without a label. Without epochs, the bouts of all
-    rows together are those of ``summary``. Nothing depends on ``block_frames``.
+    rows together are those of ``summary``. Times are the timestamps of a session
+    (:func:`kpms_zarr.timestamps`), or frame / fps. Nothing depends on ``block_frames``.
 
     Parameters
     ----------
@@ -112,7 +114,7 @@ def syllable_table(
     moves = np.zeros((*shape, labels.n_states), np.int64)
     for one, counts in counted_sessions(labels, rows, block_frames=block_frames):
         of = slice(one.first, one.first + len(one.epochs.names))
-        for name, values in epoch_statistics(counts, one.session.fps).items():
+        for name, values in epoch_statistics(counts, one.times).items():
             if name not in found:
                 found[name] = np.zeros((rows.n_rows, *values.shape[1:]), values.dtype)
             found[name][of] = values
@@ -137,14 +139,14 @@ def counted_sessions(
         yield one, counter.counts()
 
 
-def epoch_statistics(counts: EpochCounts, fps: float) -> dict[str, np.ndarray]:
+def epoch_statistics(counts: EpochCounts, times: SessionTimes) -> dict[str, np.ndarray]:
     """Describe a session: arrays by epoch, most of them by state.
 
     Parameters
     ----------
     counts : EpochCounts
-    fps : float
-        Frames per second.
+    times : SessionTimes
+        Of the session.
     """
     epoch, state, _, number = counts.sparse_transitions()
     bounds = np.searchsorted(epoch, np.arange(len(counts.n_frames) + 1))
@@ -154,8 +156,8 @@ def epoch_statistics(counts: EpochCounts, fps: float) -> dict[str, np.ndarray]:
         "n_bouts": counts.n_bouts,
         "frequency_by_frames": _shares(counts.n_frames),
         "frequency_by_bouts": _shares(counts.n_bouts),
-        **duration_statistics(counts, fps),
-        **motion_statistics(counts, fps),
+        **duration_statistics(counts, times.tick_ms),
+        **motion_statistics(counts, times.fps),
         "entropy": entropy(counts.n_frames),
         "entropy_by_bouts": entropy(counts.n_bouts),
         "entropy_rate": np.array([entropy_rate(state[one], number[one]) for one in parts]),

@@ -48,7 +48,7 @@ text condition: condition of the epoch; of a whole session its own
 
 FRAMES = _columns("""
 int frame: frame of the session, from 0 on
-float time_s: time since frame 0 of the session: frame / frames per second
+float time_s: time of the frame: its timestamp; without timestamps frame / frames per second
 int video_frame: frame of the video
 int syllable: syllable; missing = none
 int family: family of syllables that it belongs to
@@ -66,7 +66,7 @@ BOUTS = _columns("""
 int syllable: syllable
 int onset_frame: first frame of the bout
 int offset_frame: frame after the last one
-float onset_s: time of the first frame since frame 0 of the session
+float onset_s: time of the first frame, as in frames
 float offset_s: time of the frame after the last one
 float duration_s: offset less onset
 float mean_certainty: mean certainty of its frames

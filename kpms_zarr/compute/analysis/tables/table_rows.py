@@ -25,9 +25,9 @@ _UNITS = {
 """Endings of columns of statistics."""
 
 
-def seconds(frame: np.ndarray, fps: float) -> np.ndarray:
-    """Time since frame 0 of the session, in s, to the microsecond."""
-    return np.asarray(np.round(frame / fps, _TIME_DIGITS))
+def _rounded(seconds: np.ndarray) -> np.ndarray:
+    """Round times in s to the microsecond."""
+    return np.asarray(np.round(seconds, _TIME_DIGITS))
 
 
 def write_frames(
@@ -36,11 +36,11 @@ def write_frames(
     """Write the frames of a block that are in an epoch."""
     is_in = np.flatnonzero(frames.epoch >= 0)
     frame, syllable = frames.start + is_in, frames.syllable[is_in]
-    fps = one.session.fps
+    time = one.times.at(frames.start, frames.start + frames.n_frames)
     found: dict[str, Any] = {
         **_key(rows, one, frames.epoch[is_in]),
         "frame": frame,
-        "time_s": seconds(frame, fps),
+        "time_s": _rounded(time[is_in]),
         "video_frame": one.first_frame + one.frame_step * frame,
         "syllable": syllable,
     }
@@ -56,23 +56,25 @@ def write_frames(
         found["speed_units_per_s"] = frames.speed[is_in]
     if frames.heading is not None and frames.turning is not None:
         found["heading_rad"] = frames.heading[is_in]
-        found["angular_velocity_rad_per_s"] = frames.turning[is_in] * fps
+        velocity = frames.turning * one.session.fps
+        velocity = velocity if frames.step is None else velocity / frames.step
+        found["angular_velocity_rad_per_s"] = velocity[is_in]
     single = {column.name for column in writer.columns if column.kind == "float32"}
     writer.write({n: v.astype(np.float32) if n in single else v for n, v in found.items()})
 
 
 def write_bouts(writer: TableWriter, rows: StudyRows, one: EpochSession, bouts: EpochBouts) -> None:
     """Write the bouts that end in a block."""
-    fps = one.session.fps
+    times = one.times
     writer.write(
         {
             **_key(rows, one, bouts.epoch),
             "syllable": bouts.syllable,
             "onset_frame": bouts.start,
             "offset_frame": bouts.stop,
-            "onset_s": seconds(bouts.start, fps),
-            "offset_s": seconds(bouts.stop, fps),
-            "duration_s": seconds(bouts.stop - bouts.start, fps),
+            "onset_s": _rounded(times.of(bouts.start)),
+            "offset_s": _rounded(times.of(bouts.stop)),
+            "duration_s": _rounded(times.elapsed(bouts.start, bouts.stop)),
             "mean_certainty": bouts.certainty,
             "previous_syllable": bouts.previous,
             "next_syllable": bouts.following,
@@ -88,7 +90,7 @@ def write_counts(
     states: Mapping[str, np.ndarray],
 ) -> None:
     """Write what is known of a session as a whole: epochs, syllables, transitions, n-grams."""
-    statistics = epoch_statistics(counts, one.session.fps)
+    statistics = epoch_statistics(counts, one.times)
     if "epochs" in writers:
         _write_epochs(writers["epochs"], rows, one, statistics)
     if "syllables" in writers:
@@ -145,7 +147,7 @@ def _write_epochs(
         **_key(rows, one, epoch),
         **_coordinates(writer, rows, one, epoch),
         "n_frames": length,
-        "duration_s": seconds(length, one.session.fps),
+        "duration_s": _rounded(_durations(one, length)),
         "n_labelled_frames": statistics["n_frames"].sum(-1),
         "n_bouts": statistics["n_bouts"].sum(-1),
         "n_syllables": (statistics["n_frames"] > 0).sum(-1),
@@ -156,6 +158,16 @@ def _write_epochs(
         "n_transitions": statistics["n_transitions"],
     }
     writer.write(found)
+
+
+def _durations(one: EpochSession, length: np.ndarray) -> np.ndarray:
+    """Time that the frames of each epoch take, s."""
+    if not one.times.is_given:
+        return np.asarray(length / one.session.fps)
+    found = np.zeros(len(length))
+    elapsed = one.times.elapsed(one.epochs.start, one.epochs.stop)
+    np.add.at(found, one.epochs.epoch, elapsed)
+    return found
 
 
 def _coordinates(

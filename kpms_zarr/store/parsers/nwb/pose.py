@@ -33,6 +33,7 @@ from kpms_zarr.store.parsers.nwb.series import (
     other_times,
     series_of,
     short_name,
+    times_of,
     timing_of,
     type_of,
 )
@@ -99,6 +100,14 @@ def read(path: Path, block_frames: int, options: ReadOptions) -> Iterator[PoseBl
     """Stream the frames; see `Parser`."""
     with hdf5.opened(path) as file:
         yield from _blocks(_inspect(file, path), block_frames)
+
+
+def times(path: Path, key: str, options: ReadOptions) -> Iterator[np.ndarray]:
+    """Read the time stamps of a track; see `Parser`."""
+    with hdf5.opened(path) as file:
+        for pose in _inspect(file, path).poses:
+            if _track(pose).key == key:
+                yield from times_of(pose.longest)
 
 
 def _inspect(file: h5py.File, path: Path) -> _PoseTracks:
@@ -272,4 +281,4 @@ def _stacked(columns: Sequence[np.ndarray], n_frames: int) -> np.ndarray:
     return values
 
 
-PARSER = Parser("nwb", "NWB with ndx-pose", sniff, inspect, read)
+PARSER = Parser("nwb", "NWB with ndx-pose", sniff, inspect, read, times)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import h5py
@@ -188,7 +188,7 @@ def timing_of(series: Series, unit: str, where: str) -> Timing:
     clock = Clock(unit=unit, stated="s", where=where)
     start, times = _start(series), _times(series)
     if start is not None and start[1] != 1:
-        return Timing(start[1])
+        return Timing(start[1], scale=1.0 if start[0] else 0.0)
     if start is not None:
         # Also written where nobody knew the rate.
         clock.add(start[0] + np.arange(2.0))
@@ -196,3 +196,14 @@ def timing_of(series: Series, unit: str, where: str) -> Timing:
         for first in range(0, times.shape[0], _TIMES_AT_ONCE):
             clock.add(times[first : first + _TIMES_AT_ONCE])
     return clock.timing()
+
+
+def times_of(series: Series) -> Iterator[np.ndarray]:
+    """Times of its frames, (row,) float64, in pieces."""
+    start, times = _start(series), _times(series)
+    for first in range(0, len(series.data), _TIMES_AT_ONCE):
+        last = min(first + _TIMES_AT_ONCE, len(series.data))
+        if start is not None:
+            yield start[0] + np.arange(first, last) / start[1]
+        elif times is not None:
+            yield np.asarray(times[first:last], np.float64)

@@ -12,6 +12,7 @@ from kpms_zarr.store.parsers.base import TrackHeader
 from kpms_zarr.store.parsers.time.gaps import LARGEST_FRAME, Count, Gaps, RowConflict
 from kpms_zarr.store.parsers.time.stamps import (
     FASTEST,
+    SECONDS,
     SLOWEST,
     UNIT_NAMES,
     Stamps,
@@ -37,7 +38,8 @@ _AT_LEAST_ROUNDED = 5
 class Timing:
     """Timing of the frames; see `TrackHeader`.
 
-    `unit` is that of time stamps, where numbers are such.
+    `unit` is that of time stamps, where numbers are such; `scale` its seconds, 0 where the numbers
+    are no times of frames.
     """
 
     fps: float | None = None
@@ -46,6 +48,7 @@ class Timing:
     gaps: Gaps | None = None
     notes: tuple[str, ...] = ()
     unit: str = ""
+    scale: float = 0.0
 
     def of(self, track: TrackHeader) -> TrackHeader:
         """Track with this timing; its own frame rate stays where there is none here."""
@@ -55,6 +58,7 @@ class Timing:
             first_frame=self.first_frame,
             frame_step=self.frame_step,
             gaps=self.gaps,
+            time_scale=self.scale,
         )
 
 
@@ -237,12 +241,16 @@ class Clock:
         if stamps.fault:
             raise self._goes_back(stamps.fault, "")
         if not stamps.is_regular or stamps.has_too_many_gaps:
-            return self._unused("are irregular")
+            unit = self._unit if self._unit in SECONDS else self._stated
+            scale = SECONDS[unit] if unit and self._kind == "time" else 0.0
+            return replace(self._unused("are irregular"), scale=scale)
         gaps = stamps.gaps(self._source)
         if self._kind == "samples" and self._unit == AUTO:
             return Timing(gaps=gaps, notes=(self._of_what(), *told(gaps)))
         unit, notes = self._unit_of_time()
-        return Timing(stamps.fps(unit), gaps=gaps, notes=(*notes, *told(gaps)), unit=unit)
+        return Timing(
+            stamps.fps(unit), gaps=gaps, notes=(*notes, *told(gaps)), unit=unit, scale=SECONDS[unit]
+        )
 
     def _of_what(self) -> str:
         """Guess what the numbers count, where neither the file nor anybody says so."""
