@@ -9,6 +9,7 @@ from kpms_zarr.store.core.provenance import package_version
 
 if TYPE_CHECKING:
     from kpms_zarr.compute.analysis.compare import compare
+    from kpms_zarr.compute.cluster.store_work import build_levels, verify
     from kpms_zarr.compute.config import Budget, FitConfig
     from kpms_zarr.compute.pose.pca import pca
     from kpms_zarr.compute.runs.apply import apply
@@ -26,10 +27,9 @@ if TYPE_CHECKING:
     from kpms_zarr.store.ingest.annotate import annotate
     from kpms_zarr.store.ingest.ingest import ingest
     from kpms_zarr.store.ingest.remove import remove
-    from kpms_zarr.store.ingest.verify import verify
     from kpms_zarr.store.model.checkpoints import open_progress
     from kpms_zarr.store.model.info import info
-    from kpms_zarr.store.model.levels import build_levels, open_levels
+    from kpms_zarr.store.model.levels import open_levels
     from kpms_zarr.store.model.models import open_labels, open_parameters
     from kpms_zarr.store.model.reconstruction import reconstruct
     from kpms_zarr.store.model.scans import open_scan
@@ -45,7 +45,7 @@ _HOME = {
     "ingest": "kpms_zarr.store.ingest.ingest",
     "annotate": "kpms_zarr.store.ingest.annotate",
     "remove": "kpms_zarr.store.ingest.remove",
-    "verify": "kpms_zarr.store.ingest.verify",
+    "verify": "kpms_zarr.compute.cluster.store_work",
     "set_storage_options": "kpms_zarr.store.core.access",
     "info": "kpms_zarr.store.model.info",
     "quality": "kpms_zarr.compute.tracking.quality",
@@ -69,7 +69,7 @@ _HOME = {
     "open_labels": "kpms_zarr.store.model.models",
     "open_parameters": "kpms_zarr.store.model.models",
     "open_levels": "kpms_zarr.store.model.levels",
-    "build_levels": "kpms_zarr.store.model.levels",
+    "build_levels": "kpms_zarr.compute.cluster.store_work",
     "open_scan": "kpms_zarr.store.model.scans",
     "open_progress": "kpms_zarr.store.model.checkpoints",
     "reconstruct": "kpms_zarr.store.model.reconstruction",

@@ -250,7 +250,7 @@ def test_build_levels__killed_halfway_are_not_there(
         if after < 3:
             patch.setattr(levels, "_session_levels", dies)
         else:  # everything written, nothing said of it
-            patch.setattr(levels, "consolidate" if after == 5 else "_fill", _raise)
+            patch.setattr(levels, "consolidate" if after == 5 else "_make_room", _raise)
         with pytest.raises(Killed):
             build_levels(store, "m")
     if after < 5:
