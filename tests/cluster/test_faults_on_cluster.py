@@ -79,7 +79,7 @@ def test_fit__outlives_the_walltime_of_its_workers(
 ) -> None:
     """Each of them ends and is begun again, some of them more than once."""
     with (
-        retiring_workers(tmp_path, 2, "12s") as file,
+        retiring_workers(tmp_path, 2, "30s") as file,
         Client(scheduler_file=file, set_as_default=False) as client,
     ):
         client.register_plugin(small_shards_plugin)
@@ -87,7 +87,7 @@ def test_fit__outlives_the_walltime_of_its_workers(
         first, seen = set(client.scheduler_info()["workers"]), set()
 
         def wait() -> None:
-            time.sleep(3)
+            time.sleep(5)
             seen.update(client.scheduler_info()["workers"])
 
         kpms_zarr.fit(

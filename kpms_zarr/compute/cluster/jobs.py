@@ -18,6 +18,7 @@ def run_jobs(
     function: Callable[..., Any],
     arguments: Sequence[tuple[Any, ...]],
     *,
+    keep: bool = True,
     notify: Callback | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
     on_poll: Callable[[], None] = lambda: None,
@@ -34,6 +35,8 @@ def run_jobs(
         the topic on which it may pass notes on; may run again for a job whose worker was lost.
     arguments : sequence of tuple
         Of each job.
+    keep : bool
+        See :meth:`Crew.call`.
     notify : callable, optional
         Is given what workers pass on.
     is_stopped : callable
@@ -68,7 +71,7 @@ def run_jobs(
         with nullcontext() if notify is None else crew.listening(leash, notify):
             return crew.call(
                 parts, function, lambda job, _: (*arguments[job], leash),
-                anywhere=True, on_poll=poll, on_done=on_done,
+                anywhere=True, keep=keep, on_poll=poll, on_done=on_done,
             )  # fmt: skip
     except BaseException:
         crew.everywhere(pull, leash)  # whoever is at one need not go on

@@ -136,12 +136,12 @@ def label_by_members_on(
         for session, labels in part.labels.items():
             for place, column in enumerate(labels.T):
                 draws.put(place, first[session], column)
-        part.labels.clear()  # of all sessions they would take as much memory again
         moments.append(part.moments)
 
     there = replace(work, store=access.absolute(work.store))
     arguments = [(there, part) for part in parts]
-    run_jobs(crew, names, label_part, arguments, on_poll=on_poll, on_done=on_done)
+    # Not kept: labels of all sessions would take as much memory again.
+    run_jobs(crew, names, label_part, arguments, keep=False, on_poll=on_poll, on_done=on_done)
     total = moments[0]
     for more in moments[1:]:
         total = [one.plus(two) for one, two in zip(total, more, strict=True)]
@@ -187,6 +187,7 @@ def label_part(work: VoteWork, sessions: tuple[str, ...], leash: str) -> MemberP
 def _labels_of(chain: Chain, dtype: str) -> dict[str, np.ndarray]:
     """Labels that lie where the draws of a chain do, (frame, member), by session."""
     index, draws = chain.index, chain.draws
+    assert draws is not None
     rows = zip(index.sessions, index.first, index.length, strict=True)
     return {
         session.name: draws.read(int(first), int(first + length)).astype(dtype)
