@@ -187,6 +187,7 @@ class Crew:
         under_way: dict[Any, _Try] = {}
         tries, forgotten = [0] * len(parts), [0] * len(parts)
         refused: set[int] = set()
+        elsewhere: list[tuple[int, str]] = []
         results: dict[int, Any] = {}
         seconds: list[float] = []
 
@@ -216,6 +217,14 @@ class Crew:
         try:
             while len(results) < len(parts):
                 on_poll()
+                # Not while that worker is busy: from its queue the one that failed, which is idle,
+                # would take the call back.
+                busy = {one.worker for one in under_way.values()}
+                for part, worker in list(elsewhere):
+                    if worker not in busy or worker not in self.there():
+                        elsewhere.remove((part, worker))
+                        busy.add(worker)
+                        submit([part], is_whole=True, workers=[worker])
                 ended = _all_in(done)
                 if not ended:
                     there = self.there() or self.workers()
@@ -262,8 +271,11 @@ class Crew:
                         other = ""
                     self.n_again += 1
                     is_there = not anywhere and lost.worker in self.there()
-                    again = other or (lost.worker if is_there else "")
-                    submit([one.part], is_whole=True, workers=[again] if again else [])
+                    if other:
+                        elsewhere.append((one.part, other))
+                    else:
+                        again = [lost.worker] if is_there else []
+                        submit([one.part], is_whole=True, workers=again)
         finally:
             for one in under_way.values():
                 with contextlib.suppress(Exception):  # of a client that is closed
