@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,14 @@ def test_fit__on_s3_by_workers_has_the_bits_of_one_process_and_of_a_disk(
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(access, "_GIVEN", {})
-    with (
-        warnings.catch_warnings(),
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit="2GB"
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore")
+        cluster = stack.enter_context(
+            LocalCluster(
+                n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit="2GB"
+            )
+        )
+        client = stack.enter_context(Client(cluster, set_as_default=False))
         client.register_plugin(small_shards())
         endpoint = f"http://127.0.0.1:{server.port}"
         kpms_zarr.set_storage_options(url, {"key": KEY, "secret": SECRET, "endpoint_url": endpoint})
