@@ -316,7 +316,7 @@ def test_add_levels__a_failure_is_told_and_loses_nothing(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(levels, "_fill", full)
+    monkeypatch.setattr(levels, "fill_sessions", full)
     add_levels(access.open_group(store, "r+"), "m", "v1", told.append)
     (event,) = told
     assert isinstance(event, Noted)

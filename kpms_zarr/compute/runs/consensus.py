@@ -20,6 +20,7 @@ from kpms_zarr.compute.mapreduce import limit_workers
 from kpms_zarr.compute.runs.agreeing import MemberAgreement, agree
 from kpms_zarr.compute.runs.ballots import VoteCertainty
 from kpms_zarr.compute.runs.fit import check_name, note
+from kpms_zarr.compute.runs.plan import shard_frames_of
 from kpms_zarr.compute.runs.pose_sweeps import PoseSampling
 from kpms_zarr.compute.runs.preparation import (
     check_length,
@@ -240,7 +241,10 @@ def make_consensus(
             else:
                 versions = tuple(member.version for member in every)
                 voters = tuple(member.name for member in every)
-                work = VoteWork(os.fspath(store), voters, versions, preparation, config)
+                work = VoteWork(
+                    os.fspath(store), voters, versions, preparation, config,
+                    shard_frames_of(config),
+                )  # fmt: skip
                 moments = label_by_members_on(crew, work, sweeper, lock.renew)
             merged = [one.merged(chain, prior) for one in moments]
             labels = MemberLabels(chain)

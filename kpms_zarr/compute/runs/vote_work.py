@@ -89,6 +89,8 @@ class VoteWork:
         Of the members, and of their labels.
     preparation : Preparation
         Of all sessions, in the space of the first member.
+    shard_frames : int
+        Of a shard, as the client has it.
     """
 
     store: str
@@ -96,6 +98,7 @@ class VoteWork:
     versions: tuple[str, ...]
     preparation: Preparation
     config: FitConfig
+    shard_frames: int
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ def label_part(work: VoteWork, sessions: tuple[str, ...], leash: str) -> MemberP
             StartModel.of(work.store, name, version)
             for name, version in zip(work.names, work.versions, strict=True)
         ]
-        every = chain_index(work.preparation.sessions, config)
+        every = chain_index(work.preparation.sessions, config, work.shard_frames)
         names, shape = set(sessions), tile_shape(every, config)
         index = every.alone(np.array([session.name in names for session in every.sessions]))
         preparation = replace(work.preparation, sessions=index.sessions)
