@@ -228,6 +228,11 @@ class Crew:
                 ended = _all_in(done)
                 if not ended:
                     there = self.there() or self.workers()
+                    for one in self._stranded(under_way, there):
+                        del under_way[one.key]
+                        one.future.cancel()
+                        tries[one.part] -= 1  # nobody has tried it
+                        submit([one.part], is_whole=True)
                     if anywhere:  # whole jobs, which take as long as they take
                         busy = {one.worker for one in under_way.values()}
                         for worker in there:  # those that have come later
@@ -363,6 +368,19 @@ class Crew:
         """A worker that is not that one; "" without."""
         return next((other for other in sorted(self.there()) if other != worker), "")
 
+    def _stranded(self, under_way: Mapping[Any, _Try], there: Mapping[str, Any]) -> list[_Try]:
+        """Calls that wait for a worker that is gone, though others are there.
+
+        Dask offers a call that was meant for one worker, and came when there was none at all, to
+        that one alone, also where others may take it.
+        """
+        found = {one.key: one for one in under_way.values() if one.worker not in ("", *there)}
+        waiting: list[str] = []
+        if found and there:
+            with contextlib.suppress(OSError, RuntimeError, ValueError):
+                waiting = self.client.run_on_scheduler(_without_worker, list(found))
+        return [found[key] for key in waiting]
+
     def _slow(
         self,
         under_way: Mapping[Any, _Try],
@@ -398,6 +416,12 @@ def _all_in(done: queue.Queue[_Try]) -> list[_Try]:
         while True:
             found.append(done.get_nowait())
     return found
+
+
+def _without_worker(keys: list[str], dask_scheduler: Any = None) -> list[str]:
+    """Those of some calls for which the scheduler knows no worker; runs there."""
+    tasks = (dask_scheduler.tasks.get(key) for key in keys)
+    return [str(task.key) for task in tasks if task is not None and task.state == "no-worker"]
 
 
 def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[str, Any]:
