@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kpms_zarr.compute.analysis.groups.compare_groups import compare_groups
     from kpms_zarr.compute.analysis.tables.syllable_table import syllable_table
     from kpms_zarr.compute.analysis.tables.tables import tables
+    from kpms_zarr.compute.cluster.store_work import build_levels, verify
     from kpms_zarr.compute.config import Budget, FitConfig
     from kpms_zarr.compute.pose.pca import pca
     from kpms_zarr.compute.runs.apply import apply
@@ -33,10 +34,9 @@ if TYPE_CHECKING:
     from kpms_zarr.store.ingest.ingest import ingest
     from kpms_zarr.store.ingest.remove import remove
     from kpms_zarr.store.ingest.timestamps import timestamps
-    from kpms_zarr.store.ingest.verify import verify
     from kpms_zarr.store.model.checkpoints import open_progress
     from kpms_zarr.store.model.info import info
-    from kpms_zarr.store.model.levels import build_levels, open_levels
+    from kpms_zarr.store.model.levels import open_levels
     from kpms_zarr.store.model.models import open_labels, open_parameters
     from kpms_zarr.store.model.reconstruction import reconstruct
     from kpms_zarr.store.model.scans import open_scan
@@ -56,7 +56,7 @@ _HOME = {
     "epochs": "kpms_zarr.store.ingest.epochs",
     "timestamps": "kpms_zarr.store.ingest.timestamps",
     "remove": "kpms_zarr.store.ingest.remove",
-    "verify": "kpms_zarr.store.ingest.verify",
+    "verify": "kpms_zarr.compute.cluster.store_work",
     "export": "kpms_zarr.store.export.export",
     "import_keypoint_moseq": "kpms_zarr.compute.runs.import_project",
     "set_storage_options": "kpms_zarr.store.core.access",
@@ -87,7 +87,7 @@ _HOME = {
     "open_epochs": "kpms_zarr.store.study.epochs",
     "open_timestamps": "kpms_zarr.store.study.timestamps",
     "open_levels": "kpms_zarr.store.model.levels",
-    "build_levels": "kpms_zarr.store.model.levels",
+    "build_levels": "kpms_zarr.compute.cluster.store_work",
     "open_scan": "kpms_zarr.store.model.scans",
     "open_progress": "kpms_zarr.store.model.checkpoints",
     "reconstruct": "kpms_zarr.store.model.reconstruction",

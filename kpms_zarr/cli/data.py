@@ -11,7 +11,14 @@ from typing import Any
 
 import kpms_zarr
 from kpms_zarr.cli import console
-from kpms_zarr.cli.options import add_command, call, heading_option, names, selectors
+from kpms_zarr.cli.options import (
+    add_command,
+    call,
+    cluster_option,
+    heading_option,
+    names,
+    selectors,
+)
 from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.core.names import quoted
 from kpms_zarr.store.ingest.ingest import IngestProgress, IngestSummary
@@ -320,10 +327,11 @@ def verify(commands: Any) -> None:
         commands, "verify", _run_verify, "read every chunk of a store and name what is damaged"
     )
     command.add_argument("--repair", action="store_true", help="tidy up what killed processes left")
+    cluster_option(command)
 
 
 def _run_verify(options: argparse.Namespace) -> tuple[object, str]:
-    result = kpms_zarr.verify(options.store, repair=options.repair)
+    result = kpms_zarr.verify(options.store, repair=options.repair, cluster=options.cluster)
     lines = [f"note: {note}" for note in result.notes]
     lines += [f"repaired: {what}" for what in result.repaired]
     lines += [f"DAMAGED: {d.where}: {d.what}\n  What to do: {d.fix}" for d in result.damages]

@@ -12,6 +12,7 @@ from kpms_zarr.cli.options import (
     add_command,
     call,
     check_store,
+    cluster_option,
     duration,
     label_files,
     labels_option,
@@ -75,6 +76,7 @@ def consensus(commands: Any) -> None:
     files.add_argument(
         "--all", action="store_true", help="also the syllables with less than 0.5 %% of the frames"
     )
+    cluster_option(command)
     watching_options(command)
     resource_options(command)
 
@@ -105,7 +107,7 @@ def _run_consensus(options: argparse.Namespace) -> tuple[object, str]:
     return result, consensus_text(result)
 
 
-_OF_MODELS = ("models", "model", "sessions", "sweeps", "overwrite", "storage_option")
+_OF_MODELS = ("models", "model", "sessions", "sweeps", "overwrite", "cluster", "storage_option")
 
 
 def _of_labels(options: argparse.Namespace, labels: dict[str, str]) -> tuple[object, str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 import kpms_zarr
 from kpms_zarr.cli import console
-from kpms_zarr.cli.options import add_command, call, selectors
+from kpms_zarr.cli.options import add_command, call, cluster_option, selectors
 from kpms_zarr.cli.running import (
     budget_of,
     callbacks_of,
@@ -77,6 +77,7 @@ def scan(commands: Any) -> None:
     varied = {axis.setting for axis in AXES} - {"target_duration"}
     add_settings(settings, kpms_zarr.FitConfig, without={*varied, *_NOT_SETTINGS})
     file_option(command)
+    cluster_option(command)
     watching_options(command)
     resource_options(command)
 

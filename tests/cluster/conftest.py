@@ -31,12 +31,12 @@ def _small_shards() -> WorkerPlugin:
 
 
 @contextmanager
-def _workers(n: int, **options: Any) -> Iterator[tuple[LocalCluster, Client]]:
+def _workers(n: int, threads: int = 1, **options: Any) -> Iterator[tuple[LocalCluster, Client]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with (
             LocalCluster(
-                n_workers=n, threads_per_worker=1, dashboard_address=None, memory_limit="2GB",
+                n_workers=n, threads_per_worker=threads, dashboard_address=None, memory_limit="2GB",
                 **options,
             ) as cluster,
             Client(cluster, set_as_default=False) as client,
@@ -47,7 +47,7 @@ def _workers(n: int, **options: Any) -> Iterator[tuple[LocalCluster, Client]]:
 
 @pytest.fixture(scope="session")
 def workers() -> Any:
-    """The context ``workers(n)`` with a cluster of n processes and its client."""
+    """The context ``workers(n, threads)`` with a cluster of n processes and its client."""
     return _workers
 
 

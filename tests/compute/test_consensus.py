@@ -291,7 +291,7 @@ def test_ensemble__storage_that_fails_in_a_chain_says_how_to_go_on_with_the_ense
     ("where", "stands"),
     [
         ("fit_one", "chain 1 of 2 of the ensemble 'x' is not finished, those before it are"),
-        ("consensus", "all 2 chains of the ensemble 'x' are finished"),
+        ("make_consensus", "all 2 chains of the ensemble 'x' are finished"),
     ],
 )
 def test_ensemble__storage_that_fails_anywhere_says_so_in_options(

@@ -250,7 +250,7 @@ def test_build_levels__killed_halfway_are_not_there(
         if after < 3:
             patch.setattr(levels, "_session_levels", dies)
         else:  # everything written, nothing said of it
-            patch.setattr(levels, "consolidate" if after == 5 else "_fill", _raise)
+            patch.setattr(levels, "consolidate" if after == 5 else "_make_room", _raise)
         with pytest.raises(Killed):
             build_levels(store, "m")
     if after < 5:
@@ -316,7 +316,7 @@ def test_add_levels__a_failure_is_told_and_loses_nothing(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(levels, "_fill", full)
+    monkeypatch.setattr(levels, "fill_sessions", full)
     add_levels(access.open_group(store, "r+"), "m", "v1", told.append)
     (event,) = told
     assert isinstance(event, Noted)

@@ -11,10 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from kpms_zarr.compute.cluster.crew import Crew
+from kpms_zarr.compute.cluster.crew import ClusterLost, Crew
 from kpms_zarr.compute.cluster.worker import prepared
 from kpms_zarr.store.cores import n_cores
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.wording import counted
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -60,17 +61,19 @@ def connected(
     ------
     InputError
         When there is no such cluster, or the file does not say how to begin one.
+    ClusterLost
+        In the place of what Dask says of workers that are lost for good, with what to do.
     """
     if cluster is None:
         client = active_client()
         if client is None:
             yield None
             return
-        with prepared(client):
+        with prepared(client), _explained(client):
             yield Crew(client, notify)
         return
     if not isinstance(cluster, str | os.PathLike):
-        with cluster.as_current(), prepared(cluster):
+        with cluster.as_current(), prepared(cluster), _explained(cluster):
             yield Crew(cluster, notify)
         return
     distributed = _distributed()
@@ -91,11 +94,38 @@ def connected(
             _check_scheduler_file(where)
             client = stack.enter_context(_client(distributed, where, scheduler_file=where))
         stack.enter_context(prepared(client, is_own=is_own))
+        stack.enter_context(_explained(client))
         yield Crew(client, notify, patience, revive=revive)
 
 
 def _nothing() -> None:
     pass
+
+
+@contextmanager
+def _explained(client: Client) -> Iterator[None]:
+    """Context in which what Dask says of lost workers becomes a sentence that says what to do."""
+    from distributed.client import CancelledError
+    from distributed.comm import CommClosedError
+    from distributed.scheduler import KilledWorker, NoValidWorkerError
+
+    where = client.scheduler.address if client.scheduler else "that was given"
+    try:
+        yield
+    except KilledWorker as error:
+        raise ClusterLost(
+            f"workers of the cluster {where} were lost "
+            f"{counted(error.allowed_failures + 1, 'time')} under the same work, the last one "
+            f"{error.last_worker.address}, as when memory runs out: give them more of it or fewer "
+            "threads each, see "
+            "`kpms_zarr.doctor(cluster=CLUSTER)`, and run the same again"
+        ) from error
+    except (CancelledError, CommClosedError, NoValidWorkerError) as error:
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise ClusterLost(
+            f"the cluster {where} does not answer any more ({reason}): look at its scheduler and "
+            "its workers, and run the same again, with or without `cluster=`"
+        ) from error
 
 
 def active_client() -> Client | None:

@@ -158,7 +158,8 @@ class Crew:
             Is told which worker has answered for each: that one is asked the next time.
         function : callable
             May run twice for a part, also at the same time on two workers; raises
-            :class:`Forgotten` where it needs all that it takes to begin anew.
+            :class:`Forgotten` where it needs all that it takes to begin anew. Once for each part,
+            an OSError has it tried by another worker.
         arguments : callable
             Is given (position of the part, whether to give all that it takes).
         anywhere : bool
@@ -185,6 +186,8 @@ class Crew:
         done: queue.Queue[_Try] = queue.Queue()
         under_way: dict[Any, _Try] = {}
         tries, forgotten = [0] * len(parts), [0] * len(parts)
+        refused: set[int] = set()
+        elsewhere: list[tuple[int, str]] = []
         results: dict[int, Any] = {}
         seconds: list[float] = []
 
@@ -214,9 +217,22 @@ class Crew:
         try:
             while len(results) < len(parts):
                 on_poll()
+                # Not while that worker is busy: from its queue the one that failed, which is idle,
+                # would take the call back.
+                busy = {one.worker for one in under_way.values()}
+                for part, worker in list(elsewhere):
+                    if worker not in busy or worker not in self.there():
+                        elsewhere.remove((part, worker))
+                        busy.add(worker)
+                        submit([part], is_whole=True, workers=[worker])
                 ended = _all_in(done)
                 if not ended:
                     there = self.there() or self.workers()
+                    for one in self._stranded(under_way, there):
+                        del under_way[one.key]
+                        one.future.cancel()
+                        tries[one.part] -= 1  # nobody has tried it
+                        submit([one.part], is_whole=True)
                     if anywhere:  # whole jobs, which take as long as they take
                         busy = {one.worker for one in under_way.values()}
                         for worker in there:  # those that have come later
@@ -245,17 +261,26 @@ class Crew:
                     if any(other.part == one.part for other in under_way.values()):
                         continue  # tried elsewhere as well
                     lost = parts[one.part]
+                    other = self._other_than(one.worker or lost.worker)
                     if isinstance(error, Forgotten):
                         forgotten[one.part] += one.is_whole
                         if forgotten[one.part] >= _MOST_FORGOTTEN:
                             raise _unseen(lost, error) from error
                         time.sleep(_POLL_SECONDS * forgotten[one.part])
+                        other = other if forgotten[one.part] else ""
+                    elif _is_of_storage(error) and other and one.part not in refused:
+                        refused.add(one.part)  # a disk of that worker, or one that all share
+                        self.notify(f"{lost.name} failed ({_first_line(error)}): tried elsewhere")
                     else:
                         self._failed(error, lost, tries[one.part])
+                        other = ""
                     self.n_again += 1
                     is_there = not anywhere and lost.worker in self.there()
-                    again = [lost.worker] if is_there else []
-                    submit([one.part], is_whole=True, workers=again)
+                    if other:
+                        elsewhere.append((one.part, other))
+                    else:
+                        again = [lost.worker] if is_there else []
+                        submit([one.part], is_whole=True, workers=again)
         finally:
             for one in under_way.values():
                 with contextlib.suppress(Exception):  # of a client that is closed
@@ -332,12 +357,29 @@ class Crew:
         if not _is_of_workers(error):
             raise error
         self.workers()
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        reason = _first_line(error)
         if n_tries >= _MOST_TRIES:
             raise ClusterLost(
                 f"{part.name} was lost {counted(n_tries, 'time')}, the last time: {reason}"
             ) from error
         self.notify(f"{part.name} was lost ({reason}): begun again")
+
+    def _other_than(self, worker: str) -> str:
+        """A worker that is not that one; "" without."""
+        return next((other for other in sorted(self.there()) if other != worker), "")
+
+    def _stranded(self, under_way: Mapping[Any, _Try], there: Mapping[str, Any]) -> list[_Try]:
+        """Calls that wait for a worker that is gone, though others are there.
+
+        Dask offers a call that was meant for one worker, and came when there was none at all, to
+        that one alone, also where others may take it.
+        """
+        found = {one.key: one for one in under_way.values() if one.worker not in ("", *there)}
+        waiting: list[str] = []
+        if found and there:
+            with contextlib.suppress(OSError, RuntimeError, ValueError):
+                waiting = self.client.run_on_scheduler(_without_worker, list(found))
+        return [found[key] for key in waiting]
 
     def _slow(
         self,
@@ -376,11 +418,26 @@ def _all_in(done: queue.Queue[_Try]) -> list[_Try]:
     return found
 
 
+def _without_worker(keys: list[str], dask_scheduler: Any = None) -> list[str]:
+    """Those of some calls for which the scheduler knows no worker; runs there."""
+    tasks = (dask_scheduler.tasks.get(key) for key in keys)
+    return [str(task.key) for task in tasks if task is not None and task.state == "no-worker"]
+
+
 def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[str, Any]:
     """Call a function on a worker; returns who that was, and the result."""
     from distributed import get_worker
 
     return get_worker().address, function(*arguments)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
+def _is_of_storage(error: BaseException) -> bool:
+    """Whether an error is one of the disk or network of a worker, which another may not have."""
+    return isinstance(error, OSError) and not _is_of_workers(error)
 
 
 def _is_of_workers(error: BaseException) -> bool:

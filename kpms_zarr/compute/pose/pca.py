@@ -199,7 +199,9 @@ def pca(
     before = read_settings(store)
     study = settings_from_names(before, anterior=anterior, posterior=posterior, skeleton=None)
     sessions = access.require_sessions(access.open_group(store), os.fspath(store))
-    with connected(cluster), limit_workers(store, host_memory):
+    with connected(cluster) as crew, limit_workers(store, host_memory):
+        if crew is not None:
+            crew.workers()  # waits for the first, which Dask would do for ever
         threshold = thresholds.resolve(confidence_threshold, BlockReader(store), sessions)
         alignment = AlignmentSettings(threshold.value, fix_heading)
         screen = screen_of(store, study, alignment, scale)

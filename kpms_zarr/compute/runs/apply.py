@@ -183,6 +183,8 @@ def apply(
         members = () if voting is None else voting.open(store)
         check_length(ChainIndex.of(chosen, config.lags), store, notify)
         with connected(cluster, partial(_say, notify)) as crew:
+            if crew is not None:
+                crew.workers()  # waits for the first, which Dask would do for ever
             with limit_workers(store, budget.host_memory, is_strict=False):
                 preparation = prepare(store, config, fitted, notify)
             work = LabelWork(

@@ -24,6 +24,7 @@ from kpms_zarr.compute.sampler.sweep import OnTile, Sweeper
 from kpms_zarr.compute.sampler.tile_model import Parameters, SweepSums
 from kpms_zarr.compute.sampler.windows import LabelWindows
 from kpms_zarr.store.core import access
+from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.checkpoints import read_checkpoint
 
 
@@ -240,6 +241,8 @@ def write(work: BundleWork, path: str, order: np.ndarray) -> int:
     """Write the frames of a bundle to the commit at ``path``; see :meth:`CommitRows.write`."""
     with _MEMORY.lock_of(_key(work)):
         bundle = _brought_up(work)
+        if access.subgroup(bundle.root, path) is None:  # a disk that is no longer there
+            raise Forgotten(f"the commit at {path} is not seen")
         rows = ChainRows(bundle.root, bundle.chain, bundle.config.n_states, bundle.place)
         return rows.write(path, order)
 
@@ -287,7 +290,10 @@ def _brought_up(work: BundleWork) -> _Bundle:
 
 def _begin(work: BundleWork) -> _Bundle:
     """Read a bundle from the commit."""
-    root = access.open_group(work.store, "r+")
+    try:
+        root = access.open_group(work.store, "r+")
+    except InputError as error:  # the store was there when the fit began
+        raise Forgotten(str(error)) from error
     checkpoint = read_checkpoint(root, work.model)
     if checkpoint is None or checkpoint.name != work.commit:
         raise Forgotten(f"the commit {work.commit} of {work.model!r} is gone")

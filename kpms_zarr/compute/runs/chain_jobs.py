@@ -6,9 +6,11 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from kpms_zarr.compute.cluster.crew import Crew, Part
 from kpms_zarr.compute.cluster.worker import Leash, on_own_threads, passer, pull, share_of_worker
@@ -22,15 +24,19 @@ from kpms_zarr.compute.runs.interruption import (
     refused,
     stoppable,
 )
+from kpms_zarr.compute.runs.plan import chain_index, settle_tiles
 from kpms_zarr.store.core import access, attributes, layout
 from kpms_zarr.store.core.access import StoreLike, absolute
 from kpms_zarr.store.core.locking import is_fitted_now
 from kpms_zarr.store.model.checkpoints import Checkpoints, read_checkpoint
 from kpms_zarr.store.model.models import CHAIN_OF, current_version, make_group, open_parameters
+from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.wording import call, counted
 
 _WAIT_SECONDS = 2.0
-_BEGUN, FITTED = "begun_with", "fitted_with"
+_LEAST_WORKERS = 2
+"""For each chain that all workers fit together, at least."""
+_BEGUN, _BEGUN_BY, FITTED = "begun_with", "begun_by", "fitted_with"
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,11 @@ class ChainJob:
     ----------
     n_chains, n_plan : int
         As asked for, and with pilots and those of halves.
+    overwrite : bool
+        Begin all chains anew, but those that this job itself has begun: a worker that takes one
+        over goes on with it.
+    run_id : str
+        Identifier of this job.
     """
 
     store: StoreLike
@@ -49,6 +60,7 @@ class ChainJob:
     n_plan: int
     overwrite: bool
     save_every: int
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def how(self) -> str:
@@ -62,8 +74,9 @@ class ChainJob:
         budget: Budget | None,
         callbacks: Sequence[Callback],
         is_stopped: Callable[[], bool] = lambda: False,
+        crew: Crew | None = None,
     ) -> None:
-        """Fit one chain in this process, or what is left of it.
+        """Fit one chain, or what is left of it, in this process or with workers that sweep.
 
         ``number``: of the chain, from 1.
         """
@@ -71,21 +84,23 @@ class ChainJob:
         config = one.settled(self.store)
         wanted = _as_stored(config)
         state = _State.read(root, one.name)
-        if state.fitted == wanted and not self.overwrite:
+        counts = not self.overwrite or state.begun_by == self.run_id
+        if state.fitted == wanted and counts:
             return
-        goes_on = state.is_unfinished and state.begun == wanted and not self.overwrite
+        goes_on = state.is_unfinished and state.begun == wanted and counts
         part = PartOf(f"chain {number} of {self.n_plan} of the ensemble {self.model!r}", self.how)
         try:
             if not goes_on:
                 if state.is_unfinished:  # of other settings: an ensemble that was begun again
                     Checkpoints(root, self.store, one.name).discard()
-                state.write(root, one.name, {CHAIN_OF: self.model, _BEGUN: wanted, FITTED: None})
+                begun = {CHAIN_OF: self.model, _BEGUN: wanted, _BEGUN_BY: self.run_id}
+                state.write(root, one.name, {**begun, FITTED: None})
             note(callbacks, f"chain {number} of {self.n_plan}, {one.name}")
             fit_one(
                 self.store, model=one.name, config=None if goes_on else config, budget=budget,
                 callbacks=callbacks, resume=goes_on,
                 overwrite=not goes_on and state.is_published, save_every=self.save_every,
-                part=part, is_stopped=is_stopped,
+                part=part, is_stopped=is_stopped, crew=crew,
             )  # fmt: skip
             root = access.open_group(self.store, "r+")
             state.write(root, one.name, {FITTED: wanted})
@@ -102,19 +117,54 @@ class ChainJob:
             raise refused(error, stands, f"go on with: {self.how}") from error
 
     def fit_on(
-        self, crew: Crew, plan: Sequence[PlannedChain], callbacks: Sequence[Callback]
+        self,
+        crew: Crew,
+        plan: Sequence[PlannedChain],
+        budget: Budget | None,
+        callbacks: Sequence[Callback],
     ) -> None:
         """Fit all chains on the workers of a cluster: pilots first, then the others.
 
         A worker that is free takes the next one. What a killed worker has committed of a chain,
-        the next one goes on with.
+        the next one goes on with. Chains that would leave most workers without work are fitted by
+        all of these together, one after the other; their bits are the same.
         """
         numbered = list(enumerate(plan, 1))
         pilots = [pair for pair in numbered if pair[1].is_pilot]
         others = [pair for pair in numbered if not pair[1].is_pilot]
         for batch in (pilots, others):
-            if batch:
-                self._fit_batch(crew, batch, callbacks)
+            missing = [pair for pair in batch if not self._is_finished(pair[1])]
+            n_last = self._n_shared(crew, missing)
+            alone = missing[: len(missing) - n_last]
+            if alone:
+                self._fit_batch(crew, alone, callbacks)
+            for number, one in missing[len(alone) :]:
+                self.fit(number, one, budget, callbacks, crew=crew)
+
+    def _is_finished(self, one: PlannedChain) -> bool:
+        """Whether a chain has published labels of these settings, and is not to be begun anew."""
+        state = _State.read(access.open_group(self.store), one.name)
+        wanted = _as_stored(one.settled(self.store))
+        return state.fitted == wanted and (not self.overwrite or state.begun_by == self.run_id)
+
+    def _n_shared(self, crew: Crew, batch: Sequence[tuple[int, PlannedChain]]) -> int:
+        """Chains, the last of a batch, that all workers fit together.
+
+        Those for which less than half of the workers would have work, if their sessions can be
+        shared out to as many workers, which have tiles of the size that this process would choose.
+        """
+        n_workers = len(crew.workers())
+        n_left = len(batch) % n_workers
+        if not n_left or _LEAST_WORKERS * n_left > n_workers:
+            return 0
+        config = batch[-1][1].config
+        root = access.open_group(self.store)
+        sessions = select_sessions(root, config.sessions, "`sessions=`")
+        n_shards = len(np.unique(chain_index(sessions, settle_tiles(config)).shard))
+        if _LEAST_WORKERS * n_left > n_shards:
+            return 0
+        tiles = crew.client.run(_tile_frames, config)
+        return n_left if set(tiles.values()) == {_tile_frames(config)} else 0
 
     def _fit_batch(
         self, crew: Crew, batch: Sequence[tuple[int, PlannedChain]], callbacks: Sequence[Callback]
@@ -176,6 +226,11 @@ def fit_chain(job: ChainJob, number: int, one: PlannedChain, leash: str) -> int 
     return None
 
 
+def _tile_frames(config: FitConfig) -> int | None:
+    """Frames of a tile in the process that this runs in."""
+    return settle_tiles(config).tile_frames
+
+
 def _pass_notes(callbacks: Sequence[Callback], event: Noted) -> None:
     note(callbacks, event.text)
 
@@ -188,12 +243,15 @@ class _State:
     ----------
     begun, fitted : dict or None
         Settings that it was last begun with, and those of the labels that it has published.
+    begun_by : str or None
+        Identifier of the job that last began it.
     """
 
     is_published: bool
     is_unfinished: bool
     begun: dict[str, Any] | None
     fitted: dict[str, Any] | None
+    begun_by: str | None
 
     @classmethod
     def read(cls, root: access.Group, name: str) -> _State:
@@ -206,6 +264,7 @@ class _State:
             read_checkpoint(root, name) is not None,
             found.get(_BEGUN),
             found.get(FITTED) if is_published else None,
+            found.get(_BEGUN_BY),
         )
 
     @staticmethod

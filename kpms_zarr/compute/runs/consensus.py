@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 
 from kpms_zarr.compute.analysis import agreement
-from kpms_zarr.compute.analysis.labellings import PublishedLabels
+from kpms_zarr.compute.cluster.connect import ClusterLike, connected
+from kpms_zarr.compute.cluster.crew import Crew
 from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.events import Callback, Noted, Published, tell
 from kpms_zarr.compute.mapreduce import limit_workers
 from kpms_zarr.compute.runs.agreeing import MemberAgreement, agree
 from kpms_zarr.compute.runs.ballots import VoteCertainty
-from kpms_zarr.compute.runs.fit import check_name
+from kpms_zarr.compute.runs.fit import check_name, note
+from kpms_zarr.compute.runs.plan import shard_frames_of
+from kpms_zarr.compute.runs.pose_sweeps import PoseSampling
 from kpms_zarr.compute.runs.preparation import (
-    Preparation,
     check_length,
     load,
     make_chain,
@@ -31,22 +33,18 @@ from kpms_zarr.compute.runs.preparation import (
 from kpms_zarr.compute.runs.publish import Extras, add_levels, publish
 from kpms_zarr.compute.runs.stages import (
     make_sweeper,
-    noise_by_keypoint,
-    parameters_of_labels,
     pipeline_of,
-    run,
-    stages_of,
 )
 from kpms_zarr.compute.runs.start_model import StartModel
-from kpms_zarr.compute.runs.voting import (
-    MemberLabeller,
-    MemberLabels,
-    bytes_of_another_space,
+from kpms_zarr.compute.runs.vote_work import (
+    VoteWork,
+    label_by_members,
+    label_by_members_on,
+    prior_of,
 )
+from kpms_zarr.compute.runs.voting import MemberLabels, bytes_of_another_space
 from kpms_zarr.compute.sampler.bouts import count_labels
-from kpms_zarr.compute.sampler.chain import NO_STATE, Chain
-from kpms_zarr.compute.sampler.sweep import Sweeper
-from kpms_zarr.compute.sampler.trace import ChainProgress
+from kpms_zarr.compute.sampler.chain import NO_STATE
 from kpms_zarr.compute.settings import check_sweeps
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
@@ -123,6 +121,7 @@ def consensus(
     target_duration: float | None = None,
     sweeps: int = POSE_SWEEPS,
     budget: Budget | None = None,
+    cluster: ClusterLike = None,
     callbacks: Sequence[Callback] = (),
     overwrite: bool = False,
 ) -> ConsensusSummary:
@@ -158,6 +157,9 @@ def consensus(
     sweeps : int
         Gibbs iterations for the pose given the labels.
     budget : Budget, optional
+    cluster : str, path or distributed.Client, optional
+        Workers of a Dask cluster, as of :func:`kpms_zarr.fit`, on which members label sessions and
+        the pose is sampled, to the same bits.
     callbacks : sequence of callable
         Each is given the events of ``compute.events``.
     overwrite : bool
@@ -172,6 +174,35 @@ def consensus(
     InputError
         For fewer than two models, one that there is not, a name that is in use, or models without
         a session in common.
+    """
+    with connected(cluster, partial(note, callbacks)) as crew:
+        return make_consensus(
+            store, models=models, model=model, sessions=sessions, session_halves=session_halves,
+            target_duration=target_duration, sweeps=sweeps, budget=budget, callbacks=callbacks,
+            overwrite=overwrite, crew=crew,
+        )  # fmt: skip
+
+
+def make_consensus(
+    store: StoreLike,
+    *,
+    models: Sequence[str],
+    model: str,
+    sessions: Sequence[str] | None = None,
+    session_halves: tuple[Sequence[str], Sequence[str]] | None = None,
+    target_duration: float | None = None,
+    sweeps: int = POSE_SWEEPS,
+    budget: Budget | None = None,
+    callbacks: Sequence[Callback] = (),
+    overwrite: bool = False,
+    crew: Crew | None = None,
+) -> ConsensusSummary:
+    """Make one model of several; see :func:`consensus`.
+
+    Parameters
+    ----------
+    crew : Crew, optional
+        Workers that label and sample the pose (default: this process).
     """
     began = time.perf_counter()
     budget = budget or Budget()
@@ -202,21 +233,28 @@ def consensus(
             anew = replace(members[0], scale={})
             load(chain, preparation, config, anew, plan.tiles_in_flight)
             sweeper = make_sweeper(chain, config, pipeline_of(plan.tiles_in_flight, notify))
+            prior = prior_of(config, sweeper)
+            if crew is None:
+                moments = label_by_members(
+                    store, every, sweeper, prior, plan, budget.scratch, lock.renew
+                )
+            else:
+                versions = tuple(member.version for member in every)
+                voters = tuple(member.name for member in every)
+                work = VoteWork(
+                    os.fspath(store), voters, versions, preparation, config,
+                    shard_frames_of(config),
+                )  # fmt: skip
+                moments = label_by_members_on(crew, work, sweeper, lock.renew)
+            merged = [one.merged(chain, prior) for one in moments]
             labels = MemberLabels(chain)
-            prior = stages_of(config.resolved(stage="ar"), chain)[0].prior
-            merged = []
-            labeller = MemberLabeller(store, labels, sweeper, members[0], plan, budget.scratch)
-            for place, member in enumerate(every):
-                if by_parameters[place]:
-                    labeller.label(place, member)
-                else:
-                    labels.take(place, PublishedLabels(store, member.name))
-                merged.append(labels.merged(place, sweeper, member, prior))
-                lock.renew()
             found = agree(labels, merged, groups, target, notify)
             lock.renew()
             config = config.resolved(n_states=max(2, found.ballot.votes.n_syllables))
-            progress = _sample_pose(chain, preparation, config, sweeper, members[0], lock.renew)
+            sampling = PoseSampling(
+                chain, preparation, config, sweeper.pipeline, members[0].n_sweeps, lock.renew
+            )
+            progress = sampling.here() if crew is None else sampling.on_workers(crew, store, model)
             certainty = VoteCertainty(labels, found.ballot.votes, groups[0])
             extras = _extras(found, members, names, by_parameters, target, config.n_states)
             lock.renew()
@@ -339,35 +377,7 @@ def _settings(members: Sequence[StartModel], sessions: Sequence[Session], sweeps
     )
 
 
-# ------------------------------------------------------------------ the generative model
-
-
-def _sample_pose(
-    chain: Chain,
-    preparation: Preparation,
-    config: FitConfig,
-    sweeper: Sweeper,
-    start: StartModel,
-    after_sweep: Any,
-) -> ChainProgress:
-    """Sample dynamics, pose, heading, centroid and noise given the labels of a chain."""
-    view = chain.only(np.ones(len(chain.index.sessions), bool))
-    view.draws = None  # they hold the labels of the members
-    sweeper = make_sweeper(view, config, sweeper.pipeline)
-    prior = stages_of(config, view)[0].prior
-    parameters = parameters_of_labels(sweeper, config.seed, prior)
-    noise = noise_by_keypoint(config, None, view)
-    progress = ChainProgress(0, start.n_sweeps, parameters, noise, None)
-
-    def go_on() -> bool:
-        after_sweep()
-        return True
-
-    run(
-        sweeper, preparation, config, progress, lambda event: None, holds_labels=True,
-        after_sweep=go_on,
-    )  # fmt: skip
-    return progress
+# ------------------------------------------------------------------ what is published
 
 
 def _extras(

@@ -13,7 +13,7 @@ from kpms_zarr.compute.cluster.crew import Crew
 from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.events import Callback, Event
 from kpms_zarr.compute.runs.chain_jobs import FITTED, ChainJob, PlannedChain
-from kpms_zarr.compute.runs.consensus import POSE_SWEEPS, ConsensusSummary, consensus
+from kpms_zarr.compute.runs.consensus import POSE_SWEEPS, ConsensusSummary, make_consensus
 from kpms_zarr.compute.runs.interruption import (
     refused,
 )
@@ -21,7 +21,7 @@ from kpms_zarr.compute.runs.preparation import ensure_components
 from kpms_zarr.store.core import access, attributes, layout
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.model.checkpoints import read_checkpoint
+from kpms_zarr.store.model.checkpoints import committed_sweeps
 from kpms_zarr.store.model.models import current_version, make_group
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.wording import listed
@@ -116,7 +116,8 @@ def fit_chains(
 ) -> ConsensusSummary:
     """Fit chains, and make the model on which they agree; see ``fit``.
 
-    One after the other, or with a crew, each on a worker.
+    One after the other, or with a crew, each on a worker; its workers then sample the pose of the
+    consensus.
 
     Raises
     ------
@@ -137,16 +138,16 @@ def fit_chains(
     else:
         # Once, before chains that begin together would each do it.
         ensure_components(store, plan[0].config, lambda event: _pass(callbacks, event))
-        job.fit_on(crew, plan, callbacks)
+        job.fit_on(crew, plan, budget, callbacks)
     names = [one.name for one in plan if not one.is_pilot]
     n = request.chains
     of_halves = (names[n : 2 * n], names[2 * n :]) if request.halves else None
     try:
-        found = consensus(
+        found = make_consensus(
             store, models=names[:n], model=model, session_halves=of_halves,
             target_duration=request.config.target_duration,
             sweeps=request.config.sweeps or POSE_SWEEPS, budget=budget, callbacks=callbacks,
-            overwrite=overwrite or current_version(root, model) is not None,
+            overwrite=overwrite or current_version(root, model) is not None, crew=crew,
         )  # fmt: skip
     except OSError as error:
         stands = f"all {len(plan)} chains of the ensemble {model!r} are finished"
@@ -234,7 +235,7 @@ def _request(
     taken = [
         name
         for name in (model, *(one.name for one in _chains(root, model, request)))
-        if current_version(root, name) is not None or read_checkpoint(root, name) is not None
+        if current_version(root, name) is not None or committed_sweeps(root, name) is not None
     ]
     if taken:
         raise InputError(

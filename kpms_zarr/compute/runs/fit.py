@@ -73,7 +73,7 @@ from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.locking import Lock, model_lock
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.model.checkpoints import Checkpoint, Checkpoints
+from kpms_zarr.store.model.checkpoints import Checkpoint, Checkpoints, committed_sweeps
 from kpms_zarr.store.model.models import current_version, open_labels, stage_of
 from kpms_zarr.store.model.settling import in_words
 from kpms_zarr.store.wording import Stand, call, counted
@@ -300,6 +300,9 @@ class _Job:
         if start is not None:
             config = _goes_on(with_start(config, start, self.notify), start, self.notify)
         config = settle_tiles(config)
+        if self.crew is not None:
+            self.crew.check = self.stop.check
+            self.crew.workers()  # waits for the first, which Dask would do for ever
         with limit_workers(self.store, self.budget.host_memory, is_strict=False):
             preparation = prepare(self.store, config, start, self.notify)
         self.stop.check()
@@ -649,8 +652,7 @@ def check_name(
     """Refuse a name that is taken, and a resume of what is not there."""
     where = f"{os.fspath(store)}, model {model!r}"
     is_published = current_version(root, model) is not None
-    progress = access.subgroup(root, f"{layout.model_path(model)}/chain")
-    n_sweeps = _committed_sweeps(progress)
+    n_sweeps = committed_sweeps(root, model)
     if resume and n_sweeps is None:
         state = "a fit that is finished" if is_published else "no such fit"
         raise InputError(
@@ -684,11 +686,6 @@ def check_name(
 def _more_of(store: StoreLike, model: str) -> str:
     config = Stand(f"FitConfig(from_model={model!r}, stage={stage_of(store, model)!r})")
     return call("fit", store, model="NEW", config=config)
-
-
-def _committed_sweeps(progress: access.Group | None) -> int | None:
-    current = None if progress is None else progress.attrs.get("current")
-    return int(current[1:]) if isinstance(current, str) else None
 
 
 def _check_settled(config: FitConfig, progress: ChainProgress, notify: Callback) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 
 import xarray as xr
 
+from kpms_zarr.compute.cluster.connect import ClusterLike, connected
 from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.events import Callback, Event, Noted
 from kpms_zarr.compute.runs.choosing import choose_sessions, recommend
@@ -79,6 +80,7 @@ def scan(
     name: str | None = None,
     config: FitConfig | None = None,
     budget: Budget | None = None,
+    cluster: ClusterLike = None,
     callbacks: Sequence[Callback] = (),
     overwrite: bool = False,
 ) -> Scan:
@@ -86,8 +88,9 @@ def scan(
 
     Chains of the AR stage, unless ``config`` says otherwise, on a part of the sessions. All run in
     one process over one preparation of the data; what runs on the device is compiled once, for
-    latent dims and lags once for each of their values. Each chain is kept in the store when it
-    ends; the same call goes on with those that are missing. Models and labels are not touched.
+    latent dims and lags once for each of their values; or each on a worker of a cluster. Each chain
+    is kept in the store when it ends; the same call goes on with those that are missing. Models and
+    labels are not touched.
 
     Of each point (combination of settings) and chain:
 
@@ -133,8 +136,11 @@ def scan(
         spread over the names of the sessions); with ``kappa``, ``target_duration`` is the median
         that is wanted, and kappa is not adapted.
     budget : Budget, optional
+    cluster : str, path or distributed.Client, optional
+        Workers of a Dask cluster, as of :func:`kpms_zarr.fit`: each chain is a job, with the
+        figures that it has in one process. A chain whose worker is lost is begun anew.
     callbacks : sequence of callable
-        Each is given the events of ``compute.events``.
+        Each is given the events of ``compute.events``; of sweeps on workers there are none.
     overwrite : bool
         Drop what another scan of that name has found.
 
@@ -170,11 +176,18 @@ def scan(
     names = [session.name for session in (*chosen.sampled, *chosen.held_out)]
     config = config.resolved(sessions=tuple(names))
     messages: list[str] = []
-    with scan_lock(root, store, name) as lock, stoppable() as stop:
-        notify = partial(_notify, callbacks, messages)
+    notify = partial(_notify, callbacks, messages)
+    with (
+        scan_lock(root, store, name) as lock,
+        stoppable() as stop,
+        connected(cluster, lambda text: notify(Noted(text))) as crew,
+    ):
+        if crew is not None:
+            crew.check = stop.check
         job = ScanJob(
-            store, root, group, grid, config, chosen, chains, budget or Budget(), notify, lock, stop
-        )
+            store, root, group, grid, config, chosen, chains, budget or Budget(), notify, lock,
+            stop, crew,
+        )  # fmt: skip
         for note in chosen.notes:
             notify(Noted(note))
         n_run = job.run(overwrite=overwrite)

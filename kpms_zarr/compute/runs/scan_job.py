@@ -4,41 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import combinations, groupby
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from kpms_zarr.compute.analysis.agreement import rand_index_of
+from kpms_zarr.compute.cluster.crew import Crew
+from kpms_zarr.compute.cluster.jobs import run_jobs
 from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.events import Callback, ChainEnded, ChainStarted
 from kpms_zarr.compute.mapreduce import limit_workers
-from kpms_zarr.compute.runs.bench import (
-    Bench,
-    Counted,
-    chain_figures,
-    kept_sweeps,
-    opened_bench,
-    rows_of,
-)
+from kpms_zarr.compute.runs.bench import Bench, Counted
 from kpms_zarr.compute.runs.choosing import ChosenSessions
 from kpms_zarr.compute.runs.commit import source_hashes
 from kpms_zarr.compute.runs.grid import Point, ScanGrid
 from kpms_zarr.compute.runs.interruption import Stop
 from kpms_zarr.compute.runs.preparation import Preparation, prepare
-from kpms_zarr.compute.runs.publish import Numbered, by_frequency, published_labels
-from kpms_zarr.compute.runs.stages import begin, run
-from kpms_zarr.compute.sampler.bouts import count_labels
-from kpms_zarr.compute.sampler.tile_model import Parameters
+from kpms_zarr.compute.runs.scan_work import ScanChain, ScanWork, compare_chains, run_chain
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.locking import Lock
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.model.scans import ScanGroup, blocks_of
+from kpms_zarr.store.model.scans import ScanGroup
 from kpms_zarr.store.wording import counted, listed
 
 
@@ -64,6 +53,8 @@ class ScanJob:
         Settings that all points share; ``sessions`` are those of ``chosen``.
     n_chains : int
         Of each point.
+    crew : Crew or None
+        Workers that run the chains; None = this process.
     """
 
     store: StoreLike
@@ -77,6 +68,7 @@ class ScanJob:
     notify: Callback
     lock: Lock
     stop: Stop
+    crew: Crew | None = None
 
     def run(self, *, overwrite: bool) -> int:
         """Run the chains that are missing; returns how many."""
@@ -87,6 +79,8 @@ class ScanJob:
         if is_same and self.group.is_done().all() and not self._uncompared():
             return 0
         try:
+            if self.crew is not None:
+                self.crew.workers()  # waits for the first, which Dask would do for ever
             with limit_workers(self.store, self.budget.host_memory, is_strict=False):
                 preparation = prepare(self.store, self._widest(), None, self.notify)
             request = self._request()  # once more: there may be another PCA now
@@ -96,7 +90,10 @@ class ScanJob:
                 raise self._other(known or {}, request)
             points = list(enumerate(self.grid.points))
             parts = groupby(points, key=lambda item: _compiled(item[1]))
-            return sum(self._run_alike(list(alike), preparation) for _, alike in parts)
+            alike = [list(part) for _, part in parts]
+            if self.crew is not None:
+                return self._run_elsewhere(alike, preparation)
+            return sum(self._run_here(part, preparation) for part in alike)
         finally:
             self.group.finish()
 
@@ -158,61 +155,117 @@ class ScanJob:
 
     # -------------------------------------------------------------- chains
 
-    def _run_alike(self, points: Sequence[tuple[int, Point]], preparation: Preparation) -> int:
-        """Run the missing chains of points of equal latent dims and lags, over one load."""
-        is_done, uncompared = self.group.is_done(), self._uncompared()
-        n_missing = sum(int((~is_done[row]).sum()) for row, _ in points)
-        if not n_missing and not any(row in uncompared for row, _ in points):
-            return 0
+    def _work(self, points: Sequence[tuple[int, Point]], preparation: Preparation) -> ScanWork:
+        """Work on points of equal latent dims and lags."""
         config = config_of(points[0][1], self.config)
         n_latent = config.latent_dim or len(preparation.loading)
-        preparation = replace(preparation, loading=preparation.loading[:n_latent])
-        args = (self.chosen, preparation, config, self.budget, self._counted, self.notify)
-        with opened_bench(*args) as bench:
-            for row, point in points:
-                for number in np.flatnonzero(~is_done[row]).tolist():
-                    self._check()
-                    self._run_chain(bench, row, point, number)
-                self._compare(bench, row)
-        return n_missing
+        return ScanWork(
+            access.absolute(self.store), self.group.name, self.chosen,
+            replace(preparation, loading=preparation.loading[:n_latent]), config, self._counted,
+            self.n_chains,
+        )  # fmt: skip
 
-    def _run_chain(self, bench: Bench, row: int, point: Point, number: int) -> None:
-        """Run one chain and keep what it has found."""
-        began = time.perf_counter()
-        config = config_of(point, self.config, number)
+    def _missing(self, points: Sequence[tuple[int, Point]]) -> list[ScanChain]:
+        """Chains of some points that are not there yet."""
         is_done = self.group.is_done()
-        told = (int(is_done.sum()) + 1, is_done.size, point.label, config.seed)
-        self.notify(ChainStarted(*told))
-        sweeper = bench.begin(config)
-        progress = begin(sweeper, config, None, 0)
-        wanted, kept = kept_sweeps(config), []
+        return [
+            ScanChain(row, number, point.label, config_of(point, self.config, number))
+            for row, point in points
+            for number in np.flatnonzero(~is_done[row]).tolist()
+        ]
 
-        def after_sweep() -> bool:
+    def _run_here(self, points: Sequence[tuple[int, Point]], preparation: Preparation) -> int:
+        """Run the missing chains of points of equal latent dims and lags, over one load."""
+        missing, uncompared = self._missing(points), self._uncompared()
+        if not missing and not any(row in uncompared for row, _ in points):
+            return 0
+        work = self._work(points, preparation)
+        with work.loaded(self.budget, self.notify) as bench:
+            for row, _ in points:
+                for one in missing:
+                    if one.row == row:
+                        self._run_chain(work, bench, one)
+                if row in self._uncompared():
+                    self._keep_compared(row, work.compared(bench, self.group, row))
+        return len(missing)
+
+    def _run_chain(self, work: ScanWork, bench: Bench, one: ScanChain) -> None:
+        """Run one chain and keep what it has found."""
+        self._check()
+        is_done = self.group.is_done()
+        told = (int(is_done.sum()) + 1, is_done.size, one.label, one.config.seed)
+        self.notify(ChainStarted(*told))
+
+        def goes_on() -> bool:
             self.lock.renew()
-            if progress.done in wanted:
-                kept.append(progress.parameters)
             return not self.stop.is_asked
 
-        notify = bench.pass_on(self.notify)
-        run(sweeper, bench.preparation, config, progress, notify, after_sweep=after_sweep)
-        if progress.done < config.all_sweeps:
+        figures = work.run(bench, self.group, one, self.notify, goes_on)
+        if figures is None:
             self._check()
-        labels, is_full = published_labels(sweeper.chain), config.stage != "ar"
-        counts = count_labels(labels, config.n_states)
-        numbered = Numbered(labels, by_frequency(counts))
-        figures = chain_figures(counts, progress, config)
-        if not is_full:
-            figures |= bench.likelihoods(progress.parameters, kept)
-        figures["seconds"] = time.perf_counter() - began
-        self.group.write_chain(
-            row, number, figures, sessions=self.chosen.sampled,
-            read=partial(rows_of, sweeper.chain, numbered, is_full),
-            n_latent=sweeper.chain.n_latent if is_full else 0,
-            parameters=progress.parameters.to_store() if is_full else None,
+        else:
+            self._keep(one, figures)
+
+    def _keep(self, one: ScanChain, figures: Mapping[str, Any]) -> None:
+        """Keep the figures of a chain, which say that it is there."""
+        self.group.write_figures(one.row, one.number, figures)
+        is_done = self.group.is_done()
+        self.notify(
+            ChainEnded(
+                int(is_done.sum()), is_done.size, one.label, one.config.seed, figures["seconds"],
+                figures["median_duration"], figures["n_used"],
+                figures.get("held_out_log_likelihood", np.nan),
+            )
         )  # fmt: skip
-        held_out = figures.get("held_out_log_likelihood", np.nan)
-        shown = (figures["seconds"], figures["median_duration"], figures["n_used"], held_out)
-        self.notify(ChainEnded(*told, *shown))
+
+    def _run_elsewhere(
+        self, alike: Sequence[Sequence[tuple[int, Point]]], preparation: Preparation
+    ) -> int:
+        """Run the missing chains on the workers of a cluster, then compare those of each point."""
+        works = [self._work(points, preparation) for points in alike]
+        jobs = [
+            (work, one)
+            for work, points in zip(works, alike, strict=True)
+            for one in self._missing(points)
+        ]
+
+        def on_chain(job: int, figures: Mapping[str, Any] | None) -> None:
+            if figures is not None:
+                self._keep(jobs[job][1], figures)
+
+        names = [f"the chain of {one.label}, seed {one.config.seed}," for _, one in jobs]
+        self._on_workers(names, run_chain, jobs, on_chain)
+        work_of = {
+            row: work for work, points in zip(works, alike, strict=True) for row, _ in points
+        }
+        rows = self._uncompared()
+
+        def on_compared(job: int, found: Mapping[str, np.ndarray] | None) -> None:
+            if found is not None:
+                self._keep_compared(rows[job], found)
+
+        names = [f"the comparison of {self.grid.points[row].label}" for row in rows]
+        self._on_workers(names, compare_chains, [(work_of[row], row) for row in rows], on_compared)
+        return len(jobs)
+
+    def _on_workers(
+        self,
+        names: Sequence[str],
+        function: Callable[..., Any],
+        arguments: Sequence[tuple[Any, ...]],
+        on_done: Callable[[int, Any], None],
+    ) -> None:
+        assert self.crew is not None
+        try:
+            found = run_jobs(
+                self.crew, names, function, arguments, notify=self.notify,
+                is_stopped=lambda: self.stop.is_asked, on_poll=self.lock.renew, on_done=on_done,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            self._check()  # asked for while there was no worker
+            raise
+        if any(one is None for one in found):
+            self._check()
 
     def _check(self) -> None:
         """Stop where that was asked for."""
@@ -233,49 +286,10 @@ class ScanJob:
         is_compared = np.isfinite(self.group.table()["adjusted_rand_index"].values).all(1)
         return np.flatnonzero(self.group.is_done().all(1) & ~is_compared).tolist()
 
-    def _compare(self, bench: Bench, row: int) -> None:
-        """Compare the chains of a point, when all are there."""
-        if row not in self._uncompared():
-            return
-        found = {}
-        if self.config.stage != "ar":
-            found["expected_marginal_likelihood"] = self._crossed(bench, row)
-        found["adjusted_rand_index"] = self._agreement(row, bench.sweeper.n_states)
+    def _keep_compared(self, row: int, found: Mapping[str, np.ndarray]) -> None:
         for number in range(self.n_chains):
             figures = {name: values[number] for name, values in found.items()}
             self.group.write_figures(row, number, figures)
-
-    def _agreement(self, row: int, n_states: int) -> np.ndarray:
-        """Mean adjusted Rand index of each chain with the others, block by block: (chain,)."""
-        pairs = list(combinations(range(self.n_chains), 2))
-        tables = np.zeros((len(pairs), n_states, n_states), np.int64)
-        for block in blocks_of(self.chosen.sampled):
-            labels = [
-                self.group.read(row, number, "syllable", block).astype(np.int64)
-                for number in range(self.n_chains)
-            ]
-            for table, (a, b) in zip(tables, pairs, strict=True):
-                flat = labels[a] * n_states + labels[b]
-                table += np.bincount(flat, minlength=n_states**2).reshape(n_states, n_states)
-        index = np.full((self.n_chains, self.n_chains), np.nan)
-        for table, (a, b) in zip(tables, pairs, strict=True):
-            index[a, b] = index[b, a] = rand_index_of(table)
-        return np.asarray(np.nanmean(index, 1))
-
-    def _crossed(self, bench: Bench, row: int) -> np.ndarray:
-        """EML of the chains of a point of the full stage: (chain,), see :func:`kpms_zarr.scan`."""
-        parameters = [
-            Parameters.from_store(self.group.parameters(row, number))
-            for number in range(self.n_chains)
-        ]
-        found = np.full((self.n_chains, self.n_chains), np.nan)
-        for j in range(self.n_chains):
-            for block in blocks_of(self.chosen.sampled):
-                bench.put_latent(block, self.group.read(row, j, "latent", block))
-            for i in range(self.n_chains):
-                if i != j:
-                    found[i, j] = bench.per_frame(parameters[i])
-        return np.asarray(np.nanmean(found, 1))
 
 
 def _compiled(point: Point) -> tuple[Any, ...]:

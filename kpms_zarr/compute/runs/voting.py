@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
@@ -13,8 +14,10 @@ from kpms_zarr.compute.runs.ballots import MemberVotes
 from kpms_zarr.compute.runs.preparation import load, make_chain, prepare, settings_of_model
 from kpms_zarr.compute.runs.stages import make_sweeper
 from kpms_zarr.compute.runs.start_model import StartModel
+from kpms_zarr.compute.sampler.ar_model import no_moments
+from kpms_zarr.compute.sampler.bouts import count_labels
 from kpms_zarr.compute.sampler.certainty import BestLabels
-from kpms_zarr.compute.sampler.chain import NO_STATE, Chain
+from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, Sized
 from kpms_zarr.compute.sampler.draws import LabelDraws
 from kpms_zarr.compute.sampler.prior import ParameterPrior
 from kpms_zarr.compute.sampler.segments import TileShape
@@ -74,10 +77,10 @@ class MemberLabels(MemberVotes):
                 found[: max(0, index.lags - start)] = NO_STATE
                 self._draws.put(place, int(first) + start, found)
 
-    def merged(
+    def measure(
         self, place: int, sweeper: Sweeper, member: StartModel, prior: ParameterPrior
-    ) -> np.ndarray:
-        """State that each state of a member becomes when evidence merges them: (state,).
+    ) -> MemberMoments:
+        """Measure what the labels of a member say of its states.
 
         The labels of the chain are those of the member afterwards.
         """
@@ -86,9 +89,41 @@ class MemberLabels(MemberVotes):
             stop = min(start + LABEL_FRAMES_PER_CHUNK, chain.index.n_frames)
             chain.syllable[start:stop] = self._draws.read(start, stop, which)[:, 0]
         n_states = len(member.parameters.usage)
-        reference = np.broadcast_to(prior.dynamics.mean, (n_states, *prior.dynamics.mean.shape))
-        moments, counts = replace(sweeper, n_states=n_states).measure(reference)
-        return prior.merge(moments, counts.transitions, reference)
+        of_member = replace(sweeper, n_states=n_states)
+        by_shard = dict(of_member.measure_by_shard(_reference(prior, n_states)))
+        return MemberMoments(by_shard, count_labels(chain, n_states).transitions)
+
+
+@dataclass(frozen=True)
+class MemberMoments:
+    """Moments of the labels that a member gives to some sessions, and changes between them.
+
+    Attributes
+    ----------
+    by_shard : dict of int to ndarray, (state, pair)
+        Of each shard.
+    transitions : ndarray, (state, state)
+    """
+
+    by_shard: dict[int, np.ndarray]
+    transitions: np.ndarray
+
+    def plus(self, other: MemberMoments) -> MemberMoments:
+        """Add those of other shards."""
+        by_shard = {**self.by_shard, **other.by_shard}
+        return MemberMoments(by_shard, self.transitions + other.transitions)
+
+    def merged(self, chain: Sized, prior: ParameterPrior) -> np.ndarray:
+        """State that each becomes when evidence merges them: (state,); ``chain``: of all shards."""
+        n_states = len(self.transitions)
+        in_order = [self.by_shard[shard] for shard in sorted(self.by_shard)]
+        moments = reduce(np.add, in_order, no_moments(chain, n_states))
+        return prior.merge(moments, self.transitions, _reference(prior, n_states))
+
+
+def _reference(prior: ParameterPrior, n_states: int) -> np.ndarray:
+    """Dynamics under which moments are taken: (state, ...)."""
+    return np.broadcast_to(prior.dynamics.mean, (n_states, *prior.dynamics.mean.shape))
 
 
 @dataclass(frozen=True)

@@ -389,7 +389,9 @@ def quality(
     keypoints = np.asarray(root[f"{layout.KEYPOINTS}/keypoint"][:], dtype=object)  # type: ignore[index]
     reader = BlockReader(store)
     rows: list[dict[str, np.ndarray]] = []
-    with connected(cluster), limit_workers(store, host_memory):
+    with connected(cluster) as crew, limit_workers(store, host_memory):
+        if crew is not None:
+            crew.workers()  # waits for the first, which Dask would do for ever
         threshold = thresholds.resolve(confidence_threshold, reader, sessions)
         usual, compass = _usual(reader, study, sessions, threshold.value)
         pairs = pairs_of(study.keypoints, usual)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import product
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import zarr
@@ -23,6 +22,9 @@ from kpms_zarr.store.study.settings import read_settings
 from kpms_zarr.store.wording import call, counted
 
 _COPY = "restore it from a copy of the store, or ingest the files into a new store"
+_PIECE_CHUNKS = 256
+_HARMLESS = ("names", "epochs", "timestamps", "scans", "scan_chains")
+"""Kinds of groups of which an unfinished one is of no use to anybody."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,145 @@ class VerifySummary:
         return not self.damages
 
 
+# ------------------------------------------------------------------ what is read
+
+
+@dataclass(frozen=True)
+class SessionPiece:
+    """Piece of a store: the frames of a session.
+
+    Attributes
+    ----------
+    checksum : int
+        That is known of them; -1 = none.
+    """
+
+    session: Session
+    checksum: int
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks to read."""
+        return 2 * -(-self.session.n_frames // FRAMES_PER_CHUNK)
+
+
+@dataclass(frozen=True)
+class ArrayPiece:
+    """Piece of a store: some chunks of an array, counted along its last dim first.
+
+    Attributes
+    ----------
+    group, name : str
+        Path of the group, and name of the array in it.
+    start, stop : int
+        Numbers of the chunks.
+    """
+
+    group: str
+    name: str
+    start: int
+    stop: int
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks to read."""
+        return self.stop - self.start
+
+
+Piece: TypeAlias = SessionPiece | ArrayPiece
+
+
+class PieceFindings(NamedTuple):
+    """Findings of one piece; numbers as in :class:`VerifySummary`."""
+
+    n_chunks: int
+    n_sessions: int
+    n_checksums: int
+    damages: tuple[Damage, ...]
+
+
+ReadPieces: TypeAlias = Callable[[Sequence[Piece]], Iterable[PieceFindings]]
+"""Reads pieces, wherever, and gives what was found of each, in their order."""
+
+
+def read_piece(root: zarr.Group, store: StoreLike, piece: Piece) -> PieceFindings:
+    """Read a piece, chunk by chunk.
+
+    Parameters
+    ----------
+    store : path or URL
+        As it is called in what is said.
+    """
+    if isinstance(piece, SessionPiece):
+        return _read_session(root, store, piece)
+    return _read_chunks(root, piece)
+
+
+def _read_session(root: zarr.Group, store: StoreLike, piece: SessionPiece) -> PieceFindings:
+    group, session = access.keypoints_group(root), piece.session
+    assert group is not None
+    where = f"{layout.KEYPOINTS}, session {session.name!r}"
+    fix = f"{call('remove', store, session.name)}, then ingest its file again"
+    total = n_chunks = 0
+    for start in range(0, session.n_frames, FRAMES_PER_CHUNK):
+        frames = slice(start, min(start + FRAMES_PER_CHUNK, session.n_frames))
+        for name in ("position", "confidence"):
+            n_chunks += 1
+            values = _read(group[name], (session.index, frames))
+            if isinstance(values, Exception):
+                what = f"{name} of frames {frames.start} to {frames.stop - 1} cannot be read"
+                damage = Damage(where, f"{what} ({values})", fix)
+                return PieceFindings(n_chunks, 0, 0, (damage,))
+            total = add_checksum(total, values)
+    if piece.checksum < 0:
+        return PieceFindings(n_chunks, 1, 0, ())
+    damages: tuple[Damage, ...] = ()
+    if total != piece.checksum:
+        what = "not the numbers that were written: chunks lost or altered"
+        damages = (Damage(where, what, fix),)
+    return PieceFindings(n_chunks, 1, 1, damages)
+
+
+def _read_chunks(root: zarr.Group, piece: ArrayPiece) -> PieceFindings:
+    group = access.subgroup(root, piece.group)
+    array = None if group is None else group.get(piece.name)
+    if not isinstance(array, zarr.Array):  # removed meanwhile, as by a fit that runs
+        return PieceFindings(0, 0, 0, ())
+    counts = _chunk_counts(array)
+    damages = []
+    for number in range(piece.start, piece.stop):
+        place = tuple(int(i) for i in np.unravel_index(number, counts)) if counts else ()
+        chunks = zip(place, array.chunks, strict=True)
+        values = _read(array, tuple(slice(i * c, (i + 1) * c) for i, c in chunks))
+        if isinstance(values, Exception):
+            what = f"chunk {place} cannot be read ({values})"
+            where = f"{piece.group}/{piece.name}"
+            damages.append(Damage(where, what, _rebuild(piece.group)))
+    return PieceFindings(piece.n_chunks, 0, 0, tuple(damages))
+
+
+def _read(array: Any, where: Any) -> Any:
+    """Values of a region, or the error that reading it ended in."""
+    try:
+        return np.asarray(array[where])
+    except Exception as error:
+        return error
+
+
+def _chunk_counts(array: Any) -> tuple[int, ...]:
+    """Chunks of an array along each dim."""
+    return tuple(-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True))
+
+
+# ------------------------------------------------------------------ the whole store
+
+
 def verify(
     store: StoreLike,
     *,
     repair: bool = False,
     on_progress: Callable[[str], None] | None = None,
+    read: ReadPieces | None = None,
 ) -> VerifySummary:
     """Read every chunk of a store and compare it with what is known about it.
 
@@ -96,6 +232,8 @@ def verify(
         is only named, with what to do.
     on_progress : callable, optional
         Is given a line before each group.
+    read : callable, optional
+        See ``ReadPieces`` (default: one after the other, in this process).
 
     Returns
     -------
@@ -107,7 +245,14 @@ def verify(
         When there is no store.
     """
     root = access.open_group(store, "r+" if repair else "r")
-    check = _Audit(root, store, VerifySummary(os.fspath(store)), on_progress or (lambda text: None))
+
+    def one_by_one(pieces: Sequence[Piece]) -> Iterator[PieceFindings]:
+        return (read_piece(root, store, piece) for piece in pieces)
+
+    check = _Audit(
+        root, store, VerifySummary(os.fspath(store)), on_progress or (lambda text: None),
+        read or one_by_one,
+    )  # fmt: skip
     for part, where in ((check.keypoints, layout.KEYPOINTS), (check.others, "other groups")):
         try:
             part()
@@ -117,6 +262,15 @@ def verify(
     return check.summary
 
 
+@dataclass
+class _Section:
+    """Section of a store, in order: what is said before it is read, what is wrong, what to read."""
+
+    line: str
+    damages: list[Damage] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+
+
 class _Audit:
     def __init__(
         self,
@@ -124,11 +278,26 @@ class _Audit:
         store: StoreLike,
         summary: VerifySummary,
         notify: Callable[[str], None],
+        read: ReadPieces,
     ) -> None:
         self.root, self.store, self.summary, self.notify = root, store, summary, notify
+        self.read = read
 
     def damage(self, where: str, what: str, fix: str) -> None:
         self.summary.damages.append(Damage(where, what, fix))
+
+    def take(self, sections: Sequence[_Section]) -> None:
+        """Read all pieces of some sections, and take what is wrong in their order."""
+        found = iter(self.read([piece for section in sections for piece in section.pieces]))
+        for section in sections:
+            self.notify(section.line)
+            self.summary.damages += section.damages
+            for _ in section.pieces:
+                one = next(found)
+                self.summary.n_chunks += one.n_chunks
+                self.summary.n_sessions += one.n_sessions
+                self.summary.n_checksums += one.n_checksums
+                self.summary.damages += one.damages
 
     # -------------------------------------------------------------- tracked data
 
@@ -145,7 +314,9 @@ class _Audit:
             self.summary.notes += [] if lost else ["no sessions"]
             return
         self.notify(f"{layout.KEYPOINTS}: table of sessions")
-        if not self._is_whole(group, "keypoints") or not self._table(group):
+        lacking = _lacking(group, "keypoints")
+        self.summary.damages += lacking
+        if lacking or not self._table(group):
             return
         sessions = access.sessions(self.root)
         checksums = (
@@ -157,9 +328,15 @@ class _Audit:
             if count > 1:
                 fix = "remove them and ingest their files again"
                 self.damage(layout.KEYPOINTS, f"{count} sessions named {name!r}", fix)
-        for session in sessions:
-            self.notify(f"{layout.KEYPOINTS}: {session.name}")
-            self._session(group, session, int(checksums[session.index]))
+        self.take(
+            [
+                _Section(
+                    f"{layout.KEYPOINTS}: {session.name}",
+                    pieces=[SessionPiece(session, int(checksums[session.index]))],
+                )
+                for session in sessions
+            ]
+        )
 
     def _table(self, group: zarr.Group) -> bool:
         """Read every array of the table, and look for entries that every session has."""
@@ -168,7 +345,8 @@ class _Audit:
         for name, array in access.arrays_below(group):
             if name in ("position", "confidence"):
                 continue
-            values = self._read(array, ...)
+            self.summary.n_chunks += 1
+            values = _read(array, ...)
             if isinstance(values, Exception):
                 self.damage(f"{layout.KEYPOINTS}/{name}", f"cannot be read ({values})", _COPY)
                 is_sound = False
@@ -195,87 +373,36 @@ class _Audit:
                 self.damage(f"{layout.KEYPOINTS}/{name}", "names lost", _COPY)
         return True
 
-    def _session(self, group: zarr.Group, session: Session, checksum: int) -> None:
-        where = f"{layout.KEYPOINTS}, session {session.name!r}"
-        fix = f"{call('remove', self.store, session.name)}, then ingest its file again"
-        total = 0
-        for start in range(0, session.n_frames, FRAMES_PER_CHUNK):
-            frames = slice(start, min(start + FRAMES_PER_CHUNK, session.n_frames))
-            for name in ("position", "confidence"):
-                values = self._read(group[name], (session.index, frames))  # type: ignore[arg-type]
-                if isinstance(values, Exception):
-                    what = f"{name} of frames {frames.start} to {frames.stop - 1} cannot be read"
-                    self.damage(where, f"{what} ({values})", fix)
-                    return
-                total = add_checksum(total, values)
-        self.summary.n_sessions += 1
-        if checksum >= 0:
-            self.summary.n_checksums += 1
-            if total != checksum:
-                self.damage(where, "not the numbers that were written: chunks lost or altered", fix)
-
-    def _read(self, array: zarr.Array[Any], where: Any) -> Any:
-        self.summary.n_chunks += 1
-        try:
-            return np.asarray(array[where])
-        except Exception as error:
-            return error
-
-    def _is_whole(self, group: zarr.Group, kind: str) -> bool:
-        is_whole = True
-        for var in GROUPS[kind]:
-            where = f"{group.path}/{var.name}"
-            fix = "restore it from a copy of the store"
-            try:
-                array = group.get(var.name)
-            except Exception as error:
-                self.damage(where, f"metadata cannot be read ({error})", fix)
-                is_whole = False
-                continue
-            if array is None and not var.optional:
-                self.damage(where, "missing", fix)
-                is_whole = False
-            elif isinstance(array, zarr.Array):
-                dims = array.metadata.dimension_names  # type: ignore[union-attr]
-                if dims != var.dims:
-                    what = f"dimensions {dims} instead of {var.dims}"
-                    self.damage(where, what, fix)
-                    is_whole = False
-        return is_whole
-
     # -------------------------------------------------------------- the rest
 
     def others(self) -> None:
         """Read all other groups, chunk by chunk."""
-        for path, group in _groups(self.root):
-            if path.split("/")[0] == layout.KEYPOINTS or "lock" in path.split("/"):
-                continue
-            self.notify(path)
-            kind = _kind(path)
-            if kind == "levels" and "provenance" not in group.attrs:
-                self.summary.notes.append(f"{path}: not finished ({_rebuild(path)})")
-                continue
-            if (
-                kind in ("names", "epochs", "timestamps", "scans", "scan_chains")
-                and "provenance" not in group.attrs
-            ):
-                self.summary.notes.append(f"{path}: left by a process that was killed; harmless")
-                continue
-            if kind in GROUPS and access.arrays_below(group):
-                self._is_whole(group, kind)
-            for name, array in access.arrays_below(group):
-                self._array(f"{path}/{name}", array)
+        sections: list[_Section] = []
+        try:
+            for path, group in _groups(self.root):
+                if path.split("/")[0] != layout.KEYPOINTS and "lock" not in path.split("/"):
+                    sections.append(self._section(path, group))
+        finally:  # what comes before metadata that are none
+            self.take(sections)
 
-    def _array(self, where: str, array: zarr.Array[Any]) -> None:
-        counts = [-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True)]
-        for place in product(*(range(n) for n in counts)):
-            region = tuple(
-                slice(i * c, (i + 1) * c) for i, c in zip(place, array.chunks, strict=True)
-            )
-            values = self._read(array, region)
-            if isinstance(values, Exception):
-                group = where.rpartition("/")[0]
-                self.damage(where, f"chunk {place} cannot be read ({values})", _rebuild(group))
+    def _section(self, path: str, group: zarr.Group) -> _Section:
+        """What there is to read of a group."""
+        kind, found = _kind(path), _Section(path)
+        if kind == "levels" and "provenance" not in group.attrs:
+            self.summary.notes.append(f"{path}: not finished ({_rebuild(path)})")
+            return found
+        if kind in _HARMLESS and "provenance" not in group.attrs:
+            self.summary.notes.append(f"{path}: left by a process that was killed; harmless")
+            return found
+        arrays = access.arrays_below(group)
+        if kind in GROUPS and arrays:
+            found.damages += _lacking(group, kind)
+        for name, array in arrays:
+            n_chunks = int(np.prod(_chunk_counts(array), dtype=np.int64))
+            for start in range(0, n_chunks, _PIECE_CHUNKS):
+                stop = min(start + _PIECE_CHUNKS, n_chunks)
+                found.pieces.append(ArrayPiece(path, name, start, stop))
+        return found
 
     # -------------------------------------------------------------- leftovers
 
@@ -305,6 +432,26 @@ def _delete_rows(root: zarr.Group, store: StoreLike) -> None:
     """Delete rows without sessions, as the next ingest would."""
     with sessions_lock(root, store, lambda text: None) as lock:
         RowAllocator(root, store, read_settings(root), lock).finish({})
+
+
+def _lacking(group: zarr.Group, kind: str) -> list[Damage]:
+    """Arrays that a group of a kind must have and has not, or not with their dims."""
+    found, fix = [], "restore it from a copy of the store"
+    for var in GROUPS[kind]:
+        where = f"{group.path}/{var.name}"
+        try:
+            array = group.get(var.name)
+        except Exception as error:
+            found.append(Damage(where, f"metadata cannot be read ({error})", fix))
+            continue
+        if array is None and not var.optional:
+            found.append(Damage(where, "missing", fix))
+        elif isinstance(array, zarr.Array):
+            dims = array.metadata.dimension_names  # type: ignore[union-attr]
+            if dims != var.dims:
+                what = f"dimensions {dims} instead of {var.dims}"
+                found.append(Damage(where, what, fix))
+    return found
 
 
 def _groups(root: zarr.Group, path: str = "") -> Iterator[tuple[str, zarr.Group]]:

@@ -21,7 +21,7 @@ import zarr
 from kpms_zarr.store.core import access, attributes, layout, regions
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import Block, iter_blocks
-from kpms_zarr.store.core.provenance import provenance
+from kpms_zarr.store.core.provenance import provenance, provenance_of
 from kpms_zarr.store.core.schema import CHAIN, LABEL_FRAMES_PER_CHUNK, PROGRESS, WINDOWS, variable
 from kpms_zarr.store.core.zarr_internals import default_buffer_prototype, sync
 from kpms_zarr.store.errors import InputError
@@ -130,11 +130,14 @@ class Checkpoints:
         self._root, self._store, self._model = root, store, model
         self._path = f"{layout.model_path(model)}/chain"
 
-    def begin(self) -> None:
-        """Discard earlier progress and make room for a new fit."""
+    def begin(self, action: str = "fit") -> None:
+        """Discard earlier progress and make room for a new fit, or for what is like one.
+
+        ``action``: what commits; only a fit is gone on with.
+        """
         self.discard()
         group = self._root.create_group(self._path, overwrite=True)
-        attributes.write(group, {"id": uuid.uuid4().hex, **provenance("fit")})
+        attributes.write(group, {"id": uuid.uuid4().hex, **provenance(action)})
 
     @property
     def fit_id(self) -> str:
@@ -273,6 +276,16 @@ class Checkpoints:
         return access.names_below(self._root.store_path / f"{self._path}/{below}".rstrip("/"))
 
 
+def committed_sweeps(root: zarr.Group, model: str) -> int | None:
+    """Sweeps of an unfinished fit that are committed; None where there is no fit to go on with."""
+    chain = access.subgroup(root, f"{layout.model_path(model)}/chain")
+    name = _current(chain)
+    if chain is None or name is None:
+        return None
+    is_fit = provenance_of(dict(chain.attrs)).get("action", "fit") == "fit"
+    return int(name[1:]) if is_fit else None
+
+
 def read_checkpoint(root: zarr.Group, model: str) -> Checkpoint | None:
     """The last commit of an unfinished fit; None when there is none."""
     return _undisturbed(root, model, _read)
@@ -360,10 +373,9 @@ def unfinished(root: zarr.Group) -> tuple[Unfinished, ...]:
     models = access.subgroup(root, layout.MODELS)
     found = []
     for name, _ in access.groups_below(models) if models is not None else ():
-        chain = access.subgroup(root, f"{layout.model_path(name)}/chain")
-        current = None if chain is None else chain.attrs.get("current")
-        if isinstance(current, str):
-            found.append(Unfinished(name, int(current[1:])))
+        n_sweeps = committed_sweeps(root, name)
+        if n_sweeps is not None:
+            found.append(Unfinished(name, n_sweeps))
     return tuple(found)
 
 

@@ -7,10 +7,10 @@ frames, not bins of the level below, so that a syllable of many short bouts is n
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -71,8 +71,18 @@ class Modes(NamedTuple):
     certainty: np.ndarray | None = None
 
 
+FillSessions = Callable[[str, Sequence[range]], None]
+"""Version of the labels, rows of sessions that share chunks -> nothing, once all levels of these
+are written, wherever (:func:`fill_sessions`)."""
+
+
 def build_levels(
-    store: StoreLike, model: str, *, version: str | None = None, overwrite: bool = False
+    store: StoreLike,
+    model: str,
+    *,
+    version: str | None = None,
+    overwrite: bool = False,
+    fill: FillSessions | None = None,
 ) -> LevelsSummary:
     """Store the levels of detail of published labels, as fits of this release do by themselves.
 
@@ -86,6 +96,8 @@ def build_levels(
         Of the labels (default: the current one).
     overwrite : bool
         Build them even when they are there, as after damage.
+    fill : callable, optional
+        See ``FillSessions`` (default: in this process).
 
     Returns
     -------
@@ -102,7 +114,7 @@ def build_levels(
     root = access.open_group(store, "r+")
     version = labels_path(store, model, version).rpartition("/")[2]
     with model_lock(root, store, model):
-        has_built = write_levels(root, model, version, overwrite=overwrite)
+        has_built = write_levels(root, model, version, overwrite=overwrite, fill=fill)
     group = _finished(root, model, version)
     assert group is not None
     return LevelsSummary(
@@ -168,8 +180,17 @@ def bin_modes(syllable: np.ndarray, frames: int, certainty: np.ndarray | None = 
     return _modes(counts, frames, len(syllable), _sums(certainty, frames))
 
 
-def write_levels(root: zarr.Group, model: str, version: str, *, overwrite: bool = False) -> bool:
+def write_levels(
+    root: zarr.Group,
+    model: str,
+    version: str,
+    *,
+    overwrite: bool = False,
+    fill: FillSessions | None = None,
+) -> bool:
     """Store the levels of detail of a published version, for whoever holds the model.
+
+    ``fill``: see ``FillSessions``.
 
     Returns
     -------
@@ -181,15 +202,25 @@ def write_levels(root: zarr.Group, model: str, version: str, *, overwrite: bool 
         if not is_consolidated(root, path):
             consolidate(root, [layout.model_path(model)])
         return False
-    labels = access.subgroup(root, f"{layout.model_path(model)}/labels/{version}")
-    assert labels is not None
+    labels = _labels(root, model, version)
     above = make_group(root, f"{layout.model_path(model)}/levels", "levels")
     group = above.create_group(version, overwrite=True)
-    _fill(group, labels)
+    every = _make_room(group, labels)
+    if fill is None:
+        for rows in every:
+            fill_sessions(root, model, version, rows)
+    else:
+        fill(version, every)
     # Without it, they are not there.
     attributes.write(group, {"labels": version, **provenance("levels")})
     consolidate(root, [layout.model_path(model)])
     return True
+
+
+def _labels(root: zarr.Group, model: str, version: str) -> zarr.Group:
+    labels = access.subgroup(root, f"{layout.model_path(model)}/labels/{version}")
+    assert labels is not None
+    return labels
 
 
 def _path(model: str, version: str) -> str:
@@ -201,37 +232,58 @@ def _finished(root: zarr.Group, model: str, version: str) -> zarr.Group | None:
     return group if group is not None and "provenance" in group.attrs else None
 
 
-def _fill(group: zarr.Group, labels: zarr.Group) -> None:
-    """Fill all levels of all sessions, as many sessions at a time as share a chunk."""
+def _make_room(group: zarr.Group, labels: zarr.Group) -> list[range]:
+    """Create the arrays of all levels; returns rows of sessions that share chunks."""
     table = {name: np.asarray(labels[name][:]) for name in ("session", "n_frames", "fps")}  # type: ignore[index]
     n_frames = table["n_frames"].astype(int).tolist()
     levels = level_frames(max(n_frames, default=0))
     sizes = {f"bin_{n}": max(1, -(-max(n_frames, default=0) // n)) for n in levels}
     sizes["session"] = len(n_frames)
-    kinds = ("syllable", "share", *(["certainty"] if "certainty" in labels else []))
-    names = [f"{kind}_{n}" for n in levels for kind in kinds]
-    layout.create_arrays(group, "levels", sizes, (*table, *names))
+    layout.create_arrays(group, "levels", sizes, (*table, *_names(labels, levels)))
     for name, values in table.items():
         group[name][...] = values  # type: ignore[index]
     step = layout.level_sessions(max(n_frames, default=0))
+    return [range(i, min(i + step, len(n_frames))) for i in range(0, len(n_frames), step)]
+
+
+def _kinds(labels: zarr.Group) -> tuple[str, ...]:
+    return ("syllable", "share", *(["certainty"] if "certainty" in labels else []))
+
+
+def _names(labels: zarr.Group, levels: Sequence[int]) -> list[str]:
+    return [f"{kind}_{n}" for n in levels for kind in _kinds(labels)]
+
+
+def fill_sessions(root: zarr.Group, model: str, version: str, rows: range) -> None:
+    """Fill all levels of some sessions, which share their chunks with no others.
+
+    Parameters
+    ----------
+    root : zarr.Group
+        The store, writable.
+    rows : range
+        Of the sessions of the labels.
+    """
+    labels, group = _labels(root, model, version), access.subgroup(root, _path(model, version))
+    assert group is not None
+    n_frames = np.asarray(labels["n_frames"][:]).astype(int).tolist()  # type: ignore[index]
+    levels = level_frames(max(n_frames, default=0))
+    arrays = {name: group[name] for name in _names(labels, levels)}
+    filled = {
+        name: np.full((len(rows), a.shape[1]), a.fill_value, a.dtype)  # type: ignore[union-attr]
+        for name, a in arrays.items()
+    }
+
+    def fill(row: int) -> None:
+        for n, start, modes in _session_levels(labels, row, n_frames[row], levels):
+            for kind in _kinds(labels):
+                found = getattr(modes, kind)
+                filled[f"{kind}_{n}"][row - rows.start, start : start + len(found)] = found
+
     with ThreadPoolExecutor(_READERS) as pool:
-        for first in range(0, len(n_frames), step):
-            rows = range(first, min(first + step, len(n_frames)))
-            arrays = {name: group[name] for name in names}
-            filled = {
-                name: np.full((len(rows), a.shape[1]), a.fill_value, a.dtype)  # type: ignore[union-attr]
-                for name, a in arrays.items()
-            }
-
-            def fill(row: int, first: int = first, filled: Any = filled) -> None:
-                for n, start, modes in _session_levels(labels, row, n_frames[row], levels):
-                    for kind in kinds:
-                        found = getattr(modes, kind)
-                        filled[f"{kind}_{n}"][row - first, start : start + len(found)] = found
-
-            list(pool.map(fill, rows))
-            for name, array in arrays.items():
-                array[rows.start : rows.stop] = filled[name]  # type: ignore[index]
+        list(pool.map(fill, rows))
+    for name, array in arrays.items():
+        array[rows.start : rows.stop] = filled[name]  # type: ignore[index]
 
 
 def _session_levels(

@@ -125,19 +125,19 @@ class ScanGroup:
         self,
         point: int,
         chain: int,
-        figures: Mapping[str, Any],
         *,
         sessions: Sequence[Session],
         read: ReadChain,
         n_latent: int = 0,
         parameters: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """Write what a chain has found, its figures last.
+        """Write what a chain has found beside its figures, which are to follow.
+
+        What is there already of a chain whose figures are missing is left: chains of one request
+        have the same labels, and another process may be reading or writing them.
 
         Parameters
         ----------
-        figures : mapping
-            Value of each variable by (point, chain).
         sessions : sequence of Session
         read : callable
             See ``ReadChain``.
@@ -146,6 +146,10 @@ class ScanGroup:
         parameters : mapping, optional
             Kept beside it.
         """
+        below = f"/chains/{_key(point, chain)}"
+        there = access.subgroup(self._root, f"{self._path}{below}")
+        if there is not None and "provenance" in there.attrs:
+            return
         group = self._group("/chains").create_group(_key(point, chain), overwrite=True)
         names = ("syllable", "latent") if n_latent else ("syllable",)
         columns = access.columns_of(sessions)
@@ -163,10 +167,15 @@ class ScanGroup:
                 n_frames = sessions[block.session].n_frames
                 regions.write(group[name], block, found[name], n_frames=n_frames)  # type: ignore[arg-type]
         attributes.write(group, provenance("scan"))
-        self.write_figures(point, chain, figures)
 
     def write_figures(self, point: int, chain: int, figures: Mapping[str, Any]) -> None:
-        """Write some figures of a chain."""
+        """Write some figures of a chain; by one process, as those of all share their chunks.
+
+        Parameters
+        ----------
+        figures : mapping
+            Value of each variable by (point, chain).
+        """
         for name in sorted(figures, key=lambda name: name == _LAST):
             self._array(name)[point, chain] = figures[name]
 
