@@ -131,6 +131,7 @@ def members(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_consensus__on_workers_is_that_of_one_process_also_when_one_is_killed(
     workers: Any, members: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -244,6 +245,7 @@ def test_verify__on_workers_says_what_one_process_says(
     assert once[: len(once) // 2] == once[len(once) // 2 :]
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_verify__by_workers_that_see_no_such_store_is_done_here(
     two_workers: Any, store: Path
@@ -294,6 +296,7 @@ def test_levels__that_workers_build_are_those_of_one_process(
 # ------------------------------------------------------------------ words
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_blocks__under_which_workers_die_end_in_a_sentence(workers: Any) -> None:
     """As those that take more memory than a worker has: not a traceback of Dask."""
