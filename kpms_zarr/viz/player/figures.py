@@ -238,7 +238,7 @@ def _strip(built: Figures, times: Range1d) -> Any:
 def _epochs(built: Figures, times: Range1d) -> Any:
     """Draw the epochs of the session."""
     source = built.sources["epochs"]
-    drawn = _over_time(times, 30, "epoch", y_range=Range1d(start=0, end=1))
+    drawn = _over_time(times, 46, "epoch", y_range=Range1d(start=0, end=1))
     drawn.yaxis.ticker = FixedTicker(ticks=[])
     drawn.grid.visible = False
     quads = drawn.quad(

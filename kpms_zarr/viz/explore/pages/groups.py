@@ -191,7 +191,7 @@ class _GroupsPage:
         return parts.column(
             parts.text(f"{result.design[0].upper()}{result.design[1:]}. {least}"),
             _table_of_groups(result),
-            *(parts.text(note) for note in result.notes),
+            *(parts.text(f"{note[0].upper()}{note[1:]}.") for note in result.notes),
             parts.heading(f"Syllables that differ: {n_differ}", 3),
             self._cards,
             self._picture,
@@ -376,16 +376,21 @@ def _classified(result: GroupComparison) -> str:
 
 
 def _table_of_groups(result: GroupComparison) -> pn.viewable.Viewable:
+    is_session = result.unit == "session"
+
+    def units(row: Any) -> str:
+        return "" if is_session else f"<td>{int(row['n_units'])}</td>"
+
     rows = "".join(
         f'<tr><td><span style="color:{group_color(number)}">■</span> '
-        f"{html.escape(str(name))}</td><td>{int(row['n_units'])}</td>"
+        f"{html.escape(str(name))}</td>{units(row)}"
         f"<td>{int(row['n_sessions'])}</td><td>{int(row['n_frames']):,}</td></tr>"
         for number, name in enumerate(result.groups["group"].values)
         for row in [result.groups.isel(group=number)]
     )
-    unit = html.escape(result.unit)
+    unit = "" if is_session else f"<th>{html.escape(result.unit)}s</th>"
     return pn.pane.HTML(
-        f"<table><thead><tr><th>{html.escape(result.by)}</th><th>{unit}s</th><th>sessions</th>"
+        f"<table><thead><tr><th>{html.escape(result.by)}</th>{unit}<th>sessions</th>"
         f"<th>frames</th></tr></thead><tbody>{rows}</tbody></table>",
         stylesheets=[_TABLE],
     )
