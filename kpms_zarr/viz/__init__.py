@@ -47,6 +47,8 @@ _HOME = {
     "comparison_page": "report.comparison",
     # what groups do otherwise: of what kpms_zarr.compare_groups returns
     "fingerprint_map": "syllables.fingerprints",
+    # which syllables are alike: of what kpms_zarr.similarity returns
+    "dendrogram": "syllables.dendrogram",
     # what a scan has found: of what kpms_zarr.scan returns
     "scan_panel": "fit.scan",
     "scan_page": "report.scan",
