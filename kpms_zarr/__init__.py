@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from kpms_zarr.compute.runs.apply import apply
     from kpms_zarr.compute.runs.consensus import consensus
     from kpms_zarr.compute.runs.fit import fit
+    from kpms_zarr.compute.runs.hierarchy.merge import merge
+    from kpms_zarr.compute.runs.hierarchy.similarity import similarity
     from kpms_zarr.compute.runs.import_project import import_keypoint_moseq
     from kpms_zarr.compute.runs.label_consensus import consensus_of_labels
     from kpms_zarr.compute.runs.plan import plan
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from kpms_zarr.store.model.reconstruction import reconstruct
     from kpms_zarr.store.model.scans import open_scan
     from kpms_zarr.store.model.syllable_names import name_syllable, syllable_names
+    from kpms_zarr.store.model.versions import versions
     from kpms_zarr.store.study.epochs import open_epochs
     from kpms_zarr.store.study.timestamps import open_timestamps
     from kpms_zarr.viz.explore.server import explore
@@ -75,6 +78,9 @@ _HOME = {
     "syllable_table": "kpms_zarr.compute.analysis.tables.syllable_table",
     "compare": "kpms_zarr.compute.analysis.compare",
     "compare_groups": "kpms_zarr.compute.analysis.groups.compare_groups",
+    "similarity": "kpms_zarr.compute.runs.hierarchy.similarity",
+    "merge": "kpms_zarr.compute.runs.hierarchy.merge",
+    "versions": "kpms_zarr.store.model.versions",
     "scan": "kpms_zarr.compute.runs.scan",
     "explore": "kpms_zarr.viz.explore.server",
     "report": "kpms_zarr.viz.report.report",

@@ -31,7 +31,7 @@ SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim
 COMMANDS = (
     "ingest", "info", "annotate", "epochs", "timestamps", "remove", "verify", "quality", "pca",
     "plan", "scan", "fit", "consensus", "apply", "summary", "tables", "compare", "compare-groups",
-    "name", "export", "import-keypoint-moseq", "report", "movies", "explore", "demo", "doctor",
+    "similarity", "merge", "versions", "name", "export", "import-keypoint-moseq", "report", "movies", "explore", "demo", "doctor",
 )  # fmt: skip
 
 
@@ -128,6 +128,11 @@ def test_top__help_and_version(run):
         ["compare", "s.zarr", "--models", "a,,b"],
         ["compare-groups", "s.zarr", "--model", "m"],
         ["compare-groups", "s.zarr", "--model", "m", "--by", "group", "--syllables", "one"],
+        ["similarity", "s.zarr", "--model", "m", "--kind", "taste"],
+        ["similarity", "s.zarr", "--model", "m", "--syllables", "one"],
+        ["merge", "s.zarr", "--model", "m"],
+        ["merge", "s.zarr", "--model", "m", "--families", "--evidence"],
+        ["versions", "s.zarr"],
         ["compare", "s.zarr", "--models", "a", "--labels"],
         ["compare", "s.zarr", "--models", "a,b", "--boundary-tolerance", "some"],
         ["ingest", "s.zarr", "f.csv", "--keypoints", "a,,b"],
@@ -200,6 +205,14 @@ def wrong_inputs(store, tracking, tmp_path):
         "no model, groups": ["compare-groups", store, "--model", "other", "--by", "session"],
         "no coordinate": ["compare-groups", store, "--model", "m", "--by", "diet"],
         "no test": ["compare-groups", store, "--model", "m", "--by", "session"],
+        "no model, similarity": ["similarity", store, "--model", "other"],
+        "absent syllable": ["similarity", store, "--model", "m", "--syllables", "0,99"],
+        "no model, merge": ["merge", store, "--model", "other", "--families"],
+        "no families": ["merge", store, "--model", "m", "--families"],
+        "group of one": ["merge", store, "--model", "m", "--groups", "0"],
+        "no groups": ["merge", store, "--model", "m", "--groups", "a;b"],
+        "margin": ["merge", store, "--model", "m", "--groups", "0,1", "--margin", "3"],
+        "no version": ["versions", store, "--model", "m", "--use", "v9"],
         "labels twice": ["compare", store, "--labels", "x=a.npz", "--labels", "x=b.npz"],
         "picture, compare": ["compare", store, "--models", "m,m@v1", "--out", tmp_path / "p.png"],
         "no store, scan": ["scan", missing, "--kappa", "1:2:3"],

@@ -18,6 +18,7 @@ from kpms_zarr.cli import data as cli_data
 from kpms_zarr.cli import ensembles as cli_ensembles
 from kpms_zarr.cli import exchange as cli_exchange
 from kpms_zarr.cli import groups as cli_groups
+from kpms_zarr.cli import hierarchy as cli_hierarchy
 from kpms_zarr.cli import movies as cli_movies
 from kpms_zarr.cli import naming as cli_naming
 from kpms_zarr.cli import scanning as cli_scanning
@@ -117,6 +118,9 @@ def parser() -> argparse.ArgumentParser:
         cli_tables.tables,
         cli_comparing.compare,
         cli_groups.compare_groups,
+        cli_hierarchy.similarity,
+        cli_hierarchy.merge,
+        cli_hierarchy.versions,
         cli_naming.name,
         cli_exchange.export,
         cli_exchange.import_keypoint_moseq,

@@ -49,6 +49,8 @@ _HOME = {
     "group_statistics": "groups.drawing",
     "transition_differences": "groups.drawing",
     "fingerprint_map": "groups.fingerprints",
+    # which syllables are alike: of what kpms_zarr.similarity returns
+    "dendrogram": "syllables.dendrogram",
     # what a scan has found: of what kpms_zarr.scan returns
     "scan_panel": "fit.scan",
     "scan_page": "report.scan",

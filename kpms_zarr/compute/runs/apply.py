@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from kpms_zarr.compute.cluster.connect import ClusterLike, connected
 from kpms_zarr.compute.config import Budget, FitConfig
 from kpms_zarr.compute.events import (
@@ -20,6 +18,7 @@ from kpms_zarr.compute.events import (
     tell,
 )
 from kpms_zarr.compute.mapreduce import limit_workers
+from kpms_zarr.compute.runs.hierarchy.merge import merge_again
 from kpms_zarr.compute.runs.label_work import LabelBench, LabelWork, label_on_workers
 from kpms_zarr.compute.runs.labelling import (
     DRAWS,
@@ -37,6 +36,7 @@ from kpms_zarr.compute.runs.publish import (
 )
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.runs.summaries import label_statistics
+from kpms_zarr.compute.runs.written import WrittenLabels
 from kpms_zarr.compute.sampler.certainty import CertaintyCounts
 from kpms_zarr.compute.sampler.chain import ChainIndex
 from kpms_zarr.compute.settings import check_sweeps
@@ -44,6 +44,7 @@ from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.locking import model_lock
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.model.merges import MergeRecord, unmerged
 from kpms_zarr.store.model.models import LabelWriter, copy_labels, require_model
 from kpms_zarr.store.study.selection import select_sessions
 
@@ -51,6 +52,7 @@ _NO_VOTES = (
     "not all models of the consensus label new sessions by their parameters: labelled by the "
     "parameters of the consensus instead of by votes"
 )
+_MERGED = "labelled by the syllables before they were merged ({0}), then merged as in {1}"
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def apply(
     90 % of its frames, or after 8 starts. Its result does not depend on the sessions beside it, to
     the bit. With a consensus (:func:`kpms_zarr.consensus`) its members vote instead, in which
     nothing is drawn, and the pose is drawn given their labels. Sessions that are not labelled now
-    keep their labels in the new version.
+    keep their labels in the new version. Where syllables were merged, sessions are labelled by
+    those before, and then merged in the same way.
 
     Parameters
     ----------
@@ -168,6 +171,10 @@ def apply(
     require_model(store, model)  # the lock would make a group for any name
     with model_lock(root, store, model) as lock:
         start = StartModel.of(store, model)
+        merged = start.version if MergeRecord.of(start.labels) is not None else ""
+        if merged:
+            start = StartModel.of(store, model, unmerged(store, model, merged))
+            notify(Noted(_MERGED.format(start.version, merged)))
         # As the fit left it, whatever has been applied since.
         fitted = StartModel.of(store, model, str(start.labels.attrs["parameters"]))
         chosen = _chosen(root, store, start, sessions)
@@ -216,7 +223,9 @@ def apply(
             counts.add_sums(*found.certainty)
             _count_kept(writer, counts, chosen)
             statistics["mean_certainty"] = counts.mean
-        version = writer.publish("apply", settings, statistics)
+        version = writer.publish("apply", settings, statistics, is_current=not merged)
+        if merged:
+            version = merge_again(root, store, model, version, merged, lock)
         notify(Published(model, version))
         add_levels(root, model, version, notify)
         names = sorted(session.name for session in chosen)
@@ -305,30 +314,6 @@ def _count_kept(
         for start in range(0, session.n_frames, writer.block_frames):
             block = (row, start, min(start + writer.block_frames, session.n_frames))
             certainty.add(writer.read("syllable", *block), writer.read("certainty", *block))
-
-
-class WrittenLabels:
-    """Labels of a version that has just been written, sessions end to end."""
-
-    def __init__(self, writer: LabelWriter, lags: int) -> None:
-        self._writer = writer
-        self.index = ChainIndex.of(writer.sessions, lags)
-        self._row = {session.name: row for row, session in enumerate(writer.sessions)}
-
-    @property
-    def syllable(self) -> WrittenLabels:
-        return self
-
-    def __getitem__(self, key: slice) -> np.ndarray:
-        start, stop, _ = key.indices(self.index.n_frames)
-        first, parts = self.index.first, []
-        low, high = np.searchsorted(first, [start, stop - 1], side="right") - 1
-        for session in range(int(low), int(high) + 1):
-            begin, length = int(first[session]), int(self.index.length[session])
-            a, b = max(0, start - begin), min(length, stop - begin)
-            row = self._row[self.index.sessions[session].name]
-            parts.append(self._writer.read("syllable", row, a, b))
-        return np.concatenate(parts) if parts else np.zeros(0, np.int16)
 
 
 def _statistics(writer: LabelWriter, config: FitConfig) -> dict[str, Any]:

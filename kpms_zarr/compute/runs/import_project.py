@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from kpms_zarr.compute.runs.apply import WrittenLabels
 from kpms_zarr.compute.runs.summaries import label_statistics
+from kpms_zarr.compute.runs.written import WrittenLabels
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import Block

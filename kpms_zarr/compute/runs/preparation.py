@@ -416,7 +416,7 @@ def load(
                 0 if preparation.fix_heading else values["heading"],
             )
         else:
-            state = _aligned(preparation, config, inverse, block)
+            state = aligned_pose(preparation, block, inverse)
         for name, found in zip(("latent", "centroid", "heading"), state, strict=True):
             local[:, chain.columns[name]] = found
         if chain.n_keypoints:
@@ -437,11 +437,16 @@ def load(
         chain.syllable[first : first + min(chain.index.lags, length)] = NO_STATE
 
 
-def _aligned(
-    preparation: Preparation, config: FitConfig, inverse: np.ndarray, block: Block
+def aligned_pose(
+    preparation: Preparation, block: Block, inverse: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Latent pose, centroid and heading of the aligned pose of a block."""
+    """Latent pose, centroid and heading of the aligned pose of a block, in model units.
+
+    ``inverse``: of the loading, (keypoint * space, latent), where it is at hand.
+    """
     assert preparation.aligner is not None
+    if inverse is None:
+        inverse = np.linalg.pinv(preparation.loading.reshape(len(preparation.loading), -1))
     aligned = preparation.aligner.align(block)
     pose, heading = aligned.pose, aligned.heading
     if preparation.is_turned:

@@ -67,7 +67,7 @@ def stages_of(config: FitConfig, chain: Sized) -> tuple[Stage, ...]:
 
     def stage(name: str, n_sweeps: int, kappa: float) -> Stage:
         prior = ParameterPrior(
-            dynamics=_dynamics_prior(config, chain.n_latent),
+            dynamics=dynamics_prior(config, chain.n_latent),
             transition=TransitionPrior(config.alpha, config.gamma, kappa),
             noise=_noise_prior(config, chain.n_space) if name == "full" else None,
         )
@@ -78,7 +78,8 @@ def stages_of(config: FitConfig, chain: Sized) -> tuple[Stage, ...]:
     return (*(stage(name, n_sweeps, config.ar_kappa) for name, n_sweeps in first), last)
 
 
-def _dynamics_prior(config: FitConfig, n_latent: int) -> DynamicsPrior:
+def dynamics_prior(config: FitConfig, n_latent: int) -> DynamicsPrior:
+    """Prior of the dynamics of a fit in so many latent dimensions."""
     return DynamicsPrior(
         prior_mean(n_latent, config.lags),
         config.weight_scale,

@@ -346,6 +346,10 @@ int64 duration_count(state, duration): bouts of the syllable by duration; the la
 coordinate float64 duration(duration): bout duration [ms]
 int64 transition_count(state, state_next): changes from one syllable to another at consecutive
     frames
+optional int16 merged_syllable(state_before) = -1: of merged labels, what each syllable of the
+    version that they are of has become
+optional int16 merged_state(state_before) = -1: of merged labels, a number for each syllable of that
+    version, those included that another has taken the frames of
 """),
 )
 

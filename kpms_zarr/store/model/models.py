@@ -274,9 +274,14 @@ class LabelWriter:
         return regions.read(self._group[name], Block(row, start, stop))  # type: ignore[arg-type]
 
     def publish(
-        self, action: str, settings: Mapping[str, Any], statistics: Mapping[str, Any] | None = None
+        self,
+        action: str,
+        settings: Mapping[str, Any],
+        statistics: Mapping[str, Any] | None = None,
+        *,
+        is_current: bool = True,
     ) -> str:
-        """Make the version current; from now on it never changes.
+        """Finish the version, and make it current; from now on it never changes.
 
         Parameters
         ----------
@@ -286,6 +291,8 @@ class LabelWriter:
         statistics : mapping, optional
             Variables of the version that have no frame dim (``frequency``, ``n_bouts``, ...);
             scalars become attributes.
+        is_current : bool
+            False: it stands beside the current one, which stays so.
         """
         if statistics:
             arrays = {k: v for k, v in statistics.items() if np.ndim(v)}
@@ -295,7 +302,8 @@ class LabelWriter:
         attributes.write(
             self._group, {"parameters": self._parameters_version, **provenance(action, settings)}
         )
-        attributes.write(self._labels, {"current": self.version})
+        if is_current:
+            attributes.write(self._labels, {"current": self.version})
         consolidate(self._root, [self._base])
         return self.version
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +21,14 @@ from kpms_zarr.store.core.locking import names_lock
 from kpms_zarr.store.core.provenance import provenance
 from kpms_zarr.store.errors import InputError, Problem, ReadOnlyError
 from kpms_zarr.store.model import models
+from kpms_zarr.store.model.merges import MergeRecord
 from kpms_zarr.store.wording import call
 
 MOST_LETTERS = {"name": 60, "description": 2000}
 """Of a name and of a description."""
+
+_BETWEEN = " + "
+"""Between the names of syllables that became one."""
 
 _REFUSED = {"Cc", "Cs", "Zl", "Zp"}
 _TURNS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -70,12 +74,27 @@ class SyllableNames:
         known = 0 <= syllable < len(self.descriptions)
         return self.descriptions[syllable] if known else ""
 
+    def joined(self, syllables: Sequence[int]) -> tuple[str, str]:
+        """Name and description of syllables that became one, each text once.
+
+        Where all names together are too long for one, it is that of the first that has one.
+        """
+        names = list(dict.fromkeys(filter(None, map(self.custom_name, syllables))))
+        texts = list(dict.fromkeys(filter(None, map(self.description, syllables))))
+        name = _BETWEEN.join(names)
+        text = "\n".join(texts)
+        return (
+            name if len(name) <= MOST_LETTERS["name"] else names[0],
+            text if len(text) <= MOST_LETTERS["description"] else texts[0],
+        )
+
 
 def read_names(store: StoreLike, model: str, version: str | None = None) -> SyllableNames:
     """Names of the syllables of a model.
 
     Names belong to a version of the parameters: labels that ``apply`` added have those of the fit,
-    while another fit numbers its syllables anew and starts without names.
+    while another fit numbers its syllables anew and starts without names. Merged syllables have
+    the names of those that they are of, until somebody names them.
 
     Parameters
     ----------
@@ -257,12 +276,33 @@ def _read(root: zarr.Group, model: str, parameters: str) -> SyllableNames:
     version = str(current.get(parameters, ""))
     group = access.subgroup(root, f"{_path(model)}/{version}") if version else None
     if group is None:
-        return SyllableNames(model, "", parameters)
+        return _of_merged(root, model, parameters)
     names, descriptions = (
         tuple(str(text) for text in np.asarray(group[column][:]))  # type: ignore[index]
         for column in ("name", "description")
     )
     return SyllableNames(model, version, parameters, names, descriptions)
+
+
+def _of_merged(root: zarr.Group, model: str, parameters: str) -> SyllableNames:
+    """Names that merged syllables have from those that they are of; none of others."""
+    labels = access.subgroup(root, f"{layout.model_path(model)}/labels/{parameters}")
+    record = None if labels is None else MergeRecord.of(labels)
+    if record is None:
+        return SyllableNames(model, "", parameters)
+    path = f"{layout.model_path(model)}/labels/{record.from_version}"
+    before = _read(root, model, _parameters_of(root, path))
+    if not before.version:
+        return SyllableNames(model, "", parameters)
+    group: Any = root[path]
+    share = np.nan_to_num(np.asarray(group["frequency"][:]))
+    order = np.argsort(-share, kind="stable")
+    texts = [
+        before.joined(order[record.number[order] == one].tolist())
+        for one in range(len(record.number))
+    ]
+    names, descriptions = zip(*texts, strict=True)
+    return SyllableNames(model, before.version, parameters, names, descriptions)
 
 
 def _write(root: zarr.Group, names: SyllableNames, settings: Mapping[str, Any]) -> SyllableNames:

@@ -1,0 +1,1 @@
+"""Which syllables are alike, and syllables that become one."""
