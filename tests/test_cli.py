@@ -31,7 +31,8 @@ SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim
 COMMANDS = (
     "ingest", "info", "annotate", "epochs", "timestamps", "remove", "verify", "quality", "pca",
     "plan", "scan", "fit", "consensus", "apply", "summary", "tables", "compare", "compare-groups",
-    "similarity", "merge", "versions", "name", "export", "import-keypoint-moseq", "report", "movies", "explore", "demo", "doctor",
+    "similarity", "merge", "versions", "name", "export", "import-keypoint-moseq", "report",
+    "movies", "explore", "demo", "doctor",
 )  # fmt: skip
 
 
