@@ -171,16 +171,18 @@ def draw_all(store: Path, model: str | None, out: Outcome) -> None:
                 raise AssertionError(f"page {page}: {error!r}") from error
 
 
-_GROUPS = ("tests", "values", "transitions", "table")
-"""Arguments of views of what groups do otherwise."""
+_GROUPS = ("tests", "values", "transitions", "table", "similarity")
+"""Arguments of views of what groups do otherwise, and of which syllables are alike."""
 
 
 def _of_groups(out: Outcome) -> dict[str, Any]:
-    """What there is to draw of a comparison of groups."""
+    """What there is to draw of a comparison of groups, and of the similarity of syllables."""
     found = out.made.get("compare_groups")
+    alike = {"similarity": out.made.get("similarity")}
     if found is None:
-        return {}
+        return alike
     return {
+        **alike,
         "tests": found.tests, "values": found.values, "transitions": found.transitions,
         "table": found.fingerprints, "syllables": None,
     }  # fmt: skip
@@ -217,6 +219,7 @@ def run_all(folder: Path, arrays: dict[str, Arrays], *, with_views: bool = True)
         model = "m"
         out.try_("summary", lambda: kpms_zarr.summary(store, model=model))
         out.try_("apply", lambda: kpms_zarr.apply(store, model=model, sessions=["*"]))
+        out.try_("similarity", lambda: kpms_zarr.similarity(store, model=model))
         out.try_("tables", lambda: kpms_zarr.tables(store, model=model, out=folder / "tables"))
         kpms_zarr.annotate(store, _in_two_groups(folder, access.sessions(store)))
         out.try_("compare_groups", lambda: kpms_zarr.compare_groups(
