@@ -34,6 +34,7 @@ DIMS: dict[str, str] = {
     "latent_dim": "dimension of the latent pose used by a model",
     "state": "discrete state of a model; state i is syllable i",
     "state_next": "state at the following frame",
+    "state_before": "state of the version that merged labels are of",
     "latent_dim_row": "row of a matrix over latent dimensions",
     "lagged_latent": "latent dimensions of the previous frames, oldest lag first",
     "duration": "bin of bout durations, one frame of the fastest video wide",
