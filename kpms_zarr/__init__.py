@@ -10,6 +10,7 @@ from kpms_zarr.store.core.provenance import package_version
 if TYPE_CHECKING:
     from kpms_zarr.compute.analysis.compare import compare
     from kpms_zarr.compute.analysis.groups.compare_groups import compare_groups
+    from kpms_zarr.compute.analysis.onsets.trajectories import trajectories
     from kpms_zarr.compute.analysis.tables.syllable_table import syllable_table
     from kpms_zarr.compute.analysis.tables.tables import tables
     from kpms_zarr.compute.config import Budget, FitConfig
@@ -72,6 +73,7 @@ _HOME = {
     "syllable_table": "kpms_zarr.compute.analysis.tables.syllable_table",
     "compare": "kpms_zarr.compute.analysis.compare",
     "compare_groups": "kpms_zarr.compute.analysis.groups.compare_groups",
+    "trajectories": "kpms_zarr.compute.analysis.onsets.trajectories",
     "scan": "kpms_zarr.compute.runs.scan",
     "explore": "kpms_zarr.viz.explore.server",
     "report": "kpms_zarr.viz.report.report",
