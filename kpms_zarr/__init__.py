@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kpms_zarr.store.ingest.epochs import epochs
     from kpms_zarr.store.ingest.ingest import ingest
     from kpms_zarr.store.ingest.remove import remove
+    from kpms_zarr.store.ingest.signals import signals
     from kpms_zarr.store.ingest.verify import verify
     from kpms_zarr.store.model.checkpoints import open_progress
     from kpms_zarr.store.model.info import info
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from kpms_zarr.store.model.scans import open_scan
     from kpms_zarr.store.model.syllable_names import name_syllable, syllable_names
     from kpms_zarr.store.study.epochs import open_epochs
+    from kpms_zarr.store.study.signals import open_signal
     from kpms_zarr.viz.explore.server import explore
     from kpms_zarr.viz.movies.movies import movies
     from kpms_zarr.viz.movies.overlays import overlay_movie
@@ -53,6 +55,7 @@ _HOME = {
     "ingest": "kpms_zarr.store.ingest.ingest",
     "annotate": "kpms_zarr.store.ingest.annotate",
     "epochs": "kpms_zarr.store.ingest.epochs",
+    "signals": "kpms_zarr.store.ingest.signals",
     "remove": "kpms_zarr.store.ingest.remove",
     "verify": "kpms_zarr.store.ingest.verify",
     "export": "kpms_zarr.store.export.export",
@@ -84,6 +87,7 @@ _HOME = {
     "open_labels": "kpms_zarr.store.model.models",
     "open_parameters": "kpms_zarr.store.model.models",
     "open_epochs": "kpms_zarr.store.study.epochs",
+    "open_signal": "kpms_zarr.store.study.signals",
     "open_levels": "kpms_zarr.store.model.levels",
     "build_levels": "kpms_zarr.store.model.levels",
     "open_scan": "kpms_zarr.store.model.scans",

@@ -383,6 +383,16 @@ int64 stop(interval): frame after the last one [frames]
 """)
 """A version of the epochs of all sessions."""
 
+SIGNALS = (
+    _SESSION,
+    _N_FRAMES,
+    _FPS,
+    *_declared("""
+float64 value(session, frame): value of the signal at the time of the frame; NaN = missing
+"""),
+)
+"""A version of a signal: the sessions that it was added to at once."""
+
 PROGRESS = (
     *(var for var in PARAMETERS if var.dims[0] == "sweep"),
     *_some("term", PARAMETERS),
@@ -476,6 +486,7 @@ GROUPS: dict[str, tuple[Variable, ...]] = {
     "labels": LABELS,
     "names": NAMES,
     "epochs": EPOCHS,
+    "signals": SIGNALS,
     "levels": LEVELS,
     "progress": PROGRESS,
     "chain": CHAIN,

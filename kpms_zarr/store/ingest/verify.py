@@ -256,7 +256,7 @@ class _Audit:
                 self.summary.notes.append(f"{path}: not finished ({_rebuild(path)})")
                 continue
             if (
-                kind in ("names", "epochs", "scans", "scan_chains")
+                kind in ("names", "epochs", "signals", "scans", "scan_chains")
                 and "provenance" not in group.attrs
             ):
                 self.summary.notes.append(f"{path}: left by a process that was killed; harmless")
@@ -332,6 +332,8 @@ def _rebuild(group: str) -> str:
         return f"run `kpms_zarr.{parts[0]}` again"
     if parts[0] == layout.EPOCHS:
         return "write them again: `kpms_zarr.epochs(STORE, 'FILE.csv')`"
+    if parts[0] == layout.SIGNALS and len(parts) > 1:
+        return f"add it again: `kpms_zarr.signals(STORE, 'FILE.csv', name={parts[1]!r})`"
     if parts[0] == layout.SCANS and len(parts) > 1:
         return f"scan again: `kpms_zarr.scan(STORE, name={parts[1]!r}, overwrite=True)`"
     if parts[0] == layout.MODELS and parts[2:3] == ["levels"]:
