@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kpms_zarr.compute.analysis.compare import compare
     from kpms_zarr.compute.analysis.groups.compare_groups import compare_groups
     from kpms_zarr.compute.analysis.onsets.trajectories import trajectories
+    from kpms_zarr.compute.analysis.onsets.triggered_average import triggered_average
     from kpms_zarr.compute.analysis.tables.syllable_table import syllable_table
     from kpms_zarr.compute.analysis.tables.tables import tables
     from kpms_zarr.compute.config import Budget, FitConfig
@@ -77,6 +78,7 @@ _HOME = {
     "compare": "kpms_zarr.compute.analysis.compare",
     "compare_groups": "kpms_zarr.compute.analysis.groups.compare_groups",
     "trajectories": "kpms_zarr.compute.analysis.onsets.trajectories",
+    "triggered_average": "kpms_zarr.compute.analysis.onsets.triggered_average",
     "scan": "kpms_zarr.compute.runs.scan",
     "explore": "kpms_zarr.viz.explore.server",
     "report": "kpms_zarr.viz.report.report",

@@ -136,14 +136,17 @@ class PosedWindows:
         edges = np.append(np.flatnonzero(np.diff(chunk, prepend=-1)), len(onset))
         for first, last in pairwise(edges.tolist()):
             low, high = int(onset[first]) - before, int(onset[last - 1]) + after + 1
-            read = [
+            latent, centroid, heading = (
                 self._labels.by_frame(name, row, low, high)
                 for name in ("latent", "centroid", "heading")
-            ]
+            )
             for start in range(first, last, _WINDOWS_AT_ONCE):
                 part = slice(start, min(start + _WINDOWS_AT_ONCE, last))
                 frame = onset[part, None] - low + np.arange(-before, after + 1)
-                yield part, self._aligned(row, *(values[frame] for values in read), before)
+                yield (
+                    part,
+                    self._aligned(row, latent[frame], centroid[frame], heading[frame], before),
+                )
 
     def _aligned(
         self, row: int, latent: np.ndarray, centroid: np.ndarray, heading: np.ndarray, at: int
