@@ -29,8 +29,9 @@ STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=6, missing_fract
 HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settings.posterior[0]]
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = (
-    "ingest", "info", "annotate", "epochs", "remove", "verify", "quality", "pca", "plan", "scan",
-    "fit", "consensus", "apply", "summary", "tables", "compare", "compare-groups", "name",
+    "ingest", "info", "annotate", "epochs", "signals", "remove", "verify", "quality", "pca", "plan",
+    "scan", "fit", "consensus", "apply", "summary", "tables", "compare", "compare-groups",
+    "trajectories", "triggered-average", "name",
     "export", "import-keypoint-moseq", "report", "movies", "explore", "demo", "doctor",
 )  # fmt: skip
 
@@ -128,6 +129,8 @@ def test_top__help_and_version(run):
         ["compare", "s.zarr", "--models", "a,,b"],
         ["compare-groups", "s.zarr", "--model", "m"],
         ["compare-groups", "s.zarr", "--model", "m", "--by", "group", "--syllables", "one"],
+        ["trajectories", "s.zarr", "--model", "m", "--format", "docx"],
+        ["triggered-average", "s.zarr", "--model", "m", "--syllables", "one"],
         ["compare", "s.zarr", "--models", "a", "--labels"],
         ["compare", "s.zarr", "--models", "a,b", "--boundary-tolerance", "some"],
         ["ingest", "s.zarr", "f.csv", "--keypoints", "a,,b"],
@@ -213,6 +216,13 @@ def wrong_inputs(store, tracking, tmp_path):
         "no model, tables": ["tables", store, "--model", "other", "--out", tmp_path / "t"],
         "kind, tables": ["tables", store, "--model", "m", "--out", tmp_path / "t", "--to", "xlsx"],
         "no table": ["tables", store, "--model", "m", "--out", tmp_path / "t", "--include", "cake"],
+        "no model, trajectories": ["trajectories", store, "--model", "other", "--out", tmp_path],
+        "window": ["trajectories", store, "--model", "m", "--post", "0"],
+        "no model, average": ["triggered-average", store, "--model", "other"],
+        "no signal": ["triggered-average", store, "--model", "m", "--signal", "cake"],
+        "kind, average": ["triggered-average", store, "--model", "m", "--out", tmp_path / "a.xls"],
+        "no file, signals": ["signals", store, missing, "--session", STUDY.session_names[0]],
+        "no values, signals": ["signals", store, text, "--session", STUDY.session_names[0]],
         "no file, epochs": ["epochs", store, missing],
         "no table, epochs": ["epochs", store, text],
         "no model, report": ["report", store, "--model", "other", "--out", tmp_path / "r.html"],

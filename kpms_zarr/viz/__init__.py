@@ -47,6 +47,11 @@ _HOME = {
     "comparison_page": "report.comparison",
     # what groups do otherwise: of what kpms_zarr.compare_groups returns
     "fingerprint_map": "syllables.fingerprints",
+    # what happens around onsets: of what kpms_zarr.trajectories and .triggered_average return
+    "trajectories": "syllables.typical",
+    "trajectory_files": "movies.typical_files",
+    "triggered_average": "syllables.triggered",
+    "triggered_average_file": "movies.typical_files",
     # what a scan has found: of what kpms_zarr.scan returns
     "scan_panel": "fit.scan",
     "scan_page": "report.scan",
