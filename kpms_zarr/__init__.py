@@ -10,6 +10,8 @@ from kpms_zarr.store.core.provenance import package_version
 if TYPE_CHECKING:
     from kpms_zarr.compute.analysis.compare import compare
     from kpms_zarr.compute.analysis.groups.compare_groups import compare_groups
+    from kpms_zarr.compute.analysis.onsets.trajectories import trajectories
+    from kpms_zarr.compute.analysis.onsets.triggered_average import triggered_average
     from kpms_zarr.compute.analysis.tables.syllable_table import syllable_table
     from kpms_zarr.compute.analysis.tables.tables import tables
     from kpms_zarr.compute.cluster.store_work import build_levels, verify
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from kpms_zarr.store.ingest.epochs import epochs
     from kpms_zarr.store.ingest.ingest import ingest
     from kpms_zarr.store.ingest.remove import remove
+    from kpms_zarr.store.ingest.signals import signals
     from kpms_zarr.store.ingest.timestamps import timestamps
     from kpms_zarr.store.model.checkpoints import open_progress
     from kpms_zarr.store.model.info import info
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from kpms_zarr.store.model.syllable_names import name_syllable, syllable_names
     from kpms_zarr.store.model.versions import versions
     from kpms_zarr.store.study.epochs import open_epochs
+    from kpms_zarr.store.study.signals import open_signal
     from kpms_zarr.store.study.timestamps import open_timestamps
     from kpms_zarr.viz.explore.server import explore
     from kpms_zarr.viz.movies.movies import movies
@@ -58,6 +62,7 @@ _HOME = {
     "annotate": "kpms_zarr.store.ingest.annotate",
     "epochs": "kpms_zarr.store.ingest.epochs",
     "timestamps": "kpms_zarr.store.ingest.timestamps",
+    "signals": "kpms_zarr.store.ingest.signals",
     "remove": "kpms_zarr.store.ingest.remove",
     "verify": "kpms_zarr.compute.cluster.store_work",
     "export": "kpms_zarr.store.export.export",
@@ -81,6 +86,8 @@ _HOME = {
     "similarity": "kpms_zarr.compute.runs.hierarchy.similarity",
     "merge": "kpms_zarr.compute.runs.hierarchy.merge",
     "versions": "kpms_zarr.store.model.versions",
+    "trajectories": "kpms_zarr.compute.analysis.onsets.trajectories",
+    "triggered_average": "kpms_zarr.compute.analysis.onsets.triggered_average",
     "scan": "kpms_zarr.compute.runs.scan",
     "explore": "kpms_zarr.viz.explore.server",
     "report": "kpms_zarr.viz.report.report",
@@ -92,6 +99,7 @@ _HOME = {
     "open_parameters": "kpms_zarr.store.model.models",
     "open_epochs": "kpms_zarr.store.study.epochs",
     "open_timestamps": "kpms_zarr.store.study.timestamps",
+    "open_signal": "kpms_zarr.store.study.signals",
     "open_levels": "kpms_zarr.store.model.levels",
     "build_levels": "kpms_zarr.compute.cluster.store_work",
     "open_scan": "kpms_zarr.store.model.scans",

@@ -29,10 +29,10 @@ STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=6, missing_fract
 HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settings.posterior[0]]
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = (
-    "ingest", "info", "annotate", "epochs", "timestamps", "remove", "verify", "quality", "pca",
-    "plan", "scan", "fit", "consensus", "apply", "summary", "tables", "compare", "compare-groups",
-    "similarity", "merge", "versions", "name", "export", "import-keypoint-moseq", "report",
-    "movies", "explore", "demo", "doctor",
+    "ingest", "info", "annotate", "epochs", "timestamps", "signals", "remove", "verify", "quality",
+    "pca", "plan", "scan", "fit", "consensus", "apply", "summary", "tables", "compare",
+    "compare-groups", "similarity", "merge", "versions", "trajectories", "triggered-average",
+    "name", "export", "import-keypoint-moseq", "report", "movies", "explore", "demo", "doctor",
 )  # fmt: skip
 
 
@@ -134,6 +134,8 @@ def test_top__help_and_version(run):
         ["merge", "s.zarr", "--model", "m"],
         ["merge", "s.zarr", "--model", "m", "--families", "--evidence"],
         ["versions", "s.zarr"],
+        ["trajectories", "s.zarr", "--model", "m", "--format", "docx"],
+        ["triggered-average", "s.zarr", "--model", "m", "--syllables", "one"],
         ["compare", "s.zarr", "--models", "a", "--labels"],
         ["compare", "s.zarr", "--models", "a,b", "--boundary-tolerance", "some"],
         ["ingest", "s.zarr", "f.csv", "--keypoints", "a,,b"],
@@ -227,6 +229,13 @@ def wrong_inputs(store, tracking, tmp_path):
         "no model, tables": ["tables", store, "--model", "other", "--out", tmp_path / "t"],
         "kind, tables": ["tables", store, "--model", "m", "--out", tmp_path / "t", "--to", "xlsx"],
         "no table": ["tables", store, "--model", "m", "--out", tmp_path / "t", "--include", "cake"],
+        "no model, trajectories": ["trajectories", store, "--model", "other", "--out", tmp_path],
+        "window": ["trajectories", store, "--model", "m", "--post", "0"],
+        "no model, average": ["triggered-average", store, "--model", "other"],
+        "no signal": ["triggered-average", store, "--model", "m", "--signal", "cake"],
+        "kind, average": ["triggered-average", store, "--model", "m", "--out", tmp_path / "a.xls"],
+        "no file, signals": ["signals", store, missing, "--session", STUDY.session_names[0]],
+        "no values, signals": ["signals", store, text, "--session", STUDY.session_names[0]],
         "no file, epochs": ["epochs", store, missing],
         "no table, epochs": ["epochs", store, text],
         "no file, timestamps": ["timestamps", store, missing],

@@ -21,6 +21,7 @@ from kpms_zarr.cli import groups as cli_groups
 from kpms_zarr.cli import hierarchy as cli_hierarchy
 from kpms_zarr.cli import movies as cli_movies
 from kpms_zarr.cli import naming as cli_naming
+from kpms_zarr.cli import onsets as cli_onsets
 from kpms_zarr.cli import scanning as cli_scanning
 from kpms_zarr.cli import summaries as cli_summaries
 from kpms_zarr.cli import tables as cli_tables
@@ -105,6 +106,7 @@ def parser() -> argparse.ArgumentParser:
         cli_data.annotate,
         cli_tables.epochs,
         cli_tables.timestamps,
+        cli_onsets.signals,
         cli_data.remove,
         cli_data.verify,
         _quality,
@@ -121,6 +123,8 @@ def parser() -> argparse.ArgumentParser:
         cli_hierarchy.similarity,
         cli_hierarchy.merge,
         cli_hierarchy.versions,
+        cli_onsets.trajectories,
+        cli_onsets.triggered_average,
         cli_naming.name,
         cli_exchange.export,
         cli_exchange.import_keypoint_moseq,

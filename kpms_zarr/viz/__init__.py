@@ -51,6 +51,11 @@ _HOME = {
     "fingerprint_map": "groups.fingerprints",
     # which syllables are alike: of what kpms_zarr.similarity returns
     "dendrogram": "syllables.dendrogram",
+    # what happens around onsets: of what kpms_zarr.trajectories and .triggered_average return
+    "trajectories": "syllables.typical",
+    "trajectory_files": "movies.typical_files",
+    "triggered_average": "syllables.triggered",
+    "triggered_average_file": "movies.typical_files",
     # what a scan has found: of what kpms_zarr.scan returns
     "scan_panel": "fit.scan",
     "scan_page": "report.scan",

@@ -33,6 +33,7 @@ MODELS = "models"
 SCANS = "scans"
 EPOCHS = "epochs"
 TIMESTAMPS = "timestamps"
+SIGNALS = "signals"
 
 _SESSIONS_PER_CHUNK = 16_384
 _SWEEPS_PER_CHUNK = 1024
@@ -56,6 +57,11 @@ def model_path(model: str) -> str:
 def scan_path(name: str) -> str:
     """Group path of a scan; raises as :func:`model_path` does."""
     return f"{SCANS}/{_checked(name, 'name', 'kappa-1')}"
+
+
+def signal_path(name: str) -> str:
+    """Group path of a signal; raises as :func:`model_path` does."""
+    return f"{SIGNALS}/{_checked(name, 'name', 'photometry')}"
 
 
 def _checked(name: str, argument: str, example: str) -> str:

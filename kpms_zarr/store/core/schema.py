@@ -397,6 +397,15 @@ float64 timestamp(session, frame): time of the frame, on the clock of the record
 """),
 )
 """A version of the timestamps of some sessions."""
+SIGNALS = (
+    _SESSION,
+    _N_FRAMES,
+    _FPS,
+    *_declared("""
+float64 value(session, frame): value of the signal at the time of the frame; NaN = missing
+"""),
+)
+"""A version of a signal: the sessions that it was added to at once."""
 
 PROGRESS = (
     *(var for var in PARAMETERS if var.dims[0] == "sweep"),
@@ -492,6 +501,7 @@ GROUPS: dict[str, tuple[Variable, ...]] = {
     "names": NAMES,
     "epochs": EPOCHS,
     "timestamps": TIMESTAMPS,
+    "signals": SIGNALS,
     "levels": LEVELS,
     "progress": PROGRESS,
     "chain": CHAIN,

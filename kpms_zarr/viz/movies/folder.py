@@ -24,6 +24,8 @@ class MovieFolder:
         Is made where it is missing.
     settings : mapping
         What the movies depend on, as JSON can hold it.
+    what : str
+        Kind of the files, in the plural.
 
     Raises
     ------
@@ -31,12 +33,14 @@ class MovieFolder:
         When the place is taken by a file.
     """
 
-    def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
-        self.path = Path(path)
+    def __init__(
+        self, path: str | os.PathLike[str], settings: Mapping[str, Any], what: str = "movies"
+    ) -> None:
+        self.path, self._what = Path(path), what
         self._settings = json.loads(json.dumps(settings))
         if self.path.exists() and not self.path.is_dir():
             raise InputError(
-                expected="a folder for the movies",
+                expected=f"a folder for the {what}",
                 found="a file of that name",
                 where=str(path),
                 fix="name another folder behind `out=`",
@@ -55,12 +59,12 @@ class MovieFolder:
         others = [n for n in there if self._movies.get(n, {}).get("settings") != self._settings]
         if others:
             raise InputError(
-                expected="a folder without movies, or with those of the same command",
+                expected=f"a folder without {self._what}, or with those of the same command",
                 found=f"{listed(others, 3)}, made with other settings or elsewhere",
                 where=str(self.path),
                 fix="name another folder behind `out=`, or remove these files",
             )
-        what = "movie" if len(there) == 1 else "movies"
+        what = self._what.removesuffix("s") if len(there) == 1 else self._what
         return [f"{len(there)} {what} of the same command replaced"] if there else []
 
     def prepare(self, name: str, facts: Mapping[str, Any]) -> Path:

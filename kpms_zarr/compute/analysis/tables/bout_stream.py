@@ -118,33 +118,83 @@ def session_blocks(
         yield frames, finder.add(frames, is_last=stop == session.n_frames)
 
 
+def session_bouts(
+    labels: PosedLabels, one: EpochSession, block_frames: int = BLOCK_FRAMES
+) -> Iterator[EpochBouts]:
+    """Read the bouts of a session from its labels alone, those that end in a block at once."""
+    session, finder = one.session, BoutFinder(one.epochs, labels.n_states, one.times)
+    for start in range(0, session.n_frames, block_frames):
+        stop = min(start + block_frames, session.n_frames)
+        frames = FrameBlock(start, *_labelled(labels, one, start, stop), *[None] * 6)
+        yield finder.add(frames, is_last=stop == session.n_frames)
+
+
+def _labelled(
+    labels: PosedLabels, one: EpochSession, start: int, stop: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Interval, epoch and syllable of some frames, (frame,) int64 each."""
+    interval = one.epochs.at(start, stop)
+    epoch = np.where(interval >= 0, one.epochs.epoch[interval], -1)
+    return interval, epoch, labels.syllable(one.session.index, start, stop).astype(np.int64)
+
+
 def _frames(labels: PosedLabels, one: EpochSession, start: int, stop: int) -> FrameBlock:
     row, fps = one.session.index, one.session.fps
     step_time = one.times.steps(start, stop)
-    interval = one.epochs.at(start, stop)
-    epoch = np.where(interval >= 0, one.epochs.epoch[interval], -1)
-    syllable = labels.syllable(row, start, stop).astype(np.int64)
     certainty = labels.certainty(row, start, stop)
-    before = max(0, start - 1)
-    centroid, heading = labels.centroid(row, before, stop), labels.heading(row, before, stop)
-    speed = turning = None
-    if centroid is not None:
-        centroid = centroid.astype(np.float64)
-        step = np.diff(centroid, axis=0)
-        square = step[:, 0] ** 2
-        for axis in range(1, step.shape[1]):
-            square += step[:, axis] ** 2
-        speed = _behind(np.sqrt(square) * fps, start)
-        speed = speed if step_time is None else speed / step_time
-        centroid = centroid[start - before :]
-    if heading is not None:
-        heading = heading.astype(np.float64)
-        turning = _behind(wrapped(np.diff(heading)), start)
-        heading = heading[start - before :]
     certainty = None if certainty is None else certainty.astype(np.float64)
+    centroid, speed = speeds(labels, row, fps, start, stop)
+    if speed is not None and step_time is not None:  # that of even steps, in true time
+        speed = speed / step_time
+    heading, turning = turnings(labels, row, start, stop)
     return FrameBlock(
-        start, interval, epoch, syllable, certainty, centroid, heading, speed, turning, step_time
+        start,
+        *_labelled(labels, one, start, stop),
+        certainty,
+        centroid,
+        heading,
+        speed,
+        turning,
+        step_time,
     )
+
+
+def speeds(
+    labels: PosedLabels, row: int, fps: float, start: int, stop: int
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Centroid (frame, space) and speed (frame,) of some frames, see :class:`FrameBlock`.
+
+    Parameters
+    ----------
+    labels : PosedLabels
+    row : int
+        Of the session in the labels.
+    fps : float
+        Frames per second.
+    start, stop : int
+    """
+    before = max(0, start - 1)
+    centroid = labels.centroid(row, before, stop)
+    if centroid is None:
+        return None, None
+    centroid = centroid.astype(np.float64)
+    step = np.diff(centroid, axis=0)
+    square = step[:, 0] ** 2
+    for axis in range(1, step.shape[1]):
+        square += step[:, axis] ** 2
+    return centroid[start - before :], _behind(np.sqrt(square) * fps, start)
+
+
+def turnings(
+    labels: PosedLabels, row: int, start: int, stop: int
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Heading and its change of some frames, (frame,) each; see :func:`speeds`."""
+    before = max(0, start - 1)
+    heading = labels.heading(row, before, stop)
+    if heading is None:
+        return None, None
+    heading = heading.astype(np.float64)
+    return heading[start - before :], _behind(wrapped(np.diff(heading)), start)
 
 
 def _behind(steps: np.ndarray, start: int) -> np.ndarray:

@@ -57,6 +57,18 @@ class PosedLabels(PublishedLabels):
         """Read headings, (frame,) float32 in rad; None where there are none."""
         return np.asarray(self._array("heading")[row, start:stop]) if self.has_heading else None
 
+    def has(self, name: str) -> bool:
+        """Whether the version has a variable."""
+        return self._array(name) is not None
+
+    def by_frame(self, name: str, row: int, start: int, stop: int) -> np.ndarray:
+        """Read a variable that the version has, (frame, ...)."""
+        return np.asarray(self._array(name)[row, start:stop])
+
+    def column(self, name: str) -> np.ndarray | None:
+        """Read a variable without frames; None where there is none."""
+        return np.asarray(self._array(name)[...]) if self.has(name) else None
+
     def _largest(self) -> int:
         """Largest label of a version without statistics."""
         return max(

@@ -1,0 +1,1 @@
+"""What happens around the onsets of syllables: trajectories of the pose, averages of signals."""
