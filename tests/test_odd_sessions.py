@@ -149,11 +149,16 @@ def draw_all(store: Path, model: str | None, out: Outcome) -> None:
             continue
         if first == "scan" and "scan" not in out.made:
             continue
-        parts = {key: part for key, part in _of_groups(out).items() if key in wanted}
-        if first in _GROUPS and parts.get(first) is None:
+        around = "triggered_average" if "triggered" in name else "trajectories"
+        if first == "found" and around not in out.made:
             continue
-
-        options |= parts
+        parts = {key: part for key, part in _of_groups(out).items() if key in wanted}
+        parts |= {"found": out.made[around], "syllables": None} if first == "found" else {}
+        if name.endswith(("_files", "_file")):
+            parts["out"] = store.parent / (f"{name}.svg" if name.endswith("_file") else name)
+        if first in _GROUPS[:-1] and parts.get(first) is None:
+            continue
+        options |= {key: part for key, part in parts.items() if key in wanted}
 
         def draw(view: Any = view, options: dict[str, Any] = options, first: str = first) -> Any:
             subjects = () if first in _GROUPS else (_subject(first, store, str(model), out),)
@@ -171,7 +176,7 @@ def draw_all(store: Path, model: str | None, out: Outcome) -> None:
                 raise AssertionError(f"page {page}: {error!r}") from error
 
 
-_GROUPS = ("tests", "values", "transitions", "table", "similarity")
+_GROUPS = ("tests", "values", "transitions", "table", "similarity", "found")
 """Arguments of views of what groups do otherwise, and of which syllables are alike."""
 
 
@@ -219,6 +224,9 @@ def run_all(folder: Path, arrays: dict[str, Arrays], *, with_views: bool = True)
         model = "m"
         out.try_("summary", lambda: kpms_zarr.summary(store, model=model))
         out.try_("apply", lambda: kpms_zarr.apply(store, model=model, sessions=["*"]))
+        out.try_("trajectories", lambda: kpms_zarr.trajectories(store, model=model))
+        out.try_("triggered_average", lambda: kpms_zarr.triggered_average(
+            store, model=model, signal="speed", shuffles=99))  # fmt: skip
         out.try_("similarity", lambda: kpms_zarr.similarity(store, model=model))
         out.try_("tables", lambda: kpms_zarr.tables(store, model=model, out=folder / "tables"))
         kpms_zarr.annotate(store, _in_two_groups(folder, access.sessions(store)))
