@@ -251,9 +251,9 @@ def signals(commands: Any) -> None:
     added.add_argument(
         "--start",
         type=float,
-        default=0.0,
         metavar="SECONDS",
-        help="time of the first frame of the session on the clock of the file",
+        help="time of the first frame of the session on the clock of the file (none = its "
+        "timestamp, 0 without)",
     )
     added.add_argument(
         "--max-gap",

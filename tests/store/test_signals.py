@@ -19,6 +19,7 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.frame_times import FrameAligner
 from kpms_zarr.store.study.signals import StoredSignal, signal_names
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
+from kpms_zarr.store.study.timestamps import SessionTimes
 
 STUDY = SyntheticStudy(lengths=(300, 240), n_keypoints=3)
 ONE, TWO = STUDY.session_names
@@ -66,7 +67,7 @@ def test_aligner__equals_interpolation_or_means_in_any_pieces(
     values = rng.normal(size=n_samples)
     values[rng.random(n_samples) < 0.2] = np.nan
     n = 40
-    aligner = FrameAligner(n, 20.0, 1, start=5.0, max_gap=max_gap)
+    aligner = FrameAligner(SessionTimes(n, 20.0), 1, start=5.0, max_gap=max_gap)
     for first in range(0, n_samples, piece):
         aligner.add(time[first : first + piece], values[first : first + piece, None])
     there = np.isfinite(values)
@@ -91,16 +92,50 @@ def test_aligner__equals_interpolation_or_means_in_any_pieces(
 
 def test_aligner__takes_rounded_times_of_frames_exactly():
     values = np.arange(90.0) ** 2
-    aligner = FrameAligner(90, 30.0, 1)
+    aligner = FrameAligner(SessionTimes(90, 30.0), 1)
     aligner.add(np.round(np.arange(90) / 30, 3), values[:, None])
     np.testing.assert_allclose(aligner.values(0), values, rtol=0.02, atol=0.3)
     assert np.isfinite(aligner.values(0)).all()
 
 
+@pytest.mark.parametrize("rate", [7.0, 400.0])
+def test_aligner__goes_by_timestamps(rate):
+    """Lost frames and a pause: a frame has the value of the moment at which it was taken."""
+    rng = np.random.default_rng(0)
+    step = rng.uniform(0.8, 1.2, 300) / 25
+    step[[40, 90, 91]] *= (3, 2, 2)
+    step[200] = 20.0  # the camera stood still
+    taken = 100 + np.cumsum(step)
+    time = np.arange(99, taken[-1] + 1, 1 / rate)
+    values = np.sin(0.9 * time)
+    times = SessionTimes.of_array(taken, 25.0)
+    aligner = FrameAligner(times, 1)
+    for part in np.array_split(np.arange(len(time)), 7):
+        aligner.add(time[part], values[part, None])
+    assert aligner.is_mean(0) == (rate > 100)
+    np.testing.assert_allclose(aligner.values(0), np.sin(0.9 * taken), atol=0.02)
+    # Wrong twin: frames at k / fps from the first one on.
+    even = FrameAligner(SessionTimes(300, 25.0), 1, start=taken[0])
+    even.add(time, values[:, None])
+    assert np.nanmax(np.abs(even.values(0) - np.sin(0.9 * taken))) > 0.5
+    # A clock of its own, on which the first frame is at 5.
+    own = FrameAligner(times, 1, start=5.0)
+    own.add(time - taken[0] + 5.0, values[:, None])
+    np.testing.assert_allclose(own.values(0), aligner.values(0), atol=1e-9)
+
+
+def test_aligner__does_not_bridge_a_long_gap_that_few_frames_lie_in():
+    taken = np.array([0.0, 0.1, 0.2, 5.2, 5.3])
+    aligner = FrameAligner(SessionTimes.of_array(taken, 10.0), 1, max_gap=1.0)
+    aligner.add(np.array([0.0, 0.15, 5.25, 5.3]), np.array([[1.0], [2.0], [3.0], [4.0]]))
+    found = aligner.values(0)
+    np.testing.assert_array_equal(np.isnan(found), [False, False, True, True, False])
+
+
 def test_aligner__does_not_alias():
     """A fast oscillation of a fast signal is averaged away, not sampled into a slow one."""
     time = np.arange(10_000) / 1000
-    aligner = FrameAligner(300, 30.0, 1)
+    aligner = FrameAligner(SessionTimes(300, 30.0), 1)
     aligner.add(time, np.sin(2 * np.pi * 30.5 * time)[:, None])
     assert aligner.is_mean(0)
     assert np.abs(aligner.values(0)[1:-1]).max() < 0.1  # single samples would reach 1

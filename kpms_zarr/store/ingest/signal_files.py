@@ -19,6 +19,7 @@ from kpms_zarr.store.parsers.hdf5 import reading as hdf5
 from kpms_zarr.store.parsers.table.files import batches, names_of
 from kpms_zarr.store.study.frame_times import FrameAligner
 from kpms_zarr.store.study.matching import Named
+from kpms_zarr.store.study.timestamps import StudyTimes
 from kpms_zarr.store.wording import listed
 
 _SESSION = ("session", "recording", "file", "video")
@@ -31,10 +32,23 @@ _NO_SIGNAL = ("PoseEstimationSeries", "ImageSeries", "ElectricalSeries")
 
 @dataclass(frozen=True)
 class SignalClock:
-    """Relation of the clock of a file to that of a session; see :class:`FrameAligner`."""
+    """Relation of the clock of a file to the frames of sessions; see :class:`FrameAligner`."""
 
-    start: float
+    start: float | None
     max_gap: float
+    times: StudyTimes
+
+    def aligner(self, session: Session, n_columns: int) -> FrameAligner:
+        """What brings samples of a session to its frames."""
+        times = self.times.of(session)
+        return FrameAligner(times, n_columns, start=self.start, max_gap=self.max_gap)
+
+    def span(self, session: Session) -> tuple[float, float]:
+        """Times of the first and the last frame of a session on the clock of the file, s."""
+        times = self.times.of(session)
+        first, last = times.of(np.array([0, session.n_frames - 1])).tolist()
+        shift = 0.0 if self.start is None else self.start - first
+        return first + shift, last + shift
 
 
 class SignalFile:
@@ -219,8 +233,8 @@ class SignalFile:
         for name, found in zip(self.columns, values, strict=True):
             if not np.isfinite(found).any():
                 raise InputError(
-                    expected=f"values of {name} at the frames of session {session.name}: 0 to "
-                    f"{(session.n_frames - 1) / session.fps:.6g} s",
+                    expected=f"values of {name} at the frames of session {session.name}: "
+                    "{:.6g} to {:.6g} s".format(*self._clock.span(session)),
                     found="none",
                     where=str(self.path),
                     fix="check the times; `start=` is the time of the first frame on their clock, "
@@ -242,10 +256,7 @@ class SignalFile:
         session, found, means = self.sessions[0], list[np.ndarray](), list[bool]()
         with hdf5.opened(self.path) as file:
             for name, group, data, channel in _chosen_series(file, self.path, self.columns):
-                aligner = FrameAligner(
-                    session.n_frames, session.fps, 1,
-                    start=self._clock.start, max_gap=self._clock.max_gap,
-                )  # fmt: skip
+                aligner = self._clock.aligner(session, 1)
                 last = -np.inf
                 for first in range(0, data.shape[0], _SAMPLES_AT_ONCE):
                     part = slice(first, min(first + _SAMPLES_AT_ONCE, data.shape[0]))
@@ -269,9 +280,7 @@ class _SignalRows:
         self._file, self._session = file, session
         n, columns = session.n_frames, len(file.columns)
         self._by_time = file._time is not None
-        self._aligner = FrameAligner(
-            n, session.fps, columns, start=file._clock.start, max_gap=file._clock.max_gap
-        )
+        self._aligner = file._clock.aligner(session, columns)
         self._values = np.full((columns, 0 if self._by_time else n), np.nan)
         self._last, self._next = -np.inf, 0
 

@@ -24,6 +24,7 @@ from kpms_zarr.store.ingest.annotate import named_sessions
 from kpms_zarr.store.ingest.signal_files import SignalClock, SignalFile
 from kpms_zarr.store.model.models import make_group
 from kpms_zarr.store.study.signals import SINCE, holding_versions, signal_names, versions_of
+from kpms_zarr.store.study.timestamps import StudyTimes
 from kpms_zarr.store.wording import listed
 
 _TAKEN = ("speed", "angular_velocity", "height", "none")
@@ -63,17 +64,18 @@ def signals(
     session: str | None = None,
     column: Sequence[str] | None = None,
     name: str | None = None,
-    start: float = 0.0,
+    start: float | None = None,
     max_gap: float = 1.0,
     units: str | None = None,
 ) -> SignalsSummary:
     """Write signals of sessions, such as photometry, into the store: a value for each frame.
 
-    Frame k of a session is at k / fps after its first. Samples with times are brought to the
-    frames: where there are two or more in a frame on average, a frame has the mean of those
-    within half a frame of it; else it is interpolated linearly between the samples before and
-    behind. Frames without are NaN. A session gets its new values in place of those that it had,
-    others keep theirs; versions are kept, of which for each session the newest that has it holds.
+    Frames are at their timestamps (:func:`kpms_zarr.timestamps`), without these at k / fps. Samples
+    with times are brought to the frames: where there are two or more in a frame on average, a frame
+    has the mean of those within half a frame of it; else it is interpolated linearly between the
+    samples before and behind. Frames without are NaN. A session gets its new values in place of
+    those that it had, others keep theirs; versions are kept, of which for each session the newest
+    that has it holds.
 
     Parameters
     ----------
@@ -83,9 +85,9 @@ def signals(
 
         - a csv or parquet file with a row for each sample: ``session`` (its name, recording,
           file or video, or a beginning that no other has; without that column, see ``session``),
-          ``time`` in s (or ``time_ms``) from the first frame of the session on, or ``frame``, from
-          0 on, or neither where there is a row for each frame; and columns of values. Rows are
-          sorted by session and time;
+          ``time`` in s (or ``time_ms``) on the clock of the timestamps, without these from the
+          first frame of the session on, or ``frame``, from 0 on, or neither where there is a row
+          for each frame; and columns of values. Rows are sorted by session and time;
         - an NWB file with a TimeSeries (or another series of numbers with times);
         - ``"none"``: the signal ``name`` is no longer one.
     session : str, optional
@@ -95,8 +97,9 @@ def signals(
         (default: all).
     name : str, optional
         Of the signal, where it is one (default: that of the column).
-    start : float
-        Time of the first frame of the session on the clock of the file, in s.
+    start : float, optional
+        Time of the first frame of the session on the clock of the file, in s (default: its
+        timestamp, 0 without).
     max_gap : float
         Longest time between two samples that is interpolated over, in s.
     units : str, optional
@@ -123,7 +126,12 @@ def signals(
     path = Path(file)
     known = {one.name: one for one in sessions}
     source = SignalFile(
-        path, known, named_sessions(root), session, column, SignalClock(start, max_gap)
+        path,
+        known,
+        named_sessions(root),
+        session,
+        column,
+        SignalClock(start, max_gap, StudyTimes(root)),
     )
     names = _names(source.columns, name, notes)
     settings = {
@@ -159,9 +167,11 @@ def signals(
     )  # fmt: skip
 
 
-def _check(column: Sequence[str] | None, name: str | None, start: float, max_gap: float) -> None:
+def _check(
+    column: Sequence[str] | None, name: str | None, start: float | None, max_gap: float
+) -> None:
     problems = []
-    if not np.isfinite(start):
+    if start is not None and not np.isfinite(start):
         problems.append(Problem("a number of seconds", repr(start), "`start=`", "give another"))
     if not (np.isfinite(max_gap) and max_gap >= 0):
         fix = "give another number of seconds"

@@ -12,6 +12,7 @@ import zarr
 from kpms_zarr.store.core import access, attributes, layout
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.study.timestamps import StudyTimes
 from kpms_zarr.store.wording import listed
 
 SINCE = "since"
@@ -128,7 +129,7 @@ def open_signal(store: StoreLike, name: str, session: str) -> xr.DataArray:
     Returns
     -------
     DataArray, (frame,) float64
-        NaN = missing; coordinate ``time``, in s from the first frame of the session on.
+        NaN = missing; coordinate ``time`` in s: timestamps, without these frame / fps.
 
     Raises
     ------
@@ -145,7 +146,7 @@ def open_signal(store: StoreLike, name: str, session: str) -> xr.DataArray:
             fix="choose one of these",
         )
     one = known[session]
-    time = ("frame", np.arange(one.n_frames) / one.fps, {"units": "s"})
+    time = ("frame", StudyTimes(store).of(one).at(0, one.n_frames), {"units": "s"})
     attrs = {"units": stored.units} if stored.units else {}
     values = stored.read(one, 0, one.n_frames)
     return xr.DataArray(values, dims=("frame",), coords={"time": time}, name=name, attrs=attrs)

@@ -97,7 +97,7 @@ def compare_groups(
     notes: tuple[str, ...] = ()
     if chains:
         tables, notes = chain_tables(
-            store, model, table.sizes["state"], epochs=epochs, sessions=wanted
+            store, model, table.sizes["state"], version=version, epochs=epochs, sessions=wanted
         )
     result = compare_groups_of(
         table,
@@ -135,6 +135,7 @@ def chain_tables(
     model: str,
     n_states: int,
     *,
+    version: str | None = None,
     epochs: EpochsLike | None = None,
     sessions: list[str] | None = None,
 ) -> tuple[list[xr.Dataset], tuple[str, ...]]:
@@ -144,6 +145,8 @@ def chain_tables(
     ----------
     n_states : int
         Of the ensemble.
+    version : str, optional
+        Of its labels (default: the current one), whose syllables these are.
     epochs, sessions
         See :func:`compare_groups`.
 
@@ -153,7 +156,7 @@ def chain_tables(
         None for a model that is no ensemble.
     """
     try:
-        parameters = open_parameters(store, model)
+        parameters = open_parameters(store, model, version)
     except (InputError, KeyError, FileNotFoundError):
         return [], ()
     if "member" not in parameters or "member_syllable" not in parameters:

@@ -12,6 +12,7 @@ from kpms_zarr.compute.analysis.tables.posed_labels import PosedLabels
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.study.signals import StoredSignal, signal_names
+from kpms_zarr.store.study.timestamps import StudyTimes
 from kpms_zarr.store.wording import listed
 
 SignalLike: TypeAlias = "str | Mapping[str, Any]"
@@ -58,7 +59,7 @@ def frame_signal(store: StoreLike, labels: PosedLabels, signal: SignalLike) -> F
     if not isinstance(signal, str):
         return _Given(signal, labels)
     if signal in _OF_ANIMAL:
-        return _OfAnimal(signal, labels)
+        return _OfAnimal(signal, labels, StudyTimes(store))
     names = signal_names(store)
     if signal not in names:
         raise InputError(
@@ -73,7 +74,7 @@ def frame_signal(store: StoreLike, labels: PosedLabels, signal: SignalLike) -> F
 class _OfAnimal:
     """Speed, angular velocity or height of the animal, as the model has it."""
 
-    def __init__(self, name: str, labels: PosedLabels) -> None:
+    def __init__(self, name: str, labels: PosedLabels, times: StudyTimes) -> None:
         lacks = {
             "speed": not labels.space,
             "angular_velocity": not labels.has_heading,
@@ -90,7 +91,7 @@ class _OfAnimal:
                 where=f"model {labels.model!r}",
                 fix="choose another signal with `signal=`",
             )
-        self.name, self._labels = name, labels
+        self.name, self._labels, self._times = name, labels, times
         position = "units of position"
         self.units = {"speed": f"{position} / s", "angular_velocity": "rad / s"}.get(name, position)
 
@@ -101,13 +102,15 @@ class _OfAnimal:
         labels, row = self._labels, session.index
         if self.name == "height":
             return labels.by_frame("centroid", row, start, stop)[:, 2].astype(np.float64)
+        times = self._times.of(session)
         if self.name == "speed":
-            speed = speeds(labels, row, session.fps, start, stop)[1]
+            speed = speeds(labels, row, times, start, stop)[1]
             assert speed is not None
             return speed
         turning = turnings(labels, row, start, stop)[1]
         assert turning is not None
-        return turning * session.fps
+        steps = times.steps(start, stop)
+        return turning * times.fps / (1.0 if steps is None else steps)
 
 
 class _Given:

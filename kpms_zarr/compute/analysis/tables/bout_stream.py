@@ -139,13 +139,10 @@ def _labelled(
 
 
 def _frames(labels: PosedLabels, one: EpochSession, start: int, stop: int) -> FrameBlock:
-    row, fps = one.session.index, one.session.fps
-    step_time = one.times.steps(start, stop)
+    row = one.session.index
     certainty = labels.certainty(row, start, stop)
     certainty = None if certainty is None else certainty.astype(np.float64)
-    centroid, speed = speeds(labels, row, fps, start, stop)
-    if speed is not None and step_time is not None:  # that of even steps, in true time
-        speed = speed / step_time
+    centroid, speed = speeds(labels, row, one.times, start, stop)
     heading, turning = turnings(labels, row, start, stop)
     return FrameBlock(
         start,
@@ -155,12 +152,12 @@ def _frames(labels: PosedLabels, one: EpochSession, start: int, stop: int) -> Fr
         heading,
         speed,
         turning,
-        step_time,
+        one.times.steps(start, stop),
     )
 
 
 def speeds(
-    labels: PosedLabels, row: int, fps: float, start: int, stop: int
+    labels: PosedLabels, row: int, times: SessionTimes, start: int, stop: int
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Centroid (frame, space) and speed (frame,) of some frames, see :class:`FrameBlock`.
 
@@ -169,8 +166,8 @@ def speeds(
     labels : PosedLabels
     row : int
         Of the session in the labels.
-    fps : float
-        Frames per second.
+    times : SessionTimes
+        Of the frames of the session.
     start, stop : int
     """
     before = max(0, start - 1)
@@ -182,7 +179,8 @@ def speeds(
     square = step[:, 0] ** 2
     for axis in range(1, step.shape[1]):
         square += step[:, axis] ** 2
-    return centroid[start - before :], _behind(np.sqrt(square) * fps, start)
+    speed, steps = _behind(np.sqrt(square) * times.fps, start), times.steps(start, stop)
+    return centroid[start - before :], speed if steps is None else speed / steps
 
 
 def turnings(

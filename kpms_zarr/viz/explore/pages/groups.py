@@ -150,7 +150,7 @@ class _GroupsPage:
         if in_chains:
             chains = study.remember(
                 ("chain_tables", *which),
-                lambda: comparing.chain_tables(study.store, model, n_states),
+                lambda: comparing.chain_tables(study.store, model, n_states, version=version),
             )[0]
         return study.remember(
             ("groups", *key),
