@@ -20,6 +20,7 @@ import kpms_zarr
 from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr import cli
 from kpms_zarr.compute.analysis import agreement
+from kpms_zarr.compute.analysis.groups.compare_groups import chain_tables
 from kpms_zarr.compute.events import Noted, SweepEnded
 from kpms_zarr.compute.runs import chain_jobs, ensemble
 from kpms_zarr.compute.runs.ensemble import chain_config, chain_names
@@ -508,3 +509,19 @@ def test_compare_groups__holds_findings_against_every_chain(store, tmp_path):
     )  # fmt: skip
     assert alone.tests["p"].equals(found.tests["p"])
     assert "n_chains" not in alone.tests
+
+
+def test_chain_tables__are_in_the_syllables_of_the_version_that_is_asked_for(store):
+    n = kpms_zarr.syllable_table(store, model="e").sizes["state"]
+    before, _ = chain_tables(store, "e", n)
+    frames = np.sum([one["n_frames"].values.sum(0) for one in before], 0)
+    first, second = np.argsort(-frames)[:2].tolist()
+    kpms_zarr.merge(store, model="e", groups=f"{first},{second}")
+    again, _ = chain_tables(store, "e", n, version="v1")
+    assert all(one.equals(other) for one, other in zip(before, again, strict=True))
+    merged, _ = chain_tables(store, "e", n)
+    for one, other in zip(before, merged, strict=True):
+        old, new = (table["n_frames"].values.sum(0) for table in (one, other))
+        assert old.sum() == new.sum()
+        assert old[first] + old[second] in new
+    assert not before[0]["n_frames"].equals(merged[0]["n_frames"])

@@ -14,6 +14,7 @@ from helpers.amount import examples
 from helpers.labels import publish_labels
 from helpers.posed import bouts_of, write_posed
 from kpms_zarr.compute.analysis.onsets.deviation import deviation
+from kpms_zarr.compute.analysis.onsets.frame_signals import frame_signal
 from kpms_zarr.compute.analysis.onsets.posed_windows import TimeGrid
 from kpms_zarr.compute.analysis.onsets.shifted_sums import CircularSums, onset_sums
 from kpms_zarr.compute.analysis.onsets.triggered_average import (
@@ -21,7 +22,10 @@ from kpms_zarr.compute.analysis.onsets.triggered_average import (
     session_sums,
     stretch_onsets,
 )
-from kpms_zarr.compute.analysis.tables.study_rows import EpochSession
+from kpms_zarr.compute.analysis.tables.bout_stream import session_blocks
+from kpms_zarr.compute.analysis.tables.posed_labels import PosedLabels
+from kpms_zarr.compute.analysis.tables.study_rows import EpochSession, study_rows
+from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.epochs import SessionEpochs
@@ -293,3 +297,26 @@ def test_triggered_average__refuses_what_cannot_be(planted, options, words):
     store, _, signal = planted
     with pytest.raises(InputError, match=words):
         kpms_zarr.triggered_average(store, **{"model": "m", "signal": signal, **options})
+
+
+def test_speed__around_onsets_goes_by_timestamps_as_that_of_tables(tmp_path):
+    store = str(tmp_path / "study.zarr")
+    write_posed(store, n_space=2)
+    session = access.sessions(store)[0]
+    step = np.full(session.n_frames, 1 / session.fps)
+    step[7::50] *= 6  # lost frames
+    kpms_zarr.timestamps(store, {session.name: np.cumsum(step)})
+    labels = PosedLabels(store, "m")
+    rows = study_rows(store, labels, epochs=None)
+    one = next(row for row in rows.sessions if row.session.name == session.name)
+    frames = [frames for frames, _ in session_blocks(labels, one)]
+    speed = frame_signal(store, labels, "speed")
+    found = speed.read(one.session, 0, session.n_frames)
+    np.testing.assert_array_equal(found, np.concatenate([one.speed for one in frames]))
+    turning = frame_signal(store, labels, "angular_velocity").read(one.session, 0, 60)
+    kpms_zarr.timestamps(store, "none")
+    even = frame_signal(store, labels, "speed").read(one.session, 0, session.n_frames)
+    np.testing.assert_allclose(found[7], even[7] / 6)
+    np.testing.assert_allclose(found[8], even[8], rtol=1e-6)
+    twin = frame_signal(store, labels, "angular_velocity").read(one.session, 0, 60)
+    np.testing.assert_allclose(turning[[7, 8]], twin[[7, 8]] / (6, 1), rtol=1e-6)
