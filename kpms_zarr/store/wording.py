@@ -25,7 +25,12 @@ STORE = Stand("STORE")
 def counted(number: int | str, noun: str) -> str:
     """Format a number of things: ``1 session``, ``1,200 sessions``."""
     text = number if isinstance(number, str) else f"{number:,}"
-    return f"{text} {noun}" + ("" if text == "1" else "s")
+    return f"{text} {noun if text == '1' else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Form the plural of a noun, such as what somebody calls the animals: ``mice``, ``rats``."""
+    return f"{noun.removesuffix('mouse')}mice" if noun.endswith("mouse") else f"{noun}s"
 
 
 def listed(texts: Iterable[str], max_shown: int = 5, between: str = ", ") -> str:

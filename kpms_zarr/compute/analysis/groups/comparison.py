@@ -30,7 +30,7 @@ from kpms_zarr.compute.analysis.groups.tested import (
 from kpms_zarr.compute.analysis.groups.transitions import compare_transitions
 from kpms_zarr.compute.analysis.groups.units import Units, units_of
 from kpms_zarr.store.errors import InputError, Problem
-from kpms_zarr.store.wording import counted, option
+from kpms_zarr.store.wording import counted, option, plural
 
 ALPHA = 0.05
 _MOST_PERMUTATIONS = 1_000_000
@@ -243,8 +243,8 @@ def _require_test(units: Units, design: Design, n_permutations: int) -> None:
         found=f"{sizes}{within}, unit {units.unit}: every assignment of the groups differs as much "
         "as this one",
         where=option("by", units.by),
-        fix=f"add {units.unit}s, or compare groups that have several; frames and bouts of one "
-        f"{units.unit} are not independent of each other and cannot stand in for more",
+        fix=f"add {plural(units.unit)}, or compare groups that have several; frames and bouts of "
+        f"one {units.unit} are not independent of each other and cannot stand in for more",
     )
 
 
@@ -253,7 +253,7 @@ def _limits(design: Design, units: Units, n_tested: int, n_permutations: int) ->
     least = smallest_p(design, n_permutations)
     if least > ALPHA:
         return (
-            f"no p can be below {least:.2g} with so few {units.blocked_by or units.unit}s, "
+            f"no p can be below {least:.2g} with so few {plural(units.blocked_by or units.unit)}, "
             f"whatever the effect: no test can reach {ALPHA:g}",
         )
     if least * n_tested > ALPHA:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kpms_zarr.compute.analysis.groups.statistics import STATISTICS
 from kpms_zarr.store.core.provenance import package_version
-from kpms_zarr.store.wording import counted
+from kpms_zarr.store.wording import counted, plural
 
 if TYPE_CHECKING:
     from kpms_zarr.compute.analysis.groups.comparison import GroupComparison
@@ -125,8 +125,8 @@ def _corrected(result: GroupComparison) -> str:
 
 
 def _pairwise(result: GroupComparison) -> str:
-    resampled = f"whole {result.blocked_by}s" if result.blocked_by else (
-        f"{result.unit}s within groups"
+    resampled = f"whole {plural(result.blocked_by)}" if result.blocked_by else (
+        f"{plural(result.unit)} within groups"
     )  # fmt: skip
     effects = (
         "Effect sizes are ε² (share of the variance of the ranks) over all groups, and for two "

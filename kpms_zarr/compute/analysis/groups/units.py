@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from kpms_zarr.store.errors import InputError
-from kpms_zarr.store.wording import counted, listed, option
+from kpms_zarr.store.wording import counted, listed, option, plural
 
 _ANIMALS = ("animal", "animal_id", "mouse", "mouse_id", "rat", "rat_id", "subject", "subject_id")
 """Names of coordinates that tell animals apart, for a hint."""
@@ -217,8 +217,8 @@ def _require_nested(inner: np.ndarray, outer: np.ndarray, a: str, b: str, where:
             expected=f"one value of {b} for each {a}",
             found=f"several for {listed(split)}",
             where=option(where, b),
-            fix=f"give a coordinate that holds whole {a}s, such as the animal; for conditions "
-            f"within a {a} leave it out, and name them by `by=`",
+            fix=f"give a coordinate that holds whole {plural(a)}, such as the animal; for "
+            f"conditions within a {a} leave it out, and name them by `by=`",
         )
 
 
@@ -305,13 +305,13 @@ def _hints(table: xr.Dataset, found: Units, sessions: np.ndarray) -> list[str]:
         if "" not in animals and n < len(set(sessions)):
             notes.append(
                 f"{counted(len(set(sessions)), 'session')} of {counted(n, name)} are taken for "
-                f"independent; if {name}s were given their {found.by}, {option('block', name)} "
-                "makes them the units"
+                f"independent; if {plural(name)} were given their {found.by}, "
+                f"{option('block', name)} makes them the units"
             )
             break
     if found.blocked_by not in ("", found.unit):
         notes.append(
-            f"{found.unit}s of one {found.blocked_by} are exchanged as if it answered to "
+            f"{plural(found.unit)} of one {found.blocked_by} are exchanged as if it answered to "
             f"{found.by} like any other; {option('unit', found.blocked_by)} compares one value of "
             f"each {found.blocked_by} for each group, and holds where answers differ"
         )
@@ -321,21 +321,22 @@ def _hints(table: xr.Dataset, found: Units, sessions: np.ndarray) -> list[str]:
 def _design(found: Units, n_sessions: int) -> str:
     """The design in words."""
     sizes = ", ".join(f"{n} {name}" for name, n in zip(found.groups, found.sizes, strict=True))
+    units, n_units = plural(found.unit), counted(len(found.names), found.unit)
     if not found.blocked_by:
         of = "" if found.unit == "session" else f" of {counted(n_sessions, 'session')}"
         pooled = "" if found.unit == "session" else ", its sessions pooled"
         return (
-            f"{found.by} differs between {found.unit}s: {counted(len(found.names), found.unit)}"
+            f"{found.by} differs between {units}: {n_units}"
             f"{of}, each one unit{pooled} ({sizes}); groups are exchanged between all of them"
         )
     n_blocks = counted(int(found.block.max()) + 1, found.blocked_by)
     if found.blocked_by == found.unit:
         return (
-            f"{found.by} differs within {found.unit}s: {n_blocks}, each a block with one value "
-            f"for each of its groups ({sizes}); groups are exchanged within each {found.unit} alone"
+            f"{found.by} differs within {units}: {n_blocks}, each a block with one value for "
+            f"each of its groups ({sizes}); groups are exchanged within each {found.unit} alone"
         )
     return (
-        f"{found.by} differs within {found.blocked_by}s: {counted(len(found.names), found.unit)}, "
+        f"{found.by} differs within {plural(found.blocked_by)}: {n_units}, "
         f"each one unit ({sizes}), in {counted(int(found.block.max()) + 1, 'block')} by "
         f"{found.blocked_by}; groups are exchanged within each {found.blocked_by} alone"
     )

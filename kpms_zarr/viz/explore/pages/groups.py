@@ -11,7 +11,7 @@ import numpy as np
 import panel as pn
 
 from kpms_zarr.store.core.commands import command
-from kpms_zarr.store.wording import counted
+from kpms_zarr.store.wording import counted, plural
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.cards import Cards
 from kpms_zarr.viz.explore.pages.ethogram import orders
@@ -388,7 +388,7 @@ def _table_of_groups(result: GroupComparison) -> pn.viewable.Viewable:
         for number, name in enumerate(result.groups["group"].values)
         for row in [result.groups.isel(group=number)]
     )
-    unit = "" if is_session else f"<th>{html.escape(result.unit)}s</th>"
+    unit = "" if is_session else f"<th>{html.escape(plural(result.unit))}</th>"
     return pn.pane.HTML(
         f"<table><thead><tr><th>{html.escape(result.by)}</th>{unit}<th>sessions</th>"
         f"<th>frames</th></tr></thead><tbody>{rows}</tbody></table>",
