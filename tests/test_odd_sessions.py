@@ -225,8 +225,11 @@ def run_all(folder: Path, arrays: dict[str, Arrays], *, with_views: bool = True)
         out.try_("summary", lambda: kpms_zarr.summary(store, model=model))
         out.try_("apply", lambda: kpms_zarr.apply(store, model=model, sessions=["*"]))
         out.try_("trajectories", lambda: kpms_zarr.trajectories(store, model=model))
-        out.try_("triggered_average", lambda: kpms_zarr.triggered_average(
-            store, model=model, signal="speed", shuffles=99))  # fmt: skip
+        short = {"pre": 0.1, "post": 0.1, "min_onsets": 1, "shuffles": 99}
+        out.try_(
+            "triggered_average",
+            lambda: kpms_zarr.triggered_average(store, model=model, signal="speed", **short),
+        )
         out.try_("similarity", lambda: kpms_zarr.similarity(store, model=model))
         out.try_("tables", lambda: kpms_zarr.tables(store, model=model, out=folder / "tables"))
         kpms_zarr.annotate(store, _in_two_groups(folder, access.sessions(store)))

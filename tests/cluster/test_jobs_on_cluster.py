@@ -220,6 +220,7 @@ def as_text(found: Any) -> list[Any]:
     return [found.n_chunks, found.n_sessions, found.n_checksums, *found.damages, *found.notes]
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_verify__on_workers_says_what_one_process_says(
     two_workers: Any, members: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -277,6 +278,7 @@ def test_verify__by_workers_that_see_no_such_store_is_done_here(
     assert "that workers could not read" in there.notes[-1]
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_levels__that_workers_build_are_those_of_one_process(
     two_workers: Any, members: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -67,6 +67,7 @@ def test_tile_memory__is_what_tiles_take():
     assert predicted - 2 * given <= 1.5 * measured
 
 
+@pytest.mark.full
 def test_tile_memory__grows_with_the_tile_and_not_with_the_study():
     small, large = (
         tile_memory(TileSizes(TileShape(lanes, 64), 12, 2, 2, 4, 2, "float32")).total

@@ -176,6 +176,7 @@ def test_server_that_stays_away__is_a_clear_error_and_loses_nothing(
     assert kpms_zarr.verify(url).is_sound
 
 
+@pytest.mark.full
 def test_fit__goes_on_after_the_server_was_killed_in_its_middle(server, url, files, local):
     set_up(url, files)
     killed = []
@@ -392,8 +393,8 @@ def test_pages__are_drawn_from_a_store_on_s3(fitted, reach, server, monkeypatch)
     monkeypatch.setattr(parts, "empty", lambda *words: told.append(words) or parts.text("-"))
     for page in PAGES:
         page_module(page).page(State(Study(fitted), page=page, syllable=0)).get_root()
-    # The one thing that is not there.
-    assert {words[0][:8] for words in told} == {"No video"}
+    # What is not there: videos, and groups of sessions.
+    assert {words[0][:8] for words in told} == {"No video", "Sessions"}
 
 
 @pytest.mark.slow
