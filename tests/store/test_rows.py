@@ -134,14 +134,23 @@ def test_stopped_ingest__leaves_no_worker_writing(store, tmp_path, workers):
 
 _INGEST = """
 import signal, sys
-from kpms_zarr.store.ingest.ingest import ingest
+from kpms_zarr.store.ingest import ingest
+
+class Turns(ingest._Turns):
+    def rows(self, index, n):
+        if index == 0:  # the large file is never at its end before the signal comes
+            with self._turn:
+                self._turn.wait_for(lambda: self._is_closed)
+        return super().rows(index, n)
+
+ingest._Turns = Turns
 signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
-ingest(sys.argv[1], sys.argv[2:], workers=2)
+ingest.ingest(sys.argv[1], sys.argv[2:], workers=2)
 """
 
 
 def test_ctrl_c__ends_an_ingest_whose_small_files_wait_for_a_large_one(store, tmp_path):
-    large = SyntheticStudy(n_sessions=1, n_frames=60_000, n_keypoints=4)
+    large = SyntheticStudy(n_sessions=1, n_frames=5_000, n_keypoints=4)
     small = SyntheticStudy(n_sessions=3, n_frames=50, n_keypoints=4)
     files = [
         write_dlc_csv(tmp_path / "a", large)[0].rename(tmp_path / "a.csv"),
@@ -155,6 +164,7 @@ def test_ctrl_c__ends_an_ingest_whose_small_files_wait_for_a_large_one(store, tm
     end = time.monotonic() + 60
     while not (store / "keypoints/position").exists() and time.monotonic() < end:
         time.sleep(0.02)
+    time.sleep(0.3)  # the small ones are read
     process.send_signal(signal.SIGINT)
     _, words = process.communicate(timeout=60)
     assert process.returncode != 0
