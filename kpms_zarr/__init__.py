@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from kpms_zarr.viz.movies.movies import movies
     from kpms_zarr.viz.movies.overlays import overlay_movie
     from kpms_zarr.viz.report.report import report
+    from kpms_zarr.workflow import run
 
 __version__ = package_version()
 
@@ -93,6 +94,7 @@ _HOME = {
     "report": "kpms_zarr.viz.report.report",
     "movies": "kpms_zarr.viz.movies.movies",
     "overlay_movie": "kpms_zarr.viz.movies.overlays",
+    "run": "kpms_zarr.workflow",
     "demo": "kpms_zarr.demonstration",
     "doctor": "kpms_zarr.diagnosis",
     "open_labels": "kpms_zarr.store.model.models",

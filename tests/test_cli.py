@@ -6,10 +6,11 @@ import argparse
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import types
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from helpers.amount import some
 from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr import cli, demonstration
 from kpms_zarr.cli import console, options
+from kpms_zarr.cli.settings import COMMON
 from kpms_zarr.compute.events import Noted, SweepEnded, SweepStarted, TileDone
 from kpms_zarr.store.core import access
 from kpms_zarr.store.model.models import list_models, open_labels
@@ -29,10 +31,11 @@ STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=6, missing_fract
 HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settings.posterior[0]]
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = (
-    "ingest", "info", "annotate", "epochs", "timestamps", "signals", "remove", "verify", "quality",
-    "pca", "plan", "scan", "fit", "consensus", "apply", "summary", "tables", "compare",
-    "compare-groups", "similarity", "merge", "versions", "trajectories", "triggered-average",
-    "name", "export", "import-keypoint-moseq", "report", "movies", "explore", "demo", "doctor",
+    "run", "demo", "ingest", "info", "annotate", "epochs", "timestamps", "signals", "remove",
+    "verify", "import-keypoint-moseq", "quality", "pca", "plan", "scan", "fit", "consensus",
+    "apply", "summary", "report", "explore", "movies", "trajectories", "name", "compare",
+    "similarity", "merge", "versions", "tables", "compare-groups", "triggered-average", "export",
+    "doctor", "completion",
 )  # fmt: skip
 
 
@@ -76,12 +79,14 @@ def run(capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help__every_option_explains_itself(command, run):
-    status, out, err = run(command, "--help")
+    status, out, err = run(command, "--help-all")
     assert (status, err) == (0, "")
-    subparsers = next(a for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction))
-    assert tuple(subparsers.choices) == COMMANDS
+    commands = cli.parser().commands
+    assert tuple(commands) == COMMANDS
     flat = " ".join(out.split())
-    for action in subparsers.choices[command]._actions:
+    for action in commands[command]._actions:
+        if action.option_strings == [options.ALL]:
+            continue
         assert action.help, action.dest
         if action.option_strings:
             assert action.option_strings[-1] in out
@@ -104,20 +109,80 @@ def test_help__every_option_explains_itself(command, run):
     ],
 )
 def test_help__has_units_and_defaults(command, said, run):
-    assert said in " ".join(run(command, "--help")[1].split())
+    assert said in " ".join(run(command, "--help-all")[1].split())
 
 
-def test_top__help_and_version(run):
-    status, out, _ = run("--help")
-    assert status == 0
-    assert all(command in out for command in COMMANDS)
+@pytest.mark.parametrize("line", [[], ["--help"], ["--help-all"]])
+def test_top__lists_all_commands_in_the_order_of_the_work(line, run):
+    status, out, err = run(*line)
+    assert (status, err) == (0, "")
+    assert tuple(re.findall(r"^  ([a-z-]+)  ", out, re.M)) == COMMANDS
+    assert "\x1b" not in out
     assert run("--version")[:2] == (0, f"kpms-zarr {kpms_zarr.__version__}\n")
+
+
+def test_help__of_a_fit_has_common_options_and_says_where_the_others_are(run):
+    out = run("fit", "--help")[1]
+    assert out.startswith("usage: kpms-zarr fit STORE --model NAME [OPTIONS]\n")
+    shown = set(re.findall(r"^  (--[a-z-]+)", out, re.M))
+    assert {"--target-duration", "--sweeps", "--chains", "--resume"} <= shown
+    assert not {"--noise-dof", "--gamma"} & shown
+    hidden = set(re.findall(r"^  (--[a-z-]+)", run("fit", "--help-all")[1], re.M)) - shown
+    assert {"--noise-dof", "--gamma", "--draw"} <= hidden
+    assert f"--help-all lists {len(hidden)} more options: model settings." in out
+    assert set(COMMON) <= {field.name for field in fields(kpms_zarr.FitConfig)}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["fitt"], "there is no command 'fitt'; did you mean fit?"),
+        (["Ingest"], "did you mean ingest?"),
+        (["train"], "did you mean fit?"),
+        (["compare_groups"], "did you mean compare-groups"),
+        (["xyzzy"], "there is no command 'xyzzy'\n"),
+        (["fit", "s.zarr", "--model", "m", "--kapa", "3"], "--kapa 3; did you mean --kappa"),
+        (["quality", "s.zarr", "--brakedown"], "did you mean --breakdown?"),
+        (["name", "s.zarr", "--modle", "m"], "did you mean --model?"),
+        (["info", "s.zarr", "--spice"], "(what begins with '-' and is no option stands behind --)"),
+    ],
+)
+def test_near_miss__is_named(line, said, run):
+    status, out, err = run(*line)
+    assert (status, out) == (2, "")
+    assert said in err
+
+
+def test_words_of_other_tools__lead_to_commands_that_there_are():
+    assert set(options.WORDS.values()) <= set(COMMANDS)
+    assert not set(options.WORDS) & set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [("kpms-zarr comp", {"compare", "compare-groups", "completion"}),
+     ("kpms-zarr fit --target", {"--target-duration"}),
+     ("kpms-zarr fit --stage ", {"ar", "full", "both"})],
+)  # fmt: skip
+def test_completion__works_in_a_shell(typed, found, run, tmp_path):
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("no bash on this machine")
+    status, script, _ = run("completion", "bash")
+    assert status == 0
+    (tmp_path / "kpms-zarr").write_text(script)
+    words = typed.split() + ([""] if typed.endswith(" ") else [])
+    code = (
+        f"source {tmp_path}/kpms-zarr\nCOMP_WORDS=({' '.join(w or repr(w) for w in words)})\n"
+        f"COMP_CWORD={len(words) - 1}\n_shtab_kpms_zarr\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"\n"
+    )
+    done = subprocess.run([bash, "-c", code], capture_output=True, text=True, check=True)
+    assert {word.strip() for word in done.stdout.split()} == found
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        [],
         ["cook"],
         ["ingest"],
         ["ingest", "s.zarr"],

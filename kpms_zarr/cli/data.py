@@ -43,7 +43,7 @@ def ingest(commands: Any) -> None:
     )
     command.add_argument(
         "--fps",
-        type=_rate,
+        type=rate,
         metavar="FPS_OR_CSV",
         help="frames of the video per second, or a csv file with a column fps and one of sessions, "
         "recordings or files (none = as the file says, else 30)",
@@ -155,7 +155,8 @@ def ingest(commands: Any) -> None:
     )
 
 
-def _rate(text: str) -> float | str:
+def rate(text: str) -> float | str:
+    """Parse a frame rate, or keep the path of a table of them."""
     return float(text) if is_number(text) else text
 
 

@@ -7,7 +7,8 @@ import itertools
 import math
 import os
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -26,6 +27,7 @@ from kpms_zarr.cli import scanning as cli_scanning
 from kpms_zarr.cli import summaries as cli_summaries
 from kpms_zarr.cli import tables as cli_tables
 from kpms_zarr.cli import views as cli_views
+from kpms_zarr.cli import workflow as cli_workflow
 from kpms_zarr.cli.options import (
     OptionParser,
     add_command,
@@ -64,7 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         they cannot be used, as asked; 1 when the machine refused (disk full, no permission), or a
         store is damaged; 130 after Ctrl-C.
     """
-    options = parser().parse_args(arguments)
+    line = sys.argv[1:] if arguments is None else list(arguments)
+    if not line:
+        print(parser().format_help(), end="")
+        return 0
+    options = parser().parse_args(line)
     compiled.keep_programs()
     try:
         if getattr(options, "storage_option", None) and options.store is not None:
@@ -91,51 +97,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _refuse(options: argparse.Namespace, text: str, code: int) -> int:
     print(f"kpms-zarr {options.command}: {for_shell(text)}", file=sys.stderr)
     return code
-
-
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
-    top = OptionParser(
-        prog="kpms-zarr", description="Syllables of behaviour from tracked keypoints."
-    )
-    top.add_argument("--version", action="version", version=f"kpms-zarr {kpms_zarr.__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (
-        cli_data.ingest,
-        cli_data.info,
-        cli_data.annotate,
-        cli_tables.epochs,
-        cli_tables.timestamps,
-        cli_onsets.signals,
-        cli_data.remove,
-        cli_data.verify,
-        _quality,
-        _pca,
-        _plan,
-        cli_scanning.scan,
-        _fit,
-        cli_ensembles.consensus,
-        _apply,
-        cli_summaries.summary,
-        cli_tables.tables,
-        cli_comparing.compare,
-        cli_groups.compare_groups,
-        cli_hierarchy.similarity,
-        cli_hierarchy.merge,
-        cli_hierarchy.versions,
-        cli_onsets.trajectories,
-        cli_onsets.triggered_average,
-        cli_naming.name,
-        cli_exchange.export,
-        cli_exchange.import_keypoint_moseq,
-        _report,
-        cli_movies.movies,
-        cli_views.explore,
-        _demo,
-        _doctor,
-    ):
-        add(commands)
-    return top
 
 
 # ------------------------------------------------------------------ commands
@@ -427,3 +388,73 @@ def _run_doctor(options: argparse.Namespace) -> tuple[object, str]:
 
     result = call(kpms_zarr.doctor, options)
     return result, as_text(result)
+
+
+# ------------------------------------------------------------------ the whole line
+
+
+_COMMANDS: tuple[tuple[str, tuple[Callable[[Any], None], ...]], ...] = (
+    ("The whole job at once", (cli_workflow.run, _demo)),
+    ("1. Data into a store", (
+        cli_data.ingest, cli_data.info, cli_data.annotate, cli_tables.epochs, cli_tables.timestamps,
+        cli_onsets.signals, cli_data.remove, cli_data.verify, cli_exchange.import_keypoint_moseq,
+    )),
+    ("2. Look at the tracking", (_quality, _pca)),
+    ("3. Fit syllables", (_plan, cli_scanning.scan, _fit, cli_ensembles.consensus, _apply)),
+    ("4. Look at what was found", (
+        cli_summaries.summary, _report, cli_views.explore, cli_movies.movies,
+        cli_onsets.trajectories, cli_naming.name, cli_comparing.compare,
+    )),
+    ("5. Syllables that are one", (
+        cli_hierarchy.similarity, cli_hierarchy.merge, cli_hierarchy.versions,
+    )),
+    ("6. Numbers for the paper", (
+        cli_tables.tables, cli_groups.compare_groups, cli_onsets.triggered_average,
+        cli_exchange.export,
+    )),
+    ("This machine", (_doctor, cli_workflow.completion)),
+)  # fmt: skip
+"""Commands in the order of the work, under headings."""
+
+
+class _TopParser(OptionParser):
+    """Parser of the whole line, whose help lists the commands in the order of the work."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.headings: list[tuple[str, tuple[str, ...]]] = []
+
+    def format_help(self, *, is_whole: bool = False) -> str:
+        commands = self.commands
+        width = max(map(len, commands)) + 2
+        lines = [f"usage: {self.prog} COMMAND [OPTIONS]", "", str(self.description)]
+        for title, names in self.headings:
+            lines += ["", title]
+            for name in names:
+                filled = textwrap.wrap(commands[name].about, 96 - width)
+                lines += [f"  {name:<{width}}{filled[0]}"]
+                lines += [f"  {'':<{width}}{more}" for more in filled[1:]]
+        lines += [
+            "",
+            f"{self.prog} COMMAND --help says what a command takes; {self.prog} --version which "
+            "version this is.",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def parser() -> OptionParser:
+    """The whole command line."""
+    top = _TopParser(
+        prog="kpms-zarr",
+        description="Syllables of behaviour from tracked keypoints, in one Zarr store per study.",
+    )
+    top.add_argument("--version", action="version", version=f"kpms-zarr {kpms_zarr.__version__}")
+    commands = top.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=OptionParser
+    )
+    for title, adds in _COMMANDS:
+        before = len(top.commands)
+        for add in adds:
+            add(commands)
+        top.headings.append((title, tuple(top.commands)[before:]))
+    return top

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import inspect
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from kpms_zarr.compute.cluster.connect import HELP as _CLUSTER
@@ -18,17 +20,71 @@ from kpms_zarr.store.ingest.label_tables import by_name
 T = TypeVar("T")
 
 
+ALL = "--help-all"
+"""Option that prints what ``--help`` leaves out."""
+
+
 class OptionParser(argparse.ArgumentParser):
-    """Argument parser whose errors say how to give a value that begins with a dash.
+    """Argument parser with a short usage, rare options apart, and errors that say what was meant.
 
     Attributes
     ----------
     is_mixed : bool
         Whether options may stand between arguments, ``STORE --model NAME SYLLABLE``, of which some
         can be left out: until Python 3.12 argparse reads none there.
+    rare : list of argument group
+        Options that ``--help`` leaves out and ``--help-all`` prints.
+    about : str
+        The command in one phrase.
+    general : argument group
+        Options that all commands have.
     """
 
     is_mixed = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.rare: list[Any] = []
+        self.about = ""
+        self.general = self.add_argument_group("general options")
+        self.add_argument(ALL, action=_HelpAll, nargs=0, help=argparse.SUPPRESS)
+
+    def rare_group(self, title: str, about: str) -> Any:
+        """Add a group of options that ``--help`` leaves out."""
+        group = self.add_argument_group(title, about)
+        self.rare.append(group)
+        return group
+
+    def format_usage(self) -> str:
+        """Usage in a line: what has to be given, and ``[OPTIONS]``."""
+        positions = [_shown(one) for one in self._actions if not one.option_strings]
+        needed = [
+            f"{one.option_strings[-1]} {one.metavar or str(one.dest).upper()}"
+            for one in self._actions
+            if one.option_strings and one.required
+        ]
+        return " ".join(["usage:", self.prog, *positions, *needed, "[OPTIONS]"]) + "\n"
+
+    def format_help(self, *, is_whole: bool = False) -> str:
+        """Help: usage, and the options by group."""
+        formatter = self._get_formatter()
+        formatter.add_text(self.description)
+        hidden = [] if is_whole else self.rare
+        # Common options first; what all commands have, and the resources, come last.
+        groups = [one for one in self._action_groups if one is not self.general]
+        for group in [*groups, self.general]:
+            if any(group is one for one in hidden):
+                continue
+            formatter.start_section(group.title)
+            formatter.add_text(group.description)
+            formatter.add_arguments(group._group_actions)
+            formatter.end_section()
+        n_hidden = sum(len(group._group_actions) for group in hidden)
+        if n_hidden:
+            titles = " and ".join(str(group.title) for group in hidden)
+            formatter.add_text(f"{ALL} lists {n_hidden} more options: {titles}.")
+        formatter.add_text(self.epilog)
+        return f"{self.format_usage()}\n{formatter.format_help()}"
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse in one pass, or options first where options and positions may be mixed."""
@@ -40,12 +96,83 @@ class OptionParser(argparse.ArgumentParser):
         finally:
             self.is_mixed = True
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse a whole line; an option that there is not ends in an error with the likely ones."""
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            command = self.commands.get(getattr(found, "command", ""), self)
+            command.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found
+
+    @property
+    def commands(self) -> dict[str, OptionParser]:
+        """Commands by name."""
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                return dict(action.choices)
+        return {}
+
     def error(self, message: str) -> NoReturn:
-        if message.endswith(("expected one argument", "expected at least one argument")):
+        """Print what is wrong, and what was likely meant, and end with 2."""
+        wrong = re.search(r"argument COMMAND: invalid choice: '(.*?)' \(", message)
+        if wrong:
+            message = f"there is no command {wrong[1]!r}{meant(wrong[1], self.commands, WORDS)}"
+        elif message.endswith(("expected one argument", "expected at least one argument")):
             message += " (one that begins with '-' is given behind '=', as in --anterior=-nose)"
-        elif "unrecognized arguments: -" in message or "arguments are required" in message:
-            message += " (what begins with '-' and is no option stands behind --)"
+        elif "unrecognized arguments: -" in message:
+            typed = re.split(r"[ =]", message.partition(": ")[2])[0]
+            known = [name for name in self._option_string_actions if name.startswith("--")]
+            message += meant(typed, known) or _BEHIND
+        elif "arguments are required" in message:
+            message += _BEHIND
         super().error(message)
+
+
+_BEHIND = " (what begins with '-' and is no option stands behind --)"
+WORDS = {
+    "add": "ingest", "load": "ingest", "convert": "ingest", "show": "info", "status": "info",
+    "delete": "remove", "rm": "remove", "check": "verify", "train": "fit", "cluster": "fit",
+    "model": "fit", "predict": "apply", "label": "apply", "transform": "apply", "view": "explore",
+    "gui": "explore", "open": "explore", "plot": "report", "stats": "compare-groups",
+    "groups": "compare-groups", "rename": "name", "video": "movies", "grid-movies": "movies",
+    "kappa": "scan", "dendrogram": "similarity", "import": "import-keypoint-moseq",
+    "all": "run", "start": "run", "test": "doctor",
+}  # fmt: skip
+"""Words of other tools, and the command that does what they mean there."""
+
+
+def meant(typed: str, known: Iterable[str], words: Mapping[str, str] | None = None) -> str:
+    """What a mistyped word was likely meant to be: ``; did you mean 'fit'?``, or nothing."""
+    near = difflib.get_close_matches(typed.lower(), list(known), n=3, cutoff=0.6)
+    first = (words or {}).get(typed.lower())
+    found = list(dict.fromkeys([first, *near] if first else near))
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def _shown(action: argparse.Action) -> str:
+    """An argument as usage shows it."""
+    choices = f"{{{','.join(map(str, action.choices))}}}" if action.choices else None
+    name = str(action.metavar or choices or action.dest)
+    # While options and arguments that are mixed are read, argparse keeps the number elsewhere.
+    number = getattr(action, "save_nargs", action.nargs)
+    many = {"?": "[{}]", "*": "[{} ...]", "+": "{0} [{0} ...]", argparse.PARSER: "{}"}
+    return many.get(str(number), "{}").format(name)
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Formatter that tells defaults where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        is_none = action.default is None or action.default is False or action.default == []
+        return action.help if is_none else super()._get_help_string(action)
+
+
+class _HelpAll(argparse.Action):
+    """Print the whole help, and end."""
+
+    def __call__(self, parser: Any, *_: Any) -> None:
+        sys.stdout.write(parser.format_help(is_whole=True))
+        parser.exit()
 
 
 def add_command(
@@ -68,9 +195,10 @@ def add_command(
         name,
         help=about,
         description=about[0].upper() + about[1:] + ".",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Formatter,
     )
-    command.add_argument("--json", action="store_true", help="print JSON instead of text")
+    command.general.add_argument("--json", action="store_true", help="print JSON instead of text")
+    command.about = about
     command.set_defaults(run=run)
     if has_store:
         _store_option(command, needs_store)
@@ -78,7 +206,7 @@ def add_command(
     return command
 
 
-def _store_option(command: argparse.ArgumentParser, is_needed: bool) -> None:
+def _store_option(command: OptionParser, is_needed: bool) -> None:
     """Add the argument for the store, and the options that say how to reach it."""
     command.add_argument(
         "store",
@@ -86,7 +214,7 @@ def _store_option(command: argparse.ArgumentParser, is_needed: bool) -> None:
         nargs=None if is_needed else "?",
         help="the Zarr store of the study: path or URL",
     )
-    command.add_argument(
+    command.general.add_argument(
         "--storage-option",
         type=key_value,
         action="append",

@@ -11,16 +11,19 @@ from typing import Any
 
 import kpms_zarr
 from kpms_zarr.cli import console
+from kpms_zarr.cli.options import OptionParser
 from kpms_zarr.cli.settings import add_settings, given_settings
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.models import stage_of
 
 
-def settings_options(command: argparse.ArgumentParser) -> None:
-    """Add the settings of a fit."""
-    before, how, averaged = (command.add_mutually_exclusive_group() for _ in range(3))
+def settings_options(command: OptionParser) -> None:
+    """Add the settings of a fit: the common ones, and the others in a group of their own."""
+    before, how = (command.add_mutually_exclusive_group() for _ in range(2))
     places = {"from_model": before, "kappa": how, "target_duration": how}
-    add_settings(command, kpms_zarr.FitConfig, {**places, "average_sweeps": averaged})
+    rare = command.rare_group("model settings", "Each has a default that seldom needs a change.")
+    averaged = rare.add_mutually_exclusive_group()
+    add_settings(command, kpms_zarr.FitConfig, {**places, "average_sweeps": averaged}, others=rare)
     averaged.add_argument(
         "--draw",
         dest="average_sweeps",

@@ -75,7 +75,8 @@ def scan(commands: Any) -> None:
         "ar)",
     )
     varied = {axis.setting for axis in AXES} - {"target_duration"}
-    add_settings(settings, kpms_zarr.FitConfig, without={*varied, *_NOT_SETTINGS})
+    rare = command.rare_group("model settings", "Each has a default that seldom needs a change.")
+    add_settings(settings, kpms_zarr.FitConfig, without={*varied, *_NOT_SETTINGS}, others=rare)
     file_option(command)
     cluster_option(command)
     watching_options(command)

@@ -30,12 +30,19 @@ _KINDS: dict[Any, dict[str, Any]] = {
     SIZE: {"metavar": "4GB"},
 }
 
+COMMON = (
+    "stage", "sweeps", "ar_sweeps", "until_settled", "kappa", "target_duration", "from_model",
+    "use_keypoints", "fix_heading", "outlier_scale", "latent_dim", "seed", "sessions",
+)  # fmt: skip
+"""Settings of a fit that users ask for most: the others are listed by ``--help-all``."""
+
 
 def add_settings(
     command: Any,
     cls: type,
     places: Mapping[str, Any] | None = None,
     without: Collection[str] = (),
+    others: Any = None,
 ) -> None:
     """Add an option for every setting; one that is not given is absent from what is parsed.
 
@@ -47,11 +54,14 @@ def add_settings(
         Where some of them stand, by name: those that exclude each other.
     without : collection of str
         Names of settings that have no such option.
+    others : group, optional
+        Where those stand that are seldom changed (default: with the common ones).
     """
     for one, known in settings_of(cls):
         if one.name in without:
             continue
-        place = (places or {}).get(one.name, command)
+        usual = command if others is None or one.name in COMMON else others
+        place = (places or {}).get(one.name, usual)
         place.add_argument(
             "--" + one.name.replace("_", "-"),
             default=argparse.SUPPRESS,

@@ -14,7 +14,12 @@ from kpms_zarr.cli.options import add_command, call
 def explore(commands: Any) -> None:
     """``kpms-zarr explore``."""
     command = add_command(
-        commands, "explore", _run_explore, "look at a store in the browser, while fits run or later"
+        commands,
+        "explore",
+        _run_explore,
+        "look at a store in the browser, while fits run or later; without STORE at the one in "
+        "this folder",
+        needs_store=False,
     )
     command.add_argument("--port", type=int, default=5006, help="of the pages; 0 = any free one")
     command.add_argument(
@@ -41,6 +46,7 @@ def _run_explore(options: argparse.Namespace) -> tuple[object, str]:
         sys.stdout.write(f"ready: {link}\nCtrl-C ends it\n")
         sys.stdout.flush()
 
+    options.store = options.store or "."
     sys.stderr.write("warming up ...\n")
     with contextlib.suppress(KeyboardInterrupt):
         call(kpms_zarr.explore, options, origins=options.origin, on_ready=ready)

@@ -71,6 +71,15 @@ class Request:
         attributes.write(group, {_REQUEST: found, FITTED: is_done})
 
 
+def is_unfinished(root: access.Group, model: str) -> bool:
+    """Whether a fit or an ensemble of this name was begun, and can be gone on with."""
+    if committed_sweeps(root, model) is not None:
+        return True
+    group = access.subgroup(root, layout.model_path(model))
+    found = {} if group is None else attributes.read(group.attrs)
+    return _REQUEST in found and not found.get(FITTED)
+
+
 def chain_names(model: str, chains: int) -> list[str]:
     """Names of the models that the chains of an ensemble are."""
     return [f"{model}-{number:02d}" for number in range(1, chains + 1)]

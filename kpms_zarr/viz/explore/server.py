@@ -14,6 +14,7 @@ from urllib.parse import quote
 import panel as pn
 
 from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.core.nearby import store_at
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.app import PAGES, page_module, window
@@ -25,7 +26,7 @@ LOCAL = "127.0.0.1"
 
 
 def explore(
-    store: StoreLike,
+    store: StoreLike = ".",
     *,
     address: str = LOCAL,
     port: int = 0,
@@ -39,6 +40,7 @@ def explore(
     Parameters
     ----------
     store : path or URL
+        Or the folder that it lies in (default: the current one).
     address : str
         Address of this machine to listen on; others than 127.0.0.1 make the pages visible in the
         network, to those who know the token.
@@ -56,9 +58,9 @@ def explore(
     Raises
     ------
     InputError
-        When there is no store, or the port is taken.
+        When there is no store, there are several in the folder, or the port is taken.
     """
-    study = Study(store)
+    study = Study(store_at(store))
     if token is None and not _is_local(address):
         token = secrets.token_urlsafe(16)
     port = _free_port(address, port)
