@@ -1,5 +1,6 @@
 # make demo   the main job on simulated tracking files
 # make test   the tests (fast ones and the reduced slow ones)
+# make docs   the site, in docs/_build/html; warnings are errors
 # make lint   ruff and mypy
 # Each target makes the environment it needs; both can be run again, and in any order.
 
@@ -14,7 +15,9 @@ PYTEST := $(BIN)/python -m pytest -q -n $$(( $$(nproc 2>/dev/null || echo 2) + 1
 # Tests start many processes; without it each compiles all modules that it imports anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-full test-fast lint format bench clean
+DOCS := -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
+
+.PHONY: demo docs test test-full test-fast lint format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/kpms-zarr demo $(DEMO)
@@ -28,6 +31,9 @@ test-fast: $(VENV)/.installed-test
 # Statistical tests at their full length.
 test-full: $(VENV)/.installed-test
 	KPMS_ZARR_FULL=1 $(PYTEST)
+
+docs: $(VENV)/.installed-docs
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx $(DOCS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -50,5 +56,9 @@ $(VENV)/.installed-test: pyproject.toml constraints.txt tools/make_env.sh
 	sh tools/make_env.sh "$(PYTHON)" "$(VENV)" ".[test]"
 	touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-docs: pyproject.toml constraints.txt tools/make_env.sh
+	sh tools/make_env.sh "$(PYTHON)" "$(VENV)" ".[docs,cluster,formats,nwb,s3,viz]"
+	touch $@ $(VENV)/.installed
+
 clean:
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info
+	rm -rf $(VENV) $(DEMO) docs/_build docs/_generated docs/tutorials build dist *.egg-info

@@ -22,6 +22,7 @@ author = "The kpms_zarr developers"
 version = release = kpms_zarr.__version__
 extensions = ["sphinx.ext.autosummary", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb"]
 html_theme = "pydata_sphinx_theme"
+html_title = "kpms_zarr"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False, "icon_links": []}
 html_show_sourcelink = False
 exclude_patterns = ["_build", "_generated/*.md", "**.ipynb_checkpoints"]
@@ -70,7 +71,7 @@ def _listing(title: str, names: list[str]) -> str:
 
 
 def api() -> str:
-    """Every public function, by topic: as reStructuredText, in which autosummary looks for names."""
+    """Every public function, by topic: in the markup in which autosummary looks for names."""
     left = set(kpms_zarr.__all__) - {"__version__"} - {n for ns in TOPICS.values() for n in ns}
     topics = {**TOPICS, **({"Others": sorted(left)} if left else {})}
     text = "".join(
@@ -79,8 +80,8 @@ def api() -> str:
     )
     views = [f"kpms_zarr.viz.{name}" for name in kpms_zarr.viz.__all__]
     about = (
-        "Python\n======\n\nEvery command is a function of the same name in ``kpms_zarr``; pictures are "
-        "in ``kpms_zarr.viz``.\n\n"
+        "Python\n======\n\nEvery command is a function of the same name in ``kpms_zarr``; "
+        "pictures are in ``kpms_zarr.viz``.\n\n"
     )
     return about + text + _listing("Pictures", views)
 
