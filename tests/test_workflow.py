@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -84,8 +85,8 @@ def test_run__finishes_a_fit_that_was_stopped(files, tmp_path, monkeypatch):
     store = tmp_path / "study.zarr"
 
     def stop(event):
-        if isinstance(event, SweepEnded) and event.number == 2:
-            raise KeyboardInterrupt
+        if isinstance(event, SweepEnded) and event.sweep == 1:
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         kpms_zarr.run(store, files, callbacks=[stop])
