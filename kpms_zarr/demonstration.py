@@ -17,6 +17,7 @@ from kpms_zarr.compute.tracking.quality import quality
 from kpms_zarr.store.core import access
 from kpms_zarr.store.ingest.ingest import ingest
 from kpms_zarr.store.model.models import open_labels
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_dlc_csv
 from kpms_zarr.viz.report.report import report
 
@@ -25,7 +26,7 @@ MODEL = "demo"
 
 
 @dataclass(frozen=True)
-class DemoSummary:
+class DemoSummary(ShownAsTable):
     """Result of :func:`demo`.
 
     Attributes

@@ -22,6 +22,7 @@ from kpms_zarr.compute import arithmetic, memory
 from kpms_zarr.store.core.provenance import package_version
 from kpms_zarr.store.cores import n_cores
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.shown import ShownAsTable
 
 if TYPE_CHECKING:
     from kpms_zarr.compute.cluster.checkup import ClusterReport
@@ -179,7 +180,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class DoctorReport:
+class DoctorReport(ShownAsTable):
     """Result of :func:`doctor`.
 
     Attributes

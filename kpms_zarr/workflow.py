@@ -20,6 +20,7 @@ from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.ingest.ingest import IngestSummary, ingest
 from kpms_zarr.store.model.models import list_models
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.settings import read_settings
 from kpms_zarr.store.wording import call, counted, listed
 from kpms_zarr.viz.report.report import report
@@ -30,7 +31,7 @@ Wiltschko et al. (2015) and Weinreb et al. (2024) report of mice."""
 
 
 @dataclass(frozen=True)
-class RunSummary:
+class RunSummary(ShownAsTable):
     """Result of :func:`run`.
 
     Attributes

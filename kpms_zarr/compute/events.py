@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kpms_zarr.store.shown import ShownAsTable
+
 
 @dataclass(frozen=True)
-class ResourcePlan:
+class ResourcePlan(ShownAsTable):
     """Memory, time and sizes that a computation will take.
 
     Attributes

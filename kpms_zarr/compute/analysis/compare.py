@@ -31,6 +31,7 @@ from kpms_zarr.store.ingest.label_tables import (
 )
 from kpms_zarr.store.model.replicability import reading
 from kpms_zarr.store.model.syllable_names import read_names
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.wording import counted, listed
 
@@ -38,7 +39,7 @@ _Labels = PublishedLabels | FileLabels | TableLabels
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(ShownAsTable):
     """Comparison of some labellings of the same sessions.
 
     Attributes

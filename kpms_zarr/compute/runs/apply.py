@@ -46,6 +46,7 @@ from kpms_zarr.store.core.locking import model_lock
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.merges import MergeRecord, unmerged
 from kpms_zarr.store.model.models import LabelWriter, copy_labels, require_model
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.selection import select_sessions
 
 _NO_VOTES = (
@@ -56,7 +57,7 @@ _MERGED = "labelled by the syllables before they were merged ({0}), then merged 
 
 
 @dataclass(frozen=True)
-class ApplySummary:
+class ApplySummary(ShownAsTable):
     """Result of :func:`apply`.
 
     Attributes

@@ -53,6 +53,7 @@ from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.checkpoints import Checkpoints
 from kpms_zarr.store.model.models import open_labels
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.wording import counted, listed
 
@@ -61,7 +62,7 @@ POSE_SWEEPS = 50
 
 
 @dataclass(frozen=True)
-class ConsensusSummary:
+class ConsensusSummary(ShownAsTable):
     """Result of :func:`consensus`.
 
     Attributes

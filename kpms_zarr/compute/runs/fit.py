@@ -76,6 +76,7 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.checkpoints import Checkpoint, Checkpoints, committed_sweeps
 from kpms_zarr.store.model.models import current_version, open_labels, stage_of
 from kpms_zarr.store.model.settling import in_words
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.wording import Stand, call, counted
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class FitSummary:
+class FitSummary(ShownAsTable):
     """Result of :func:`fit`.
 
     Attributes

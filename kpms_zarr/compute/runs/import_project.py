@@ -29,12 +29,13 @@ from kpms_zarr.store.ingest.project_folder import (
 from kpms_zarr.store.ingest.project_sessions import match_recordings
 from kpms_zarr.store.model.models import LabelWriter, current_version
 from kpms_zarr.store.model.syllable_names import name_syllables
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.settings import read_settings
 from kpms_zarr.store.wording import listed
 
 
 @dataclass(frozen=True)
-class ImportSummary:
+class ImportSummary(ShownAsTable):
     """Result of :func:`import_keypoint_moseq`.
 
     Attributes

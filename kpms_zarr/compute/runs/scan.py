@@ -23,10 +23,11 @@ from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.locking import scan_lock
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.model.scans import ScanGroup
+from kpms_zarr.store.shown import ShownAsTable
 
 
 @dataclass(frozen=True)
-class Scan:
+class Scan(ShownAsTable):
     """Result of :func:`scan`.
 
     Attributes

@@ -14,6 +14,7 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.export import keypoint_moseq, movement, nwb
 from kpms_zarr.store.export.source import ExportedSession, ExportSource
 from kpms_zarr.store.replacing import replaced
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.wording import listed
 
 FORMATS = ("kpms", "csv", "movement", "nwb")
@@ -23,7 +24,7 @@ _ABOUT = "export.json"
 
 
 @dataclass(frozen=True)
-class ExportSummary:
+class ExportSummary(ShownAsTable):
     """Result of :func:`export`.
 
     Attributes

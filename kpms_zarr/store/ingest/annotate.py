@@ -19,6 +19,7 @@ from kpms_zarr.store.core.locking import sessions_lock
 from kpms_zarr.store.core.schema import KEYPOINTS, Variable
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.ingest.rows import TABLE
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.matching import Named
 from kpms_zarr.store.study.session_rows import is_plain_number
 from kpms_zarr.store.study.tables import SessionTable, rate_problems, read_table
@@ -34,7 +35,7 @@ _NAME = re.compile(r"[^\W\d_][\w-]{0,99}")
 
 
 @dataclass(frozen=True)
-class AnnotateSummary:
+class AnnotateSummary(ShownAsTable):
     """Result of :func:`annotate`.
 
     Attributes

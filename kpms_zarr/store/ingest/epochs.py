@@ -17,12 +17,13 @@ from kpms_zarr.store.core.provenance import provenance
 from kpms_zarr.store.ingest.annotate import named_sessions
 from kpms_zarr.store.ingest.epoch_tables import EpochsLike, is_none, name_of, read_epochs
 from kpms_zarr.store.model.models import finished_versions, make_group
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.epochs import SessionEpochs, stored_epochs
 from kpms_zarr.store.study.timestamps import StudyTimes
 
 
 @dataclass(frozen=True)
-class EpochsSummary:
+class EpochsSummary(ShownAsTable):
     """Result of :func:`epochs`.
 
     Attributes

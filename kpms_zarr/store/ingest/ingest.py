@@ -54,6 +54,7 @@ from kpms_zarr.store.ingest.workers import WorkerLost, Workers, seconds_for
 from kpms_zarr.store.parsers import wrong_format
 from kpms_zarr.store.parsers.arrays import hash_of, tracks_in_memory
 from kpms_zarr.store.parsers.base import ReadOptions
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.plausibility import Correction, doubts
 from kpms_zarr.store.study.session_names import Scheme
 from kpms_zarr.store.study.settings import (
@@ -70,7 +71,7 @@ _THREADS = 8
 
 
 @dataclass(frozen=True)
-class IngestSummary:
+class IngestSummary(ShownAsTable):
     """Result of :func:`ingest`, or of its rehearsal.
 
     Attributes

@@ -15,13 +15,14 @@ from kpms_zarr.store.core.locking import sessions_lock
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.ingest.rows import UNFINISHED, delete_row
 from kpms_zarr.store.model.models import list_models, open_labels
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.keypoints import set_session_count
 from kpms_zarr.store.study.selection import select_sessions
 from kpms_zarr.store.wording import call
 
 
 @dataclass(frozen=True)
-class RemoveSummary:
+class RemoveSummary(ShownAsTable):
     """Result of :func:`remove`.
 
     Attributes

@@ -23,6 +23,7 @@ from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.ingest.annotate import named_sessions
 from kpms_zarr.store.ingest.signal_files import SignalClock, SignalFile
 from kpms_zarr.store.model.models import make_group
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.signals import SINCE, holding_versions, signal_names, versions_of
 from kpms_zarr.store.study.timestamps import StudyTimes
 from kpms_zarr.store.wording import listed
@@ -31,7 +32,7 @@ _TAKEN = ("speed", "angular_velocity", "height", "none")
 
 
 @dataclass(frozen=True)
-class SignalsSummary:
+class SignalsSummary(ShownAsTable):
     """Result of :func:`signals`.
 
     Attributes

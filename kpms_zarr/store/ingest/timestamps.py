@@ -18,13 +18,14 @@ from kpms_zarr.store.ingest.session_keys import match_keys
 from kpms_zarr.store.ingest.time_filling import TimeAudit, TimeFiller
 from kpms_zarr.store.ingest.time_tables import TimesLike, TimeSource, sources_of
 from kpms_zarr.store.ingest.timestamp_versions import TimestampWriter, put_none_in_force
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.epochs import current_epochs
 from kpms_zarr.store.study.matching import Named
 from kpms_zarr.store.study.timestamps import FramesOf, StudyTimes, frames_in
 
 
 @dataclass(frozen=True)
-class TimestampsSummary:
+class TimestampsSummary(ShownAsTable):
     """Result of :func:`timestamps`.
 
     Attributes

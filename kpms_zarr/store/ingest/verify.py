@@ -18,6 +18,7 @@ from kpms_zarr.store.core.locking import sessions_lock
 from kpms_zarr.store.core.schema import FRAMES_PER_CHUNK, GROUPS
 from kpms_zarr.store.ingest.loading import add_checksum
 from kpms_zarr.store.ingest.rows import UNFINISHED, RowAllocator, leftover_rows, lost_rows
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.settings import read_settings
 from kpms_zarr.store.wording import call, counted
 
@@ -46,7 +47,7 @@ class Damage:
 
 
 @dataclass
-class VerifySummary:
+class VerifySummary(ShownAsTable):
     """Result of :func:`verify`.
 
     Attributes

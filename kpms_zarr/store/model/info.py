@@ -16,6 +16,7 @@ from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.model.checkpoints import Unfinished, unfinished
 from kpms_zarr.store.model.models import ModelInfo, list_models
 from kpms_zarr.store.model.scans import ScanInfo, list_scans
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.settings import StudySettings, read_settings
 
 
@@ -38,7 +39,7 @@ class SessionInfo:
 
 
 @dataclass(frozen=True)
-class StoreInfo:
+class StoreInfo(ShownAsTable):
     """Result of :func:`info`.
 
     Attributes

@@ -24,6 +24,7 @@ from kpms_zarr.store.core.provenance import provenance
 from kpms_zarr.store.core.schema import LEVEL_FRAMES
 from kpms_zarr.store.model.models import labels_path, make_group
 from kpms_zarr.store.run_lengths import run_starts
+from kpms_zarr.store.shown import ShownAsTable
 
 _MOST_BINS = 1024
 """Bins of the longest session at the coarsest level, about."""
@@ -32,7 +33,7 @@ _READERS = 4
 
 
 @dataclass(frozen=True)
-class LevelsSummary:
+class LevelsSummary(ShownAsTable):
     """Result of :func:`build_levels`.
 
     Attributes

@@ -22,6 +22,7 @@ from kpms_zarr.store.core.provenance import provenance
 from kpms_zarr.store.errors import InputError, Problem, ReadOnlyError
 from kpms_zarr.store.model import models
 from kpms_zarr.store.model.merges import MergeRecord
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.wording import call
 
 MOST_LETTERS = {"name": 60, "description": 2000}
@@ -37,7 +38,7 @@ _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
-class SyllableNames:
+class SyllableNames(ShownAsTable):
     """Names that people gave to the syllables of a model.
 
     Attributes

@@ -15,6 +15,7 @@ from kpms_zarr.store.core.consolidation import consolidate
 from kpms_zarr.store.core.locking import model_lock
 from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.model.models import current_version, finished_versions, labels_path
+from kpms_zarr.store.shown import ShownAsTable
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class LabelVersion:
 
 
 @dataclass(frozen=True)
-class VersionsSummary:
+class VersionsSummary(ShownAsTable):
     """Result of :func:`versions`.
 
     Attributes

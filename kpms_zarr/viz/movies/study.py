@@ -9,6 +9,7 @@ import numpy as np
 
 from kpms_zarr.store.core.schema import variable
 from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.wording import call
 from kpms_zarr.viz.movies.cells import reach_of
 from kpms_zarr.viz.shared.drawing import PAPER, Skeleton
@@ -24,7 +25,7 @@ _MEASURED = 120
 
 
 @dataclass(frozen=True)
-class MoviesSummary:
+class MoviesSummary(ShownAsTable):
     """Movies that were written.
 
     Attributes

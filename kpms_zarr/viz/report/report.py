@@ -14,6 +14,7 @@ from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.replacing import check_place
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.viz.report.cards import Card
 from kpms_zarr.viz.report.cells import Cells
 from kpms_zarr.viz.report.filling import embedded, filled
@@ -30,7 +31,7 @@ MAX_SESSIONS = 200
 
 
 @dataclass(frozen=True)
-class ReportSummary:
+class ReportSummary(ShownAsTable):
     """A written report.
 
     Attributes

@@ -30,6 +30,7 @@ from kpms_zarr.compute.analysis.groups.tested import (
 from kpms_zarr.compute.analysis.groups.transitions import compare_transitions
 from kpms_zarr.compute.analysis.groups.units import Units, units_of
 from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.wording import counted, option, plural
 
 ALPHA = 0.05
@@ -37,7 +38,7 @@ _MOST_PERMUTATIONS = 1_000_000
 
 
 @dataclass(frozen=True)
-class GroupComparison:
+class GroupComparison(ShownAsTable):
     """Comparison of groups of units.
 
     Attributes

@@ -28,6 +28,7 @@ from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.ingest.epoch_tables import EpochsLike
 from kpms_zarr.store.replacing import replaced
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.wording import listed
 
 _MOST_KEYS = 2**62
@@ -45,7 +46,7 @@ class TableFile:
 
 
 @dataclass(frozen=True)
-class TablesSummary:
+class TablesSummary(ShownAsTable):
     """Result of :func:`tables`.
 
     Attributes

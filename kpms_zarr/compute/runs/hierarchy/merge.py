@@ -52,6 +52,7 @@ from kpms_zarr.store.model.models import (
 )
 from kpms_zarr.store.model.replicability import open_replicability
 from kpms_zarr.store.model.syllable_names import read_names
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.settings import read_settings
 from kpms_zarr.store.wording import listed
 
@@ -84,7 +85,7 @@ class MergedGroup:
 
 
 @dataclass(frozen=True)
-class MergeSummary:
+class MergeSummary(ShownAsTable):
     """Result of :func:`merge`.
 
     Attributes
