@@ -30,7 +30,7 @@ HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settin
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = (
     "ingest", "info", "annotate", "epochs", "timestamps", "signals", "remove", "verify", "quality",
-    "pca", "plan", "scan", "fit", "consensus", "apply", "summary", "tables", "compare",
+    "calibrate", "pca", "plan", "scan", "fit", "consensus", "apply", "summary", "tables", "compare",
     "compare-groups", "similarity", "merge", "versions", "trajectories", "triggered-average",
     "name", "export", "import-keypoint-moseq", "report", "movies", "explore", "demo", "doctor",
 )  # fmt: skip
@@ -241,6 +241,9 @@ def wrong_inputs(store, tracking, tmp_path):
         "no file, timestamps": ["timestamps", store, missing],
         "no times": ["timestamps", store, text],
         "files of one session": ["timestamps", store, text, text, "--session", "session_000"],
+        "no store, calibrate": ["calibrate", missing],
+        "no file, calibrate": ["calibrate", store, "--annotations", missing],
+        "no table, calibrate": ["calibrate", store, "--annotations", text],
         "no model, report": ["report", store, "--model", "other", "--out", tmp_path / "r.html"],
     }
 

@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import Any
 
 import kpms_zarr
+from kpms_zarr.cli import calibrating as cli_calibrating
 from kpms_zarr.cli import comparing as cli_comparing
 from kpms_zarr.cli import compiled, console
 from kpms_zarr.cli import data as cli_data
@@ -110,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
         cli_data.remove,
         cli_data.verify,
         _quality,
+        cli_calibrating.calibrate,
         _pca,
         _plan,
         cli_scanning.scan,

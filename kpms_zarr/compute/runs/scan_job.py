@@ -112,6 +112,9 @@ class ScanJob:
             "held_out": {s.name: [s.n_frames, hashes[s.name]] for s in self.chosen.held_out},
             "pca": "" if self.config.use_keypoints else access.made(self.root, layout.PCA),
         }
+        calibrated = access.made(self.root, layout.CALIBRATION)
+        if calibrated and self.config.stage != "ar":  # which has no noise prior
+            request["calibration"] = calibrated
         found: dict[str, Any] = json.loads(json.dumps(request))
         return found
 

@@ -379,6 +379,21 @@ str description(state): what a person says about the syllable
 """)
 """A version of the names of the syllables of one parameters version."""
 
+CALIBRATION = (
+    _KEYPOINT,
+    *_declared("""
+coordinate float64 confidence_bin(confidence_bin): lower edge of the bin of
+    log10(confidence + pseudocount), which is part of it
+float64 log_confidence(keypoint, confidence_bin): mean log10(confidence + pseudocount) of the
+    positions that were compared
+float64 tracking_error(keypoint, confidence_bin): scale of the tracking error along each axis, that
+    of a Student t distribution with the degrees of freedom that attributes say; NaN = not known
+    [units of position]
+int64 n_compared(keypoint, confidence_bin): positions that were compared
+"""),
+)
+"""Tracking error against confidence: of deviations from a local prediction, or of annotations."""
+
 EPOCHS = _declared("""
 coordinate str session(interval): session name
 coordinate str epoch(interval): name of the epoch; one epoch of a session may have several intervals
@@ -502,6 +517,7 @@ GROUPS: dict[str, tuple[Variable, ...]] = {
     "epochs": EPOCHS,
     "timestamps": TIMESTAMPS,
     "signals": SIGNALS,
+    "calibration": CALIBRATION,
     "levels": LEVELS,
     "progress": PROGRESS,
     "chain": CHAIN,
