@@ -56,6 +56,7 @@ DIMS: dict[str, str] = {
     "chain": "chain of a point of a scan; each has a seed of its own, the same at all points",
     "held_out": "session that a scan keeps from its chains",
     "interval": "consecutive frames of a session that belong to one epoch",
+    "annotation": "keypoint in a frame of a video that a person looked at",
     **{
         f"bin_{n}": f"bin of {n} frames, counted from the first frame of the session"
         for n in LEVEL_FRAMES
@@ -394,6 +395,21 @@ int64 n_compared(keypoint, confidence_bin): positions that were compared
 )
 """Tracking error against confidence: of deviations from a local prediction, or of annotations."""
 
+ANNOTATIONS = (
+    _SPACE,
+    *_declared("""
+coordinate str session(annotation): session name
+str source_hash(annotation): that of the session then
+int64 first_frame(annotation): that of the session then
+int64 frame_step(annotation): that of the session then
+coordinate int64 frame(annotation): frame of the session [frames]
+coordinate str keypoint(annotation): keypoint name
+float64 position(annotation, space): where it is, as a person clicked in the video; NaN = not
+    visible [units of position]
+"""),
+)
+"""Positions that people clicked in frames of videos."""
+
 EPOCHS = _declared("""
 coordinate str session(interval): session name
 coordinate str epoch(interval): name of the epoch; one epoch of a session may have several intervals
@@ -518,6 +534,7 @@ GROUPS: dict[str, tuple[Variable, ...]] = {
     "timestamps": TIMESTAMPS,
     "signals": SIGNALS,
     "calibration": CALIBRATION,
+    "annotations": ANNOTATIONS,
     "levels": LEVELS,
     "progress": PROGRESS,
     "chain": CHAIN,

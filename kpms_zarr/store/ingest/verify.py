@@ -23,7 +23,10 @@ from kpms_zarr.store.wording import call, counted
 
 _COPY = "restore it from a copy of the store, or ingest the files into a new store"
 _PIECE_CHUNKS = 256
-_HARMLESS = ("names", "epochs", "timestamps", "signals", "calibration", "scans", "scan_chains")
+_HARMLESS = (
+    *("names", "epochs", "timestamps", "signals", "calibration", "annotations", "scans"),
+    "scan_chains",
+)
 """Kinds of groups of which an unfinished one is of no use to anybody."""
 
 
