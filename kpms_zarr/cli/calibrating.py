@@ -23,10 +23,13 @@ def calibrate(commands: Any) -> None:
     )
     added.add_argument(
         "--annotations",
+        nargs="?",
+        const=True,
         metavar="FILE.csv",
         help="positions annotated by hand, to compare the tracked ones with: columns session, "
-        "frame (of the session, from 0 on), keypoint, x, y (and z); none: each position is "
-        "compared with a prediction from the frames around it",
+        "frame (of the session, from 0 on), keypoint, x, y (and z); without a file those clicked "
+        "on the page Calibration of explore; without the option each position is compared with a "
+        "prediction from the frames around it",
     )
     added.add_argument(
         "--remove", action="store_true", help="remove the calibration; fits then have their own"

@@ -51,7 +51,7 @@ class TrackedPoint:
         return self.session, self.frame, self.keypoint
 
 
-class _Found(NamedTuple):
+class _Candidates(NamedTuple):
     """Candidates of a block: (candidate,) each, and the positions of their frames."""
 
     frame: np.ndarray
@@ -118,7 +118,7 @@ def choose_points(
 
 def _candidates(
     reader: BlockReader, session: Session, number: int, rng: np.random.Generator
-) -> _Found:
+) -> _Candidates:
     """Read a random block of a session and take some candidates of each bin from it."""
     start = FRAMES_PER_CHUNK * int(rng.integers(-(-session.n_frames // FRAMES_PER_CHUNK)))
     block = Block(session.index, start, min(start + FRAMES_PER_CHUNK, session.n_frames))
@@ -132,7 +132,9 @@ def _candidates(
     for one in np.unique(bins).tolist():
         # Some more, as some will be too near to each other.
         kept += order[bins[order] == one][: 3 * number].tolist()
-    return _Found(start + row[kept], point[kept], bins[kept], rating[kept], position[row[kept]])
+    return _Candidates(
+        start + row[kept], point[kept], bins[kept], rating[kept], position[row[kept]]
+    )
 
 
 def _in_turn(

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from kpms_zarr.compute.cluster.connect import ClusterLike, connected
 from kpms_zarr.compute.mapreduce import BlockReader, limit_workers, map_reduce
@@ -45,6 +46,7 @@ from kpms_zarr.store.ingest.position_annotations import (
     read_annotations,
 )
 from kpms_zarr.store.study.calibration import SOURCES
+from kpms_zarr.store.study.clicks import click_table, stored_clicks
 from kpms_zarr.store.study.settings import read_settings
 from kpms_zarr.store.wording import counted
 
@@ -93,7 +95,7 @@ class CalibrateSummary:
 def calibrate(
     store: StoreLike,
     *,
-    annotations: AnnotationsLike | None = None,
+    annotations: AnnotationsLike | bool | None = None,
     remove: bool = False,
     host_memory: str | int | None = None,
     cluster: ClusterLike = None,
@@ -110,10 +112,11 @@ def calibrate(
     Parameters
     ----------
     store : path or URL
-    annotations : path or DataFrame, optional
+    annotations : path, DataFrame or True, optional
         Positions that a person annotated, with which tracked ones are compared instead: columns
         ``session``, ``frame`` (of the session, from 0 on), ``keypoint``, ``x``, ``y`` (in 3-D
-        ``z``), in units of the tracking files.
+        ``z``), in units of the tracking files. True = those that were clicked on the page
+        Calibration of :func:`kpms_zarr.explore`, which the store holds.
     remove : bool
         Remove the calibration; fits then have the defaults of their settings.
     host_memory : str or int, optional
@@ -133,8 +136,10 @@ def calibrate(
         annotations that do not fit the store, or too few; the store is then as it was.
     """
     root = access.open_group(store, "r+")
+    if annotations is False:
+        annotations = None
     if remove:
-        return _remove(root, store, annotations)
+        return _remove(root, store, has_annotations=annotations is not None)
     sessions = access.require_sessions(root, os.fspath(store))
     study = read_settings(root)
     reader = BlockReader(store)
@@ -151,7 +156,8 @@ def calibrate(
         line, notes = line_through(curve), _left_out(curve)
         n_compared, source = int(curve.number[np.isfinite(curve.error)].sum()), "prediction"
     else:
-        read = read_annotations(annotations, study, sessions, named_sessions(root))
+        table = _clicked(root, store) if annotations is True else annotations
+        read = read_annotations(table, study, sessions, named_sessions(root))
         log_confidence, deviation, points, said = _compare(reader, sessions, read, n_points, store)
         line = line_of_annotations(log_confidence, deviation)
         curve = _binned(log_confidence, deviation, points, n_points)
@@ -161,10 +167,8 @@ def calibrate(
     return _summary(store, curve, line, source, n_compared, notes)
 
 
-def _remove(
-    root: access.Group, store: StoreLike, annotations: AnnotationsLike | None
-) -> CalibrateSummary:
-    if annotations is not None:
+def _remove(root: access.Group, store: StoreLike, *, has_annotations: bool) -> CalibrateSummary:
+    if has_annotations:
         raise InputError(
             expected="one of `annotations=` and `remove=True`",
             found="both",
@@ -245,6 +249,20 @@ def _doubts(line: ErrorLine) -> list[str]:
 
 
 # ------------------------------------------------------------------ annotations
+
+
+def _clicked(root: access.Group, store: StoreLike) -> pd.DataFrame:
+    """Positions that were clicked, where the keypoint could be seen."""
+    table = click_table(stored_clicks(root), read_settings(root).space)
+    if table.empty:
+        raise InputError(
+            expected="positions that were clicked",
+            found="none in the store",
+            where=os.fspath(store),
+            fix="click some on the page Calibration: `kpms_zarr.explore(STORE)`; or give a table "
+            "of them: `kpms_zarr.calibrate(STORE, annotations='FILE.csv')`",
+        )
+    return table
 
 
 def _compare(

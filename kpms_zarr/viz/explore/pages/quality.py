@@ -14,7 +14,6 @@ from kpms_zarr.store.study.tracking import PROBLEMS
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.tracking import drawing, views
-from kpms_zarr.viz.tracking.calibration_view import draw_calibration
 from kpms_zarr.viz.tracking.data import QualityTable, confidences, table
 from kpms_zarr.viz.tracking.frames import read_traces, worst_stretch
 
@@ -40,12 +39,6 @@ _HOW_TO_READ_TRACES = (
 _HOW_TO_READ_HISTOGRAM = (
     "Bars: shares of the frames of this session by confidence, on a logarithmic axis. Black line: "
     "all sessions. Dashed line: the threshold below which a confidence is low."
-)
-
-
-_HOW_TO_READ_CALIBRATION = (
-    "How the tracking error falls with the confidence, from {source}. Faint: each keypoint. Dots: "
-    "their median. Line: the noise prior of fits of the full stage, unless they were given one."
 )
 
 
@@ -81,7 +74,6 @@ def page(state: State) -> pn.viewable.Viewable:
             state, ["news", "session", "keypoint", "start", "stop"], lambda: _traces(state)
         ),
         parts.follow(state, ["news", "session", "keypoint"], lambda: _histograms(state)),
-        parts.follow(state, ["news"], lambda: _calibration(state)),
     )
 
 
@@ -319,16 +311,4 @@ def _histograms(state: State) -> Any:
     return parts.column(
         parts.text(_HOW_TO_READ_HISTOGRAM),
         pn.Row(*_panes(list(drawn), on_one_axis=False), sizing_mode="stretch_width"),
-    )
-
-
-def _calibration(state: State) -> Any:
-    found = state.study.calibration()
-    if found is None:
-        return None
-    source = found.attrs["source_in_words"]
-    return parts.column(
-        parts.heading("Noise calibration"),
-        parts.text(_HOW_TO_READ_CALIBRATION.format(source=source)),
-        parts.plot(draw_calibration(found)),
     )
