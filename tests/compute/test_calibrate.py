@@ -271,6 +271,8 @@ def test_few_annotations__are_refused(study, store):
         kpms_zarr.calibrate(store, annotations=annotated(study, n=10))
     with pytest.raises(InputError, match="no column"):
         kpms_zarr.calibrate(store, annotations=annotated(study).drop(columns="y"))
+    with pytest.raises(InputError, match="positions that were clicked"):
+        kpms_zarr.calibrate(store, annotations=True)
 
 
 @pytest.mark.parametrize(
@@ -291,6 +293,59 @@ def test_confidences_that_do_not_vary__are_refused(tmp_path, confidence, words):
     with pytest.raises(InputError, match=words):
         kpms_zarr.calibrate(store)
     assert stored_calibration(access.open_group(store)) is None
+
+
+# --- at ingest ---------------------------------------------------------------------------
+
+
+def test_ingest__calibrates_when_it_is_asked_to(study, tmp_path):
+    store = tmp_path / "s.zarr"
+    position, confidence, _ = tracked(0, n_frames=4000)
+    given = {"fps": 30, "calibrate": True}
+    done = kpms_zarr.ingest(
+        store, arrays={"a": position}, confidences={"a": confidence}, dry_run=True, **given
+    )
+    assert (done.is_dry, access.exists(store)) == (True, False)
+    done = kpms_zarr.ingest(store, arrays={"a": position}, confidences={"a": confidence}, **given)
+    assert done.added == ("a",)
+    assert any(note.startswith("noise prior calibrated: log10(error)") for note in done.notes)
+    first = stored_calibration(access.open_group(store))
+    assert first.slope == kpms_zarr.calibrate(store).slope
+    # Of more sessions it is another one, unless it is from annotations.
+    for number, source in enumerate(("prediction", "annotations")):
+        if source == "annotations":
+            rows = annotated(study).assign(session="a", keypoint="keypoint_0")
+            kpms_zarr.calibrate(store, annotations=rows[rows["frame"] < 4000])
+        before = stored_calibration(access.open_group(store))
+        position, confidence, _ = tracked(number + 1, n_frames=2000)
+        name = f"b{number}"
+        done = kpms_zarr.ingest(
+            store, arrays={name: position}, confidences={name: confidence}, **given
+        )
+        after = stored_calibration(access.open_group(store))
+        assert done.added == (name,)
+        assert after.source == source
+        assert (after == before) is (source == "annotations")
+    assert any("from hand annotations stays" in note for note in done.notes)
+
+
+def test_ingest__is_whole_where_nothing_can_be_calibrated(tmp_path, monkeypatch):
+    store = tmp_path / "s.zarr"
+    position, _, _ = tracked(0, n_frames=300)
+    done = kpms_zarr.ingest(store, arrays={"a": position}, fps=30, calibrate=True)
+    assert done.added == ("a",)
+    assert any("not calibrated" in n and "without confidences" in n for n in done.notes)
+    assert done.is_whole
+
+    def broken(*_):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("kpms_zarr.compute.tracking.calibrate.map_reduce", broken)
+    done = kpms_zarr.ingest(store, arrays={"b": position + 1}, fps=30, calibrate=True)
+    assert done.added == ("b",)
+    assert "not calibrated (RuntimeError: broken)" in done.notes
+    assert kpms_zarr.verify(store).is_sound
+    assert len(access.sessions(access.open_group(store))) == 2
 
 
 # --- who uses it -------------------------------------------------------------------------
