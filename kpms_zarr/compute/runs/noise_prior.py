@@ -59,6 +59,12 @@ def noise_prior_of(
     return prior
 
 
+def calibration_for(root: access.Group, config: FitConfig) -> NoiseCalibration | None:
+    """The calibration that a run without a start model takes its noise prior from; None without."""
+    is_used = config.stage != "ar" and not NOISE_SETTINGS & config.given
+    return stored_calibration(root) if is_used else None
+
+
 def in_model_units(found: NoiseCalibration, scale: Mapping[int, float]) -> NoiseByConfidence:
     """Noise prior of a calibration, which is in units of position; sessions differ by a median."""
     unit = float(np.median(list(scale.values())))
