@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kpms_zarr.compute.runs.plan import plan
     from kpms_zarr.compute.runs.scan import scan
     from kpms_zarr.compute.runs.summaries import summary
+    from kpms_zarr.compute.tracking.calibrate import calibrate
     from kpms_zarr.compute.tracking.quality import quality
     from kpms_zarr.demonstration import demo
     from kpms_zarr.diagnosis import doctor
@@ -71,6 +72,7 @@ _HOME = {
     "set_storage_options": "kpms_zarr.store.core.access",
     "info": "kpms_zarr.store.model.info",
     "quality": "kpms_zarr.compute.tracking.quality",
+    "calibrate": "kpms_zarr.compute.tracking.calibrate",
     "pca": "kpms_zarr.compute.pose.pca",
     "fit": "kpms_zarr.compute.runs.fit",
     "FitConfig": "kpms_zarr.compute.config",

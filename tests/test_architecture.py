@@ -58,7 +58,11 @@ BELOW["viz.report"] = BELOW["viz.explore"] = {*_CHAPTERS, "viz.movies"}
 # part of the package -> other parts that it may import, and packages that only it may import
 MAY_IMPORT = {"store": set(), "compute": {"store"}, "viz": {"store"}}
 # What depends on choices that are made in the browser is computed there and then.
-ASKS = {"viz.explore": {"compute.analysis"}}
+ASKS = {"viz.explore": {"compute.analysis", "compute.tracking"}}
+# An option of one verb that runs another afterwards: file -> the one module that it may import.
+RUNS_AFTERWARDS = {
+    "kpms_zarr.store.ingest.calibrating": "kpms_zarr.compute.tracking.calibrate",
+}
 ONLY_IN = {
     "zarr": "store",
     "h5py": "store",
@@ -129,7 +133,8 @@ def test_imports__point_one_way(path):
             assert other == room or other in BELOW[room], f"{path} imports {name}"
         else:
             assert room != "compute.kernels", f"{path} imports {name}"
-            is_asked = other in ASKS.get(room, ())
+            afterwards = RUNS_AFTERWARDS.get(module_of(path), "-")
+            is_asked = other in ASKS.get(room, ()) or name.startswith(afterwards)
             assert is_asked or other.split(".")[0] in MAY_IMPORT[part], f"{path} imports {name}"
 
 

@@ -32,7 +32,7 @@ HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settin
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = (
     "run", "demo", "ingest", "info", "annotate", "epochs", "timestamps", "signals", "remove",
-    "verify", "import-keypoint-moseq", "quality", "pca", "plan", "scan", "fit", "consensus",
+    "verify", "import-keypoint-moseq", "quality", "calibrate", "pca", "plan", "scan", "fit", "consensus",
     "apply", "summary", "report", "explore", "movies", "trajectories", "name", "compare",
     "similarity", "merge", "versions", "tables", "compare-groups", "triggered-average", "export",
     "doctor", "completion",
@@ -306,6 +306,9 @@ def wrong_inputs(store, tracking, tmp_path):
         "no file, timestamps": ["timestamps", store, missing],
         "no times": ["timestamps", store, text],
         "files of one session": ["timestamps", store, text, text, "--session", "session_000"],
+        "no store, calibrate": ["calibrate", missing],
+        "no file, calibrate": ["calibrate", store, "--annotations", missing],
+        "no table, calibrate": ["calibrate", store, "--annotations", text],
         "no model, report": ["report", store, "--model", "other", "--out", tmp_path / "r.html"],
     }
 

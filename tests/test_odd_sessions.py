@@ -75,6 +75,9 @@ KINDS: dict[str, Callable[[], Arrays]] = {
     "confidence_nan": lambda: _with(lambda p, c: _set(c, slice(None), np.nan)),
     "confidence_nan_of_one": lambda: _with(lambda p, c: _set(c, np.s_[:, 2], np.nan)),
     "confidence_negative": lambda: _with(lambda p, c: _set(c, slice(None), -3.0)),
+    "confidence_by_point": lambda: _with(
+        lambda p, c: _set(c, slice(None), [0.9, 0.3, 0.05, 0.9, 0.3, 0.05])
+    ),
     "confidence_percent": lambda: _with(lambda p, c: _set(c, slice(None), c * 100)),
     "far_away": lambda: _with(lambda p, c: _set(p, slice(None), p + 1e6)),
     "tiny": lambda: _with(lambda p, c: _set(p, slice(None), p * 1e-9)),
@@ -215,6 +218,7 @@ def run_all(folder: Path, arrays: dict[str, Arrays], *, with_views: bool = True)
     assert found is not None
     out.try_("summarise", lambda: summarise(found))
     out.try_("warnings_of", lambda: warnings_of(found))
+    out.try_("calibrate", lambda: kpms_zarr.calibrate(store))
     out.try_("pca", lambda: kpms_zarr.pca(store))
     out.try_("plan", lambda: kpms_zarr.plan(store, config=CONFIG))
     scan = replace(CONFIG, stage="ar")
@@ -294,10 +298,14 @@ def test_quality_and_pca__of_a_session_alone(tmp_path: Path, kind: str) -> None:
 
 
 def test_every_verb__of_a_mixture(tmp_path: Path) -> None:
-    kinds = ("nothing_wrong", "one_frame", "frozen", "no_confidence", "confidence_zero_of_one")
+    kinds = (
+        *("nothing_wrong", "one_frame", "frozen", "no_confidence", "confidence_zero_of_one"),
+        "confidence_by_point",
+    )
     sessions = {kind: KINDS[kind]() for kind in kinds}
     out = run_all(tmp_path, sessions, with_views=False)
-    verbs = {"quality", "pca", "plan", "scan", "fit", "summary", "apply", "reconstruct"}
+    verbs = {"quality", "calibrate", "pca", "plan", "scan", "fit", "summary", "apply"}
+    verbs |= {"reconstruct"}
     assert verbs <= set(out.made)
     assert out.said == {}
 

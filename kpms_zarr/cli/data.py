@@ -151,6 +151,12 @@ def ingest(commands: Any) -> None:
         "--dry-run", action="store_true", help="write nothing, only say what would be added"
     )
     command.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="calibrate the noise prior when the sessions are there, see calibrate; where that "
+        "cannot be done a note says why",
+    )
+    command.add_argument(
         "--workers", type=int, metavar="N", help="files at once (none = as the machine allows)"
     )
 

@@ -13,6 +13,7 @@ from contextlib import closing
 from typing import Any
 
 import kpms_zarr
+from kpms_zarr.cli import calibrating as cli_calibrating
 from kpms_zarr.cli import comparing as cli_comparing
 from kpms_zarr.cli import compiled, console
 from kpms_zarr.cli import data as cli_data
@@ -399,7 +400,7 @@ _COMMANDS: tuple[tuple[str, tuple[Callable[[Any], None], ...]], ...] = (
         cli_data.ingest, cli_data.info, cli_data.annotate, cli_tables.epochs, cli_tables.timestamps,
         cli_onsets.signals, cli_data.remove, cli_data.verify, cli_exchange.import_keypoint_moseq,
     )),
-    ("2. Look at the tracking", (_quality, _pca)),
+    ("2. Look at the tracking", (_quality, cli_calibrating.calibrate, _pca)),
     ("3. Fit syllables", (_plan, cli_scanning.scan, _fit, cli_ensembles.consensus, _apply)),
     ("4. Look at what was found", (
         cli_summaries.summary, _report, cli_views.explore, cli_movies.movies,

@@ -14,6 +14,7 @@ _HOME = {
     "quality_map": "tracking.views",
     "confidence_histograms": "tracking.views",
     "keypoint_traces": "tracking.views",
+    "noise_calibration": "tracking.calibration_view",
     # pose space
     "scree": "pose.views",
     "components": "pose.views",

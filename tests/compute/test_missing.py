@@ -19,7 +19,7 @@ from kpms_zarr.compute.alignment.thresholds import Ratings, resolve, why_unseen
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.mapreduce import BlockReader, Histogram
 from kpms_zarr.compute.pose.pca import pca
-from kpms_zarr.compute.sampler.tracked import observe
+from kpms_zarr.compute.sampler.tracked import NoiseByConfidence, observe
 from kpms_zarr.compute.tracking.quality import quality, warnings_of
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.blocks import Block
@@ -84,7 +84,7 @@ def test_missing__is_the_same_for_all_who_read(tmp_path: Path, way: str) -> None
     np.testing.assert_allclose(found["low_confidence_fraction"][0], low.sum(0) / (~missing).sum(0))
     assert found["confidence_count"].sum() == (~missing).sum()
     reader, block = BlockReader(store), Block(0, 0, N_FRAMES)
-    data = observe(reader, block, FitConfig())
+    data = observe(reader, block, NoiseByConfidence.of(FitConfig()))
     for view in (
         np.isnan(data[:, : 2 * N_KEYPOINTS].reshape(position.shape)),
         np.isnan(reader.tracked(block)[0]),

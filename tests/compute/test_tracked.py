@@ -18,7 +18,7 @@ from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.mapreduce import BlockReader
 from kpms_zarr.compute.sampler import tracked
 from kpms_zarr.compute.sampler.chain import ChainIndex
-from kpms_zarr.compute.sampler.tracked import TrackedData, observe
+from kpms_zarr.compute.sampler.tracked import NoiseByConfidence, TrackedData, observe
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.study import synthetic
@@ -265,7 +265,7 @@ def test_observe__is_nan_where_nothing_was_seen(tmp_path):
     reader = BlockReader(tmp_path / "s.zarr")
     config = FitConfig(noise_slope=-0.3, noise_intercept=0.1)
     for block in iter_blocks([Session("session_000", 0, 50, 30.0)]):
-        found = observe(reader, block, config)
+        found = observe(reader, block, NoiseByConfidence.of(config))
         position, confidence = reader.position(block), reader.confidence(block)
         position[(confidence == 0) | ~np.isfinite(position).all(-1)] = np.nan
         np.testing.assert_array_equal(found[:, :6].reshape(position.shape), position)

@@ -21,6 +21,7 @@ from kpms_zarr.compute.runs.publish import Numbered, by_frequency
 from kpms_zarr.compute.sampler.bouts import LabelCounts, count_labels
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex, Sized
 from kpms_zarr.compute.sampler.trace import ChainProgress
+from kpms_zarr.compute.sampler.tracked import NoiseByConfidence
 from kpms_zarr.compute.tracking.outliers import from_store, screen_of, to_attrs, to_store
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import Session, StoreLike
@@ -230,6 +231,7 @@ class Committer:
             "step_variance": preparation.step_variance,
             "fix_heading": preparation.fix_heading,
             "is_turned": preparation.is_turned,
+            **preparation.noise.to_attributes(),
             "sums": _BY_SHARD,
             "notes": list(self.notes),
             "from_version": self.from_version,
@@ -282,6 +284,7 @@ def read_preparation(store: StoreLike, checkpoint: Checkpoint) -> tuple[FitConfi
         float(checkpoint.attrs["step_variance"]),
         fix_heading,
         bool(checkpoint.attrs["is_turned"]),
+        NoiseByConfidence.from_attributes(checkpoint.attrs) or NoiseByConfidence.of(config),
         screen,
     )
 

@@ -18,6 +18,7 @@ from kpms_zarr.compute.mapreduce import BlockReader
 from kpms_zarr.compute.pose import pca as pca_module
 from kpms_zarr.compute.pose.pose_space import PoseSpace, refine, turn_of, wrap
 from kpms_zarr.compute.pose.scale import measure_lengths, scale_of
+from kpms_zarr.compute.runs.noise_prior import NOISE_SETTINGS, noise_prior_of
 from kpms_zarr.compute.runs.plan import Needs, chain_index, make_plan, n_keypoints_of, settle_tiles
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.sampler.chain import NO_STATE, Chain, ChainIndex
@@ -25,7 +26,7 @@ from kpms_zarr.compute.sampler.draws import LabelDraws
 from kpms_zarr.compute.sampler.placement import make_rows
 from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.stream import in_flight
-from kpms_zarr.compute.sampler.tracked import TrackedData, observe
+from kpms_zarr.compute.sampler.tracked import NoiseByConfidence, TrackedData, observe
 from kpms_zarr.compute.settings import settings_of
 from kpms_zarr.compute.tracking.outliers import OutlierModel, Screen, from_store, screen_of
 from kpms_zarr.store.core import access, layout
@@ -66,6 +67,8 @@ class Preparation:
         Whether headings were fitted together with the components.
     screen : Screen or None
         What finds the keypoints that the reader leaves out; None = all are believed.
+    noise : NoiseByConfidence
+        In model units.
     """
 
     sessions: tuple[Session, ...]
@@ -78,6 +81,7 @@ class Preparation:
     step_variance: float
     fix_heading: bool
     is_turned: bool
+    noise: NoiseByConfidence
     screen: Screen | None = None
 
 
@@ -102,7 +106,8 @@ def settings_of_model(start: StartModel, sessions: Sequence[Session]) -> FitConf
         until_settled=False,
         # Only says where a fit begins; the model has its own.
         noise_variance=FitConfig().noise_variance,
-        given=frozenset(),
+        # Those of the noise prior: no calibration overrules them.
+        given=fitted.given & NOISE_SETTINGS,
     )
     return settle_tiles(config)
 
@@ -162,7 +167,8 @@ def prepare(
     estimated = max(float(np.median(steps)) ** 2, _SMALLEST_STEP_VARIANCE)
     return Preparation(
         sessions, study, aligner.reader, aligner, scale, loading, mean,
-        config.centroid_step_variance or estimated, alignment.fix_heading, is_turned, screen,
+        config.centroid_step_variance or estimated, alignment.fix_heading, is_turned,
+        noise_prior_of(root, config, start, scale, notify), screen,
     )  # fmt: skip
 
 
@@ -348,7 +354,7 @@ def make_chain(
         observed = make_rows("device", "data", "float32", (index.n_frames, n_columns))
     elif n_keypoints:
         observed = TrackedData(
-            lambda block: observe(preparation.reader, block, config), index, n_columns,
+            lambda block: observe(preparation.reader, block, preparation.noise), index, n_columns,
             kept_bytes=plan.kept_bytes, recent_bytes=plan.recent_bytes,
         )  # fmt: skip
     draws = None
@@ -467,7 +473,7 @@ def _data(
     """Tracked data of a block as the sweeps will read them: (frame, column)."""
     if isinstance(chain.observed, TrackedData):
         return chain.observed.block(session, block.start // FRAMES_PER_CHUNK)
-    data = observe(preparation.reader, block, config)
+    data = observe(preparation.reader, block, preparation.noise)
     chain.observed[rows] = data
     return data
 

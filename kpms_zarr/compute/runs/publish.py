@@ -175,6 +175,7 @@ def publish(
         "fix_heading": preparation.fix_heading,
         "is_turned": preparation.is_turned,
         "centroid_step_variance": preparation.step_variance,
+        **(preparation.noise.to_attributes() if chain.n_keypoints else {}),
         "n_sweeps_in_all": progress.n_before + progress.done,
         "fit_id": fit_id,
         **({} if extras else settling.to_attrs(progress.settling)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -21,6 +21,7 @@ from kpms_zarr.compute.runs.choosing import ChosenSessions
 from kpms_zarr.compute.runs.commit import source_hashes
 from kpms_zarr.compute.runs.grid import Point, ScanGrid
 from kpms_zarr.compute.runs.interruption import Stop
+from kpms_zarr.compute.runs.noise_prior import calibration_for
 from kpms_zarr.compute.runs.preparation import Preparation, prepare
 from kpms_zarr.compute.runs.scan_work import ScanChain, ScanWork, compare_chains, run_chain
 from kpms_zarr.store.core import access, layout
@@ -112,6 +113,9 @@ class ScanJob:
             "held_out": {s.name: [s.n_frames, hashes[s.name]] for s in self.chosen.held_out},
             "pca": "" if self.config.use_keypoints else access.made(self.root, layout.PCA),
         }
+        calibration = calibration_for(self.root, self.config)
+        if calibration is not None:
+            request["calibration"] = list(astuple(calibration))
         found: dict[str, Any] = json.loads(json.dumps(request))
         return found
 

@@ -14,6 +14,7 @@ import xarray as xr
 from kpms_zarr.compute.config import FitConfig
 from kpms_zarr.compute.events import Callback, Noted
 from kpms_zarr.compute.sampler.tile_model import Parameters
+from kpms_zarr.compute.sampler.tracked import NoiseByConfidence
 from kpms_zarr.compute.tracking.outliers import OutlierModel, from_store
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.provenance import provenance_of
@@ -111,6 +112,8 @@ class StartModel:
         By what its keypoints were found to be outlying; None = all were believed.
     members : Members or None
         Models that it is the consensus of.
+    noise : NoiseByConfidence or None
+        In model units; None = not kept, as by earlier releases and by the AR stage.
     """
 
     name: str
@@ -130,6 +133,7 @@ class StartModel:
     settled: dict[str, Any]
     outliers: OutlierModel | None = None
     members: Members | None = None
+    noise: NoiseByConfidence | None = None
 
     @classmethod
     def of(cls, store: StoreLike, name: str, version: str | None = None) -> StartModel:
@@ -191,6 +195,7 @@ class StartModel:
             settled,
             from_store(found.variables, found.attrs),
             Members.from_store(found) if "member_syllable" in found else None,
+            NoiseByConfidence.from_attributes(found.attrs),
         )
 
     def read(self, session: str, start: int, stop: int | None) -> dict[str, np.ndarray]:

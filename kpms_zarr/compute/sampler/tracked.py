@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,41 @@ N_READERS = 4
 """Threads that read: they wait for the storage more than they compute."""
 
 
-def observe(reader: BlockReader, block: Block, config: FitConfig) -> np.ndarray:
+class NoiseByConfidence(NamedTuple):
+    """Prior scale of the noise of a keypoint: log10 of its root against that of the confidence.
+
+    Attributes
+    ----------
+    slope, intercept, pseudocount : float
+        See ``noise_slope`` of :class:`FitConfig`; in model units.
+    source : str
+        Where it is from, in words; "" for settings, be they given or defaults.
+    """
+
+    slope: float
+    intercept: float
+    pseudocount: float
+    source: str = ""
+
+    @classmethod
+    def of(cls, config: FitConfig) -> NoiseByConfidence:
+        """Noise prior of settings."""
+        return cls(config.noise_slope, config.noise_intercept, config.confidence_pseudocount)
+
+    @classmethod
+    def from_attributes(cls, attrs: Mapping[str, Any]) -> NoiseByConfidence | None:
+        """Noise prior that attributes keep; None from earlier releases."""
+        if "noise_slope" not in attrs:
+            return None
+        slope, intercept, pseudocount = (float(attrs[f"noise_{name}"]) for name in cls._fields[:3])
+        return cls(slope, intercept, pseudocount, str(attrs["noise_source"]))
+
+    def to_attributes(self) -> dict[str, Any]:
+        """Attributes that keep it, beside the settings."""
+        return {f"noise_{name}": value for name, value in self._asdict().items()}
+
+
+def observe(reader: BlockReader, block: Block, noise: NoiseByConfidence) -> np.ndarray:
     """Positions as tracked and the prior scales of their noise.
 
     Parameters
@@ -38,9 +72,9 @@ def observe(reader: BlockReader, block: Block, config: FitConfig) -> np.ndarray:
     position, confidence = reader.tracked(block)
     prior = prior_scale(
         confidence,
-        slope=config.noise_slope,
-        intercept=config.noise_intercept,
-        pseudocount=config.confidence_pseudocount,
+        slope=noise.slope,
+        intercept=noise.intercept,
+        pseudocount=noise.pseudocount,
     )
     return np.concatenate([position.reshape(block.n_frames, -1), prior], 1)
 

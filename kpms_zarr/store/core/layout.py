@@ -34,6 +34,8 @@ SCANS = "scans"
 EPOCHS = "epochs"
 TIMESTAMPS = "timestamps"
 SIGNALS = "signals"
+CALIBRATION = "calibration"
+ANNOTATIONS = "annotations"
 
 _SESSIONS_PER_CHUNK = 16_384
 _SWEEPS_PER_CHUNK = 1024

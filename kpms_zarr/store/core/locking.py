@@ -312,7 +312,29 @@ def names_lock(root: zarr.Group, store: StoreLike, model: str) -> Iterator[Lock]
         When nothing can be written there.
     """
     path = f"{layout.model_path(model)}/labels"  # which is there; the group of the names may not
-    held = _held_by(store, f"that nobody else names syllables of {model!r}", "doing so")
+    with _soon(root, store, path, f"that nobody else names syllables of {model!r}") as lock:
+        yield lock
+
+
+@contextmanager
+def annotations_lock(root: zarr.Group, store: StoreLike) -> Iterator[Lock]:
+    """Hold the annotations of positions; waits a while for whoever has them.
+
+    Raises
+    ------
+    InputError
+        When another process keeps them.
+    OSError
+        When nothing can be written there.
+    """
+    with _soon(root, store, layout.KEYPOINTS, "that nobody else annotates positions") as lock:
+        yield lock
+
+
+@contextmanager
+def _soon(root: zarr.Group, store: StoreLike, path: str, expected: str) -> Iterator[Lock]:
+    """Hold the lock on a group, which others hold for seconds only."""
+    held = _held_by(store, expected, "doing so")
     end = time.monotonic() + _NAMES_WAIT_SECONDS
     while True:
         try:

@@ -56,6 +56,7 @@ DIMS: dict[str, str] = {
     "chain": "chain of a point of a scan; each has a seed of its own, the same at all points",
     "held_out": "session that a scan keeps from its chains",
     "interval": "consecutive frames of a session that belong to one epoch",
+    "annotation": "keypoint in a frame of a video that a person looked at",
     **{
         f"bin_{n}": f"bin of {n} frames, counted from the first frame of the session"
         for n in LEVEL_FRAMES
@@ -379,6 +380,36 @@ str description(state): what a person says about the syllable
 """)
 """A version of the names of the syllables of one parameters version."""
 
+CALIBRATION = (
+    _KEYPOINT,
+    *_declared("""
+coordinate float64 confidence_bin(confidence_bin): lower edge of the bin of
+    log10(confidence + pseudocount), which is part of it
+float64 log_confidence(keypoint, confidence_bin): mean log10(confidence + pseudocount) of the
+    positions that were compared
+float64 tracking_error(keypoint, confidence_bin): scale of the tracking error along each axis, that
+    of a Student t distribution with the degrees of freedom that attributes say; NaN = not known
+    [units of position]
+int64 n_compared(keypoint, confidence_bin): positions that were compared
+"""),
+)
+"""Tracking error against confidence: of deviations from a local prediction, or of annotations."""
+
+ANNOTATIONS = (
+    _SPACE,
+    *_declared("""
+coordinate str session(annotation): session name
+str source_hash(annotation): that of the session then
+int64 first_frame(annotation): that of the session then
+int64 frame_step(annotation): that of the session then
+coordinate int64 frame(annotation): frame of the session [frames]
+coordinate str keypoint(annotation): keypoint name
+float64 position(annotation, space): where it is, as a person clicked in the video; NaN = not
+    visible [units of position]
+"""),
+)
+"""Positions that people clicked in frames of videos."""
+
 EPOCHS = _declared("""
 coordinate str session(interval): session name
 coordinate str epoch(interval): name of the epoch; one epoch of a session may have several intervals
@@ -502,6 +533,8 @@ GROUPS: dict[str, tuple[Variable, ...]] = {
     "epochs": EPOCHS,
     "timestamps": TIMESTAMPS,
     "signals": SIGNALS,
+    "calibration": CALIBRATION,
+    "annotations": ANNOTATIONS,
     "levels": LEVELS,
     "progress": PROGRESS,
     "chain": CHAIN,

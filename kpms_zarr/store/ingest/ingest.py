@@ -22,6 +22,7 @@ from kpms_zarr.store.core.names import tidy
 from kpms_zarr.store.cores import n_cores
 from kpms_zarr.store.errors import InputError, OtherKindError, Problem, readable
 from kpms_zarr.store.ingest.annotate import annotate_sessions, check_rows, read_metadata
+from kpms_zarr.store.ingest.calibrating import calibrated
 from kpms_zarr.store.ingest.choices import IngestChoices
 from kpms_zarr.store.ingest.finding import FileFinder, nothing_there
 from kpms_zarr.store.ingest.loading import (
@@ -161,6 +162,7 @@ def ingest(
     metadata: str | Path | None = None,
     skip_bad: bool = False,
     dry_run: bool = False,
+    calibrate: bool = False,
     workers: int | None = None,
     on_progress: Callable[[IngestProgress], None] | None = None,
 ) -> IngestSummary:
@@ -243,6 +245,10 @@ def ingest(
         and ``reasons`` of the summary, and the command ends with exit code 3.
     dry_run : bool
         Read all files, write nothing, and say what would be added and what could not be used.
+    calibrate : bool
+        Calibrate the noise prior when the sessions are there, as :func:`kpms_zarr.calibrate` does.
+        Where that cannot be done, a note says why; the sessions are there all the same. One from
+        hand annotations is left as it is.
     workers : int, optional
         Processes (threads, for remote stores) at work; default: by cores and sizes of the files.
         They are watched: a file that makes a library loop or take all memory is refused. 1: all is
@@ -286,7 +292,10 @@ def ingest(
         if dry_run:
             plan, settings = run.plan()
             return run.summary(plan, settings, run.read_files(plan), is_dry=True)
-        return _carried_out(run, store, table)
+        summary = _carried_out(run, store, table)
+    if not calibrate:
+        return summary
+    return replace(summary, notes=(*summary.notes, *calibrated(store)))
 
 
 def _names(names: str | Sequence[str] | None) -> Sequence[str] | None:

@@ -24,7 +24,10 @@ from kpms_zarr.store.wording import call, counted
 
 _COPY = "restore it from a copy of the store, or ingest the files into a new store"
 _PIECE_CHUNKS = 256
-_HARMLESS = ("names", "epochs", "timestamps", "signals", "scans", "scan_chains")
+_HARMLESS = (
+    *("names", "epochs", "timestamps", "signals", "calibration", "annotations", "scans"),
+    "scan_chains",
+)
 """Kinds of groups of which an unfinished one is of no use to anybody."""
 
 
@@ -478,6 +481,8 @@ def _rebuild(group: str) -> str:
     parts = group.split("/")
     if parts[0] in (layout.QUALITY, layout.PCA):
         return f"run `kpms_zarr.{parts[0]}` again"
+    if parts[0] == layout.CALIBRATION:
+        return "run `kpms_zarr.calibrate` again"
     if parts[0] in (layout.EPOCHS, layout.TIMESTAMPS):
         return f"write them again: `kpms_zarr.{parts[0]}(STORE, 'FILE.csv')`"
     if parts[0] == layout.SIGNALS and len(parts) > 1:

@@ -162,12 +162,21 @@ def evidence_by_stage(parameters: xr.Dataset) -> dict[str, float]:
 
 
 def course_in_words(parameters: xr.Dataset) -> tuple[str, ...]:
-    """Lines on a fit: whether it had settled, and its log evidence; none where nothing is known."""
+    """Lines on a fit: whether it had settled, a noise prior from the data, its log evidence.
+
+    None where nothing is known.
+    """
     lines = words_of(parameters.attrs)
     found = [
         f"{value:.3f} of the {_STAGES.get(stage, stage)}"
         for stage, value in evidence_by_stage(parameters).items()
     ]
+    noise = parameters.attrs
+    if noise.get("noise_source"):
+        lines += (
+            f"noise prior calibrated from {noise['noise_source']}: slope "
+            f"{noise['noise_slope']:.3g}, intercept {noise['noise_intercept']:.3g} in model units",
+        )
     if found:
         lines += (f"log evidence at the end, nat per frame: {', '.join(found)}",)
     return lines

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +17,8 @@ from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.consolidation import consolidate, update_attributes
 from kpms_zarr.store.core.locking import names_lock
 from kpms_zarr.store.core.provenance import provenance
-from kpms_zarr.store.errors import InputError, Problem, ReadOnlyError
+from kpms_zarr.store.core.writable import writing
+from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.model import models
 from kpms_zarr.store.model.merges import MergeRecord
 from kpms_zarr.store.shown import ShownAsTable
@@ -34,7 +33,6 @@ _BETWEEN = " + "
 _REFUSED = {"Cc", "Cs", "Zl", "Zp"}
 _TURNS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that turn the direction of the text around them."""
-_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
@@ -193,7 +191,7 @@ def name_syllable(
     labels = models.labels_path(store, model, version)
     n_states = _n_states(store, model, version)
     _check_syllable(store, model, syllable, n_states)
-    with _writing(store):
+    with writing(store):
         root = access.open_group(store, "r+")
         parameters = _parameters_of(root, labels)
         with names_lock(root, store, model):
@@ -233,7 +231,7 @@ def name_syllables(store: StoreLike, model: str, texts: Mapping[int, tuple[str, 
         if 0 <= syllable < n_states
     }
     left = sorted(set(texts) - set(changes))
-    with _writing(store):
+    with writing(store):
         root = access.open_group(store, "r+")
         parameters = _parameters_of(root, labels)
         with names_lock(root, store, model):
@@ -395,19 +393,3 @@ def _is_refused(char: str, column: str) -> bool:
     if char == "\n" and column == "description":
         return False
     return unicodedata.category(char) in _REFUSED or char in _TURNS
-
-
-@contextmanager
-def _writing(store: StoreLike) -> Iterator[None]:
-    """Context that turns errors of writing into plain words."""
-    try:
-        yield
-    except OSError as error:
-        if not (isinstance(error, PermissionError) or error.errno in _READ_ONLY):
-            raise
-        raise ReadOnlyError(
-            expected="a store that can be written to",
-            found=f"one that can be read only ({error.strerror or type(error).__name__})",
-            where=os.fspath(store),
-            fix="ask its owner for permission to write, or copy the store to a place of yours",
-        ) from error

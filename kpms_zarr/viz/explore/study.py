@@ -25,6 +25,7 @@ from kpms_zarr.viz.shared.guessing import drawn_settings
 from kpms_zarr.viz.shared.opened import OpenModel
 
 _LOG = logging.getLogger(__name__)
+_MADE = (layout.QUALITY, layout.CALIBRATION, layout.PCA)
 _GLANCE_SECONDS = (1.5, 4.0)
 """Between two looks at the fits alone, on a disk and elsewhere."""
 _REFRESH_SECONDS = (10.0, 30.0)
@@ -77,7 +78,7 @@ class Study:
         begun = {fit.name: fit.n_sweeps for fit in unfinished(root)}
         running = self._running(begun)
         settings = drawn_settings(self.store, root)
-        made = {name: access.made(root, name) for name in (layout.QUALITY, layout.PCA)}
+        made = {name: access.made(root, name) for name in _MADE}
         renamed = self._renamed(found)
         epochs = current_epochs(root)
         with self._lock:
@@ -170,6 +171,10 @@ class Study:
     def quality(self) -> xr.Dataset | None:
         """Quality of the tracking, in memory; None when it was not counted yet."""
         return self._made_once(layout.QUALITY)
+
+    def calibration(self) -> xr.Dataset | None:
+        """Noise calibration, in memory; None without."""
+        return self._made_once(layout.CALIBRATION)
 
     def pca(self) -> xr.Dataset | None:
         """Principal components of the pose, in memory; None without."""

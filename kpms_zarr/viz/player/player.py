@@ -22,9 +22,9 @@ from kpms_zarr.viz.player.figures import (
     space_figures,
     time_figures,
 )
-from kpms_zarr.viz.player.pictures import picture_size, pictures
 from kpms_zarr.viz.shared.guessing import note_on
 from kpms_zarr.viz.shared.style import UNIT
+from kpms_zarr.viz.video.pictures import picture_size, pictures
 from kpms_zarr.viz.video.video import VideoReader
 
 PICTURE_WIDTH = 400

@@ -145,7 +145,8 @@ def _model(opened: OpenModel, parameters: xr.Dataset) -> str:
         return f"{text}. {_consensus(opened, parameters)}"
     settings = provenance_of(parameters.attrs).get("settings", {})
     labels = _labels(opened.labels)
-    return f"{text}, {_states(settings)}. {_chain(settings, parameters)}{labels}"
+    rest = f"{_chain(settings, parameters)}{_noise(parameters)}{labels}"
+    return f"{text}, {_states(settings)}. {rest}"
 
 
 def _states(settings: Mapping[str, Any]) -> str:
@@ -201,6 +202,21 @@ def _settled(parameters: xr.Dataset) -> str:
     )
 
 
+def _noise(parameters: xr.Dataset) -> str:
+    """A sentence on a noise prior from the data."""
+    kept = parameters.attrs
+    if not kept.get("noise_source"):
+        return ""
+    sign = "+" if kept["noise_intercept"] >= 0 else "-"
+    return (
+        " The prior scale of the noise of a keypoint goes by the confidence of the tracker: log10 "
+        f"of its root = {kept['noise_slope']:.3g} log10(confidence + "
+        f"{kept['noise_pseudocount']:g}) {sign} {abs(kept['noise_intercept']):.3g} (bodies 100 "
+        "long), "
+        f"calibrated from {kept['noise_source']}."
+    )
+
+
 def _labels(labels: xr.Dataset) -> str:
     if "second_certainty" not in labels:
         return ""
@@ -228,7 +244,7 @@ def _consensus(opened: OpenModel, parameters: xr.Dataset) -> str:
         f"best path through the votes, with one price for every change of label{length}; the "
         f"certainty of a label is its share of the votes{mean}. Pose, heading and position were "
         "then Gibbs-sampled with the full model given these labels, in "
-        f"{counted(parameters.sizes.get('sweep', 0), 'sweep')}."
+        f"{counted(parameters.sizes.get('sweep', 0), 'sweep')}.{_noise(parameters)}"
     )
 
 

@@ -249,7 +249,13 @@ def _full_stage(settings: Mapping[str, Any], found_in_data: Mapping[str, Any]) -
     found = []
     if "noise_dof" in settings:
         found.append(f"tracking noise with {settings['noise_dof']} degrees of freedom")
-    if {"noise_slope", "noise_intercept"} <= settings.keys():
+    kept = found_in_data
+    if kept.get("noise_source"):
+        found.append(
+            f"a noise level that goes by confidence as calibrated from {kept['noise_source']} "
+            f"(slope {kept['noise_slope']:.3g}, intercept {kept['noise_intercept']:.3g})"
+        )
+    elif {"noise_slope", "noise_intercept"} <= settings.keys():
         found.append(
             f"a noise level that falls with confidence (slope {settings['noise_slope']}, "
             f"intercept {settings['noise_intercept']})"

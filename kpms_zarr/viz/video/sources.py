@@ -99,6 +99,10 @@ class SessionVideos:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all files."""
         self._pool.close()
 
     def path(self, session: str) -> str:

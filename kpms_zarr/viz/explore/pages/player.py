@@ -22,7 +22,6 @@ from kpms_zarr.viz.player.data import (
     open_session,
     read_window,
 )
-from kpms_zarr.viz.player.pictures import pictures
 from kpms_zarr.viz.player.player import (
     PICTURE_WIDTH,
     Player,
@@ -32,6 +31,7 @@ from kpms_zarr.viz.player.player import (
 )
 from kpms_zarr.viz.player.sources import extent
 from kpms_zarr.viz.shared.guessing import note_on
+from kpms_zarr.viz.video.pictures import pictures
 from kpms_zarr.viz.video.video import VideoReader
 
 TITLE = "Player"

@@ -47,8 +47,17 @@ def pictures(reader: VideoReader, frames: Iterable[int], width: int) -> Iterator
     for frame in frames:
         if not 0 <= frame < reader.n_frames:
             return
-        picture = reader.frame(int(frame), size[0])
-        yield "data:image/jpeg;base64," + base64.b64encode(_jpeg(codec, picture)).decode()
+        yield _url(codec, reader.frame(int(frame), size[0]))
+
+
+def picture_url(picture: np.ndarray) -> str:
+    """A picture, (row, column, rgb) uint8 with even sides, as a JPEG in a data URL."""
+    height, width = picture.shape[:2]
+    return _url(_codec(width, height), picture)
+
+
+def _url(codec: Any, picture: np.ndarray) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(_jpeg(codec, picture)).decode()
 
 
 def _codec(width: int, height: int) -> Any:
