@@ -18,6 +18,7 @@ import pytest
 
 import kpms_zarr
 from helpers.amount import some
+from helpers.labels import publish_labels
 from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr import cli, demonstration
 from kpms_zarr.cli import console, options
@@ -25,15 +26,15 @@ from kpms_zarr.cli.settings import COMMON
 from kpms_zarr.compute.events import Noted, SweepEnded, SweepStarted, TileDone
 from kpms_zarr.store.core import access
 from kpms_zarr.store.model.models import list_models, open_labels
-from kpms_zarr.store.study.synthetic import SyntheticStudy, write_dlc_csv
+from kpms_zarr.store.study.synthetic import SyntheticStudy, write_dlc_csv, write_store
 
 STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=6, missing_fraction=0.01)
 HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settings.posterior[0]]
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = (
     "run", "demo", "ingest", "info", "annotate", "epochs", "timestamps", "signals", "remove",
-    "verify", "import-keypoint-moseq", "quality", "calibrate", "pca", "plan", "scan", "fit", "consensus",
-    "apply", "summary", "report", "explore", "movies", "trajectories", "name", "compare",
+    "verify", "import-keypoint-moseq", "quality", "calibrate", "pca", "plan", "scan", "fit",
+    "consensus", "apply", "summary", "report", "explore", "movies", "trajectories", "name", "compare",
     "similarity", "merge", "versions", "tables", "compare-groups", "triggered-average", "export",
     "doctor", "completion",
 )  # fmt: skip
@@ -648,6 +649,21 @@ def test_fit__refuses_what_cannot_be_and_changes_nothing(store, run, given, word
     after = sorted(path.name for path in (Path(store) / "models").iterdir())
     assert set(after) - set(before) <= {"never"}  # the lock makes its folder
     assert "never" not in run("info", store)[1]
+
+
+def test_fit__labels_alone_have_nothing_to_go_on_from(tmp_path, run):
+    place = tmp_path / "study.zarr"
+    write_store(place, STUDY)
+    labels = {name: np.zeros(STUDY.n_frames, np.int16) for name in STUDY.session_names}
+    publish_labels(place, STUDY, "labels", labels)
+    status, out, err = run("fit", place, "--model", "new", "--continue-from", "labels")
+    assert (status, out) == (2, "")
+    assert "expected a model with parameters" in err
+    assert "labels only" in err
+    status, out, err = run("fit", place, "--model", "labels", "--resume")
+    assert (status, out) == (2, "")
+    assert "labels that no fit of this package has made" in err
+    assert [model.versions for model in list_models(access.open_group(place))] == [("v1",)]
 
 
 def test_fit__name_in_use_needs_overwrite_and_keeps_the_old_version(store, run):

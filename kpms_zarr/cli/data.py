@@ -23,6 +23,7 @@ from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.core.names import quoted
 from kpms_zarr.store.ingest.ingest import IngestProgress, IngestSummary
 from kpms_zarr.store.ingest.timeline import DEFAULT_MAX_GAP
+from kpms_zarr.store.model.info import StoreInfo
 from kpms_zarr.store.parsers import formats
 from kpms_zarr.store.parsers.time.clock import TIME_UNITS
 from kpms_zarr.store.study.tables import is_number
@@ -262,6 +263,7 @@ def _run_info(options: argparse.Namespace) -> tuple[object, str]:
         if sizes
         else "not known over the web",
     }
+    facts |= _of_frames(result)
     if result.scans:
         of = [f"{scan.name} ({scan.n_done} of {scan.n_chains} chains)" for scan in result.scans]
         facts["scans"] = "; ".join(of)
@@ -280,6 +282,32 @@ def _run_info(options: argparse.Namespace) -> tuple[object, str]:
     ]
     header = ("session", "frames", "fps", "seconds", "tracked", "individual", "file")
     return result, "\n".join([*lines, "", console.table(header, rows)])
+
+
+def _of_frames(result: StoreInfo) -> dict[str, str]:
+    """What is known of frames besides poses: epochs, timestamps, signals; what there is."""
+    n_all = len(result.sessions)
+    facts: dict[str, str] = {}
+
+    def of(sessions: tuple[str, ...]) -> str:
+        return f"{len(sessions)} of {counted(n_all, 'session')}"
+
+    epochs, times = result.epochs, result.timestamps
+    if epochs is not None:
+        conditions = f", conditions {listed(epochs.conditions)}" if epochs.conditions else ""
+        facts["epochs"] = (
+            f"{listed(epochs.epochs)}{conditions}; {of(epochs.sessions)}, "
+            f"{counted(epochs.n_intervals, 'interval')} ({epochs.version})"
+        )
+    if times is not None:
+        facts["timestamps"] = f"{of(times.sessions)} ({', '.join(times.versions)})"
+    if result.signals:
+        facts["signals"] = "; ".join(
+            f"{quoted(one.name)}{f' [{one.units}]' if one.units else ''}, {of(one.sessions)} "
+            f"({', '.join(one.versions)})"
+            for one in result.signals
+        )
+    return facts
 
 
 def annotate(commands: Any) -> None:

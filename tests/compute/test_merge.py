@@ -204,6 +204,18 @@ def test_merge__by_families_and_what_is_known_of_them_follows(store):
     assert sorted(other.siblings(int(number[1]))) == sorted(int(number[one]) for one in same)
 
 
+def test_tables__have_the_families_of_versions_with_the_same_syllables(store):
+    own = kpms_zarr.syllable_table(store, model="m")["family"]
+    publish(store, DATA, relabel=TWIN, parameters_version="v1")  # as apply does
+    assert "family" not in snapshot(store, "v2")
+    found = kpms_zarr.syllable_table(store, model="m")
+    assert found.attrs["version"] == "v2"
+    np.testing.assert_array_equal(found["family"], own)
+    # Those of other parameters have none.
+    publish(store, DATA, relabel=TWIN)
+    assert "family" not in kpms_zarr.syllable_table(store, model="m").coords
+
+
 def test_merge__parameters_are_those_of_the_group(store):
     before = open_parameters(store, "m").load()
     kpms_zarr.merge(store, model="m", groups="1,4")

@@ -87,13 +87,14 @@ def publish(
     certainty: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     without: tuple[str, ...] = (),
     has_parameters: bool = True,
+    parameters_version: str = "",
     statistics: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> str:
     """Publish the labels, changed by a function, with the pose; returns their version.
 
     ``certainty``: further variables by frame, by name and session; ``without``: variables that are
-    left out.
+    left out; ``parameters_version``: of an earlier version whose syllables they have.
     """
     root = access.open_group(store, "r+")
     study = read_settings(root)
@@ -107,14 +108,15 @@ def publish(
     }
     values = {name: one for name, one in values.items() if name not in without}
     writer = LabelWriter(
-        root, model, sessions=sessions, settings=study, names=tuple(values), n_latent=M
-    )
+        root, model, sessions=sessions, settings=study, names=tuple(values), n_latent=M,
+        parameters_version=parameters_version,
+    )  # fmt: skip
     for block in iter_blocks(sessions, writer.block_frames):
         name, part = sessions[block.session].name, slice(block.start, block.stop)
         writer.write(block, {key: one[name][part] for key, one in values.items()})
     every = np.concatenate([*values["syllable"].values()])
     frames = np.bincount(every[every >= 0], minlength=N)
-    if has_parameters:
+    if has_parameters and not parameters_version:
         write_parameters(root, model, writer.version, _parameters(frames), SETTINGS)
     found = label_statistics(WrittenLabels(writer, 0), N)
     return writer.publish("fit", settings or {}, {**found, **(statistics or {})})

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import zarr
 
+import kpms_zarr
 from kpms_zarr.store.core import access, regions
 from kpms_zarr.store.core.blocks import Block, iter_blocks
 from kpms_zarr.store.core.provenance import provenance_of
@@ -364,6 +365,33 @@ def test_info__numbers(store):
     size = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
     assert sum(found.bytes_by_group.values()) == size
     assert set(found.bytes_by_group) == {"(metadata)", "keypoints", "models"}
+
+
+def test_info__lists_epochs_timestamps_and_signals(store, tmp_path):
+    found = info(store)
+    assert (found.epochs, found.timestamps, found.signals) == (None, None, ())
+    first, second, _ = found.sessions
+    table = tmp_path / "epochs.csv"
+    rows = [(first.name, 0, 2, "light"), (first.name, 2, 4, "dark"), (second.name, 1, 2, "dark")]
+    lines = [",".join(map(str, row)) for row in rows]
+    table.write_text("\n".join(["session,start_s,stop_s,condition", *lines, ""]))
+    kpms_zarr.epochs(store, table)
+    times = np.arange(first.n_frames) / first.fps + 5
+    kpms_zarr.timestamps(store, {first.name: times})
+    signal = tmp_path / "photometry.csv"
+    for names in ([first.name], [second.name]):
+        rows = [f"{name},{t},{t}" for name in names for t in (5.0, 5.5, 6.0)]
+        signal.write_text("\n".join(["session,time,dFF", *rows, ""]))
+        kpms_zarr.signals(store, signal)
+    found = info(store)
+    assert (found.epochs.version, found.epochs.conditions) == ("v1", ("dark", "light"))
+    assert (found.epochs.n_intervals, found.epochs.sessions) == (3, (first.name, second.name))
+    assert (found.timestamps.versions, found.timestamps.sessions) == (("v1",), (first.name,))
+    (dff,) = found.signals
+    assert (dff.name, dff.versions) == ("dFF", ("v1", "v2"))
+    assert dff.sessions == (first.name, second.name)
+    kpms_zarr.signals(store, "none", name="dFF")
+    assert info(store).signals == ()
 
 
 def test_info__store_without_sessions(tmp_path):

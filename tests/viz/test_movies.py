@@ -19,8 +19,9 @@ from kpms_zarr.viz.movies import study as movie_study
 from kpms_zarr.viz.movies.grid import MovieClock
 from kpms_zarr.viz.movies.movies import movies
 from kpms_zarr.viz.movies.overlays import overlay_movie
+from kpms_zarr.viz.shared import drawing
 from kpms_zarr.viz.shared.colors import syllable_color
-from kpms_zarr.viz.shared.drawing import Camera, Skeleton, fitted, round_length
+from kpms_zarr.viz.shared.drawing import Camera, Skeleton, fitted, legible, round_length, write
 from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.video import video
 from kpms_zarr.viz.video.encoding import write_movie
@@ -638,3 +639,26 @@ def test_reach__does_not_depend_on_the_syllables_that_are_shown(fitted_store):
     assert study.reach(style, examples[0]) == study.reach(style, examples[1])
     # The simulated body is 80 long.
     assert 40 < study.reach(style, {}) < 200
+
+
+# ------------------------------------------------------------------ letters
+
+
+def test_legible__only_letters_that_the_typeface_draws():
+    def drawn(text: str) -> np.ndarray:
+        image = Image.new("L", (400, 30), "black")
+        write(image, (2, 15), text, size=15, color="white")
+        return np.asarray(image)
+
+    said = "Zur\u00fcckweichen \u2212 5 \u00b5m, caf\u00e9 \u2265 3 \u2603"
+    assert legible(said) == "Zuruckweichen - 5 um, cafe >= 3 ?"
+    plain = "".join(map(chr, range(32, 127)))
+    assert legible(plain) == plain
+    np.testing.assert_array_equal(drawn("\u22120.50 s"), drawn("-0.50 s"))
+    # All that the typeface lacks is the same box, which no text may show.
+    box = drawing._font(15).getmask("\u2212")
+    assert bytes(box) == bytes(drawing._font(15).getmask("\u2603"))
+    assert all(
+        bytes(drawing._font(15).getmask(letter)) != bytes(box)
+        for letter in legible("".join(map(chr, range(160, 0x2600)))) if letter != " "
+    )  # fmt: skip

@@ -74,7 +74,12 @@ from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.locking import Lock, model_lock
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.checkpoints import Checkpoint, Checkpoints, committed_sweeps
-from kpms_zarr.store.model.models import current_version, open_labels, stage_of
+from kpms_zarr.store.model.models import (
+    current_version,
+    has_parameters,
+    open_labels,
+    stage_of,
+)
 from kpms_zarr.store.model.settling import in_words
 from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.wording import Stand, call, counted
@@ -655,12 +660,15 @@ def check_name(
     is_published = current_version(root, model) is not None
     n_sweeps = committed_sweeps(root, model)
     if resume and n_sweeps is None:
-        state = "a fit that is finished" if is_published else "no such fit"
+        is_fitted = is_published and has_parameters(store, model)
+        state = "labels that no fit of this package has made" if is_published else "no such fit"
         raise InputError(
             expected="an unfinished fit to go on with",
-            found=state,
+            found="a fit that is finished" if is_fitted else state,
             where=where,
             fix=f"{_more_of(store, model)} gives it more sweeps or sessions"
+            if is_fitted
+            else "choose another `model=` and leave `resume=` out"
             if is_published
             else "leave `resume=` out to begin it",
         )

@@ -19,7 +19,7 @@ from kpms_zarr.compute.tracking.outliers import OutlierModel, from_store
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.errors import InputError, Problem
-from kpms_zarr.store.model.models import open_labels, open_parameters, require_model
+from kpms_zarr.store.model.models import open_labels, require_model, require_parameters
 
 _SETTLED = ("n_states", "lags", "scale")
 
@@ -151,15 +151,7 @@ class StartModel:
         """
         version = version or require_model(store, name)
         labels = open_labels(store, name, version)
-        try:
-            found = open_parameters(store, name, version).load()
-        except (KeyError, FileNotFoundError) as error:
-            raise InputError(
-                expected="a model with parameters",
-                found="one that has labels only, as those that were imported do",
-                where=f"{os.fspath(store)}, model {name!r}",
-                fix="name a model that was fitted by this package",
-            ) from error
+        found = require_parameters(store, name, version).load()
         sessions = [str(session) for session in labels["session"].values]
         scale = labels["scale"].values if "scale" in labels else np.ones(len(sessions))
         settings = provenance_of(found.attrs)["settings"]

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import fsspec
 import numpy as np
+import zarr
 
 from kpms_zarr.store.core import access
-from kpms_zarr.store.core.access import StoreLike
+from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.model.checkpoints import Unfinished, unfinished
 from kpms_zarr.store.model.models import ModelInfo, list_models
 from kpms_zarr.store.model.scans import ScanInfo, list_scans
 from kpms_zarr.store.shown import ShownAsTable
+from kpms_zarr.store.study.epochs import stored_epochs
 from kpms_zarr.store.study.settings import StudySettings, read_settings
+from kpms_zarr.store.study.signals import StoredSignal, holding_versions, signal_names
+from kpms_zarr.store.study.timestamps import StudyTimes
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,62 @@ class SessionInfo:
     source: str
     source_format: str
     visible: float | None = None
+
+
+@dataclass(frozen=True)
+class EpochsInfo:
+    """Epochs that hold.
+
+    Attributes
+    ----------
+    version : str
+    epochs, conditions : tuple of str
+        Their names, sorted; without those that have none.
+    n_intervals : int
+    sessions : tuple of str
+        Of the store, that are in epochs.
+    """
+
+    version: str
+    epochs: tuple[str, ...]
+    conditions: tuple[str, ...]
+    n_intervals: int
+    sessions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TimestampsInfo:
+    """Timestamps that hold.
+
+    Attributes
+    ----------
+    versions : tuple of str
+        Oldest first; a later one stands for its sessions.
+    sessions : tuple of str
+        Of the store, whose frames have some.
+    """
+
+    versions: tuple[str, ...]
+    sessions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SignalInfo:
+    """A signal that holds.
+
+    Attributes
+    ----------
+    name, units : str
+    versions : tuple of str
+        Oldest first; of a session the newest that has it holds.
+    sessions : tuple of str
+        Of the store, that have it.
+    """
+
+    name: str
+    units: str
+    versions: tuple[str, ...]
+    sessions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -59,6 +119,11 @@ class StoreInfo(ShownAsTable):
     scans : tuple of ScanInfo
     bytes_by_group : dict of str to int
         Bytes stored, by top-level group; empty for web addresses, which cannot be listed.
+    epochs : EpochsInfo or None
+        None without.
+    timestamps : TimestampsInfo or None
+        None without.
+    signals : tuple of SignalInfo
     """
 
     store: str
@@ -72,10 +137,13 @@ class StoreInfo(ShownAsTable):
     unfinished: tuple[Unfinished, ...]
     scans: tuple[ScanInfo, ...]
     bytes_by_group: dict[str, int]
+    epochs: EpochsInfo | None = None
+    timestamps: TimestampsInfo | None = None
+    signals: tuple[SignalInfo, ...] = ()
 
 
 def info(store: StoreLike) -> StoreInfo:
-    """Describe a store: sessions, frames, keypoints, models, sizes on disk.
+    """Describe a store: sessions, keypoints, epochs, timestamps, signals, models, sizes on disk.
 
     Parameters
     ----------
@@ -119,7 +187,42 @@ def info(store: StoreLike) -> StoreInfo:
         unfinished(root),
         list_scans(root),
         _bytes_by_group(store),
+        _epochs(root, found),
+        _timestamps(root, found),
+        _signals(root, store, found),
     )
+
+
+def _epochs(root: zarr.Group, sessions: Sequence[Session]) -> EpochsInfo | None:
+    version, of_all = stored_epochs(root)
+    if not version:
+        return None
+    found = {one.name: of_all[one.name] for one in sessions if one.name in of_all}
+    names = {name for one in found.values() for name in one.names}
+    conditions = {name for one in found.values() for name in one.conditions if name}
+    n_intervals = sum(len(one.start) for one in found.values())
+    return EpochsInfo(
+        version, tuple(sorted(names)), tuple(sorted(conditions)), n_intervals, tuple(found)
+    )
+
+
+def _timestamps(root: zarr.Group, sessions: Sequence[Session]) -> TimestampsInfo | None:
+    times = StudyTimes(root)
+    if not times.versions:
+        return None
+    held = [one.name for one in sessions if times.place(one.name, one.n_frames) is not None]
+    return TimestampsInfo(times.versions, tuple(held))
+
+
+def _signals(
+    root: zarr.Group, store: StoreLike, sessions: Sequence[Session]
+) -> tuple[SignalInfo, ...]:
+    found = []
+    for name in signal_names(root):
+        signal = StoredSignal(store, name)
+        there = tuple(one.name for one in sessions if one.name in signal.sessions)
+        found.append(SignalInfo(name, signal.units, tuple(holding_versions(root, name)), there))
+    return tuple(found)
 
 
 def _visible(entries: np.ndarray, row: int) -> float | None:

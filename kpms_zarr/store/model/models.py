@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -150,9 +151,9 @@ def stage_of(store: StoreLike, model: str) -> str:
     Raises
     ------
     InputError
-        When there is no such model.
+        When there is no such model, or it has labels only.
     """
-    settings = provenance_of(open_parameters(store, model).attrs)["settings"]
+    settings = provenance_of(require_parameters(store, model).attrs)["settings"]
     return "ar" if settings.get("stage", "ar") == "ar" else "full"
 
 
@@ -161,6 +162,34 @@ def open_parameters(store: StoreLike, model: str, version: str | None = None) ->
     labels = open_labels(store, model, version)
     path = f"{layout.model_path(model)}/parameters/{labels.attrs['parameters']}"
     return access.dataset(store, path)
+
+
+def has_parameters(store: StoreLike, model: str) -> bool:
+    """Whether a published model has parameters, not labels alone."""
+    try:
+        open_parameters(store, model)
+    except (KeyError, FileNotFoundError):
+        return False
+    return True
+
+
+def require_parameters(store: StoreLike, model: str, version: str | None = None) -> xr.Dataset:
+    """Parameters as :func:`open_parameters` opens them.
+
+    Raises
+    ------
+    InputError
+        When there is no such model, or it has labels only.
+    """
+    try:
+        return open_parameters(store, model, version)
+    except (KeyError, FileNotFoundError) as error:
+        raise InputError(
+            expected="a model with parameters",
+            found="one that has labels only, as those that were imported do",
+            where=f"{os.fspath(store)}, model {model!r}",
+            fix="name a model that was fitted by this package",
+        ) from error
 
 
 class LabelWriter:

@@ -131,7 +131,7 @@ class GridMovie:
         """One frame of the movie, (row, column, rgb) uint8."""
         image = self._base.copy()
         draw = ImageDraw.Draw(image)
-        time = f"{self._clock.seconds[number]:+.2f} s".replace("-", "−")
+        time = f"{self._clock.seconds[number]:+.2f} s"
         write(image, (image.width - 2 * _GAP, _HEAD / 2), time, size=15, color=INK, anchor="rm")
         for cell, (x, y) in zip(self._cells, self._places, strict=True):
             image.paste(cell.picture(number), (x, y))

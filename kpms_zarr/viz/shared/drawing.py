@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -164,14 +165,53 @@ def write(
     float
         Width of the text, in px.
     """
-    font = _font(size)
+    font, text = _font(size), legible(text)
     ImageDraw.Draw(image).text(place, text, fill=color, font=font, anchor=anchor)
     return float(font.getlength(text))
 
 
+def legible(text: str) -> str:
+    """Replace letters that the typeface lacks by the nearest that it has: ``ü`` by ``u``.
+
+    It has hardly more than those of ASCII, and draws all others as the same empty box. What has no
+    neighbour becomes ``?``.
+    """
+    return "".join(map(_nearest, text))
+
+
+@lru_cache(maxsize=4096)
+def _nearest(letter: str) -> str:
+    if _has(letter):
+        return letter
+    base = _LIKE.get(letter) or "".join(
+        part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part)
+    )
+    return base if base and all(map(_has, base)) else "?"
+
+
+def _has(letter: str) -> bool:
+    """Whether the typeface has a letter."""
+    return letter == " " or bytes(_font(20).getmask(letter)) != _missing()
+
+
+@lru_cache(maxsize=1)
+def _missing() -> bytes:
+    """What is drawn for letters that the typeface lacks."""
+    return bytes(_font(20).getmask(_NO_LETTER))
+
+
+_NO_LETTER = "\ufffe"
+_LIKE = {
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"),
+    "\u00df": "ss", "\u00e6": "ae", "\u00f8": "o", "\u00d8": "O", "\u0142": "l",
+    "\u00b5": "u", "\u03bc": "u", "\u00d7": "x", "\u2192": "->", "\u2265": ">=",
+       "\u2264": "<=",
+}  # fmt: skip
+
+
 def fitted(text: str, size: int, width: float) -> str:
-    """Cut a text so that it is not wider than ``width`` px."""
-    font = _font(size)
+    """Cut a text so that it is not wider than ``width`` px; see :func:`legible`."""
+    font, text = _font(size), legible(text)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}…") > width:

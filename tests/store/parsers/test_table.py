@@ -19,6 +19,7 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.parsers.base import ReadOptions
 from kpms_zarr.store.parsers.table import parser as table
 from kpms_zarr.store.parsers.table import rows as table_rows
+from kpms_zarr.store.parsers.table.files import batches
 from kpms_zarr.store.parsers.table.parser import PARSER
 
 pytest.importorskip("pyarrow")
@@ -601,3 +602,18 @@ def test_sleap_csv__several_instances_a_frame_without_tracks_are_refused(tmp_pat
     for names, words in ((("", ""), "Run Tracking"), (("", "b"), "name of the individual")):
         tracks = frame.assign(track=frame["track"].map(dict(zip("ab", names, strict=True))))
         assert words in refused(write(tmp_path / "a.csv", tracks))
+
+
+# --- rows of text alone ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches__of_text_alone_have_every_row(tmp_path, kind):
+    rows = {"session": ["a", "a", "b b"], "condition": ["x", "", "y"]}
+    path = write(tmp_path / f"conditions.{kind}", pd.DataFrame(rows))
+    found: dict[str, list] = {name: [] for name in rows}
+    for batch in batches(path, (), (0, 1), ()):
+        assert batch.numbers.shape == (len(batch.texts[0][0]), 0)
+        for name, (code, texts) in zip(rows, batch.texts, strict=True):
+            found[name] += [texts[one] for one in code]
+    assert found == rows

@@ -570,3 +570,18 @@ def test_dlc_csv__damaged_anywhere__reads_or_is_an_input_error(tmp_path):
     assert len(errors) > 100
     for problem in (problem for error in errors for problem in error.problems):
         assert all((problem.expected, problem.found, problem.where, problem.fix))
+
+
+@each_engine
+def test_pieces__of_text_alone_have_every_row(tmp_path, engines):
+    path = write(tmp_path, "session,condition\na,x\na,\nb b,y\n")
+    table = Table(path, 1, 2, (), (), texts=(0, 1))
+    found = [[], []]
+    for piece in text.read_pieces(table, engines=engines):
+        assert piece.values.shape == (len(piece.texts[0][0]), 0)
+        for column, (codes, names) in zip(found, piece.texts, strict=True):
+            column += [names[code] for code in codes]
+    assert found == [["a", "a", "b b"], ["x", "", "y"]]
+    short = Table(write(tmp_path, "a,x\nb\nc,y\n"), 0, 2, (), (), texts=(0, 1))
+    with pytest.raises(InputError, match="found 1 fields"):
+        list(text.read_pieces(short, engines=engines))

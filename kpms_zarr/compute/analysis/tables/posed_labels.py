@@ -7,7 +7,8 @@ import numpy as np
 from kpms_zarr.compute.analysis.labellings import PublishedLabels
 from kpms_zarr.compute.analysis.shared import BLOCK_FRAMES
 from kpms_zarr.store.core.access import StoreLike
-from kpms_zarr.store.model.models import labels_path
+from kpms_zarr.store.model.models import labels_path, open_labels
+from kpms_zarr.store.model.replicability import open_replicability
 
 
 class PosedLabels(PublishedLabels):
@@ -44,8 +45,7 @@ class PosedLabels(PublishedLabels):
         self.space = () if centroid is None else tuple(map(str, self._array("space")[:]))
         self.has_heading = self._array("heading") is not None
         self.has_certainty = self._array("certainty") is not None
-        family = self._array("family")
-        self.family = None if family is None else np.asarray(family[:])
+        self.family = self._families(store, found)
         frequency = self._array("frequency")
         self.n_states = self._largest() + 1 if frequency is None else int(frequency.shape[0])
 
@@ -68,6 +68,16 @@ class PosedLabels(PublishedLabels):
     def column(self, name: str) -> np.ndarray | None:
         """Read a variable without frames; None where there is none."""
         return np.asarray(self._array(name)[...]) if self.has(name) else None
+
+    def _families(self, store: StoreLike, version: str) -> np.ndarray | None:
+        """Families of this version, or of that whose syllables it has, as `apply` writes them."""
+        if self.has("family"):
+            return self.column("family")
+        labels = open_labels(store, self.model, version)
+        if "frequency" not in labels:
+            return None
+        found = open_replicability(store, self.model, labels)
+        return found.family.astype(np.int16) if found.has_families else None
 
     def _largest(self) -> int:
         """Largest label of a version without statistics."""

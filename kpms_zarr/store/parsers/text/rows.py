@@ -377,7 +377,7 @@ def by_lines(table: Table, text: bytes) -> Piece:
     rows, texts, found = _rows(table, lines, is_whole=fault is None)
     if found is None and fault is not None:
         found = Fault(len(rows), fault.expected, fault.found, fault.fix)
-    values = np.array(rows, dtype=np.float64).reshape(-1, len(table.columns))
+    values = np.array(rows, dtype=np.float64).reshape(len(rows), len(table.columns))
     return Piece(_numbers(table, values), found, tuple(map(_coded, texts)))
 
 
@@ -394,8 +394,7 @@ def _rows(
 
     Not `is_whole`: other lines follow.
     """
-    pick = itemgetter(*table.columns)
-    one = len(table.columns) == 1
+    pick = _picking(table.columns)
     is_special = table.has_decimal_commas or bool(table.missing)
     rows: list[list[float]] = []
     texts: list[list[str]] = [[] for _ in table.texts]
@@ -408,7 +407,7 @@ def _rows(
         if len(cells) != table.n_fields:
             is_last = is_whole and not any(text.strip() for text in lines[number + 1 :])
             return rows, texts, _wrong_length(table, number, line, len(cells), is_last)
-        picked = [pick(cells)] if one else pick(cells)
+        picked = pick(cells)
         try:
             # Python alone would read 1_0 as ten.
             if is_special or ("_" in line and any("_" in cell for cell in picked)):
@@ -424,6 +423,13 @@ def _rows(
         for column, at in zip(texts, table.texts, strict=True):
             column.append(cells[at].strip())
     return rows, texts, None
+
+
+def _picking(columns: tuple[int, ...]) -> Callable[[list[str]], Sequence[str]]:
+    """A function that picks cells of a row; none where there are no columns."""
+    if len(columns) > 1:
+        return itemgetter(*columns)
+    return lambda cells: [cells[number] for number in columns]
 
 
 def _wrong_length(table: Table, line: int, text: str, n_cells: int, is_last: bool) -> Fault:
