@@ -34,9 +34,9 @@ SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim
 COMMANDS = (
     "run", "demo", "ingest", "info", "annotate", "epochs", "timestamps", "signals", "remove",
     "verify", "import-keypoint-moseq", "quality", "calibrate", "pca", "plan", "scan", "fit",
-    "consensus", "apply", "summary", "report", "explore", "movies", "trajectories", "name", "compare",
-    "similarity", "merge", "versions", "tables", "compare-groups", "triggered-average", "export",
-    "doctor", "completion",
+    "consensus", "apply", "summary", "report", "explore", "movies", "trajectories", "name",
+    "compare", "similarity", "merge", "versions", "tables", "compare-groups", "triggered-average",
+    "export", "doctor", "completion",
 )  # fmt: skip
 
 
