@@ -38,6 +38,8 @@ class OptionParser(argparse.ArgumentParser):
         The command in one phrase.
     general : argument group
         Options that all commands have.
+    typed : list of str
+        Words that were parsed last.
     """
 
     is_mixed = False
@@ -46,6 +48,7 @@ class OptionParser(argparse.ArgumentParser):
         super().__init__(*arguments, **options)
         self.rare: list[Any] = []
         self.about = ""
+        self.typed: list[str] = []
         self.general = self.add_argument_group("general options")
         self.add_argument(ALL, action=_HelpAll, nargs=0, help=argparse.SUPPRESS)
 
@@ -88,6 +91,7 @@ class OptionParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse in one pass, or options first where options and positions may be mixed."""
+        self.typed = [str(word) for word in args or ()]
         if not self.is_mixed:
             return super().parse_known_args(args, namespace)
         self.is_mixed = False  # each pass comes here again
@@ -124,7 +128,11 @@ class OptionParser(argparse.ArgumentParser):
             known = [name for name in self._option_string_actions if name.startswith("--")]
             message += meant(typed, known) or _BEHIND
         elif "arguments are required" in message:
-            message += _BEHIND
+            known = [name for name in self._option_string_actions if name.startswith("--")]
+            words = [word.partition("=")[0] for word in self.typed if word.startswith("--")]
+            strange = [w for w in words if not any(name.startswith(w) for name in known)]
+            near = [f"; there is no {word}{meant(word, known)}" for word in strange]
+            message += "".join(near) or _BEHIND
         super().error(message)
 
 

@@ -395,7 +395,8 @@ class _Audit:
         if kind == "levels" and "provenance" not in group.attrs:
             self.summary.notes.append(f"{path}: not finished ({_rebuild(path)})")
             return found
-        if kind in _HARMLESS and "provenance" not in group.attrs:
+        is_unfinished = "provenance" not in group.attrs
+        if is_unfinished and (kind in _HARMLESS or _is_unpublished(self.root, path, kind)):
             self.summary.notes.append(f"{path}: left by a process that was killed; harmless")
             return found
         arrays = access.arrays_below(group)
@@ -463,6 +464,21 @@ def _groups(root: zarr.Group, path: str = "") -> Iterator[tuple[str, zarr.Group]
         place = f"{path}/{name}" if path else name
         yield place, group
         yield from _groups(group, place)
+
+
+def _is_unpublished(root: zarr.Group, path: str, kind: str) -> bool:
+    """Whether unfinished labels or parameters are of a version that nobody was shown."""
+    if kind not in ("labels", "parameters"):
+        return False
+    model, version = path.rsplit("/", 2)[0], path.rsplit("/", 1)[1]
+    labels = access.subgroup(root, f"{model}/labels")
+    if labels is None:
+        return True
+    if kind == "labels":
+        current = str(labels.attrs.get("current", ""))
+        return not current or int(current[1:]) < int(version[1:])
+    published = [one for _, one in access.groups_below(labels) if "provenance" in one.attrs]
+    return version not in [one.attrs.get("parameters") for one in published]
 
 
 def _kind(path: str) -> str:
