@@ -19,6 +19,7 @@ from kpms_zarr.cli import ensembles as cli_ensembles
 from kpms_zarr.cli import exchange as cli_exchange
 from kpms_zarr.cli import groups as cli_groups
 from kpms_zarr.cli import hierarchy as cli_hierarchy
+from kpms_zarr.cli import kinematics as cli_kinematics
 from kpms_zarr.cli import movies as cli_movies
 from kpms_zarr.cli import naming as cli_naming
 from kpms_zarr.cli import onsets as cli_onsets
@@ -111,6 +112,7 @@ def parser() -> argparse.ArgumentParser:
         cli_data.verify,
         _quality,
         _pca,
+        cli_kinematics.changepoints,
         _plan,
         cli_scanning.scan,
         _fit,

@@ -23,7 +23,9 @@ from kpms_zarr.store.wording import call, counted
 
 _COPY = "restore it from a copy of the store, or ingest the files into a new store"
 _PIECE_CHUNKS = 256
-_HARMLESS = ("names", "epochs", "timestamps", "signals", "scans", "scan_chains")
+_HARMLESS = (
+    "names", "epochs", "timestamps", "signals", "scans", "scan_chains", "changepoints",
+)  # fmt: skip
 """Kinds of groups of which an unfinished one is of no use to anybody."""
 
 
@@ -475,7 +477,7 @@ def _kind(path: str) -> str:
 def _rebuild(group: str) -> str:
     """Advise how to make a damaged group anew."""
     parts = group.split("/")
-    if parts[0] in (layout.QUALITY, layout.PCA):
+    if parts[0] in (layout.QUALITY, layout.PCA, layout.CHANGEPOINTS):
         return f"run `kpms_zarr.{parts[0]}` again"
     if parts[0] in (layout.EPOCHS, layout.TIMESTAMPS):
         return f"write them again: `kpms_zarr.{parts[0]}(STORE, 'FILE.csv')`"
