@@ -95,7 +95,7 @@ def change_of(pose: np.ndarray, valid: np.ndarray, window: Window) -> tuple[np.n
     fewest = np.minimum(np.minimum(seen[2 * w :], seen[w : w + n]), seen[:n])
     is_known = np.repeat(fewest >= _FEWEST_SEEN * w, pose.shape[2], axis=1)
     size = np.sqrt(np.square(pose[window.margin : window.margin + n]).mean((1, 2)))[:, None]
-    change = step.reshape(n, -1)
+    change = step.reshape(n, pose.shape[1] * pose.shape[2])
     change = np.where(np.abs(change) > _SMALLEST_CHANGE * size, change, 0.0)
     is_known &= np.isfinite(change)
     return np.where(is_known, change, 0.0), is_known
