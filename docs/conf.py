@@ -42,7 +42,7 @@ TOPICS = {
         "ingest", "annotate", "epochs", "timestamps", "signals", "remove", "verify", "info",
         "import_keypoint_moseq", "set_storage_options",
     ],
-    "Tracking and pose": ["quality", "calibrate", "pca"],
+    "Tracking and pose": ["quality", "calibrate", "pca", "changepoints"],
     "Fits": [
         "fit", "FitConfig", "Budget", "plan", "scan", "consensus", "consensus_of_labels", "apply",
     ],

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kpms_zarr.compute.analysis.tables.tables import tables
     from kpms_zarr.compute.cluster.store_work import build_levels, verify
     from kpms_zarr.compute.config import Budget, FitConfig
+    from kpms_zarr.compute.kinematics.changepoints import changepoints
     from kpms_zarr.compute.pose.pca import pca
     from kpms_zarr.compute.runs.apply import apply
     from kpms_zarr.compute.runs.consensus import consensus
@@ -74,6 +75,7 @@ _HOME = {
     "quality": "kpms_zarr.compute.tracking.quality",
     "calibrate": "kpms_zarr.compute.tracking.calibrate",
     "pca": "kpms_zarr.compute.pose.pca",
+    "changepoints": "kpms_zarr.compute.kinematics.changepoints",
     "fit": "kpms_zarr.compute.runs.fit",
     "FitConfig": "kpms_zarr.compute.config",
     "Budget": "kpms_zarr.compute.config",

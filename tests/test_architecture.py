@@ -33,6 +33,9 @@ BELOW = {
     "compute.alignment": {"compute"},
     "compute.tracking": {"compute", "compute.alignment", "compute.cluster"},
     "compute.pose": {"compute", "compute.alignment", "compute.tracking", "compute.cluster"},
+    "compute.kinematics": {
+        "compute", "compute.alignment", "compute.tracking", "compute.cluster", "compute.analysis",
+    },
     "compute.sampler": {"compute", "compute.kernels"},
     "compute.cluster": {"compute"},
     "compute.runs": {

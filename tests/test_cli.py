@@ -33,10 +33,10 @@ HEADING = ["--anterior", STUDY.settings.anterior[0], "--posterior", STUDY.settin
 SMALL_FIT = ["--stage", "ar", "--sweeps", "2", "--n-states", "10", "--latent-dim", "3"]
 COMMANDS = (
     "run", "demo", "ingest", "info", "annotate", "epochs", "timestamps", "signals", "remove",
-    "verify", "import-keypoint-moseq", "quality", "calibrate", "pca", "plan", "scan", "fit",
-    "consensus", "apply", "summary", "report", "explore", "movies", "trajectories", "name",
-    "compare", "similarity", "merge", "versions", "tables", "compare-groups", "triggered-average",
-    "export", "doctor", "completion",
+    "verify", "import-keypoint-moseq", "quality", "calibrate", "pca", "changepoints", "plan",
+    "scan", "fit", "consensus", "apply", "summary", "report", "explore", "movies", "trajectories",
+    "name", "compare", "similarity", "merge", "versions", "tables", "compare-groups", "triggered-
+    average", "export", "doctor", "completion",
 )  # fmt: skip
 
 
@@ -258,6 +258,9 @@ def wrong_inputs(store, tracking, tmp_path):
         "no store, summary": ["summary", missing, "--model", "m"],
         "no store, report": ["report", missing, "--model", "m", "--out", tmp_path / "r.html"],
         "variance": ["pca", store, "--variance", "1.5"],
+        "changepoints, window": ["changepoints", store, "--window", "0ms"],
+        "changepoints, no model": ["changepoints", store, "--model", "never"],
+        "changepoints, picture": ["changepoints", store, "--out", tmp_path / "a.bmp"],
         "pca anterior": ["pca", store, "--anterior", "beak"],
         "model name taken": ["fit", store, "--model", "m", *SMALL_FIT],
         "model name": ["fit", store, "--model", "a/b", *SMALL_FIT],
@@ -371,6 +374,12 @@ def test_text__of_each_command(store, tracking, tmp_path, run, monkeypatch):
         ("quality", store): ["point0", "low confidence"],
         ("quality", store, "--breakdown"): ["session_001", "point5"],
         ("pca", new, *HEADING): ["component", "components (*) hold"],
+        ("changepoints", new, "--out", tmp_path / "points.png"): [
+            "per minute",
+            "change points, ",
+            "durations to try: kpms-zarr scan",
+            "picture: ",
+        ],
         ("summary", store, "--model", "m"): ["syllable", "median"],
         ("report", store, "--model", "m", "--out", page): [f"report: {page} (12.0 kB)"],
     }
@@ -500,6 +509,7 @@ def test_json__of_each_command(store, tracking, tmp_path, run):
         "quality": ["quality", new],
         "breakdown": ["quality", new, "--breakdown"],
         "pca": ["pca", new],
+        "changepoints": ["changepoints", new],
         "fit": ["fit", new, "--model", "m", *SMALL_FIT],
         "summary": ["summary", new, "--model", "m"],
         "report": ["report", new, "--model", "m", "--out", page],
@@ -514,6 +524,8 @@ def test_json__of_each_command(store, tracking, tmp_path, run):
     assert found["quality"]["dims"] == {"keypoint": 6}
     assert found["breakdown"]["dims"] == {"session": 3, "keypoint": 6, "problem": 3}
     assert found["pca"]["variables"]["explained_variance"]["dims"] == ["component"]
+    assert "change_score" not in found["changepoints"]["variables"]
+    assert found["changepoints"]["variables"]["n_changepoints"]["dims"] == ["session"]
     assert found["fit"]["version"] == "v1"
     assert found["fit"]["n_sweeps"] == 2
     assert found["summary"]["variables"]["frequency"]["dims"] == ["state"]

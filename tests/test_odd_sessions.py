@@ -152,6 +152,8 @@ def draw_all(store: Path, model: str | None, out: Outcome) -> None:
             continue
         if first == "scan" and "scan" not in out.made:
             continue
+        if first == "points" and "changepoints" not in out.made:
+            continue
         around = "triggered_average" if "triggered" in name else "trajectories"
         if first == "found" and around not in out.made:
             continue
@@ -200,8 +202,8 @@ def _of_groups(out: Outcome) -> dict[str, Any]:
 
 def _subject(first: str, store: Path, model: str, out: Outcome) -> Any:
     """What a view takes: a store, a scan, or how the labels of a model agree with its fit."""
-    if first == "scan":
-        return out.made["scan"]
+    if first in ("scan", "points"):
+        return out.made["changepoints" if first == "points" else first]
     if first not in ("pair", "comparison"):
         return store
     comparison = kpms_zarr.compare(store, models=[model, f"{model}@v1"])
@@ -222,6 +224,7 @@ def run_all(folder: Path, arrays: dict[str, Arrays], *, with_views: bool = True)
     out.try_("warnings_of", lambda: warnings_of(found))
     out.try_("calibrate", lambda: kpms_zarr.calibrate(store))
     out.try_("pca", lambda: kpms_zarr.pca(store))
+    out.try_("changepoints", lambda: kpms_zarr.changepoints(store))
     out.try_("plan", lambda: kpms_zarr.plan(store, config=CONFIG))
     scan = replace(CONFIG, stage="ar")
     out.try_("scan", lambda: kpms_zarr.scan(store, kappa=[10.0, 1e6], chains=2, config=scan))
@@ -297,6 +300,7 @@ def test_quality_and_pca__of_a_session_alone(tmp_path: Path, kind: str) -> None:
     summarise(found)
     warnings_of(found)
     out.try_("pca", lambda: kpms_zarr.pca(store))
+    out.try_("changepoints", lambda: kpms_zarr.changepoints(store))
 
 
 def test_every_verb__of_a_mixture(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from kpms_zarr.cli import ensembles as cli_ensembles
 from kpms_zarr.cli import exchange as cli_exchange
 from kpms_zarr.cli import groups as cli_groups
 from kpms_zarr.cli import hierarchy as cli_hierarchy
+from kpms_zarr.cli import kinematics as cli_kinematics
 from kpms_zarr.cli import movies as cli_movies
 from kpms_zarr.cli import naming as cli_naming
 from kpms_zarr.cli import onsets as cli_onsets
@@ -400,7 +401,9 @@ _COMMANDS: tuple[tuple[str, tuple[Callable[[Any], None], ...]], ...] = (
         cli_data.ingest, cli_data.info, cli_data.annotate, cli_tables.epochs, cli_tables.timestamps,
         cli_onsets.signals, cli_data.remove, cli_data.verify, cli_exchange.import_keypoint_moseq,
     )),
-    ("2. Look at the tracking", (_quality, cli_calibrating.calibrate, _pca)),
+    ("2. Look at the tracking", (
+        _quality, cli_calibrating.calibrate, _pca, cli_kinematics.changepoints,
+    )),
     ("3. Fit syllables", (_plan, cli_scanning.scan, _fit, cli_ensembles.consensus, _apply)),
     ("4. Look at what was found", (
         cli_summaries.summary, _report, cli_views.explore, cli_movies.movies,

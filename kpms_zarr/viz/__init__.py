@@ -57,6 +57,9 @@ _HOME = {
     "trajectory_files": "movies.typical_files",
     "triggered_average": "syllables.triggered",
     "triggered_average_file": "movies.typical_files",
+    # when behaviour changes: of what kpms_zarr.changepoints returns
+    "changepoints": "syllables.changepoints",
+    "changepoints_file": "movies.typical_files",
     # what a scan has found: of what kpms_zarr.scan returns
     "scan_panel": "fit.scan",
     "scan_page": "report.scan",

@@ -136,11 +136,12 @@ def test_create__goes_around_what_a_killed_write_left(tmp_path):
 @pytest.fixture(scope="module")
 def full_store(written, tmp_path_factory):
     """Ingested, with quality, PCA and two versions of a model; nobody writes to it."""
-    from kpms_zarr import pca, quality
+    from kpms_zarr import changepoints, pca, quality
 
     store = shutil.copytree(written, tmp_path_factory.mktemp("full") / "study.zarr")
     quality(store)
     pca(store)
+    changepoints(store)
     write_version(store)
     write_version(store, seed=1)
     return store
@@ -182,7 +183,7 @@ def test_every_variable__is_as_declared(full_store):
             np.testing.assert_equal(np.asarray(array.fill_value)[()], np.asarray(declared.fill)[()])
             assert dict(array.attrs)["long_name"] == declared.meaning
             assert array.attrs.get("units", "") == declared.units
-    for kind in ("keypoints", "quality", "pca"):
+    for kind in ("keypoints", "quality", "pca", "changepoints"):
         assert seen >= {(kind, v.name) for v in GROUPS[kind] if not v.optional}
 
 

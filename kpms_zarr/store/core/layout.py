@@ -29,6 +29,7 @@ from kpms_zarr.store.errors import InputError
 KEYPOINTS = "keypoints"
 QUALITY = "quality"
 PCA = "pca"
+CHANGEPOINTS = "changepoints"
 MODELS = "models"
 SCANS = "scans"
 EPOCHS = "epochs"

@@ -41,6 +41,9 @@ DIMS: dict[str, str] = {
     "confidence_bin": "bin of tracker confidences",
     "side_pair": "a keypoint on the left and its mirror image on the right",
     "stretch": "stretch of frames, the longest first",
+    "change_interval": "bin of intervals between change points, one frame of the fastest video "
+    "wide",
+    "height": "bin of heights of peaks of the change score",
     "problem": "what is wrong with a keypoint in a frame: missing, low_confidence, outlier",
     "sweep": "one Gibbs iteration, counted from 0 over all stages",
     "member": "model that an ensemble consists of",
@@ -212,6 +215,26 @@ optional coordinate float64 confidence_bin_stop(confidence_bin): upper edge of t
 optional int64 worst_start(session, keypoint, problem) = -1: first frame of the 10 s in which
     most frames have the problem; -1 = none has it [frames]
 optional coordinate str problem(problem): what is wrong with the keypoint
+"""),
+)
+
+CHANGEPOINTS = (
+    _SESSION,
+    _N_FRAMES,
+    _FPS,
+    *_declared("""
+float32 change_score(session, frame): how far the pose changes its velocity as a whole, in standard
+    deviations of independent coordinates; NaN = not known
+int16 changepoint(session, frame): 1 = behaviour changes here
+int64 n_changepoints(session): change points
+float64 median_interval(session): median interval between change points [ms]
+int64 interval_count(change_interval): intervals between consecutive change points of a session;
+    the last bin holds all longer ones
+coordinate float64 change_interval(change_interval): interval between change points [ms]
+int64 peak_count(height): peaks of the change score
+float64 shifted_count(height): peaks of the change score of data whose keypoints are shifted
+    against each other, per copy
+coordinate float64 height(height): lower edge of the bin of heights
 """),
 )
 
@@ -527,6 +550,7 @@ GROUPS: dict[str, tuple[Variable, ...]] = {
     "keypoints": KEYPOINTS,
     "quality": QUALITY,
     "pca": PCA,
+    "changepoints": CHANGEPOINTS,
     "parameters": PARAMETERS,
     "labels": LABELS,
     "names": NAMES,

@@ -25,9 +25,9 @@ from kpms_zarr.store.wording import call, counted
 _COPY = "restore it from a copy of the store, or ingest the files into a new store"
 _PIECE_CHUNKS = 256
 _HARMLESS = (
-    *("names", "epochs", "timestamps", "signals", "calibration", "annotations", "scans"),
-    "scan_chains",
-)
+    "names", "epochs", "timestamps", "signals", "calibration", "annotations", "changepoints",
+    "scans", "scan_chains",
+)  # fmt: skip
 """Kinds of groups of which an unfinished one is of no use to anybody."""
 
 
@@ -495,7 +495,7 @@ def _kind(path: str) -> str:
 def _rebuild(group: str) -> str:
     """Advise how to make a damaged group anew."""
     parts = group.split("/")
-    if parts[0] in (layout.QUALITY, layout.PCA):
+    if parts[0] in (layout.QUALITY, layout.PCA, layout.CHANGEPOINTS):
         return f"run `kpms_zarr.{parts[0]}` again"
     if parts[0] == layout.CALIBRATION:
         return "run `kpms_zarr.calibrate` again"

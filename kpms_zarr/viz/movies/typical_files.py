@@ -24,6 +24,7 @@ from kpms_zarr.viz.shared.reading import store_name
 from kpms_zarr.viz.shared.sheets import PaperSheet, pdf, png, svg
 from kpms_zarr.viz.shared.skeletons import bones, keypoint_colors
 from kpms_zarr.viz.shared.style import INK
+from kpms_zarr.viz.syllables.changepoints import changepoints_sheet
 from kpms_zarr.viz.syllables.triggered import triggered_sheet
 from kpms_zarr.viz.syllables.typical import label_of, overview_sheet, syllable_sheet
 from kpms_zarr.viz.video.encoding import FORMATS as MOVIES
@@ -180,6 +181,30 @@ def triggered_average_file(found: xr.Dataset, *, out: str | os.PathLike[str]) ->
     """
     check_picture(out)
     return write_sheets(Path(out), [triggered_sheet(found)])
+
+
+def changepoints_file(points: xr.Dataset, *, out: str | os.PathLike[str]) -> int:
+    """Write change points as a picture.
+
+    Parameters
+    ----------
+    points : xarray.Dataset
+        What ``kpms_zarr.changepoints`` returns.
+    out : path
+        ``.pdf``, ``.png``, ``.svg`` or ``.html``; an older one is replaced in one step.
+
+    Returns
+    -------
+    int
+        Bytes of the file.
+
+    Raises
+    ------
+    InputError
+        For a place that cannot be written.
+    """
+    check_picture(out)
+    return write_sheets(Path(out), [changepoints_sheet(points)])
 
 
 def write_sheets(path: Path, sheets: list[PaperSheet]) -> int:
