@@ -35,8 +35,8 @@ COMMANDS = (
     "run", "demo", "ingest", "info", "annotate", "epochs", "timestamps", "signals", "remove",
     "verify", "import-keypoint-moseq", "quality", "calibrate", "pca", "changepoints", "plan",
     "scan", "fit", "consensus", "apply", "summary", "report", "explore", "movies", "trajectories",
-    "name", "compare", "similarity", "merge", "versions", "tables", "compare-groups", "triggered-
-    average", "export", "doctor", "completion",
+    "name", "compare", "similarity", "merge", "versions", "tables", "compare-groups",
+    "triggered-average", "export", "doctor", "completion",
 )  # fmt: skip
 
 
