@@ -18,8 +18,8 @@ from kpms_zarr.viz.shared.reading import store_name
 from kpms_zarr.viz.shared.style import load
 
 PAGES = (
-    *("quality", "pose_space", "fit", "ethogram", "player", "syllables", "transitions"),
-    "groups",
+    *("quality", "pose_space", "fit", "ethogram", "player", "syllables", "similarity", "onsets"),
+    *("transitions", "groups"),
 )
 """Names of the pages, in their order; each is a module of ``pages`` with TITLE and page(state)."""
 
