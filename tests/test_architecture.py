@@ -60,8 +60,12 @@ BELOW["viz.report"] = BELOW["viz.explore"] = {*_CHAPTERS, "viz.movies"}
 
 # part of the package -> other parts that it may import, and packages that only it may import
 MAY_IMPORT = {"store": set(), "compute": {"store"}, "viz": {"store"}}
-# What depends on choices that are made in the browser is computed there and then.
-ASKS = {"viz.explore": {"compute.analysis", "compute.tracking"}}
+# What depends on choices that are made in the browser is computed there and then, and what is
+# cheap for a report.
+ASKS = {
+    "viz.explore": ("compute.analysis", "compute.tracking", "compute.runs.hierarchy"),
+    "viz.report": ("compute.runs.hierarchy",),
+}
 # An option of one verb that runs another afterwards: file -> the one module that it may import.
 RUNS_AFTERWARDS = {
     "kpms_zarr.store.ingest.calibrating": "kpms_zarr.compute.tracking.calibrate",
@@ -137,7 +141,8 @@ def test_imports__point_one_way(path):
         else:
             assert room != "compute.kernels", f"{path} imports {name}"
             afterwards = RUNS_AFTERWARDS.get(module_of(path), "-")
-            is_asked = other in ASKS.get(room, ()) or name.startswith(afterwards)
+            asked = tuple(f"kpms_zarr.{one}." for one in ASKS.get(room, ()))
+            is_asked = name.startswith((*asked, afterwards))
             assert is_asked or other.split(".")[0] in MAY_IMPORT[part], f"{path} imports {name}"
 
 

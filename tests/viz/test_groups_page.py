@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,33 @@ def test_page__asks_for_groups_then_shows_what_differs(labelled, tmp_path, failu
     page._clicked(type("E", (), {"new": [1, 0]}))
     assert (state.syllable, state.page) == (0, "syllables")
     page.view.get_root()
+    assert not failures
+
+
+def test_page__notices_annotate_without_being_asked(labelled, tmp_path, failures):
+    store = Path(shutil.copytree(labelled, tmp_path / "study.zarr"))
+    state = State(Study(store), page="groups")
+    page = groups._GroupsPage(state)
+    assert page._result is None or page._by.options != ["cohort"]
+    table = tmp_path / "cohorts.csv"
+
+    def annotate(cohorts: str) -> None:
+        lines = [f"{a},{b}" for a, b in zip(STUDY.session_names, cohorts, strict=True)]
+        table.write_text("\n".join(["session,cohort", *lines, ""]))
+        kpms_zarr.annotate(store, table)
+        state.study.refresh()  # as the server does every few seconds
+        state.refresh(wait=False)
+
+    annotate("aaaabbbb")
+    state.by = "cohort"
+    before = page._result
+    assert before.groups["group"].values.tolist() == ["a", "b"]
+    annotate("aaccbbcc")
+    assert page._result.groups["group"].values.tolist() == ["a", "b", "c"]
+    stamp, news = state.study.table, state.news
+    state.study.refresh()
+    state.refresh(wait=False)
+    assert (state.study.table, state.news) == (stamp, news)
     assert not failures
 
 

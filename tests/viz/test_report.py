@@ -18,7 +18,7 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.models import open_labels
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 from kpms_zarr.viz.report import cards as report_cards
-from kpms_zarr.viz.report import report
+from kpms_zarr.viz.report import report, sections
 from kpms_zarr.viz.report.sections import lively_start, sections_of
 from kpms_zarr.viz.shared import facts, reading
 from kpms_zarr.viz.shared.colors import syllable_color
@@ -239,6 +239,23 @@ def test_report__settings_of_both_stages_whatever_they_are(
     assert "The full stage took" not in known.introduction
 
 
+def test_report__tree_of_the_syllables_where_it_is_cheap(
+    two_stages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = OpenModel(two_stages, "two")
+
+    def drawn() -> report.Drawn:
+        found = [one for one in sections_of(opened, 12) if one.anchor == "similarity"]
+        return report._draw(found[0], two_stages)
+
+    one = drawn()
+    assert (one.note, len(one.roots)) == ("", 1)
+    labels = one.roots[0].xaxis[0].major_label_overrides.values()
+    assert {int(text.split()[0]) for text in labels} == set(opened.used)
+    monkeypatch.setattr(sections, "_COMPARED_FRAMES", 10)
+    assert "kpms-zarr similarity" in drawn().note
+
+
 def test_report__figures_zoom_together_where_they_show_the_same(two_stages: Path) -> None:
     def ranges(anchor: str) -> list[int]:
         sections = sections_of(OpenModel(two_stages, "two"), 12)
@@ -301,7 +318,7 @@ def test_report__statistics_that_are_absent_are_one_line_each(
     out = tmp_path / "r.html"
     report.report(fresh, model="m", out=out)
     page = _Page(out.read_text("utf-8"))
-    assert page.text.count("Left out: this is a version") == 10
+    assert page.text.count("Left out: this is a version") == 11
     assert page.text.count("Left out: it needs") == 4  # quality and components: other commands
     assert "kpms-zarr quality own.zarr" in page.text
     assert "kpms-zarr pca own.zarr" in page.text

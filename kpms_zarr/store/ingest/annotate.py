@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -161,6 +162,20 @@ _BRACKETS = "()[]"
 
 def _coordinate(name: str) -> str:
     return "_".join("".join(" " if c in _BRACKETS else c for c in name).split())
+
+
+def table_stamp(root: zarr.Group) -> str:
+    """Stamp of what people said of the sessions: names and values of their coordinates."""
+    group = access.keypoints_group(root)
+    if group is None:
+        return ""
+    stamp = hashlib.sha256()
+    own = {variable.name for variable in TABLE} - {"video"}
+    for name in sorted({*str(group.attrs.get("coordinates", "")).split()} - own):
+        array = group.get(name)
+        if isinstance(array, zarr.Array) and array.ndim == 1:
+            stamp.update(f"{name}: {np.asarray(array[:]).tolist()!r};".encode())
+    return stamp.hexdigest()
 
 
 def check_rows(

@@ -19,6 +19,7 @@ from kpms_zarr.viz.shared.style import load
 
 PAGES = (
     *("quality", "calibration", "pose_space", "fit", "ethogram", "player", "syllables"),
+    *("similarity", "onsets"),
     *("transitions", "groups"),
 )
 """Names of the pages, in their order; each is a module of ``pages`` with TITLE and page(state)."""

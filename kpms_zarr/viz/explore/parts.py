@@ -13,9 +13,11 @@ import panel as pn
 import param
 from panel.param import set_values
 
+from kpms_zarr.store.core.access import is_remote
 from kpms_zarr.store.core.commands import command, for_shell
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.shared.reading import label_sessions
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,6 +63,13 @@ def empty(what: str, command: str = "") -> pn.viewable.Viewable:
         f'<div role="status" class="empty"><p>{html.escape(for_shell(what))}</p>{code}</div>',
         sizing_mode="stretch_width",
         stylesheets=[_EMPTY],
+    )
+
+
+def code(line: str) -> pn.viewable.Viewable:
+    """A command to copy."""
+    return pn.pane.HTML(
+        f"<pre>{html.escape(line)}</pre>", sizing_mode="stretch_width", stylesheets=[_CODE]
     )
 
 
@@ -174,6 +183,19 @@ def follow(
     return place
 
 
+def is_much(state: State, at_once: tuple[float, float]) -> bool:
+    """Whether the labels have more frames than are gone through without being asked.
+
+    Parameters
+    ----------
+    at_once : (float, float)
+        Frames on a disk, and elsewhere.
+    """
+    study = state.study
+    n_frames = sum(one.n_frames for one in label_sessions(study.opened(state.model).labels))
+    return n_frames > at_once[is_remote(study.store)]
+
+
 def beside(make: Callable[[], Any], take: Callable[[Any], None], *, is_short: bool) -> None:
     """Make something without keeping the other windows waiting, then hand it over."""
     document = pn.state.curdoc
@@ -188,6 +210,10 @@ def beside(make: Callable[[], Any], take: Callable[[Any], None], *, is_short: bo
     threading.Thread(target=work, name="count", daemon=True).start()
 
 
+_CODE = """
+pre { background: #f5f7fa; border-radius: 6px; padding: .6rem .8rem; margin: 0; overflow-x: auto;
+  user-select: all; font-size: 13px; }
+"""
 _EMPTY = """
 .empty { border-left: 4px solid #d5dbe1; padding: .2rem 0 .2rem 1rem; font-size: 15px; }
 .empty pre { background: #f5f7fa; border-radius: 6px; padding: .6rem .8rem; overflow-x: auto;

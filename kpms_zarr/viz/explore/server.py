@@ -60,6 +60,8 @@ def explore(
     InputError
         When there is no store, there are several in the folder, or the port is taken.
     """
+    # What pages compute is done by the CPU; a fit beside it may have all of the GPU.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     study = Study(store_at(store))
     if token is None and not _is_local(address):
         token = secrets.token_urlsafe(16)

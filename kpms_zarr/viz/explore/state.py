@@ -9,7 +9,10 @@ import param
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.viz.explore.study import Study
 
-IN_URL = ("page", "model", "session", "start", "stop", "syllable", "keypoint", "by", "block")
+IN_URL = (
+    *("page", "model", "session", "start", "stop", "syllable", "keypoint", "by", "block"),
+    *("measure", "n_left", "node", "signal"),
+)
 """Parameters that a link holds."""
 
 
@@ -34,6 +37,10 @@ class State(param.Parameterized):
     keypoint = param.String("", doc='Chosen keypoint; "" = none')
     by = param.String("", doc='Coordinate whose values are the groups; "" = the first there is')
     block = param.String("", doc='Coordinate of what belongs together; "" = none')
+    measure = param.String("", doc='How alike syllables are; "" = by evidence')
+    n_left = param.Integer(0, doc="Syllables left where the tree of all is cut; 0 = all")
+    node = param.Integer(-1, doc="Chosen node of the tree of syllables; -1 = none")
+    signal = param.String("", doc='Signal around onsets; "" = the first there is')
     news = param.Integer(0, doc="Goes up when the store has something new")
 
     def __init__(self, study: Study, **choices: Any) -> None:
@@ -75,6 +82,7 @@ class State(param.Parameterized):
             self.session = next(iter(known.sessions), "")
         if self.keypoint not in known.settings.keypoints:
             self.keypoint = ""
+        self.param.update(n_left=max(0, self.n_left), node=max(-1, self.node))
         if self.syllable >= known.n_states(self.model):
             self.syllable = -1
         session = self.session_row

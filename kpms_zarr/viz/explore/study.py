@@ -15,11 +15,14 @@ from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.locking import is_fitted_now
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.ingest.annotate import table_stamp
 from kpms_zarr.store.model import models
 from kpms_zarr.store.model.checkpoints import open_progress, pulse, unfinished
 from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
 from kpms_zarr.store.study.epochs import SessionEpochs, current_epochs, stored_epochs
 from kpms_zarr.store.study.settings import StudySettings
+from kpms_zarr.store.study.signals import holding_versions, signal_names
+from kpms_zarr.store.study.timestamps import versions_in_force
 from kpms_zarr.viz.shared.bands import EpochBand, epoch_bands, epoch_colors
 from kpms_zarr.viz.shared.guessing import drawn_settings
 from kpms_zarr.viz.shared.opened import OpenModel
@@ -45,6 +48,12 @@ class Study:
         Sweeps committed by fits that run or were interrupted.
     running : frozenset of str
         Models that a process is fitting now.
+    signals : dict of str to tuple of str
+        Versions that hold, by name of the signal.
+    timestamps : tuple of str
+        Versions that hold.
+    table : str
+        Stamp of what is known of the sessions; another one after ``annotate``.
     revision : int
         Goes up whenever something new was found.
     """
@@ -63,6 +72,9 @@ class Study:
         self.settings = StudySettings()
         self._made: dict[str, str] = {}
         self._epochs = ""
+        self.signals: dict[str, tuple[str, ...]] = {}
+        self.timestamps: tuple[str, ...] = ()
+        self.table = ""
         self._models_open: dict[tuple[str, str], OpenModel] = {}
         self._kept: dict[tuple[Any, ...], Any] = {}
         self._making: dict[tuple[Any, ...], threading.Lock] = {}
@@ -80,18 +92,21 @@ class Study:
         settings = drawn_settings(self.store, root)
         made = {name: access.made(root, name) for name in _MADE}
         renamed = self._renamed(found)
-        epochs = current_epochs(root)
+        epochs, times, table = current_epochs(root), versions_in_force(root), table_stamp(root)
+        signals = {name: tuple(holding_versions(root, name)) for name in signal_names(root)}
         with self._lock:
             before = (
                 *(self.sessions, self.models, self.unfinished, self.running, self.settings),
-                *(self._made, self._epochs),
+                *(self._made, self._epochs, self.timestamps, self.table, self.signals),
             )
-            now = (sessions, found, begun, running, settings, made, epochs)
-            if (sessions, settings) != (self.sessions, self.settings):
+            now = (
+                sessions, found, begun, running, settings, made, epochs, times, table, signals
+            )  # fmt: skip
+            if (sessions, settings, table) != (self.sessions, self.settings, self.table):
                 self._opened = {k: v for k, v in self._opened.items() if k[0] != "keypoints"}
                 self._models_open = {}
             self.sessions, self.models, self.unfinished, self.running, self.settings = now[:5]
-            self._made, self._epochs = made, epochs
+            self._made, self._epochs, self.timestamps, self.table, self.signals = now[5:]
             self._root, self._refreshed = root, time.monotonic()
             is_new = before != now or bool(renamed)
             self._models_open |= renamed
@@ -162,11 +177,6 @@ class Study:
     def epoch_colors(self) -> dict[str, str]:
         """Colours of conditions of epochs; empty where there are no epochs."""
         return epoch_colors(self._epochs_of_all())
-
-    def forget_table_of_sessions(self) -> None:
-        """Read what people said of the sessions again when it is needed next."""
-        with self._lock:
-            self._opened = {k: v for k, v in self._opened.items() if k[0] != "keypoints"}
 
     def quality(self) -> xr.Dataset | None:
         """Quality of the tracking, in memory; None when it was not counted yet."""

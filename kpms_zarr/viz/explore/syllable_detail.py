@@ -12,8 +12,8 @@ from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.syllable_names import MOST_LETTERS, SyllableNames, name_syllable
 from kpms_zarr.viz.explore import parts
-from kpms_zarr.viz.explore.cards import Cards
 from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.explore.syllable_cards import bout_cards, bouts_of
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.grouping import group_coordinates
@@ -21,10 +21,7 @@ from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.syllables import views as syllables
 from kpms_zarr.viz.syllables.agreement import replicability_lines
 from kpms_zarr.viz.syllables.data import Gallery, session_frames
-from kpms_zarr.viz.syllables.drawing import extent, picture
 
-_MARGIN_SECONDS = 1.0
-"""Shown before and after a bout that is played."""
 _COUNTED_AT_ONCE = (200e6, 20e6)
 """Frames that are counted without being asked, on a disk and elsewhere: some seconds."""
 _ALL = "all sessions together"
@@ -206,40 +203,11 @@ class Detail:
 
     @parts.guarded
     def _bouts(self) -> Any:
-        found = self.gallery.snapshots(self.syllable)
+        found = bouts_of(self.gallery, self.syllable)
         if not found:
             return parts.text("No bout of 0.1 s or more was found.")
-        half = extent([poses for _, poses in found])
-        entries = []
-        for key, (example, poses) in enumerate(found):
-            onset, length = example.onset / example.session.fps, 1000 * example.seconds
-            where = f"{example.session.name} at {onset:.1f} s"
-            entries.append(
-                {
-                    "key": key,
-                    "number": "\u25b6 Play",
-                    "title": example.session.name,
-                    "color": syllable_color(self.syllable),
-                    "lines": [f"at {onset:.1f} s, {length:.0f} ms"],
-                    "hint": f"Play the bout in {where}, {length:.0f} ms long",
-                    "picture": picture(poses, half=half, label=f"Poses of the bout in {where}"),
-                }
-            )
-        cards = Cards(label="Example bouts", cards=entries, width_of_card=200)
-
-        def play(event: Any) -> None:
-            example = found[event.new[1]][0]
-            fps = example.session.fps
-            self.state.show(
-                example.session.name,
-                max(0.0, example.onset / fps - _MARGIN_SECONDS),
-                min(example.session.n_frames, example.stop + _MARGIN_SECONDS * fps) / fps,
-            )
-            self.state.page = "player"
-
-        cards.param.watch(parts.guarded(play), "clicks")
         words = "Aligned at the onset, lighter poses are earlier, at most 1.5 s of each bout."
-        return parts.column(parts.text(words), cards)
+        return parts.column(parts.text(words), bout_cards(self.state, found))
 
     def _compare(self) -> None:
         other = self._other.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,8 @@ import xarray as xr
 from bokeh.layouts import row
 
 from kpms_zarr.store.core.access import Session, StoreLike
+from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.wording import call
 from kpms_zarr.viz.ethograms import views as ethograms
 from kpms_zarr.viz.fit import denoised as fit_denoised
 from kpms_zarr.viz.fit import traces as fit_traces
@@ -29,6 +32,7 @@ from kpms_zarr.viz.shared.grouping import group_coordinates
 from kpms_zarr.viz.shared.guessing import note_on
 from kpms_zarr.viz.shared.opened import OpenModel, certainty_words
 from kpms_zarr.viz.syllables import transition_views, usage
+from kpms_zarr.viz.syllables.dendrogram import dendrogram
 from kpms_zarr.viz.tracking import views as quality_views
 
 _MAX_BOUT_FRAMES = 60_000
@@ -37,6 +41,8 @@ _PLAYED_SECONDS = 20.0
 _PLAYED_BYTES = 2_500_000
 _LOOKED_THROUGH = 65_536
 """Frames at the beginning of a session in which a window to play is looked for."""
+_COMPARED_FRAMES = 2_000_000
+"""Most frames whose syllables are compared: 18 hours at 30 frames per second, some seconds."""
 _ZOOM = "Drag across the plot to zoom in; the circular arrow of its toolbar goes back."
 
 
@@ -89,6 +95,7 @@ def sections_of(opened: OpenModel, max_sessions: int) -> list[Section]:
     return [
         _replication(opened),
         _looks(opened),
+        _alike(opened),
         *_in_time(opened, max_sessions),
         _player(opened),
         *_statistics(opened),
@@ -136,6 +143,39 @@ def _card_words(opened: OpenModel) -> str:
         return ""
     sessions = "; sessions: between halves of these" if found.is_known_between_sessions else ""
     return f" Seeds: how far a syllable replicates between halves of the chains{sessions}."
+
+
+def _alike(opened: OpenModel) -> Section:
+    return Section(
+        "Which are alike",
+        "similarity",
+        "The lower two branches join, the more alike the syllables that they hold: the height is "
+        "the evidence that is lost when both become one, per frame. Where branches join at 0, the "
+        "data do not ask for two syllables: look at both, and make them one with kpms-zarr merge; "
+        "the page Similarity of kpms-zarr explore shows what would be one.",
+        "Tree of the syllables: those that are alike join at a small height.",
+        partial(_tree, opened),
+    )
+
+
+def _tree(opened: OpenModel) -> hv.Overlay:
+    """The tree of the syllables in use, of studies for which it takes some seconds."""
+    n_frames = sum(session.n_frames for session in opened.sessions)
+    if n_frames > _COMPARED_FRAMES:
+        raise InputError(
+            expected=f"a study of {_COMPARED_FRAMES:,} frames at most, to be compared in passing",
+            found=f"{n_frames:,}",
+            where=f"{os.fspath(opened.store)}, model {opened.model!r}",
+            fix=f"Of any size: {call('similarity', opened.store, model=opened.model)}",
+        )
+    # It brings JAX along, for which those who draw nothing of it need not wait.
+    from kpms_zarr.compute.runs.hierarchy.similarity import similarity
+
+    return dendrogram(
+        similarity(
+            opened.store, model=opened.model, version=opened.version, syllables=list(opened.used)
+        )
+    )
 
 
 def _in_time(opened: OpenModel, max_sessions: int) -> list[Section]:

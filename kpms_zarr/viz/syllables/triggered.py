@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 import holoviews as hv
 import numpy as np
 import xarray as xr
@@ -18,7 +20,11 @@ _BASELINE = "#7b8794"
 
 
 def triggered_average(
-    found: xr.Dataset, *, syllables: list[int] | None = None, height: int = 240
+    found: xr.Dataset,
+    *,
+    syllables: list[int] | None = None,
+    height: int = 240,
+    width: int | None = 320,
 ) -> hv.Layout:
     """Averages of a signal around the onsets of syllables, and the band of shuffled onsets.
 
@@ -28,8 +34,8 @@ def triggered_average(
         What ``kpms_zarr.triggered_average`` returns.
     syllables : list of int, optional
         Only these (default: all that have one).
-    height : int
-        Of each drawing, in px.
+    height, width : int
+        Of each drawing, in px; ``width=None`` = as wide as its place.
 
     Returns
     -------
@@ -70,8 +76,8 @@ def triggered_average(
         ]  # fmt: skip
         style = {
             **frame(height),
-            "responsive": False,
-            "width": 320,
+            "active_tools": [],
+            **({} if width is None else {"responsive": False, "width": width}),
             "xlim": (float(time[0]), float(time[-1])),
             "ylim": (low, high),
             "xlabel": "time after the onset (s)",
@@ -107,6 +113,41 @@ def triggered_sheet(found: xr.Dataset, columns: int = 3) -> PaperSheet:
         top = 70 + (number // columns) * (height + gap[1])
         _draw(sheet, found, place, (left, top, width, height), (low, high))
     return sheet
+
+
+def small_curve(found: xr.Dataset, syllable: int, label: str) -> str:
+    """An average without axes as SVG, all of a result on the same scale.
+
+    Parameters
+    ----------
+    found : xarray.Dataset
+    syllable : int
+        That has an average.
+    label : str
+        What those hear who do not see it.
+    """
+    places = _places(found, None)
+    (place,) = _places(found, [syllable])
+    low, high = _limits(found, places)
+    one, time = found.isel(syllable=place), found["time"].values
+    width, height = 200.0, 90.0
+    x = width * (time - time[0]) / (time[-1] - time[0])
+
+    def line(values: np.ndarray) -> list[str]:
+        y = height * (high - np.clip(values, low, high)) / (high - low)
+        return [f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True) if np.isfinite(b)]
+
+    band = one["baseline_quantile"].values
+    around = " ".join([*line(band[0]), *reversed(line(band[1]))])
+    onset = width * (0 - time[0]) / (time[-1] - time[0])
+    color = syllable_color(int(one["syllable"]))
+    return (
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(label)}" '
+        f'xmlns="http://www.w3.org/2000/svg"><polygon points="{around}" fill="{_BAND}"/>'
+        f'<path d="M{onset:.1f},0V{height:g}" stroke="{MUTED}" stroke-dasharray="3 3"/>'
+        f'<polyline points="{" ".join(line(one["mean"].values))}" fill="none" stroke="{color}" '
+        'stroke-width="3" stroke-linejoin="round"/></svg>'
+    )
 
 
 def _draw(

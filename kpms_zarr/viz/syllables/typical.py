@@ -95,6 +95,13 @@ def _typical(found: xr.Dataset, place: int, moments: int) -> Trajectory:
     return _trajectory(found, place, pose, int(found["n_core"][place]), moments)
 
 
+def example_poses(found: xr.Dataset, syllable: int, moments: int = MOMENTS) -> list[Trajectory]:
+    """Poses of the examples of a syllable of a result at some moments, the densest first."""
+    place = found["syllable"].values.tolist().index(syllable)
+    shown = found["example"].values[place, : int(found["n_examples"][place])]
+    return [_trajectory(found, place, pose, 1, moments) for pose in shown]
+
+
 def _trajectory(
     found: xr.Dataset, place: int, pose: np.ndarray, n: int, moments: int
 ) -> Trajectory:
@@ -136,11 +143,8 @@ def syllable_sheet(found: xr.Dataset, syllable: int, width: float = 320) -> Pape
     """The typical trajectory of a syllable, and examples beside each other on the same axes."""
     place = found["syllable"].values.tolist().index(syllable)
     (label,) = typical_poses(found, [syllable])
-    one = _typical(found, place, MOMENTS)
-    n = int(found["n_examples"][place])
-    shown = [
-        _trajectory(found, place, pose, 1, MOMENTS) for pose in found["example"].values[place, :n]
-    ]
+    one, shown = _typical(found, place, MOMENTS), example_poses(found, syllable)
+    n = len(shown)
     n_views = 2 if one.is_3d else 1
     half = extent([one, *shown], _ASPECT)
     columns = 4 // n_views

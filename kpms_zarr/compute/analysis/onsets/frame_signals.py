@@ -71,16 +71,26 @@ def frame_signal(store: StoreLike, labels: PosedLabels, signal: SignalLike) -> F
     return StoredSignal(store, signal)
 
 
+def signals_of(store: StoreLike, labels: PosedLabels) -> tuple[str, ...]:
+    """Names of the signals that labels can be averaged around: of the animal, and of the store."""
+    of_animal = (name for name in _OF_ANIMAL if not _lacks(name, labels))
+    return (*of_animal, *(name for name in signal_names(store) if name not in _OF_ANIMAL))
+
+
+def _lacks(name: str, labels: PosedLabels) -> bool:
+    """Whether a signal of the animal does not follow from the labels."""
+    return {
+        "speed": not labels.space,
+        "angular_velocity": not labels.has_heading,
+        "height": len(labels.space) < 3,
+    }[name]
+
+
 class _OfAnimal:
     """Speed, angular velocity or height of the animal, as the model has it."""
 
     def __init__(self, name: str, labels: PosedLabels, times: StudyTimes) -> None:
-        lacks = {
-            "speed": not labels.space,
-            "angular_velocity": not labels.has_heading,
-            "height": len(labels.space) < 3,
-        }
-        if lacks[name]:
+        if _lacks(name, labels):
             raise InputError(
                 expected=f"labels from which the {name.replace('_', ' ')} follows",
                 found="a version without heading"

@@ -16,12 +16,10 @@ from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.cards import Cards
 from kpms_zarr.viz.explore.pages.ethogram import orders
 from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.explore.syllable_cards import pictures_of
 from kpms_zarr.viz.groups import drawing
 from kpms_zarr.viz.groups.fingerprints import fingerprint_map
 from kpms_zarr.viz.shared.colors import group_color, syllable_color
-from kpms_zarr.viz.shared.reading import MissingData
-from kpms_zarr.viz.syllables.data import Gallery
-from kpms_zarr.viz.syllables.drawing import extent, picture
 from kpms_zarr.viz.syllables.transition_views import state_of
 
 if TYPE_CHECKING:
@@ -34,7 +32,6 @@ STATISTICS = ("frequency", "duration", "speed", "turning", "absolute_turning")
 _NO_BLOCK = {"none": ""}
 _CONDITION = "condition"
 _MOST_CARDS = 12
-_ASPECT = 0.55
 
 
 def page(state: State) -> pn.viewable.Viewable:
@@ -52,7 +49,6 @@ class _GroupsPage:
         self._statistic = pn.widgets.Select(name="Statistic", width=200)
         self._in_chains = pn.widgets.Checkbox(name="Again in every chain", value=False)
         self._again = parts.button("Read again", self._read_again, width=110, align="end")
-        self._n_read = 0
         self._key: Any = None
         self._result: GroupComparison | None = None
         self._order: list[int] = []
@@ -78,9 +74,7 @@ class _GroupsPage:
         setattr(self.state, name, event.new or "")
 
     def _read_again(self, _event: Any) -> None:
-        self._n_read += 1
-        self.state.study.forget_table_of_sessions()
-        self._update()
+        self.state.refresh()
 
     # -------------------------------------------------------------- comparing
 
@@ -111,7 +105,7 @@ class _GroupsPage:
         n_members = opened.replicability.n_members if "frequency" in opened.labels else 1
         self._in_chains.visible = n_members > 1
         version = study.version(state.model)
-        key = (state.model, version, by, block, self._in_chains.value, self._n_read, self._epochs())
+        key = (state.model, version, by, block, self._in_chains.value, study.table, self._epochs())
         if key == self._key:
             return
         self._key, self._result = key, None
@@ -133,14 +127,14 @@ class _GroupsPage:
         return self.state.study.epochs_version()
 
     def _compare(self, key: tuple[Any, ...]) -> GroupComparison:
-        model, version, by, block, in_chains, n_read, epochs = key
+        model, version, by, block, in_chains, sessions, epochs = key
         study = self.state.study
         from kpms_zarr.compute.analysis.groups import compare_groups as comparing
         from kpms_zarr.compute.analysis.groups.comparison import compare_groups_of
         from kpms_zarr.compute.analysis.groups.statistics import STATISTICS as KNOWN
         from kpms_zarr.compute.analysis.tables.syllable_table import syllable_table
 
-        which = (model, version, epochs, n_read)
+        which = (model, version, epochs, sessions)
         table = study.remember(
             ("syllable_table", *which),
             lambda: syllable_table(study.store, model=model, version=version),
@@ -294,7 +288,7 @@ class _GroupsPage:
         least = np.where(np.isfinite(q), q, np.inf).min(0, initial=np.inf)
         places = [int(i) for i in np.argsort(least, kind="stable") if least[i] < drawing.ALPHA]
         states = [int(tests["state"].values[i]) for i in places]
-        pictures = self._pictures(states[:_MOST_CARDS])
+        pictures = pictures_of(self.state, states[:_MOST_CARDS])
         self._cards.cards = [self._card(result, place, pictures) for place in places[:_MOST_CARDS]]
         self._cards.chosen = self.state.syllable
         of = f"{len(states)} of {counted(tests.sizes['state'], 'syllable')} tested"
@@ -323,23 +317,6 @@ class _GroupsPage:
             "lines": lines,
             "hint": f"Syllable {names.label(syllable)}: {', '.join(lines)}",
             "picture": pictures.get(syllable, ""),
-        }
-
-    def _pictures(self, states: list[int]) -> dict[int, str]:
-        study, model = self.state.study, self.state.model
-        key = ("gallery", model, study.version(model))
-        try:
-            gallery = study.remember(key, lambda: Gallery(study.opened(model)))
-            found = [gallery.trajectory(one) for one in states if one in gallery.used]
-        except MissingData:
-            return {}
-        drawn = [one for one in found if one.n_examples]
-        if not drawn:
-            return {}
-        half = extent(drawn, _ASPECT)
-        return {
-            one.syllable: picture(one, half=half, label=f"Typical poses of syllable {one.syllable}")
-            for one in drawn
         }
 
     def _clicked(self, event: Any) -> None:

@@ -20,20 +20,18 @@ from kpms_zarr.store.model.syllable_names import SyllableNames
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.cards import Cards
 from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.explore.syllable_cards import gallery_of
+from kpms_zarr.viz.explore.syllable_cards import pictures as syllable_pictures
 from kpms_zarr.viz.explore.syllable_detail import Detail
 from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.guessing import note_on
-from kpms_zarr.viz.shared.reading import MissingData
 from kpms_zarr.viz.syllables import agreement
 from kpms_zarr.viz.syllables.agreement import replicability_lines
 from kpms_zarr.viz.syllables.data import Gallery
-from kpms_zarr.viz.syllables.drawing import extent, picture
 
 TITLE = "Syllables"
 
 _PER_PAGE = 12
-_ASPECT = 0.55
-"""Height of the pictures by their width."""
 _BY_REPLICABILITY = "most replicable first"
 _ORDERS: dict[str, Callable[[Gallery, int], float]] = {
     "most frequent first": lambda found, one: -float(found.labels["frequency"][one]),
@@ -97,9 +95,7 @@ class _SyllablesPage:
         now = (state.model, study.version(state.model))
         is_other = now != self._made
         if is_other:
-            self._gallery = study.remember(
-                ("gallery", *now), lambda: Gallery(study.opened(state.model))
-            )
+            self._gallery = gallery_of(state)
             self._made, self._detail, self._first, self._names = now, None, 0, None
         names = study.opened(state.model).names
         is_renamed = names != self._names
@@ -199,7 +195,7 @@ class _SyllablesPage:
         assert gallery is not None
         self._first = min(self._first, max(0, len(found) - 1) // _PER_PAGE * _PER_PAGE)
         shown = found[self._first : self._first + _PER_PAGE]
-        pictures, why_not = _pictures(gallery, shown)
+        pictures, why_not = syllable_pictures(gallery, shown)
         self._cards.cards = [self._card(one, pictures.get(one, "")) for one in shown]
         self._before.disabled = self._first == 0
         self._after.disabled = self._first + _PER_PAGE >= len(found)
@@ -232,19 +228,3 @@ class _SyllablesPage:
 
 def _sentences(lines: Sequence[str]) -> pn.viewable.Viewable:
     return parts.text(" ".join(f"{line[0].upper()}{line[1:]}." for line in lines))
-
-
-def _pictures(gallery: Gallery, shown: list[int]) -> tuple[dict[int, str], str]:
-    """Typical poses of some syllables at one scale, or why there are none."""
-    try:
-        found = [gallery.trajectory(one) for one in shown]
-    except MissingData:
-        return {}, "This version of the labels has no poses to draw."
-    drawn = [one for one in found if one.n_examples]
-    if not drawn:
-        return {}, ""
-    half = extent(drawn, _ASPECT)
-    label = "Typical poses of syllable {}"
-    return {
-        one.syllable: picture(one, half=half, label=label.format(one.syllable)) for one in drawn
-    }, ""
