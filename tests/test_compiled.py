@@ -55,6 +55,7 @@ def test_programs__are_kept_from_one_process_to_the_next_and_broken_ones_made_ag
         assert len(entry.read_bytes()) > 0.9 * len(data)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_programs__are_not_kept_where_that_is_not_wanted_or_cannot_be(tmp_path):
     away = tmp_path / "away"

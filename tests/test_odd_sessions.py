@@ -76,7 +76,7 @@ KINDS: dict[str, Callable[[], Arrays]] = {
     "confidence_nan_of_one": lambda: _with(lambda p, c: _set(c, np.s_[:, 2], np.nan)),
     "confidence_negative": lambda: _with(lambda p, c: _set(c, slice(None), -3.0)),
     "confidence_by_point": lambda: _with(
-        lambda p, c: _set(c, slice(None), [0.9, 0.3, 0.05, 0.9, 0.3, 0.05])
+        lambda p, c: _set(c, np.s_[::2], [0.9, 0.3, 0.05, 0.9, 0.3, 0.05])
     ),
     "confidence_percent": lambda: _with(lambda p, c: _set(c, slice(None), c * 100)),
     "far_away": lambda: _with(lambda p, c: _set(p, slice(None), p + 1e6)),

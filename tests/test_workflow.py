@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -41,7 +42,13 @@ def small(monkeypatch):
     monkeypatch.setattr(workflow, "FitConfig", SMALL)
 
 
-def test_run__does_it_all_says_what_it_decided_and_goes_on(files, tmp_path, capsys):
+class Page(NamedTuple):
+    """In place of a report, where it has been looked at."""
+
+    path: str
+
+
+def test_run__does_it_all_says_what_it_decided_and_goes_on(files, tmp_path, monkeypatch):
     store = tmp_path / "study.zarr"
     said = []
     found = kpms_zarr.run(
@@ -63,26 +70,35 @@ def test_run__does_it_all_says_what_it_decided_and_goes_on(files, tmp_path, caps
     assert kpms_zarr.info(store).settings.anterior == ("nose",)
 
     # Nothing new: nothing is fitted. A new file: all is fitted, the labels before stay.
+    monkeypatch.setattr(workflow, "report", lambda store, model, out: Page(str(out)))
     again = kpms_zarr.run(store, files[:2])
     assert again.fit is None
     assert "not fitted again" in "\n".join(again.decisions)
-    assert kpms_zarr.run(store).fit is None
     more = kpms_zarr.run(store, files)
     assert more.fit is not None
     (model,) = list_models(store)
     assert (model.name, model.versions, model.n_sessions) == ("first", ("v1", "v2"), 3)
 
-    # The same by the command line.
-    assert cli.main(["run", str(store), *map(str, files), "--overwrite", "--fps", "30"]) == 0
+
+def test_run__by_the_command_line_and_leaves_bad_files_out_as_asked(files, tmp_path, capsys):
+    store = tmp_path / "study.zarr"
+    bad = tmp_path / "tracking" / "bad.csv"
+    bad.write_text(files[0].read_text()[:300])
+    with pytest.raises(InputError):
+        kpms_zarr.run(store, [*files, bad])
+    assert not store.exists()
+    line = ["run", str(store), *map(str, [*files, bad]), "--skip-bad", "--fps", "30"]
+    assert cli.main(line) == 3
     captured = capsys.readouterr()
     assert "report.html" in captured.out
-    assert "else `" not in captured.err
-    assert "--anterior" not in captured.err  # known by now
-    assert list_models(store)[0].versions == ("v1", "v2", "v3")
+    assert str(bad) in captured.err
+    assert "else --anterior and --posterior" in captured.err
+    assert list_models(store)[0].n_sessions == 3
 
 
 def test_run__finishes_a_fit_that_was_stopped(files, tmp_path, monkeypatch):
     store = tmp_path / "study.zarr"
+    monkeypatch.setattr(workflow, "report", lambda store, model, out: Page(str(out)))
 
     def stop(event):
         if isinstance(event, SweepEnded) and event.sweep == 1:
@@ -99,27 +115,17 @@ def test_run__finishes_a_fit_that_was_stopped(files, tmp_path, monkeypatch):
     np.testing.assert_array_equal(a, b)
 
 
-def test_run__asks_for_the_heading_where_no_name_tells_it(tmp_path, capsys):
+def test_run__asks_for_the_heading_where_no_name_tells_it(tmp_path, capsys, monkeypatch):
     files = write_dlc_csv(tmp_path / "tracking", STUDY)
     store = tmp_path / "study.zarr"
     with pytest.raises(InputError, match="no names that tell them: point0, point1"):
         kpms_zarr.run(store, files)
     assert cli.main(["run", str(store)]) == 2
     assert "--anterior and --posterior; or --fix-heading" in capsys.readouterr().err
+    monkeypatch.setattr(workflow, "report", lambda store, model, out: Page(str(out)))
     found = kpms_zarr.run(store, anterior=["point0"], posterior=["point3"], model="own")
     assert found.fit is not None
     assert kpms_zarr.info(store).settings.posterior == ("point3",)
-
-
-def test_run__leaves_bad_files_out_as_asked(files, tmp_path, capsys):
-    store = tmp_path / "study.zarr"
-    bad = tmp_path / "tracking" / "bad.csv"
-    bad.write_text(files[0].read_text()[:300])
-    with pytest.raises(InputError):
-        kpms_zarr.run(store, [*files, bad])
-    assert not store.exists()
-    assert cli.main(["run", str(store), *map(str, [*files, bad]), "--skip-bad"]) == 3
-    assert str(bad) in capsys.readouterr().err
 
 
 def test_store_at__is_the_one_in_a_folder(files, tmp_path, monkeypatch):

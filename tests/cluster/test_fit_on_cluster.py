@@ -494,6 +494,7 @@ def test_doctor__looks_at_workers_and_at_the_store_from_there(two_workers, store
         assert words in advice
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_jobs__go_also_to_workers_that_come_later(workers):
     """As those of a batch system do, one by one; one job at a time for each of them."""

@@ -166,6 +166,7 @@ FEW = settings(
 )  # fmt: skip
 
 
+@pytest.mark.full
 @FEW
 @given(batch=BATCHES, budget=BUDGETS, model=st.sampled_from(("m", "ar")))
 def test_apply__no_batch_and_no_budget_changes_a_bit(shared, batch, budget, model):
@@ -689,6 +690,7 @@ def test_apply__noise_is_that_of_the_model(store, monkeypatch):
     assert (result.of(NAMES[3])["noise_scale"] > 0).all()
 
 
+@pytest.mark.full
 def test_apply__some_keypoints_in_another_order(store):
     names = STUDY.settings.keypoints
     config = replace(AR, use_keypoints=(names[5], names[1], names[0], names[3]))
@@ -722,6 +724,7 @@ def test_apply__poses_summary_and_info_are_those_of_the_version(store):
     assert (result.labels["n_frames"].values == STUDY.lengths).all()
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_apply__report_shows_the_version(store, tmp_path):
     run(store)

@@ -157,6 +157,7 @@ def test_apply__draw_of_a_consensus_is_one_of_its_own_parameters(store):
     assert found.labelled == (NEW,)
 
 
+@pytest.mark.full
 def test_copy__of_a_consensus_with_another_seed_labels_the_same(store):
     """Nothing in its labels is drawn, and it needs none of the labels that it had."""
     write_reseeded(store, model="e", name="copy", seed=99, session=FITTED[0])
@@ -267,6 +268,7 @@ class Full:
         monkeypatch.setattr(checkpoints.regions, "write", refuse)
 
 
+@pytest.mark.full
 def test_ensemble__storage_that_fails_in_a_chain_says_how_to_go_on_with_the_ensemble(
     unfitted, monkeypatch
 ):
@@ -309,6 +311,7 @@ def test_ensemble__storage_that_fails_anywhere_says_so_in_options(
     assert f"kpms-zarr fit {unfitted} --model x --chains 2 --resume" in said
 
 
+@pytest.mark.full
 def test_ensemble__that_is_resumed_with_more_chains_keeps_those_that_it_has(store, monkeypatch):
     fitted = []
     fit_one = chain_jobs.fit_one
@@ -511,6 +514,7 @@ def test_compare_groups__holds_findings_against_every_chain(store, tmp_path):
     assert "n_chains" not in alone.tests
 
 
+@pytest.mark.full
 def test_chain_tables__are_in_the_syllables_of_the_version_that_is_asked_for(store):
     n = kpms_zarr.syllable_table(store, model="e").sizes["state"]
     before, _ = chain_tables(store, "e", n)

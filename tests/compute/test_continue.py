@@ -123,6 +123,7 @@ def test_continue__labels_sessions_that_the_model_lacks_and_goes_on(store):
     np.testing.assert_array_equal(parameters["pose_mean"], old["pose_mean"])
 
 
+@pytest.mark.full
 def test_continue__counts_sweeps_and_keeps_kappa(store):
     _, old = result(store, "part")
     assert old.attrs["n_sweeps_in_all"] == 30
@@ -251,6 +252,7 @@ def test_continue__names_what_is_wrong(store):
 # ------------------------------------------------------------------ a part of the sessions
 
 
+@pytest.mark.full
 def test_sessions__chosen_by_name_pattern_or_coordinate_are_the_same(store):
     group = zarr.open_group(store, path="keypoints", mode="r+")
     values = ["control" if name in PART else "drug" for name in NAMES]

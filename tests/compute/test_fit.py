@@ -75,6 +75,7 @@ def assert_same_fit(a: tuple[Path, str], b: tuple[Path, str]) -> None:
         np.testing.assert_array_equal(p[name], q[name])
 
 
+@pytest.mark.full
 def test_fit__same_bits_for_any_number_of_tiles_in_flight(store):
     for n in (1, 2, 5):
         budget = kpms_zarr.Budget(tiles_in_flight=n, device_memory="1GB")
@@ -87,6 +88,7 @@ def test_fit__same_bits_for_any_number_of_tiles_in_flight(store):
     assert any((one[name] != other[name]).any() for name in one)
 
 
+@pytest.mark.full
 def test_fit__same_bits_for_any_order_of_the_sessions(tmp_path):
     study = replace(STUDY, n_sessions=4, n_frames=700, is_ragged=False)
     files = synthetic.write_dlc_csv(tmp_path / "csv", study)
@@ -369,6 +371,7 @@ def test_fit__counts_published_transitions_within_sessions_only(store):
     np.testing.assert_array_equal(published, counted)
 
 
+@pytest.mark.full
 def test_nine_mice__through_the_command_line(nine_mice, tmp_path, capsys, full):
     from kpms_zarr.cli import main
 

@@ -312,6 +312,7 @@ def test_use_keypoints__equals_a_store_of_these_keypoints(store, tmp_path, copy_
     assert [model.name for model in kpms_zarr.info(store).models] == ["m"]
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_scale__metres_and_pixels_agree(store, tmp_path, copy_store):
     metres = copy_store(store, tmp_path / "metres.zarr", factor=1e-3)
@@ -556,6 +557,7 @@ def hard_store(path: Path, n_frames: int) -> Path:
     return path
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_hard_data__a_thousand_sweeps_in_float32(tmp_path, full):
     store = hard_store(tmp_path / "hard.zarr", 700)

@@ -41,6 +41,7 @@ def to_truth(store: Path, model: str) -> float:
     return found.pairs[0].adjusted_rand_index
 
 
+@pytest.mark.full
 def test_true_parameters__label_nearer_to_the_truth_than_those_of_another_study(store):
     wrong = replace(STUDY, seed=5)  # the body and the syllables of another animal
     mixed = STUDY.truth._replace(**{

@@ -187,8 +187,9 @@ def stores(benchmark, tmp_path_factory) -> dict[str, Path]:
     return found
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
-@pytest.mark.parametrize("larger", ["many", pytest.param("long", marks=pytest.mark.full)])
+@pytest.mark.parametrize("larger", ["many", "long"])
 def test_memory__does_not_grow_with_the_study(benchmark, stores, larger):
     small, large = (
         benchmark.measure(stores[name], ("quality", "pca"))["megabytes"]

@@ -312,6 +312,7 @@ def fitted(clean, tmp_path_factory, copy_store):
     return path
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_fit__leaves_out_and_apply_goes_on_with_it(fitted):
     start = StartModel.of(fitted, "m")
@@ -323,6 +324,7 @@ def test_fit__leaves_out_and_apply_goes_on_with_it(fitted):
     assert done.labelled == ("session_002",)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_apply__of_a_model_of_before_believes_every_point(fitted, tmp_path, copy_store):
     """What a model that knows nothing of outliers is applied with is what it was fitted with."""

@@ -48,6 +48,7 @@ class Killed(BaseException):
     """Nothing catches it."""
 
 
+@pytest.mark.full
 def test_levels__of_every_version_even_after_a_kill(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -250,6 +250,7 @@ class StopAt:
             raise ZeroDivisionError
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_fit__ends_when_it_has_settled_and_as_well_when_it_is_killed(store, monkeypatch):
     brief(monkeypatch)

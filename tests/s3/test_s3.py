@@ -128,6 +128,7 @@ def test_ensemble__as_on_a_local_path(fitted, local, reach, server):
 # ------------------------------------------------------------------ faults
 
 
+@pytest.mark.full
 def test_ingest__goes_on_after_503s_and_slow_answers(server, reach, proxy, files, tmp_path, full):
     reach(proxy.port)
     url = f"s3://lab/{tmp_path.name}-503/study.zarr"
@@ -397,6 +398,7 @@ def test_pages__are_drawn_from_a_store_on_s3(fitted, reach, server, monkeypatch)
     assert {words[0][:8] for words in told} == {"No video", "Sessions"}
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*zmq.*", "ignore::DeprecationWarning")
 def test_notebook__explores_a_store_on_s3(fitted, reach, server, monkeypatch, tmp_path):

@@ -108,6 +108,7 @@ def segment_error(n_sweeps: int) -> float:
     return worst
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_segments__have_the_posterior_of_the_uncut_session(full, monkeypatch):
     n_sweeps = 8000 if full else 1600

@@ -87,7 +87,7 @@ def test_report__works_by_itself(window: Window, tmp_path: Path, helpers: Simple
     assert drawn.pop("components") >= 3
     assert drawn == {
         **STATISTICS, "graph": 1, "traces": 8, "poses": 3, "quality": 3, "confidence": 8,
-        "scree": 1, "scores": 1,
+        "scree": 1, "scores": 1, "similarity": 1,
     }  # fmt: skip
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
     assert page.locator(".cards svg[role=img]").count() > 12

@@ -236,6 +236,7 @@ def browser():
         yield one
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_window__takes_clicks_by_mouse_and_keys_and_calibrates(store, browser, size):

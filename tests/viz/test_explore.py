@@ -131,6 +131,7 @@ def test_explore__names_what_cannot_be_served(store, tmp_path):
         server.explore(store, address="192.0.2.1")
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_server__listens_on_this_machine_only(served):
     port = int(served.link.split(":")[2].split("/")[0])

@@ -108,6 +108,7 @@ def drag_to_the_player(page: Any, figure: Any) -> None:
             return
 
 
+@pytest.mark.full
 def test_fit__is_followed_while_it_runs_and_after_it_was_killed(prepared: Path, browser: Any):
     server = Server(prepared)
     window = Window(browser)
@@ -171,6 +172,7 @@ def with_windows(fresh: Path, helpers: Any) -> Path:
     return fresh
 
 
+@pytest.mark.full
 def test_frames__are_chosen_by_keyboard_as_well(with_windows: Path, helpers: Any, browser: Any):
     server = Server(with_windows)
     window = Window(browser)
@@ -189,6 +191,7 @@ def test_frames__are_chosen_by_keyboard_as_well(with_windows: Path, helpers: Any
         server.stop()
 
 
+@pytest.mark.full
 def test_transitions__of_chosen_sessions_and_a_tap_chooses_a_syllable(
     store: Path, served: Server, browser: Any
 ):

@@ -114,6 +114,7 @@ def test_quality_page__leads_from_a_cell_to_its_worst_frames(
     window.picture("quality_cell_1280")
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_quality_page__works_by_keyboard_and_its_link_is_enough(
     server: Server, window: Window

@@ -234,6 +234,7 @@ def test_browser__choose_name_save_reload_and_find(served, own, browser):
     window.close()
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_browser__compare_and_play(served, browser, size):

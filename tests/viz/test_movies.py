@@ -347,6 +347,7 @@ def test_write_movie__uses_the_encoder_that_is_there(tmp_path, monkeypatch, enco
 # ------------------------------------------------------------------ with videos
 
 
+@pytest.mark.full
 def test_movies__of_videos_turn_every_animal_the_same_way(fitted_store, camera, tmp_path):
     out = tmp_path / "movies"
     result = movies(fitted_store, model="m", out=out, syllables=[0, 1], videos=camera, **SMALL)

@@ -163,6 +163,7 @@ def test_shuffles__fit_into_their_memory(made, monkeypatch):
     assert page_module._affordable(model) == 200
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_browser__signal_syllable_and_bouts(made, size):

@@ -100,6 +100,7 @@ def page(two_stages, tmp_path_factory):
 # ------------------------------------------------------------------ a page of its own
 
 
+@pytest.mark.full
 def test_page__plays_at_the_pace_of_the_video(screen, page):
     screen.open(page)
     assert screen.now["frame"] == 0
@@ -325,6 +326,7 @@ def test_application__plays_without_the_server(screen, served):
     screen.picture("player_page")
 
 
+@pytest.mark.full
 def test_application__goes_on_in_the_next_window(screen, served, two_stages):
     screen.open(served.url(page="player", start=5, stop=6))
     screen.until("frame 150 ")
@@ -341,6 +343,7 @@ def test_application__goes_on_in_the_next_window(screen, served, two_stages):
     screen.page.wait_for_url(re.compile(r"syllable=5"))
 
 
+@pytest.mark.full
 def test_application__puts_the_moment_into_the_address(screen, served):
     screen.open(served.url(page="player"))
     screen.until("frame 0 ")
@@ -424,6 +427,7 @@ def test_application__gathers_anew_where_one_zooms_in(screen, served):
     assert now["high"] - now["low"] < (before["high"] - before["low"]) / 2
 
 
+@pytest.mark.full
 def test_application__shows_the_video_of_each_window(screen, filmed):
     server = Server(filmed)
     try:

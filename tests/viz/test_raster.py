@@ -298,6 +298,7 @@ def window(levelled: Path) -> Iterator[Any]:
         server.stop()
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_browser__click_zoom_and_choose(window: Any) -> None:
     one, server = window

@@ -160,6 +160,7 @@ def test_report__says_the_stages(
     assert "dashed line parts" not in before
 
 
+@pytest.mark.full
 def test_report__says_so_where_example_bouts_would_make_it_too_large(
     two_stages: Path, tmp_path: Path, of_two_stages: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +327,7 @@ def test_report__statistics_that_are_absent_are_one_line_each(
     assert str(tmp_path) not in page.text
 
 
+@pytest.mark.full
 def test_report__size_stays_small_when_labels_change_at_every_frame(
     tmp_path: Path, helpers: SimpleNamespace
 ) -> None:

@@ -241,6 +241,7 @@ def test_as_groups__is_what_merge_reads(store):
 # ------------------------------------------------------------------ in a browser
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_browser__slider_click_and_link(made, size):

@@ -22,7 +22,7 @@ from kpms_zarr.compute.analysis.onsets.triggered_average import (
 from kpms_zarr.compute.analysis.shared import BLOCK_FRAMES
 from kpms_zarr.compute.analysis.tables.posed_labels import PosedLabels
 from kpms_zarr.compute.analysis.tables.study_rows import EpochSession, study_rows
-from kpms_zarr.store.core import access, layout
+from kpms_zarr.store.core import access, attributes, layout
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.wording import call, counted, listed
@@ -178,7 +178,7 @@ def score_around_onsets(
             f"{counted(len(gone), 'session')} whose labels are not of the frames of the store, "
             f"left out around onsets: {names}"
         )
-    found.attrs["notes"] = [*found.attrs.get("notes", []), *notes]
+    found.attrs |= {"notes": [*attributes.read(found.attrs).get("notes", []), *notes]}
     return found
 
 

@@ -45,6 +45,7 @@ from kpms_zarr.store.ingest.position_annotations import (
     AnnotationsLike,
     read_annotations,
 )
+from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.calibration import SOURCES
 from kpms_zarr.store.study.clicks import click_table, stored_clicks
 from kpms_zarr.store.study.settings import read_settings
@@ -58,7 +59,7 @@ _SMALLEST_SPAN = 0.15
 
 
 @dataclass(frozen=True)
-class CalibrateSummary:
+class CalibrateSummary(ShownAsTable):
     """Result of :func:`calibrate`.
 
     Attributes

@@ -75,7 +75,8 @@ export function render({ model }) {
   function show() {
     const [width, height] = model.size;
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    box.style.setProperty("--ratio", width / height);
+    svg.style.aspectRatio = `${width} / ${height}`;
+    svg.style.width = `min(100%, calc((100vh - 350px) * ${width / height}))`;
     image.setAttribute("width", width);
     image.setAttribute("height", height);
     image.setAttribute("href", model.url);
@@ -118,8 +119,7 @@ export function render({ model }) {
     _stylesheets: ClassVar = [
         """
 .clicker { width: 100%; display: flex; }
-.clicker svg { display: block; cursor: crosshair; background: #f5f7fa; aspect-ratio: var(--ratio);
-  width: min(100%, calc((100vh - 350px) * var(--ratio))); min-height: 280px; }
+.clicker svg { display: block; cursor: crosshair; background: #f5f7fa; min-height: 280px; }
 .clicker:focus-visible { outline: 3px solid #0b5394; outline-offset: 1px; }
 .clicker circle, .clicker path, .clicker line { fill: none; vector-effect: non-scaling-stroke;
   pointer-events: none; }

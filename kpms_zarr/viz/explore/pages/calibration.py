@@ -128,7 +128,7 @@ class _Annotating:
     def __init__(self, state: State) -> None:
         self._state = state
         self._document = pn.state.curdoc
-        state.study.forget_table_of_sessions()  # a table of videos may have come
+        state.study.refresh()  # a table of videos may have come
         self._videos = SessionVideos(state.study.store, state.study.keypoints(), True)
         self._reading, self._writing = (ThreadPoolExecutor(1, name) for name in ("read", "write"))
         self._is_closed = False
