@@ -163,8 +163,8 @@ def draw_all(store: Path, model: str | None, out: Outcome) -> None:
             parts["out"] = store.parent / (f"{name}.svg" if name.endswith("_file") else name)
         if first in _GROUPS[:-1] and parts.get(first) is None:
             continue
-        if name == "compare" and known.get("syllables") is None:
-            continue  # two syllables, of which there is one
+        if name == "compare":
+            parts.pop("syllables", None)  # two, not all that were tested
         options |= {key: part for key, part in parts.items() if key in wanted}
 
         def draw(view: Any = view, options: dict[str, Any] = options, first: str = first) -> Any:
