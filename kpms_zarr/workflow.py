@@ -141,7 +141,7 @@ def run(
     front, rear = _heading(store, anterior, posterior, fix_heading, tell)
     warnings = warnings_of(quality(store))
     for text in warnings:
-        tell.say(f"warning: {text}")
+        tell.say(text)
     components = pca(store, anterior=front, posterior=rear, fix_heading=fix_heading)
     n, share = int(components.attrs["n_components"]), components["explained_variance_ratio"].values
     tell.decide(

@@ -128,6 +128,15 @@ def test_run__asks_for_the_heading_where_no_name_tells_it(tmp_path, capsys, monk
     assert kpms_zarr.info(store).settings.posterior == ("point3",)
 
 
+def test_run__of_an_animal_that_never_turns_needs_no_heading(tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "report", lambda store, model, out: Page(str(out)))
+    store = tmp_path / "study.zarr"
+    files = write_dlc_csv(tmp_path / "tracking", STUDY)
+    found = kpms_zarr.run(store, files, fix_heading=True)
+    assert "heading" not in "\n".join(found.decisions)
+    assert not kpms_zarr.open_labels(store, "first")["heading"].values.any()
+
+
 def test_store_at__is_the_one_in_a_folder(files, tmp_path, monkeypatch):
     place = tmp_path / "place"
     store = place / "study.zarr"
