@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 DOCS := -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
 
-.PHONY: demo docs test test-full test-fast lint format bench clean
+.PHONY: demo docs test test-full test-fast test-lowest lint format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/kpms-zarr demo $(DEMO)
@@ -27,6 +27,10 @@ test: $(VENV)/.installed-test
 
 test-fast: $(VENV)/.installed-test
 	$(PYTEST) -m "not slow and not s3" $(TESTS)
+
+# With the oldest versions that pyproject.toml allows.
+test-lowest:
+	CONSTRAINTS=constraints-lowest.txt $(MAKE) test-fast VENV=.venv-lowest
 
 # Statistical tests at their full length.
 test-full: $(VENV)/.installed-test

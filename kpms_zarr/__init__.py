@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kpms_zarr.compute.tracking.quality import quality
     from kpms_zarr.demonstration import demo
     from kpms_zarr.diagnosis import doctor
+    from kpms_zarr.progress import Progress
     from kpms_zarr.store.core.access import set_storage_options
     from kpms_zarr.store.errors import InputError
     from kpms_zarr.store.export.export import export
@@ -101,6 +102,7 @@ _HOME = {
     "run": "kpms_zarr.workflow",
     "demo": "kpms_zarr.demonstration",
     "doctor": "kpms_zarr.diagnosis",
+    "Progress": "kpms_zarr.progress",
     "open_labels": "kpms_zarr.store.model.models",
     "open_parameters": "kpms_zarr.store.model.models",
     "open_epochs": "kpms_zarr.store.study.epochs",

@@ -1,6 +1,7 @@
 #!/bin/sh
 # make_env.sh PYTHON VENV TARGET: make a virtual environment and install TARGET into it, editable.
-# Versions come from constraints.txt where it knows the interpreter, from the ranges elsewhere.
+# Versions come from the file that CONSTRAINTS names; without it from constraints.txt where that knows
+# the interpreter, from the ranges elsewhere.
 set -eu
 python=$1
 venv=$2
@@ -14,6 +15,7 @@ PY
 constraints=""
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 [ "$version" = 3.11 ] && constraints="-c constraints.txt"
+[ -n "${CONSTRAINTS:-}" ] && constraints="-c $CONSTRAINTS"
 
 if command -v uv >/dev/null 2>&1; then
     # shellcheck disable=SC2086

@@ -19,6 +19,7 @@ from kpms_zarr.cli.options import (
     names,
     selectors,
 )
+from kpms_zarr.progress import Line
 from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.core.names import quoted
 from kpms_zarr.store.ingest.ingest import IngestProgress, IngestSummary
@@ -168,12 +169,12 @@ def rate(text: str) -> float | str:
 
 
 def _run_ingest(options: argparse.Namespace) -> tuple[object, str]:
-    with closing(console.Line(sys.stderr)) as line:
+    with closing(Line(sys.stderr)) as line:
         result = call(kpms_zarr.ingest, options, on_progress=partial(show_ingest, line))
     return result, "\n".join(_ingested(result, options.store))
 
 
-def show_ingest(line: console.Line, now: IngestProgress) -> None:
+def show_ingest(line: Line, now: IngestProgress) -> None:
     """Show how far an ingest has come."""
     what = "looked at" if now.stage == "look" else "loaded"
     frames = f", {now.n_frames:,} frames" if now.n_frames else ""

@@ -50,6 +50,7 @@ from kpms_zarr.cli.running import (
     watching_options,
 )
 from kpms_zarr.compute.errors import OutOfMemoryError, SamplingError
+from kpms_zarr.progress import Progress
 from kpms_zarr.store.core.access import set_storage_options
 from kpms_zarr.store.core.commands import command, for_shell
 from kpms_zarr.store.errors import InputError
@@ -350,7 +351,7 @@ def _demo(commands: Any) -> None:
 
 
 def _run_demo(options: argparse.Namespace) -> tuple[object, str]:
-    with closing(console.Progress(sys.stderr)) as progress:
+    with closing(Progress(sys.stderr, words=for_shell)) as progress:
         result = kpms_zarr.demo(options.folder, callbacks=(progress,))
     table = kpms_zarr.summary(result.store, model=result.model)
     text = (

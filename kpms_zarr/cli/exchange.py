@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 import kpms_zarr
-from kpms_zarr.cli import console
 from kpms_zarr.cli.data import grouped, show_ingest
 from kpms_zarr.cli.options import add_command, call, model_option, names, sessions_option
+from kpms_zarr.progress import Line
 from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.export.export import FORMATS
 from kpms_zarr.store.wording import counted
@@ -97,7 +97,7 @@ def import_keypoint_moseq(commands: Any) -> None:
 
 
 def _run_import(options: argparse.Namespace) -> tuple[object, str]:
-    with closing(console.Line(sys.stderr)) as line:
+    with closing(Line(sys.stderr)) as line:
         result = call(
             kpms_zarr.import_keypoint_moseq, options, on_progress=partial(show_ingest, line)
         )

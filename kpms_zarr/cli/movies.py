@@ -12,6 +12,7 @@ import kpms_zarr
 from kpms_zarr.cli import console
 from kpms_zarr.cli.data import grouped
 from kpms_zarr.cli.options import add_command, model_option
+from kpms_zarr.progress import Line
 from kpms_zarr.store.errors import InputError
 
 _FORMATS = ("mp4", "gif")
@@ -103,7 +104,7 @@ def _run_movies(options: argparse.Namespace) -> tuple[object, str]:
         "speed": options.speed,
     }
     try:
-        with closing(console.Line(sys.stderr)) as line:
+        with closing(Line(sys.stderr)) as line:
             shared["on_progress"] = partial(_show, line)
             if is_whole:
                 given.pop("syllables")
@@ -162,7 +163,7 @@ def _written(result: Any) -> list[str]:
     return lines
 
 
-def _show(line: console.Line, now: Any) -> None:
+def _show(line: Line, now: Any) -> None:
     text = f"{now.n_done} of {now.n_movies} movies"
     if now.file:
         text += f", {now.file.replace('{', '{{').replace('}', '}}')} {100 * now.share:.0f} %"

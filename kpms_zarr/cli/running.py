@@ -13,6 +13,8 @@ import kpms_zarr
 from kpms_zarr.cli import console
 from kpms_zarr.cli.options import OptionParser
 from kpms_zarr.cli.settings import add_settings, given_settings
+from kpms_zarr.progress import Progress
+from kpms_zarr.store.core.commands import for_shell
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.models import stage_of
 
@@ -72,7 +74,7 @@ def budget_of(options: argparse.Namespace) -> kpms_zarr.Budget:
 def callbacks_of(options: argparse.Namespace) -> Iterator[tuple[Callable[[Any], None], ...]]:
     """Progress, a watch over memory, and the log that was asked for."""
     with ExitStack() as stack:
-        progress = stack.enter_context(closing(console.Progress(sys.stderr)))
+        progress = stack.enter_context(closing(Progress(sys.stderr, words=for_shell)))
         found: list[Callable[[Any], None]] = [
             console.MemoryWatch(lambda text: progress.write(f"note: {text}"))
         ]

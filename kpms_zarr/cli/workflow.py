@@ -8,11 +8,12 @@ from contextlib import closing
 from typing import Any
 
 import kpms_zarr
-from kpms_zarr.cli import console
 from kpms_zarr.cli.data import rate
 from kpms_zarr.cli.options import OptionParser, add_command, call, duration, heading_option
 from kpms_zarr.cli.summaries import syllable_table
+from kpms_zarr.progress import Progress
 from kpms_zarr.store.core.commands import command as shell_command
+from kpms_zarr.store.core.commands import for_shell
 
 _SHELLS = ("bash", "zsh", "tcsh")
 _FOLDERS = ("STORE", "DIR", "PROJECT")
@@ -60,7 +61,7 @@ def run(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> tuple[object, str]:
-    with closing(console.Progress(sys.stderr)) as progress:
+    with closing(Progress(sys.stderr, words=for_shell)) as progress:
         callbacks = () if options.quiet else (progress,)
         result = call(kpms_zarr.run, options, callbacks=callbacks)
     table = kpms_zarr.summary(options.store, model=options.model)

@@ -1,0 +1,308 @@
+"""Commands and code of README and site, executed as they stand on files of a small study.
+
+Every run of indented lines is executed in a folder of its own: those that begin with tracking
+files in one without a store, others in a copy of one with a store and the models ``first`` and
+``agreed``. What is named below as left out is executed elsewhere.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+import shlex
+import shutil
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import kpms_zarr
+import kpms_zarr.viz
+from helpers.browser import Server
+from kpms_zarr import cli
+from kpms_zarr.store.study.clicks import Click, keep_click
+from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_dlc_csv
+
+HOME = Path(kpms_zarr.__file__).parents[1]
+PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]
+NAMES = ("tailbase", "spine", "neck", "ear", "nose")
+STUDY = SyntheticStudy(n_sessions=5, n_frames=600, n_keypoints=len(NAMES))
+MICE = tuple(f"mouse{i + 1}" for i in range(STUDY.n_sessions))
+PROJECT_MODEL = "2024_05_31-10_00_00"
+QUICK = ("--ar-sweeps", "3", "--sweeps", "3")
+
+# Options that make a fit short where a run is not full.
+SHORTENED = {"fit": QUICK, "run": QUICK}
+# Places that no test has, and what stands for them.
+ELSEWHERE = {"/shared/": "", "s3://lab/": ""}
+# Commands that do not end by themselves: begun, asked for their page, ended.
+SERVERS = {"explore"}
+# Executed by the tests of the command line, on nothing but their own terms.
+LEFT_OUT = {"demo": "test_cli.py", "completion": "test_cli.py"}
+
+
+class Block(NamedTuple):
+    """Consecutive lines of one page."""
+
+    page: str
+    line: int
+    commands: tuple[str, ...]
+
+    @property
+    def is_from_files(self) -> bool:
+        """Whether it begins with tracking files, not with a store."""
+        return any("tracking/" in command for command in self.commands)
+
+
+def blocks() -> Iterator[Block]:
+    """Yield what pages say to type: indented lines, and commands in the text."""
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for found in re.finditer(r"(?:^    kpms-zarr .*\n)+", text, re.M):
+            lines = tuple(line.strip() for line in found[0].splitlines())
+            yield Block(page.name, text.count("\n", 0, found.start()) + 1, lines)
+        for found in re.finditer(r"`(kpms-zarr [^`]*(?:study\.zarr|--labels) ?[^`]*)`", text):
+            command = " ".join(found[1].split())
+            yield Block(page.name, text.count("\n", 0, found.start()) + 1, (command,))
+
+
+def codes() -> Iterator[tuple[str, int, str]]:
+    """Yield the blocks of Python of all pages."""
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for found in re.finditer(r"^```python\n(.*?)^```", text, re.M | re.S):
+            yield page.name, text.count("\n", 0, found.start()) + 1, found[1]
+
+
+BLOCKS, CODES = list(blocks()), list(codes())
+
+
+def elsewhere(text: str) -> str:
+    for place, here in ELSEWHERE.items():
+        text = text.replace(place, here)
+    return text
+
+
+def typed(command: str, *more: str) -> int:
+    """Do what a shell does with a line; returns the exit code."""
+    words = shlex.split(elsewhere(command), comments=True)
+    assert words.pop(0) == "kpms-zarr"
+    expanded = [
+        name
+        for word in words
+        for name in (sorted(glob.glob(word)) or [word] if "*" in word else [word])
+    ]
+    return cli.main([*expanded, *more])
+
+
+def write_tracking(folder: Path, names: tuple[str, ...], first: int = 0) -> None:
+    """Write files of mice, called as people call keypoints."""
+    made = folder / "made"
+    for path, mouse in zip(write_dlc_csv(made, STUDY)[first:], names, strict=False):
+        text = path.read_text("utf-8")
+        for i, name in enumerate(NAMES):
+            text = text.replace(f"point{i}", name)
+        (folder / f"{mouse}.csv").write_text(text, "utf-8")
+    shutil.rmtree(made)
+
+
+def write_labels(path: Path, seed: int) -> None:
+    """Write labels of the first four mice as csv or npz: the true ones, some of them changed."""
+    rng = np.random.default_rng(seed)
+    labels = {}
+    for i, mouse in enumerate(MICE[:4]):
+        true = simulate_session(STUDY, i).syllable
+        labels[mouse] = np.where(rng.random(len(true)) < 0.1, rng.integers(0, 5, len(true)), true)
+    if path.suffix == ".npz":
+        np.savez(path, **labels)
+        return
+    pd.concat(
+        pd.DataFrame({"session": name, "frame": np.arange(len(row)), "syllable": row})
+        for name, row in labels.items()
+    ).to_csv(path, index=False)
+
+
+def write_project(folder: Path) -> None:
+    """Write a project of keypoint-MoSeq, without its tracking files."""
+    import h5py
+
+    (folder / PROJECT_MODEL).mkdir(parents=True)
+    settings = {
+        "bodyparts": NAMES, "use_bodyparts": NAMES, "anterior_bodyparts": ["nose"],
+        "posterior_bodyparts": ["tailbase"], "skeleton": [], "fps": 30, "latent_dim": 3,
+    }  # fmt: skip
+    (folder / "config.yml").write_text(json.dumps(settings), "utf-8")
+    with h5py.File(folder / PROJECT_MODEL / "results.h5", "w") as file:
+        for i, mouse in enumerate(MICE[:4]):
+            one, n = file.create_group(mouse), STUDY.n_frames
+            one.attrs["type"] = "dict"
+            one["syllable"] = simulate_session(STUDY, i).syllable.astype(np.int64)
+            one["latent_state"] = np.zeros((n, 3))
+            one["centroid"] = np.zeros((n, 2))
+            one["heading"] = np.zeros(n)
+
+
+def write_inputs(folder: Path) -> None:
+    """Write every file that a page names."""
+    write_tracking(folder / "tracking", MICE[:4])
+    write_tracking(folder / "new", MICE[4:], 4)
+    write_project(folder / "my_project")
+    for i, name in enumerate(["fit1.csv", "fit2.csv", "fit3.npz", "A.csv", "B.csv"]):
+        write_labels(folder / name, i)
+    shutil.copy(folder / "my_project" / PROJECT_MODEL / "results.h5", folder)
+    times = np.arange(STUDY.n_frames) / 30 + 100
+    pd.DataFrame({"session": "mouse1", "frame": np.arange(len(times)), "time_s": times}).to_csv(
+        folder / "times.csv", index=False
+    )
+    pd.DataFrame(
+        {"session": "mouse1", "time": times[::2], "dFF": np.sin(times[::2])}
+    ).to_csv(folder / "photometry.csv", index=False)  # fmt: skip
+    pd.DataFrame(
+        {"session": ["mouse1"] * 2, "start_s": [0, 10], "stop_s": [10, None],
+         "condition": ["saline", "drug"]}
+    ).to_csv(folder / "epochs.csv", index=False)  # fmt: skip
+    pd.DataFrame(
+        {"session": MICE[:4], "group": ["a", "a", "b", "b"], "animal": MICE[:4]}
+    ).to_csv(folder / "groups.csv", index=False)  # fmt: skip
+    pd.DataFrame({"session": MICE[:4], "video": [f"{m}.mp4" for m in MICE[:4]]}).to_csv(
+        folder / "table.csv", index=False
+    )
+    position = simulate_session(STUDY, 0).position
+    at = [(f, k) for f in range(0, 600, 20) for k in range(len(NAMES))]
+    rng = np.random.default_rng(0)
+    pd.DataFrame(
+        [
+            ("mouse1", f, NAMES[k], *(position[f, k] + rng.normal(size=2)))
+            for f, k in at
+            if np.isfinite(position[f, k]).all()
+        ],
+        columns=["session", "frame", "keypoint", "x", "y"],
+    ).to_csv(folder / "annotated.csv", index=False)
+    (folder / "cluster.yaml").write_text(
+        "jobs: 2\njobqueue:\n  local:\n    cores: 1\n    memory: 2GB\n"
+        f"    log-directory: {folder}\n    local-directory: {folder}\n"
+        f"    python: {sys.executable}\n    interface: lo\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(inputs, tmp_path_factory) -> Path:
+    """A folder with all files and a store that has been fitted."""
+    folder = tmp_path_factory.mktemp("base") / "folder"
+    shutil.copytree(inputs, folder)
+    store = str(folder / "study.zarr")
+    files = str(folder / "tracking")
+    heading = ("--anterior", "nose", "--posterior", "tailbase")
+    for words in (
+        ("ingest", store, files, "--fps", "30", *heading),
+        ("annotate", store, str(folder / "groups.csv")),
+        ("quality", store),
+        ("pca", store),
+        ("fit", store, "--model", "first", *QUICK),
+        ("fit", store, "--model", "agreed", "--chains", "2", *QUICK),
+    ):
+        assert cli.main(list(words)) == 0
+    for i in range(0, 600, 20):
+        keep_click(store, Click("mouse1", i, "nose", (100.0 + i % 7, 50.0)))
+    shutil.copytree(store, folder / "slow.zarr")
+    return folder
+
+
+def forget_models(folder: Path, commands: tuple[str, ...]) -> None:
+    """Take out of the store the models that a block makes."""
+    for command in commands:
+        for name in re.findall(r"fit .*--model (\w+)", command):
+            shutil.rmtree(folder / "study.zarr" / "models" / name, ignore_errors=True)
+
+
+def visit(command: str) -> None:
+    """Begin a server, ask for its page, end it."""
+    store = Path(shlex.split(command)[2]).resolve()
+    server = Server(store)
+    try:
+        with urllib.request.urlopen(server.link, timeout=60) as answer:
+            assert answer.status == 200
+    finally:
+        server.stop()
+
+
+def do(block: Block, folder: Path, full: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in block.commands:
+        name = command.split()[1]
+        if name in LEFT_OUT:
+            continue
+        if name in SERVERS:
+            visit(command)
+            continue
+        code = typed(command, *(() if full else SHORTENED.get(name, ())))
+        assert code == 0, f"{block.page}:{block.line}: {command}\n{capsys.readouterr().err}"
+
+
+def test_blocks__are_found():
+    assert len(BLOCKS) > 25
+    assert sum(block.page == "README.md" for block in BLOCKS) > 4
+    assert len(CODES) >= 4
+    for words in LEFT_OUT.values():
+        assert (HOME / "tests" / words).exists()
+
+
+def test_block__with_a_command_that_fails_is_told(inputs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(shutil.copytree(inputs, tmp_path / "folder"))
+    bad = Block("x.md", 7, ("kpms-zarr info no.zarr",))
+    with pytest.raises(AssertionError, match=r"x\.md:7"):
+        do(bad, tmp_path, False, capsys)
+
+
+QUICKLY = [b for b in BLOCKS if b.page == "README.md" and "kpms-zarr info study.zarr" in b.commands]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "block",
+    [
+        block if block in QUICKLY else pytest.param(block, marks=pytest.mark.full)
+        for block in BLOCKS
+    ],
+    ids=lambda block: f"{block.page}:{block.line}",
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_commands__of_pages_do_what_they_say(block, tmp_path, monkeypatch, full, capsys, request):
+    start = request.getfixturevalue("inputs" if block.is_from_files else "base")
+    folder = Path(shutil.copytree(start, tmp_path / "folder"))
+    forget_models(folder, block.commands)
+    monkeypatch.chdir(folder)
+    do(block, folder, full, capsys)
+
+
+@pytest.mark.full
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "line", "code"), CODES, ids=lambda value: value if str(value).endswith("md") else ""
+)
+def test_code__of_pages_does_what_it_says(page, line, code, base, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(base, tmp_path / "folder"))
+    monkeypatch.chdir(folder)
+    session = simulate_session(STUDY, 0)
+    given = {
+        "kpms_zarr": kpms_zarr,
+        "times": np.arange(STUDY.n_frames) / 30 + 100,
+        "position": session.position,
+        "confidence": session.confidence,
+    }
+    if "arrays=" in code:
+        shutil.rmtree(folder / "study.zarr")
+    exec(compile(elsewhere(code), f"{page}:{line}", "exec"), given)
