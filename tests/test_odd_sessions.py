@@ -333,7 +333,7 @@ def test_every_verb_and_view__of_each_kind(tmp_path: Path, kind: str, is_alone: 
 
 @pytest.mark.full
 @settings(
-    max_examples=examples(30),
+    max_examples=examples(8),  # a minute each
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

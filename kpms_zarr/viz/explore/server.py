@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import panel as pn
+from tornado.websocket import WebSocketClosedError  # of bokeh
 
 from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.nearby import store_at
@@ -83,10 +85,17 @@ def explore(
     if show:
         webbrowser.open(link)
     server.start()
+    server.io_loop.asyncio_loop.set_exception_handler(_unless_closed)
     try:
         server.io_loop.start()
     finally:
         server.stop()
+
+
+def _unless_closed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what went wrong in the loop, unless a browser left while it was being sent to."""
+    if not isinstance(context.get("exception"), WebSocketClosedError):
+        loop.default_exception_handler(context)
 
 
 def warm(study: Study) -> None:
