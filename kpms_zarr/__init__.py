@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from kpms_zarr.store.model.scans import open_scan
     from kpms_zarr.store.model.syllable_names import name_syllable, syllable_names
     from kpms_zarr.store.model.versions import versions
+    from kpms_zarr.store.study.changepoints import open_changepoints
     from kpms_zarr.store.study.epochs import open_epochs
     from kpms_zarr.store.study.signals import open_signal
     from kpms_zarr.store.study.timestamps import open_timestamps
@@ -106,6 +107,7 @@ _HOME = {
     "open_epochs": "kpms_zarr.store.study.epochs",
     "open_timestamps": "kpms_zarr.store.study.timestamps",
     "open_signal": "kpms_zarr.store.study.signals",
+    "open_changepoints": "kpms_zarr.store.study.changepoints",
     "open_levels": "kpms_zarr.store.model.levels",
     "build_levels": "kpms_zarr.compute.cluster.store_work",
     "open_scan": "kpms_zarr.store.model.scans",
