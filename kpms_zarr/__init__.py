@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kpms_zarr.compute.runs.scan import scan
     from kpms_zarr.compute.runs.summaries import summary
     from kpms_zarr.compute.tracking.calibrate import calibrate
+    from kpms_zarr.compute.tracking.ingesting import ingest
     from kpms_zarr.compute.tracking.quality import quality
     from kpms_zarr.demonstration import demo
     from kpms_zarr.diagnosis import doctor
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from kpms_zarr.store.export.export import export
     from kpms_zarr.store.ingest.annotate import annotate
     from kpms_zarr.store.ingest.epochs import epochs
-    from kpms_zarr.store.ingest.ingest import ingest
     from kpms_zarr.store.ingest.remove import remove
     from kpms_zarr.store.ingest.signals import signals
     from kpms_zarr.store.ingest.timestamps import timestamps
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 __version__ = package_version()
 
 _HOME = {
-    "ingest": "kpms_zarr.store.ingest.ingest",
+    "ingest": "kpms_zarr.compute.tracking.ingesting",
     "annotate": "kpms_zarr.store.ingest.annotate",
     "epochs": "kpms_zarr.store.ingest.epochs",
     "timestamps": "kpms_zarr.store.ingest.timestamps",
