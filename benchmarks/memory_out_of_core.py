@@ -1,4 +1,6 @@
-"""Peak memory of quality and pca on stores of growing size, each measured in a process of its own.
+"""Peak memory of verbs on stores of growing size, each measured in a process of its own.
+
+Of quality, pca and changepoints.
 
 Run: python benchmarks/memory_out_of_core.py [--gigabytes 0.25 1] [--folder PLACE]
 """
@@ -20,6 +22,7 @@ import dask
 import numpy as np
 import psutil
 
+from kpms_zarr.compute.kinematics.changepoints import changepoints
 from kpms_zarr.compute.pose.pca import pca
 from kpms_zarr.compute.tracking.quality import quality
 from kpms_zarr.store.core import access, regions
@@ -68,7 +71,12 @@ def hold_everything(store: str) -> None:
     np.asarray(access.open_group(store)["keypoints/position"][...])
 
 
-VERBS = {"quality": quality, "pca": pca, "hold_everything": hold_everything}
+VERBS = {
+    "quality": quality,
+    "pca": pca,
+    "changepoints": changepoints,
+    "hold_everything": hold_everything,
+}
 
 
 def measure(store: Path, verbs: tuple[str, ...], n_workers: int = 2) -> dict[str, Any]:
@@ -97,7 +105,7 @@ def _peak() -> int:
 
 
 def _compare(gigabytes: list[float], folder: str | None, n_workers: int) -> None:
-    print(f"{'store':>32} {'GB':>6} {'verb':>8} {'rise / MB':>10} {'s':>7}")
+    print(f"{'store':>32} {'GB':>6} {'verb':>12} {'rise / MB':>10} {'s':>7}")
     for size in gigabytes:
         n_sessions = max(1, round(size * 1e9 / (SESSION_FRAMES * FRAME_BYTES)))
         shapes = ((n_sessions, SESSION_FRAMES), (1, n_sessions * SESSION_FRAMES))
@@ -105,10 +113,10 @@ def _compare(gigabytes: list[float], folder: str | None, n_workers: int) -> None
             place = Path(tempfile.mkdtemp(dir=folder))
             try:
                 n_bytes = write_repeated(place / "study.zarr", n_rows, n_frames)
-                for verb in ("quality", "pca"):
+                for verb in ("quality", "pca", "changepoints"):
                     found = measure(place / "study.zarr", (verb,), n_workers)
                     print(
-                        f"{n_rows:>8} sessions x {n_frames:>8} f {n_bytes / 1e9:6.2f} {verb:>8} "
+                        f"{n_rows:>8} sessions x {n_frames:>8} f {n_bytes / 1e9:6.2f} {verb:>12} "
                         f"{found['megabytes']:10.0f} {found['seconds']:7.1f}",
                         flush=True,
                     )

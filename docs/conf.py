@@ -56,7 +56,7 @@ TOPICS = {
     ],
     "Reading": [
         "open_labels", "open_parameters", "open_epochs", "open_timestamps", "open_signal",
-        "open_levels", "build_levels", "open_scan", "open_progress",
+        "open_changepoints", "open_levels", "build_levels", "open_scan", "open_progress",
     ],
     "This machine": ["doctor", "InputError"],
 }  # fmt: skip

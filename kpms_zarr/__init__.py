@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kpms_zarr.compute.runs.scan import scan
     from kpms_zarr.compute.runs.summaries import summary
     from kpms_zarr.compute.tracking.calibrate import calibrate
+    from kpms_zarr.compute.tracking.ingesting import ingest
     from kpms_zarr.compute.tracking.quality import quality
     from kpms_zarr.demonstration import demo
     from kpms_zarr.diagnosis import doctor
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from kpms_zarr.store.export.export import export
     from kpms_zarr.store.ingest.annotate import annotate
     from kpms_zarr.store.ingest.epochs import epochs
-    from kpms_zarr.store.ingest.ingest import ingest
     from kpms_zarr.store.ingest.remove import remove
     from kpms_zarr.store.ingest.signals import signals
     from kpms_zarr.store.ingest.timestamps import timestamps
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from kpms_zarr.store.model.scans import open_scan
     from kpms_zarr.store.model.syllable_names import name_syllable, syllable_names
     from kpms_zarr.store.model.versions import versions
+    from kpms_zarr.store.study.changepoints import open_changepoints
     from kpms_zarr.store.study.epochs import open_epochs
     from kpms_zarr.store.study.signals import open_signal
     from kpms_zarr.store.study.timestamps import open_timestamps
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 __version__ = package_version()
 
 _HOME = {
-    "ingest": "kpms_zarr.store.ingest.ingest",
+    "ingest": "kpms_zarr.compute.tracking.ingesting",
     "annotate": "kpms_zarr.store.ingest.annotate",
     "epochs": "kpms_zarr.store.ingest.epochs",
     "timestamps": "kpms_zarr.store.ingest.timestamps",
@@ -108,6 +109,7 @@ _HOME = {
     "open_epochs": "kpms_zarr.store.study.epochs",
     "open_timestamps": "kpms_zarr.store.study.timestamps",
     "open_signal": "kpms_zarr.store.study.signals",
+    "open_changepoints": "kpms_zarr.store.study.changepoints",
     "open_levels": "kpms_zarr.store.model.levels",
     "build_levels": "kpms_zarr.compute.cluster.store_work",
     "open_scan": "kpms_zarr.store.model.scans",

@@ -66,10 +66,6 @@ ASKS = {
     "viz.explore": ("compute.analysis", "compute.tracking", "compute.runs.hierarchy"),
     "viz.report": ("compute.runs.hierarchy",),
 }
-# An option of one verb that runs another afterwards: file -> the one module that it may import.
-RUNS_AFTERWARDS = {
-    "kpms_zarr.store.ingest.calibrating": "kpms_zarr.compute.tracking.calibrate",
-}
 ONLY_IN = {
     "zarr": "store",
     "h5py": "store",
@@ -140,9 +136,7 @@ def test_imports__point_one_way(path):
             assert other == room or other in BELOW[room], f"{path} imports {name}"
         else:
             assert room != "compute.kernels", f"{path} imports {name}"
-            afterwards = RUNS_AFTERWARDS.get(module_of(path), "-")
-            asked = tuple(f"kpms_zarr.{one}." for one in ASKS.get(room, ()))
-            is_asked = name.startswith((*asked, afterwards))
+            is_asked = name.startswith(tuple(f"kpms_zarr.{one}." for one in ASKS.get(room, ())))
             assert is_asked or other.split(".")[0] in MAY_IMPORT[part], f"{path} imports {name}"
 
 

@@ -26,7 +26,8 @@ def write_group(
     root: access.Group, path: str, values: Mapping[str, Any], attrs: dict[str, Any]
 ) -> None:
     """Write a group anew, whose name in the schema is that of its path."""
-    group = root.create_group(path, overwrite=True)
+    access.delete_group(root, path)
+    group = root.create_group(path)
     layout.write_values(group, path, values)
     attributes.write(group, attrs)
     consolidate(root, [path])

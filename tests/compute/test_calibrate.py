@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,7 @@ from kpms_zarr.compute.tracking.deviations import Deviations
 from kpms_zarr.compute.tracking.error_line import error_curve, line_of_annotations, line_through
 from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.ingest import ingest as of_files
 from kpms_zarr.store.model.models import open_parameters
 from kpms_zarr.store.study.calibration import (
     NoiseCalibration,
@@ -328,6 +330,24 @@ def test_ingest__calibrates_when_it_is_asked_to(study, tmp_path):
         assert after.source == source
         assert (after == before) is (source == "annotations")
     assert any("from hand annotations stays" in note for note in done.notes)
+
+
+def test_ingest__hands_every_option_on(monkeypatch, tmp_path):
+    """That of the store has the same options with the same defaults, but calibrate."""
+    known = dict(inspect.signature(kpms_zarr.ingest).parameters)
+    assert known.pop("calibrate").default is False
+    own = dict(inspect.signature(of_files.ingest).parameters)
+    assert list(known.values()) == list(own.values())
+    given = {name: object() for name in known}
+    got = {}
+
+    def taken(store, files, **options):
+        got.update(store=store, files=files, **options)
+        return "done"
+
+    monkeypatch.setattr(of_files, "ingest", taken)
+    assert kpms_zarr.ingest(**given) == "done"
+    assert got == given
 
 
 def test_ingest__is_whole_where_nothing_can_be_calibrated(tmp_path, monkeypatch):

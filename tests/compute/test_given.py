@@ -10,6 +10,7 @@ import pytest
 
 import kpms_zarr
 from helpers.small import N_KEYPOINTS, SMALL
+from kpms_zarr.store.core import attributes
 from kpms_zarr.store.model.given import write_reseeded, write_truth
 from kpms_zarr.store.study.close_pairs import START_VARIANCE, ClosePairs
 from kpms_zarr.store.study.synthetic import write_store
@@ -76,4 +77,10 @@ def test_copy__of_a_fit_labels_its_sessions_as_new(store):
     for name in ("syllable", "certainty", "latent"):
         np.testing.assert_array_equal(one[name].values[:60], two[name].values[:60])
     before, after = (kpms_zarr.open_parameters(store, name) for name in ("fit", "copy"))
+    told, again = (dict(attributes.read(one.attrs)) for one in (before, after))
+    own = ("provenance", "fit_id")
+    assert {k: v for k, v in told.items() if k not in own} == {
+        k: v for k, v in again.items() if k not in own
+    }
+    assert any(isinstance(value, dict | list) for value in told.values())
     np.testing.assert_array_equal(before["ar_weight"].values, after["ar_weight"].values)

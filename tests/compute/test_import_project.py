@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -163,12 +164,52 @@ def test_project__that_is_wrong_is_refused(project: Path, tmp_path: Path) -> Non
     write_results(project / "short" / "results.h5", short)
     with pytest.raises(InputError, match="frames"):
         kpms_zarr.import_keypoint_moseq(project, store, models=["short"], workers=1)
-    assert not kpms_zarr.info(store).models
+    assert not store.exists()
     kpms_zarr.import_keypoint_moseq(project, store, models=[MODEL])
     with pytest.raises(InputError, match="a name that no model has yet"):
         kpms_zarr.import_keypoint_moseq(project, store, models=[MODEL])
     again = kpms_zarr.import_keypoint_moseq(project, store, models=[MODEL], overwrite=True)
     assert again.models == {MODEL: "v2"}
+
+
+def spoil_labels(project: Path) -> None:
+    """Numbers of syllables that none can have, in the last recording of a second model."""
+    write_results(project / "second" / "results.h5", LENGTHS)
+    with h5py.File(project / "second" / "results.h5", "r+") as file:
+        file[list(LENGTHS)[-1]]["syllable"][7] = 1e6
+
+
+def spoil_groups(project: Path) -> None:
+    """A column of ``index.csv`` that the store uses itself."""
+    text = (project / "index.csv").read_text("utf-8")
+    (project / "index.csv").write_text(text.replace("name,group", "name,n_frames"), "utf-8")
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("spoil", [spoil_labels, spoil_groups])
+def test_import_that_fails__leaves_the_store_as_it_was(
+    project: Path, tmp_path: Path, spoil: Callable[[Path], None], is_new: bool
+) -> None:
+    """At the labels of the last model, and at the table of recordings, after all was ingested."""
+    store = tmp_path / "s.zarr"
+    if not is_new:
+        first = rng_array(40)
+        kpms_zarr.ingest(store, arrays={"other": first}, keypoint_names=KEYPOINTS[:4], fps=25,
+                         anterior=["nose"], posterior=["tail"])  # fmt: skip
+    spoil(project)
+    videos = project / "videos"
+    with pytest.raises(InputError):
+        kpms_zarr.import_keypoint_moseq(project, store, files=videos, workers=1)
+    if is_new:
+        assert not store.exists()
+        return
+    assert [one.name for one in kpms_zarr.info(store).sessions] == ["other"]
+    assert not kpms_zarr.info(store).models
+    assert kpms_zarr.verify(store).is_sound
+
+
+def rng_array(n_frames: int) -> np.ndarray:
+    return np.random.default_rng(2).random((n_frames, 4, 2)) * 90
 
 
 def test_command__imports(

@@ -434,6 +434,14 @@ def test_apply__labels_by_the_syllables_before_and_merges_in_the_same_way(tmp_pa
     kpms_zarr.merge(path, model="m", groups=[[0, 2]])
     done = kpms_zarr.apply(path, model="m", sweeps=2, draw=True, check=False)
     assert done.version == "v5"
+    # v4 has the labels by the syllables before: a step, of which v5 was made.
+    listed = kpms_zarr.versions(path, model="m").versions
+    assert [one.version for one in listed] == ["v1", "v2", "v3", "v5"]
+    assert listed[-1].from_version == "v4"
+    assert kpms_zarr.info(path).models[0].versions == ("v1", "v2", "v3", "v5")
+    kpms_zarr.versions(path, model="m", use="v4")
+    assert "v4" in [one.version for one in kpms_zarr.versions(path, model="m").versions]
+    kpms_zarr.versions(path, model="m", use="v5")
     assert any("before they were merged (v1)" in note for note in done.notes)
     kpms_zarr.apply(plain, model="m", sweeps=2, draw=True, check=False)
     labels = kpms_zarr.open_labels(path, "m").load()

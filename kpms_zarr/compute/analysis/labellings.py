@@ -9,7 +9,7 @@ import numpy as np
 
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session, StoreLike
-from kpms_zarr.store.model.models import labels_path
+from kpms_zarr.store.model.models import at_present_rates, labels_path
 
 
 class PublishedLabels:
@@ -38,11 +38,12 @@ class PublishedLabels:
         self.version = self._path.rsplit("/", 1)[1]
         self._arrays: dict[str, Any] = {}
         table = [np.asarray(self._array(name)[:]) for name in ("session", "n_frames", "fps")]
-        self._sessions = tuple(
+        labelled = [
             Session(str(name), row, int(n_frames), float(fps))
             for row, (name, n_frames, fps) in enumerate(zip(*table, strict=True))
             if n_frames > 0
-        )
+        ]
+        self._sessions = at_present_rates(store, labelled)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_arrays": {}}

@@ -30,13 +30,13 @@ from kpms_zarr.compute.kinematics.onset_alignment import score_around_onsets, wi
 from kpms_zarr.compute.kinematics.tracks import EgocentricTracks
 from kpms_zarr.compute.mapreduce import BlockReader, Histogram, limit_workers, map_reduce
 from kpms_zarr.compute.tracking.outliers import OUTLIER_SCALE, check_scale, screen_of
-from kpms_zarr.store.core import access, attributes, layout, regions
+from kpms_zarr.store.core import access, regions
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import Block
-from kpms_zarr.store.core.consolidation import consolidate
-from kpms_zarr.store.core.provenance import provenance
+from kpms_zarr.store.core.locking import changepoints_lock
 from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError, Problem
+from kpms_zarr.store.study.changepoints import ChangepointWriter, open_changepoints
 from kpms_zarr.store.study.settings import read_settings, settings_from_names
 
 _COPIES = 20
@@ -64,7 +64,7 @@ def changepoints(
     host_memory: str | int | None = None,
     cluster: ClusterLike = None,
 ) -> xr.Dataset:
-    """Find when behaviour changes, without a model; written to the group ``changepoints``.
+    """Find when behaviour changes, without a model; kept in the store.
 
     The change of a coordinate of a keypoint is how much its mean velocity in egocentric coordinates
     differs before and after a frame, less what follows from the others, as the bones between them;
@@ -142,25 +142,32 @@ def changepoints(
         aligner = Aligner.of(store, alignment, study=study, screen=screen)
         tracks = EgocentricTracks(aligner, sessions, float(window))
         whitening = _whitening(tracks, os.fspath(store))
-        place = access.absolute(store)
-        _begin(root, sessions)
-        scored = map_reduce(
-            partial(_score_block, place, tracks, whitening, seed), tracks.blocks(), _plus
-        )
-        height = threshold_of(scored.observed, scored.null, _COPIES, false_rate)
-        points = map_reduce(
-            partial(_mark_block, place, tracks, height),
-            tracks.blocks(LABEL_FRAMES_PER_CHUNK), Intervals.plus,
-        )  # fmt: skip
-    settings = {
-        "window": float(window), "false_rate": false_rate, "seed": seed, **threshold.settings,
-        "outlier_scale": scale, "anterior": list(study.anterior),
-        "posterior": list(study.posterior), "keypoints": list(study.keypoints),
-    }  # fmt: skip
-    values, attrs = _result(sessions, scored, points, height)
-    notes = [*aligner.notes, *(screen.notes if screen else ()), *_notes(attrs)]
-    _finish(root, values, {**attrs, **settings, "notes": notes}, settings)
-    found = access.dataset(store, layout.CHANGEPOINTS)
+        settings = {
+            "window": float(window), "false_rate": false_rate, "seed": seed, **threshold.settings,
+            "outlier_scale": scale, "anterior": list(study.anterior),
+            "posterior": list(study.posterior), "keypoints": list(study.keypoints),
+        }  # fmt: skip
+        notes = [*aligner.notes, *(screen.notes if screen else ())]
+        with changepoints_lock(root, store) as lock:
+            writer = ChangepointWriter(root, sessions)
+            try:
+                place = (access.absolute(store), writer.path)
+                scored = map_reduce(
+                    partial(_score_block, place, tracks, whitening, seed), tracks.blocks(), _plus
+                )
+                height = threshold_of(scored.observed, scored.null, _COPIES, false_rate)
+                points = map_reduce(
+                    partial(_mark_block, place, tracks, height),
+                    tracks.blocks(LABEL_FRAMES_PER_CHUNK), Intervals.plus,
+                )  # fmt: skip
+                values, attrs = _result(sessions, scored, points, height)
+                notes += _notes(attrs)
+                lock.renew()
+                writer.publish(values, {**attrs, **settings, "notes": notes}, settings)
+            except BaseException:
+                writer.discard()
+                raise
+    found = open_changepoints(store)
     if labels is None:
         return found
     return score_around_onsets(
@@ -231,9 +238,12 @@ def _plus(a: _Scored, b: _Scored) -> _Scored:
 
 
 def _score_block(
-    store: str, tracks: EgocentricTracks, whitening: Whitening, seed: int, block: Block
+    place: tuple[str, str], tracks: EgocentricTracks, whitening: Whitening, seed: int, block: Block
 ) -> _Scored:
-    """Write the change score of a block; heights of its peaks, and of those of shifted copies."""
+    """Write the change score of a block; heights of its peaks, and of those of shifted copies.
+
+    ``place``: the store, and the group in it.
+    """
     session, window = tracks.sessions[block.session], tracks.window(block.session)
     w, n = window.n_frames, block.n_frames
     margin = window.reach + w
@@ -244,8 +254,7 @@ def _score_block(
         return score[w : w + n], peaks_of(score, window)
 
     score, is_peak = scored(np.zeros(shares.shape[1], np.int64))
-    root = access.open_group(store, "r+")
-    regions.write(_array(root, "change_score"), block, score, n_frames=session.n_frames)
+    regions.write(_array(place, "change_score"), block, score, n_frames=session.n_frames)
     null = Histogram.of_block(np.zeros(0, np.int64))
     rng = np.random.default_rng([seed, *session.name.encode()])  # of the session, not the block
     n_points = len(tracks.aligner.study.keypoints)
@@ -256,32 +265,25 @@ def _score_block(
     return _Scored(heights(score[is_peak].astype(np.float64)), null)
 
 
-def _mark_block(store: str, tracks: EgocentricTracks, height: float, block: Block) -> Intervals:
+def _mark_block(
+    place: tuple[str, str], tracks: EgocentricTracks, height: float, block: Block
+) -> Intervals:
     """Mark the change points of a block, and find the intervals between them."""
-    root = access.open_group(store, "r+")
     n_frames, window = tracks.sessions[block.session].n_frames, tracks.window(block.session)
     w = window.n_frames
-    array = _array(root, "change_score")
+    array = _array(place, "change_score")
     score = with_margin(array, block.session, block.start, block.stop, w, n_frames)
     is_one = peaks_of(score, window) & (score[w : len(score) - w] >= height)
-    regions.write(_array(root, "changepoint"), block, is_one.astype(np.int16), n_frames=n_frames)
+    regions.write(_array(place, "changepoint"), block, is_one.astype(np.int16), n_frames=n_frames)
     return Intervals.of_block(block.session, block.start + np.flatnonzero(is_one))
 
 
-def _array(root: access.Group, name: str) -> Any:
-    return root[f"{layout.CHANGEPOINTS}/{name}"]
+def _array(place: tuple[str, str], name: str) -> Any:
+    store, group = place
+    return access.open_group(store, "r+")[f"{group}/{name}"]
 
 
 # ------------------------------------------------------------------ the result
-
-
-def _begin(root: access.Group, sessions: Sequence[Session]) -> None:
-    """Make the group anew, without sessions or provenance yet."""
-    group = root.create_group(layout.CHANGEPOINTS, overwrite=True)
-    n_frames = max(session.n_frames for session in sessions)
-    sizes = {"session": len(sessions), "frame": n_frames}
-    names = ("change_score", "changepoint")
-    layout.create_arrays(group, layout.CHANGEPOINTS, sizes, names)
 
 
 def _result(
@@ -343,13 +345,3 @@ def _notes(attrs: dict[str, Any]) -> list[str]:
     if not np.isfinite(attrs["median_interval"]):
         return ["fewer than two change points in each session: no intervals between them"]
     return []
-
-
-def _finish(
-    root: access.Group, values: dict[str, Any], attrs: dict[str, Any], settings: dict[str, Any]
-) -> None:
-    group = root[layout.CHANGEPOINTS]
-    assert isinstance(group, access.Group)
-    layout.write_values(group, layout.CHANGEPOINTS, values)
-    attributes.write(group, {**attrs, **provenance("changepoints", settings)})
-    consolidate(root, [layout.CHANGEPOINTS])

@@ -22,9 +22,10 @@ from kpms_zarr.compute.analysis.onsets.triggered_average import (
 from kpms_zarr.compute.analysis.shared import BLOCK_FRAMES
 from kpms_zarr.compute.analysis.tables.posed_labels import PosedLabels
 from kpms_zarr.compute.analysis.tables.study_rows import EpochSession, study_rows
-from kpms_zarr.store.core import access, attributes, layout
+from kpms_zarr.store.core import access, attributes
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.errors import InputError
+from kpms_zarr.store.study.changepoints import changepoints_path, current_changepoints
 from kpms_zarr.store.wording import call, counted, listed
 
 _REACH_SECONDS = 1.0
@@ -49,6 +50,7 @@ class _Written:
     """Change scores of the store, as a signal by frame; and its change points."""
 
     store: str
+    group: str
     rows: dict[str, int]
     name: str = "change score"
     units: str = ""
@@ -64,7 +66,7 @@ class _Written:
         return np.flatnonzero(self._read("changepoint", session, start, stop))
 
     def _read(self, name: str, session: Session, start: int, stop: int) -> np.ndarray:
-        array = access.open_group(self.store)[f"{layout.CHANGEPOINTS}/{name}"]
+        array = access.open_group(self.store)[f"{self.group}/{name}"]
         row: Any = self.rows[session.name]
         return np.asarray(array[row, start:stop], np.float64)  # type: ignore[index]
 
@@ -127,7 +129,9 @@ def score_around_onsets(
             zip(found["session"].values, found["n_frames"].values, strict=True)
         )
     }
-    signal = _Written(access.absolute(store), {name: row for name, (row, _) in lengths.items()})
+    group = changepoints_path(current_changepoints(access.open_group(store)))
+    at = {name: row for name, (row, _) in lengths.items()}
+    signal = _Written(access.absolute(store), group, at)
     rows = study_rows(store, labels, epochs=None)
     taken: list[EpochSession] = []
     gone: list[EpochSession] = []

@@ -27,6 +27,7 @@ from kpms_zarr.store.ingest.project_folder import (
     read_project,
 )
 from kpms_zarr.store.ingest.project_sessions import match_recordings
+from kpms_zarr.store.ingest.remove import remove
 from kpms_zarr.store.model.models import LabelWriter, current_version
 from kpms_zarr.store.model.syllable_names import name_syllables
 from kpms_zarr.store.shown import ShownAsTable
@@ -115,26 +116,34 @@ def import_keypoint_moseq(
     ------
     InputError
         For what is no project, files that cannot be read, recordings whose number of frames is not
-        that of their session, models that are there already. Sessions that were ingested before
-        stay; of a model all of its labels are published, or none.
+        that of their session, models that are there already. The store is then as it was: sessions
+        that were ingested by this call are taken back, and no model is published.
     """
     found = read_project(project, models)
     results = {one.name: one.sessions() for one in found.models}
     _check_models(store, found, results, overwrite)
+    is_new = not access.exists(store)
     added, notes = _ingested(found, store, files, fps, name_by, workers, on_progress)
-    root = access.open_group(store, "r+")
-    named = named_sessions(root)
-    chosen = [
-        (model, *_rows(root, model, results[model.name], named, found.suffix))
-        for model in found.models
-    ]
-    columns, more = _annotate(found, store, named)
-    notes += more
+    waiting: list[_Waiting] = []
+    try:
+        root = access.open_group(store, "r+")
+        named = named_sessions(root)
+        chosen = [
+            (model, *_rows(root, model, results[model.name], named, found.suffix))
+            for model in found.models
+        ]
+        for model, sessions, left in chosen:
+            if left:
+                notes.append(f"{model.name}: no session for {listed(left)}, left out")
+            waiting.append(_written(root, model, sessions))
+        columns, more = _annotate(found, store, named)
+        notes += more
+    except BaseException:
+        _take_back(store, added, waiting, is_new=is_new)
+        raise
     versions, n_named = {}, 0
-    for model, sessions, left in chosen:
-        if left:
-            notes.append(f"{model.name}: no session for {listed(left)}, left out")
-        versions[model.name] = _publish(root, model, sessions)
+    for one in waiting:
+        model, versions[one.model.name] = one.model, one.publish()
         names = model.syllables()
         if names:
             notes += name_syllables(store, model.name, names)
@@ -284,8 +293,38 @@ def _annotate(project: Project, store: StoreLike, named: Any) -> tuple[tuple[str
 # ------------------------------------------------------------------ labels
 
 
-def _publish(root: access.Group, model: ProjectModel, rows: dict[Session, ResultSession]) -> str:
-    """Publish the labels of a model, block by block; returns their version."""
+@dataclass(frozen=True)
+class _Waiting:
+    """Labels of a model, written and not published."""
+
+    model: ProjectModel
+    writer: LabelWriter
+    statistics: dict[str, Any]
+
+    def publish(self) -> str:
+        """Publish them; returns their version."""
+        name, results = self.model.name, self.model.results.name
+        settings = {"model": name, "results": results, "package": "keypoint-moseq"}
+        return self.writer.publish("import_keypoint_moseq", settings, self.statistics)
+
+
+def _take_back(
+    store: StoreLike, added: Sequence[str], waiting: Sequence[_Waiting], *, is_new: bool
+) -> None:
+    """Take sessions and labels that were written out of the store, or the store away."""
+    if is_new and {one.name for one in access.sessions(store)} <= set(added):
+        access.remove(store)
+        return
+    for one in waiting:
+        one.writer.discard()
+    if added:
+        remove(store, added)
+
+
+def _written(
+    root: access.Group, model: ProjectModel, rows: dict[Session, ResultSession]
+) -> _Waiting:
+    """Write the labels of a model, block by block."""
     first = next(iter(rows.values()))
     names = ["syllable"]
     names += ["latent"] if first.n_latent else []
@@ -311,8 +350,7 @@ def _publish(root: access.Group, model: ProjectModel, rows: dict[Session, Result
     except BaseException:
         writer.discard()
         raise
-    settings = {"model": model.name, "results": model.results.name, "package": "keypoint-moseq"}
-    return writer.publish("import_keypoint_moseq", settings, statistics)
+    return _Waiting(model, writer, statistics)
 
 
 def _labels(values: np.ndarray, model: ProjectModel, key: str) -> np.ndarray:

@@ -180,7 +180,7 @@ def _remove(root: access.Group, store: StoreLike, *, has_annotations: bool) -> C
     if access.subgroup(root, layout.CALIBRATION) is None:
         notes.append("there was no calibration")
     else:
-        del root[layout.CALIBRATION]
+        access.delete_group(root, layout.CALIBRATION)
         consolidate(root)
     nan = float("nan")
     return CalibrateSummary(os.fspath(store), "", nan, nan, nan, nan, 0, (), (), tuple(notes))

@@ -284,6 +284,22 @@ def require_group(root: zarr.Group, path: str) -> zarr.Group:
         return root.require_group(path)
 
 
+def delete_group(root: zarr.Group, path: str) -> None:
+    """Delete a group and all below it; of a deletion that is cut short nothing counts as whole."""
+    group = subgroup(root, path)
+    if group is not None:
+        _disown(group)
+    sync((root.store_path / path).delete_dir())
+
+
+def _disown(group: zarr.Group) -> None:
+    """Take the provenance from a group and those below it, which then were never finished."""
+    if "provenance" in group.attrs:
+        attributes.write(group, {"provenance": None})
+    for _, below in groups_below(group):
+        _disown(below)
+
+
 def made(root: zarr.Group, path: str) -> str:
     """Time when a group below the root was finished, by its provenance; "" without."""
     group = subgroup(root, path)

@@ -17,7 +17,9 @@ from kpms_zarr.store.core.attributes import changed
 from kpms_zarr.store.core.zarr_internals import default_buffer_prototype, sync
 
 _FILE = "zarr.json"
-_PASSING = re.compile(r"lock|models/[^/]+/(chain|lock|progress|labels/lock)|scans/[^/]+/lock")
+_PASSING = re.compile(
+    r"lock|models/[^/]+/(chain|lock|progress|labels/lock)|(scans/[^/]+|changepoints)/lock"
+)
 """Groups that come and go while a fit or an ingest runs, or syllables are named."""
 _EMPTY = {"kind": "inline", "must_understand": False, "metadata": {}}
 

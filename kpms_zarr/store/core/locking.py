@@ -218,6 +218,23 @@ def scan_lock(root: zarr.Group, store: StoreLike, name: str) -> Iterator[Lock]:
         yield lock
 
 
+@contextmanager
+def changepoints_lock(root: zarr.Group, store: StoreLike) -> Iterator[Lock]:
+    """Hold the change points; their group is made where it is missing.
+
+    Raises
+    ------
+    InputError
+        When another process looks for them.
+    OSError
+        When nothing can be written there.
+    """
+    access.require_group(root, layout.CHANGEPOINTS)
+    held = _held_by(store, "that nobody else looks for change points", "doing so")
+    with closing(_take(root, store, layout.CHANGEPOINTS, held)) as lock:
+        yield lock
+
+
 def _take(
     root: zarr.Group, store: StoreLike, path: str, held: _Held, seconds: float = LEASE_SECONDS
 ) -> Lock:

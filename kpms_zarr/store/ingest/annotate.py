@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from kpms_zarr.store.core.locking import sessions_lock
 from kpms_zarr.store.core.schema import KEYPOINTS, Variable
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.ingest.rows import TABLE
+from kpms_zarr.store.model.models import labelled_sessions, list_models
 from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.matching import Named
 from kpms_zarr.store.study.session_rows import is_plain_number
@@ -62,6 +63,8 @@ def annotate(store: StoreLike, table: str | Path) -> AnnotateSummary:
     Columns become coordinates of the same name: numbers where all entries are numbers, else text;
     empty entries are NaN or "". A coordinate that is there is replaced for the sessions of the
     table and kept for the others. ``fps`` sets the frame rate, ``video`` the path of the video.
+    Times of labels that were published before follow a new frame rate; durations that were
+    published with them do not, which a note says.
 
     Parameters
     ----------
@@ -235,12 +238,32 @@ def annotate_sessions(root: zarr.Group, table: SessionTable) -> list[str]:
     group = access.keypoints_group(root)
     assert group is not None  # there are sessions
     rows, without = _rows(root, table)
+    before = {session.name: session.fps for session in access.sessions(root)}
     for name in table.columns:
         _write_column(group, name, *_column(group, name, rows, table, set(rows.values())))
     notes = list(table.notes)
     if without:
         notes.append(f"{table.path.name}: nothing about {listed(without)}")
-    return notes
+    return notes + _of_other_rates(root, before)
+
+
+def _of_other_rates(root: zarr.Group, before: Mapping[str, float]) -> list[str]:
+    """What does not follow where frame rates of labelled sessions have changed."""
+    changed = {
+        one.name for one in access.sessions(root) if before.get(one.name) not in (None, one.fps)
+    }
+    fitted = [
+        model.name
+        for model in (list_models(root) if changed else ())
+        if changed & set(labelled_sessions(root, model.name, model.current))
+    ]
+    if not fitted:
+        return []
+    return [
+        f"new frame rates of sessions that {listed(fitted)} labelled: times, tables, exports and "
+        "pictures follow; durations in ms that were published with the labels, as `summary` shows "
+        "them, and the stickiness that was adapted to a target duration do not: fit again"
+    ]
 
 
 def named_sessions(root: zarr.Group) -> list[Named]:

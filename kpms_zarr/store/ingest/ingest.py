@@ -22,7 +22,6 @@ from kpms_zarr.store.core.names import tidy
 from kpms_zarr.store.cores import n_cores
 from kpms_zarr.store.errors import InputError, OtherKindError, Problem, readable
 from kpms_zarr.store.ingest.annotate import annotate_sessions, check_rows, read_metadata
-from kpms_zarr.store.ingest.calibrating import calibrated
 from kpms_zarr.store.ingest.choices import IngestChoices
 from kpms_zarr.store.ingest.finding import FileFinder, nothing_there
 from kpms_zarr.store.ingest.loading import (
@@ -162,109 +161,10 @@ def ingest(
     metadata: str | Path | None = None,
     skip_bad: bool = False,
     dry_run: bool = False,
-    calibrate: bool = False,
     workers: int | None = None,
     on_progress: Callable[[IngestProgress], None] | None = None,
 ) -> IngestSummary:
-    """Add recordings to a store, which is made when it does not exist.
-
-    One session per individual, named ``<file>`` or ``<file>_<individual>``; files of one name get
-    as many names of their folders in front as tell them apart. A file that is already in the store
-    (same content) is left alone. Sessions become visible one by one, each
-    as a whole; when a file turns out to be damaged, those of this call are taken back. A killed
-    ingest is finished by the same call. Memory does not grow with the length of a file where its
-    format allows that.
-
-    Parameters
-    ----------
-    store : path or URL
-    files : iterable of path
-        Files, folders (searched with their subfolders, links followed) or glob patterns. Of a
-        folder or pattern, files of other kinds (videos, settings, tables without coordinates,
-        labels made by hand, results) are left out with a note. A file that is damaged, in use,
-        or may be tracking that is not understood, is a problem as if it had been named itself.
-    arrays : mapping of str to array, (frame, keypoint, space), optional
-        Session name -> positions, NaN = missing; or -> a ``movement`` dataset.
-    confidences : mapping of str to array, (frame, keypoint), optional
-        For some or all of the arrays.
-    format : str
-        Name of the format, or ``"auto"`` to recognise each file by its content.
-    fps : float, mapping or path of a csv file, optional
-        Frames of the video per second, of all sessions, or by session, recording or file
-        (a csv file has these in one column, and one named ``fps``). Default: as the file says,
-        else 30.
-    keypoints : sequence of str, optional
-        Keypoints to take, in this order (default: all of the first file, in its order). Of a file
-        with several individuals, those that lack one of them are left out with a note.
-    individuals : sequence of str, optional
-        Individuals to take, or parts of a file (cameras, pose objects): names or patterns such as
-        ``"mouse*"``. The others are left out with a note.
-    name_by : str
-        What sessions are named by: ``"stem"`` (the file without its suffix), ``"parent"`` (the
-        folder that it is in), ``"path"`` (the folders below the one that was named, and the file),
-        or a template such as ``"{parent}_{stem}"``, with the fields ``{stem}``, ``{name}`` (with
-        the suffix), ``{parent}``, ``{parent2}`` (the folder above) ..., ``{path}``. Sessions of
-        the store keep their names.
-    prefer : str or sequence of str, optional
-        Which of several results of one video are taken: ``"filtered"``, ``"raw"``, or those with a
-        suffix (``"h5"``, ``"csv"``, ``"slp"``, ...), the most important first. Default: all, with a
-        warning; of DeepLabCut's csv and h5 of one analysis the h5.
-    keypoint_names : sequence of str, optional
-        Names for the keypoints of arrays and of files that hold none, in their order.
-    ignore_case : bool
-        Take keypoints of files whose names differ in upper and lower case only.
-    anterior, posterior : sequence of str, optional
-        Keypoints at the front and at the rear of the animal; they define its heading.
-    skeleton : str or sequence of (str, str), optional
-        Bones, for drawing only, as pairs of keypoints or as text: ``"a-b,b-c"``.
-    mapping : mapping or path of a JSON file, optional
-        What the columns of a table hold, see ``help(kpms_zarr.store.parsers.table.parser)``.
-    trim : str, optional
-        ``"start:stop"`` in frames of the file, or in seconds (``"10s:70s"``); either may be empty.
-    downsample : int
-        Take one frame of so many.
-    max_gap : str or int
-        Longest gap in row indices, frame numbers or time stamps that is filled in with missing
-        frames: in seconds or minutes of the video (``"30s"``, ``"10min"``) or in frames. Files
-        with a longer one are refused.
-    time_unit : str
-        What row indices, frame numbers and time stamps count: ``"s"``, ``"ms"``, ``"us"``,
-        ``"ns"``, ``"min"``, ``"h"``, ``"d"`` or ``"frames"``; ``"rows"`` ignores them, so that rows
-        are consecutive frames; ``"auto"`` goes by the file, and by what cameras do.
-    min_visible : float
-        Leave tracks out of which a smaller share of the positions is there, 0 to 1.
-    confidence_scale : float or str
-        What stands for full confidence in the files: 100 for percent, 255 for bytes. Confidences
-        are stored divided by it. ``"none"``: they are not used.
-    missing_value : float, optional
-        A position with this number in all coordinates, such as 0, is stored as missing.
-    metadata : path, optional
-        Table of the sessions, as for :func:`annotate`.
-    skip_bad : bool
-        Leave files out that cannot be used, instead of taking everything back. They are in ``bad``
-        and ``reasons`` of the summary, and the command ends with exit code 3.
-    dry_run : bool
-        Read all files, write nothing, and say what would be added and what could not be used.
-    calibrate : bool
-        Calibrate the noise prior when the sessions are there, as :func:`kpms_zarr.calibrate` does.
-        Where that cannot be done, a note says why; the sessions are there all the same. One from
-        hand annotations is left as it is.
-    workers : int, optional
-        Processes (threads, for remote stores) at work; default: by cores and sizes of the files.
-        They are watched: a file that makes a library loop or take all memory is refused. 1: all is
-        done in this process, which nobody watches.
-    on_progress : callable, optional
-        Is given an :class:`IngestProgress` after every file.
-
-    Returns
-    -------
-    IngestSummary
-
-    Raises
-    ------
-    InputError
-        With every problem found in the files. The store is then as it was.
-    """
+    """Add recordings to a store, as :func:`kpms_zarr.ingest` describes it, and do no more."""
     raise_all(_wrong_options(format, keypoints, keypoint_names, min_visible, workers))
     names = tuple(keypoint_names or ())
     unit = check_time_unit(time_unit)
@@ -292,10 +192,7 @@ def ingest(
         if dry_run:
             plan, settings = run.plan()
             return run.summary(plan, settings, run.read_files(plan), is_dry=True)
-        summary = _carried_out(run, store, table)
-    if not calibrate:
-        return summary
-    return replace(summary, notes=(*summary.notes, *calibrated(store)))
+        return _carried_out(run, store, table)
 
 
 def _names(names: str | Sequence[str] | None) -> Sequence[str] | None:

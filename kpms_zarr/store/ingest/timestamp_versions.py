@@ -71,7 +71,7 @@ class TimestampWriter:
 
     def discard(self) -> None:
         """Delete what was written."""
-        del self._root[f"{layout.TIMESTAMPS}/{self.version}"]
+        access.delete_group(self._root, f"{layout.TIMESTAMPS}/{self.version}")
 
 
 class TimestampRow:

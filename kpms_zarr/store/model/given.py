@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kpms_zarr.store.core import access
+from kpms_zarr.store.core import access, attributes
 from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.blocks import iter_blocks
 from kpms_zarr.store.core.provenance import provenance_of
@@ -122,7 +122,8 @@ def write_reseeded(store: StoreLike, *, model: str, name: str, seed: int, sessio
     version = version or str(root[f"models/{of}/labels"].attrs["current"])
     found = open_parameters(store, of, version).load()
     settings = {**provenance_of(found.attrs)["settings"], "seed": seed}
-    attrs = {k: v for k, v in found.attrs.items() if k not in ("provenance", "fit_id")}
+    told = attributes.read(found.attrs)
+    attrs = {k: v for k, v in told.items() if k not in ("provenance", "fit_id")}
     known = _session(root, session)
     row = labels["session"].values.tolist().index(session)
     study = read_settings(root)

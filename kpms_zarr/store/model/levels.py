@@ -205,7 +205,8 @@ def write_levels(
         return False
     labels = _labels(root, model, version)
     above = make_group(root, f"{layout.model_path(model)}/levels", "levels")
-    group = above.create_group(version, overwrite=True)
+    access.delete_group(root, path)
+    group = above.create_group(version)
     every = _make_room(group, labels)
     if fill is None:
         for rows in every:

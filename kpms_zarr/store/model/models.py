@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from kpms_zarr.store.wording import call
 
 CHAIN_OF = "chain_of"
 """Attribute of a model that is one chain of an ensemble: the name of that."""
+_STEP = "is_step"
+"""Attribute of a label version that was a step on the way to another one."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class ModelInfo:
     current : str
         Current label version, such as ``"v1"``.
     versions : tuple of str
-        All label versions.
+        Label versions, without those that were steps on the way to others.
     n_sessions : int
         Sessions with labels in the current one.
     ensemble : str
@@ -62,7 +64,7 @@ def list_models(store: StoreLike | zarr.Group) -> tuple[ModelInfo, ...]:
             assert labels is not None
             n_sessions = int(labels[f"{current}/n_frames"].shape[0])  # type: ignore[union-attr]
             ensemble = str(of_model.attrs.get(CHAIN_OF, ""))
-            versions = finished_versions(labels)
+            versions = listed_versions(labels, current)
             found.append(ModelInfo(name, current, versions, n_sessions, ensemble))
     return tuple(sorted(found, key=lambda model: (bool(model.ensemble), model.name)))
 
@@ -75,6 +77,15 @@ def finished_versions(group: zarr.Group) -> tuple[str, ...]:
         if version is None or "provenance" not in version.attrs:
             return tuple(names)
         names.append(f"v{len(names) + 1}")
+
+
+def listed_versions(labels: zarr.Group, current: str) -> tuple[str, ...]:
+    """Finished versions of labels, oldest first, without steps on the way to others.
+
+    A step is listed while somebody has made it the current version.
+    """
+    every = finished_versions(labels)
+    return tuple(v for v in every if v == current or not labels[v].attrs.get(_STEP))
 
 
 def current_version(root: zarr.Group, model: str) -> str | None:
@@ -120,7 +131,34 @@ def open_labels(store: StoreLike, model: str, version: str | None = None) -> xr.
     InputError
         When there is no such model or version.
     """
-    return access.dataset(store, labels_path(store, model, version))
+    found = access.dataset(store, labels_path(store, model, version))
+    return found.assign_coords(fps=("session", _rates(store, found), found["fps"].attrs))
+
+
+def _rates(store: StoreLike, labels: xr.Dataset) -> np.ndarray:
+    columns = (labels[name].values.tolist() for name in ("session", "n_frames", "fps"))
+    rows = [
+        Session(str(name), -1, int(n), float(fps)) for name, n, fps in zip(*columns, strict=True)
+    ]
+    return np.array([one.fps for one in at_present_rates(store, rows)])
+
+
+def at_present_rates(
+    store: StoreLike | zarr.Group, labelled: Sequence[Session]
+) -> tuple[Session, ...]:
+    """Sessions of labels with the frame rates that the store has of them now.
+
+    Somebody may have said otherwise since the labels were published (``annotate``). What has left
+    the store, or is another recording, judged by its length, keeps its own.
+    """
+    now = {(one.name, one.n_frames): one.fps for one in access.sessions(store)}
+    return tuple(replace(one, fps=now.get((one.name, one.n_frames), one.fps)) for one in labelled)
+
+
+def labelled_sessions(root: zarr.Group, model: str, version: str) -> tuple[str, ...]:
+    """Names of the sessions that a version labels."""
+    names = root[f"{layout.model_path(model)}/labels/{version}/session"]
+    return tuple(map(str, np.asarray(names[:])))  # type: ignore[index]
 
 
 def labels_path(store: StoreLike, model: str, version: str | None = None) -> str:
@@ -321,16 +359,16 @@ class LabelWriter:
             Variables of the version that have no frame dim (``frequency``, ``n_bouts``, ...);
             scalars become attributes.
         is_current : bool
-            False: it stands beside the current one, which stays so.
+            False: it is a step on the way to another version, and not listed; the current one stays
+            so.
         """
         if statistics:
             arrays = {k: v for k, v in statistics.items() if np.ndim(v)}
             scalars = {k: float(v) for k, v in statistics.items() if not np.ndim(v)}
             layout.write_values(self._group, "labels", arrays)
             attributes.write(self._group, scalars)
-        attributes.write(
-            self._group, {"parameters": self._parameters_version, **provenance(action, settings)}
-        )
+        told = {"parameters": self._parameters_version, _STEP: None if is_current else True}
+        attributes.write(self._group, {**told, **provenance(action, settings)})
         if is_current:
             attributes.write(self._labels, {"current": self.version})
         consolidate(self._root, [self._base])

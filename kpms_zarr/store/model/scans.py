@@ -81,9 +81,11 @@ class ScanGroup:
         access.require_group(self._root, self._path)
         group = self._group()
         attributes.write(group, {"provenance": None})  # half of a scan must not look like one
-        for name, _ in [*access.arrays_below(group), *access.groups_below(group)]:
+        for name, _ in access.groups_below(group):
             if name != "lock":
-                del group[name]
+                access.delete_group(self._root, f"{self._path}/{name}")
+        for name, _ in access.arrays_below(group):
+            del group[name]
         columns = access.columns_of(sessions)
         values = {
             "session": columns["session"],

@@ -14,7 +14,7 @@ from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.core.consolidation import consolidate
 from kpms_zarr.store.core.locking import model_lock
 from kpms_zarr.store.core.provenance import provenance_of
-from kpms_zarr.store.model.models import current_version, finished_versions, labels_path
+from kpms_zarr.store.model.models import current_version, labels_path, listed_versions
 from kpms_zarr.store.shown import ShownAsTable
 
 
@@ -62,7 +62,9 @@ class VersionsSummary(ShownAsTable):
     before : str
         The one that was current until now; "" where nothing was changed.
     versions : tuple of LabelVersion
-        Oldest first.
+        Oldest first. A version that is only a step is left out, unless it is the current one:
+        labels that ``apply`` added by the syllables before a merge, of which the merged version
+        was made (its ``from_version``).
     """
 
     store: str
@@ -107,7 +109,7 @@ def versions(store: StoreLike, *, model: str, use: str | None = None) -> Version
     current = str(current_version(root, model))
     labels = access.subgroup(root, f"{layout.model_path(model)}/labels")
     assert labels is not None
-    found = tuple(_described(labels, one, current) for one in finished_versions(labels))
+    found = tuple(_described(labels, one, current) for one in listed_versions(labels, current))
     return VersionsSummary(
         os.fspath(store), model, current, before if before != current else "", found
     )

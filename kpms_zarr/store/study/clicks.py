@@ -147,7 +147,8 @@ def _write(root: zarr.Group, clicks: dict[_Key, Click]) -> None:
     above = access.subgroup(root, layout.ANNOTATIONS)
     if not clicks:
         if above is not None:
-            del root[layout.ANNOTATIONS]
+            update_attributes(root, layout.ANNOTATIONS, {}, without=["current"])
+            access.delete_group(root, layout.ANNOTATIONS)
             consolidate(root)
         return
     if above is None:
@@ -156,7 +157,8 @@ def _write(root: zarr.Group, clicks: dict[_Key, Click]) -> None:
         )
     current = attributes.read(dict(above.attrs)).get("current", _PLACES[1])
     place = _PLACES[current == _PLACES[0]]
-    group = above.create_group(place, overwrite=True)
+    access.delete_group(root, f"{layout.ANNOTATIONS}/{place}")
+    group = above.create_group(place)
     rows = list(clicks)
     nothing = (np.nan,) * len(space)
     names = ("session", "source_hash", "first_frame", "frame_step", "frame", "keypoint")

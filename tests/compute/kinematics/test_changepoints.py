@@ -16,7 +16,7 @@ from kpms_zarr.compute.kinematics import onset_alignment
 from kpms_zarr.compute.kinematics.tracks import EgocentricTracks
 from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.core.blocks import Block
-from kpms_zarr.store.core.regions import read
+from kpms_zarr.store.core.locking import changepoints_lock
 
 FPS = 30.0
 NAMES = [f"p{i}" for i in range(changing.N_POINTS)]
@@ -61,6 +61,41 @@ def test_changepoints__that_are_planted_are_found(study):
     assert found.attrs["n_at_least"] < 1.1 * n_true
     assert int(found["interval_count"].sum()) == n_found - len(planted)
     assert not found.attrs["notes"]
+
+
+def test_changepoints__in_three_dimensions(tmp_path):
+    """Found where they are planted, in animals that walk and turn; hardly any where there are none.
+
+    Keypoints of the null change as often, each on its own: what falls together there is chance.
+    """
+    position, times = changing.together(120, FPS, 4, n_space=3)
+    arrays = {
+        "together": walking(position),
+        "apart": walking(changing.apart(120, FPS, 5, n_space=3)),
+    }
+    points = {}
+    for name, one in arrays.items():
+        kpms_zarr.ingest(
+            tmp_path / f"{name}.zarr", arrays={name: one}, keypoint_names=NAMES, fps=FPS
+        )
+        found = kpms_zarr.changepoints(tmp_path / f"{name}.zarr", **OPTIONS)
+        points[name] = np.flatnonzero(found["changepoint"].values[0])
+        assert found["change_score"].notnull().mean() > 0.9
+    away = np.abs(points["together"][:, None] / FPS - times)
+    assert (away.min(1) < 0.1).mean() > 0.8
+    assert (away.min(0) < 0.1).mean() > 0.6
+    assert len(points["apart"]) < 0.01 * 120 * FPS / 8
+
+
+def walking(position):
+    """The same poses of an animal that turns smoothly about the vertical and walks in a circle."""
+    angle = np.arange(len(position)) / FPS * 0.7
+    cosine, sine = np.cos(angle), np.sin(angle)
+    turn = np.zeros((len(position), 3, 3))
+    turn[:, 0, 0] = turn[:, 1, 1] = cosine
+    turn[:, 0, 1], turn[:, 1, 0], turn[:, 2, 2] = -sine, sine, 1
+    path = 300 * np.stack([sine, -cosine, np.zeros(len(position))], 1)
+    return np.einsum("fij,fkj->fki", turn, position.astype(np.float64)) + path[:, None]
 
 
 def test_durations__that_are_suggested_hold_the_true_one(study):
@@ -115,6 +150,50 @@ def test_score__is_not_known_where_keypoints_are_not(tmp_path):
     assert np.isnan(score[605:695]).all()
     assert np.isfinite(score[100:590]).all()
     assert not found["changepoint"].values[0, 600:700].any()
+
+
+# ------------------------------------------------------------------ what the store keeps
+
+
+def test_rerun__takes_the_place_when_it_is_whole(tmp_path, monkeypatch):
+    """Until then what was there holds; who has opened it reads it until the next run begins."""
+    store = tmp_path / "s.zarr"
+    position, _ = changing.together(40, FPS, 3)
+    kpms_zarr.ingest(store, arrays={"a": position}, keypoint_names=NAMES, fps=FPS)
+    with pytest.raises(kpms_zarr.InputError, match="change points"):
+        kpms_zarr.open_changepoints(store)
+    first = kpms_zarr.changepoints(store, **OPTIONS)
+    kept = first["change_score"].load().copy()
+
+    def cut_short(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_mark_block", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            kpms_zarr.changepoints(store, window=300, **OPTIONS)
+    found = kpms_zarr.open_changepoints(store)
+    assert found.attrs["window"] == 100
+    np.testing.assert_array_equal(found["change_score"], kept)
+    again = kpms_zarr.changepoints(store, window=300, **OPTIONS)
+    assert again.attrs["window"] == kpms_zarr.open_changepoints(store).attrs["window"] == 300
+    np.testing.assert_array_equal(found["change_score"], kept)
+    kpms_zarr.changepoints(store, **OPTIONS)
+    names = [name for name, _ in access.groups_below(access.open_group(store)["changepoints"])]
+    assert names == ["v2", "v3"]
+    found = kpms_zarr.verify(store)
+    assert found.is_sound
+    assert not found.notes
+
+
+def test_second_process__is_refused(study, tmp_path):
+    store = shutil.copytree(study[0], tmp_path / "s.zarr")
+    with (
+        changepoints_lock(access.open_group(store, "r+"), store),
+        pytest.raises(kpms_zarr.InputError, match="nobody else looks for change points"),
+    ):
+        kpms_zarr.changepoints(store, **OPTIONS)
+    assert kpms_zarr.open_changepoints(store)["changepoint"].any()
 
 
 # ------------------------------------------------------------------ beside a model
@@ -181,8 +260,7 @@ def test_settings__that_cannot_be_are_refused(study, options, words):
     store, _, _ = study
     with pytest.raises(kpms_zarr.InputError, match=words):
         kpms_zarr.changepoints(store, **{**OPTIONS, **options})
-    made = access.open_group(store)[f"{layout.CHANGEPOINTS}/changepoint"]
-    assert read(made, Block(0, 0, 18_000)).any()  # what was there is there
+    assert kpms_zarr.open_changepoints(store)["changepoint"].any()  # what was there is there
 
 
 def test_keypoints__that_never_move_are_refused(tmp_path: Path):

@@ -45,6 +45,7 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.merges import MergeRecord
 from kpms_zarr.store.model.models import (
     LabelWriter,
+    at_present_rates,
     labels_path,
     open_labels,
     require_model,
@@ -346,7 +347,7 @@ def publish_merged(
     if found is not None and "keypoint" in found.variables:
         study = replace(study, keypoints=tuple(map(str, found["keypoint"].values)))
     writer = LabelWriter(
-        root, model, sessions=_sessions(old), settings=study, names=names,
+        root, model, sessions=at_present_rates(root, _sessions(old)), settings=study, names=names,
         n_latent=int(opened.sizes.get("latent_dim", 0)), parameters_version=parameters or "",
         scale=np.asarray(old["scale"][:]).tolist() if "scale" in old else None,
     )  # fmt: skip
