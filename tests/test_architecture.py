@@ -63,9 +63,11 @@ MAY_IMPORT = {"store": set(), "compute": {"store"}, "viz": {"store"}}
 # What depends on choices that are made in the browser is computed there and then, and what is
 # cheap for a report.
 ASKS = {
-    "viz.explore": ("compute.analysis", "compute.tracking", "compute.runs.hierarchy"),
+    "viz.explore": (
+        "compute.analysis", "compute.kinematics", "compute.tracking", "compute.runs.hierarchy",
+    ),
     "viz.report": ("compute.runs.hierarchy",),
-}
+}  # fmt: skip
 ONLY_IN = {
     "zarr": "store",
     "h5py": "store",

@@ -11,8 +11,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import kpms_zarr
 from helpers.browser import Server
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.blocks import iter_blocks
@@ -24,6 +26,10 @@ N_STATES = STUDY.n_syllables + 3
 TWO_STAGES = SyntheticStudy(
     n_sessions=2, n_frames=1500, outlier_fraction=0.03, missing_fraction=0.02, seed=3
 )
+WHOLE = SyntheticStudy(
+    n_sessions=4, n_frames=900, n_keypoints=6, n_latent=3, n_syllables=5, outlier_fraction=0.12,
+    missing_fraction=0.02,
+)  # fmt: skip
 N_SWEEPS = (30, 120)
 KEYPOINTS = ("point0", "point2", "point3", "point5", "point7")
 SETTINGS = {"kappa": 1e4, "data": {"folder": "/home/someone/secret/videos"}, "seed": 0}
@@ -208,6 +214,37 @@ def two_stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def annotated(store: Path, n: int = 400) -> pd.DataFrame:
+    """Annotations of the first session, as far off the tracking as its confidences say."""
+    data, rng = access.dataset(store, "keypoints").isel(session=0), np.random.default_rng(0)
+    confidence = data["confidence"].values
+    chosen = [rng.choice(np.argwhere(which), n // 2) for which in
+              ((confidence > 0) & (confidence < 0.5), confidence > 0.8)]  # fmt: skip
+    frame, point = np.concatenate(chosen).T
+    spread = 0.5 / np.sqrt(confidence[frame, point])
+    at = data["position"].values[frame, point] + rng.normal(size=(len(frame), 2)) * spread[:, None]
+    columns = {"session": str(data["session"].values), "frame": frame, "x": at[:, 0], "y": at[:, 1]}
+    names = [str(one) for one in data["keypoint"].values]
+    return pd.DataFrame(columns).assign(keypoint=[names[one] for one in point])
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Study in which every page of explore has something to draw; tests only read it."""
+    folder = tmp_path_factory.mktemp("whole")
+    path, table = folder / "study.zarr", folder / "table.csv"
+    write_store(path, WHOLE)
+    rows = [f"{name},{'ab'[i % 2]}" for i, name in enumerate(WHOLE.session_names)]
+    table.write_text("\n".join(["session,group", *rows, ""]))
+    kpms_zarr.annotate(path, table)
+    kpms_zarr.quality(path)
+    kpms_zarr.calibrate(path, annotations=annotated(path))
+    kpms_zarr.pca(path)
+    kpms_zarr.changepoints(path)
+    publish_two_stages(path, study=WHOLE, keypoints=WHOLE.settings.keypoints)
+    return path
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Store with the model ``m``; tests only read it."""
@@ -244,6 +281,7 @@ def helpers() -> SimpleNamespace:
         publish_two_stages=publish_two_stages,
         two_stage_traces=two_stage_traces,
         two_stage_study=TWO_STAGES,
+        whole_study=WHOLE,
         n_sweeps=N_SWEEPS,
         keypoints=KEYPOINTS,
     )

@@ -19,6 +19,13 @@ from kpms_zarr.viz.explore.app import PAGES, page_module
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
 
+# Figures that are shown, and those with a button for downloads.
+DOWNLOADS = """() => {
+  const views = [...Bokeh.index.query((view) => view.model.type === "Figure")];
+  const has = (view) => view.shadow_el.querySelector("button.kpms-download") !== null;
+  return [views.length, views.filter(has).length];
+}"""
+
 
 @pytest.fixture(scope="module")
 def browser():
@@ -167,8 +174,9 @@ def test_link__holds_the_choices(served, browser):
     window = Window(browser)
     page = window.open(served.url(page="transitions", session="session_001", syllable=3))
     assert page.get_by_label("Session", exact=True).input_value() == "session_001"
-    assert page.get_by_label("Syllable").first.input_value() == "3"
-    page.get_by_label("Session", exact=True).select_option("session_002")
+    assert page.get_by_label("Syllable", exact=True).input_value() == "3"
+    page.get_by_label("Session", exact=True).fill("002")
+    page.keyboard.press("Enter")
     page.wait_for_function("location.search.includes('session_002')")
     assert "model=m" in page.url  # named, though nobody chose it: later there may be others
     page.reload()
@@ -186,6 +194,8 @@ def test_pages__draw_without_complaint(served, browser, name, size):
     page = window.open(served.url(page=name))
     window.settle(1500)
     assert window.unnamed() == []
+    figures, buttons = page.evaluate(DOWNLOADS)
+    assert figures == buttons
     page.evaluate("document.body.append(document.createElement('button'))")
     assert window.unnamed() == ["button"]  # it would be found
     page.evaluate("document.body.lastChild.remove()")

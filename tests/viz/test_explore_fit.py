@@ -17,6 +17,7 @@ from kpms_zarr.store.core import access
 from kpms_zarr.store.model import models
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 from kpms_zarr.viz.shared.opened import OpenModel
+from kpms_zarr.viz.shared.times import parse_clock
 from kpms_zarr.viz.syllables.transition_counts import count_transitions
 
 pytestmark = pytest.mark.slow
@@ -69,6 +70,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_store(store, STUDY)
     finish(command("pca", store))
     return store
+
+
+def shown_times(page: Any) -> list[float | None]:
+    """The chosen span, as it stands in its fields."""
+    fields = ("From (mm:ss)", "To (mm:ss, or end)")
+    return [parse_clock(page.get_by_label(name).input_value()) for name in fields]
 
 
 def n_sweeps(page: Any) -> int:
@@ -142,7 +149,7 @@ def test_fit__is_followed_while_it_runs_and_after_it_was_killed(prepared: Path, 
         window.picture("fit_finished")
         figure = page.locator(".bk-Figure").filter(has=page.locator("canvas")).nth(N_TRACES)
         drag_to_the_player(page, figure)
-        start, stop = (float(page.get_by_label(n).input_value()) for n in ("From (s)", "To (s)"))
+        start, stop = shown_times(page)
         assert 0 < start < stop <= 1500 / STUDY.fps
         assert window.problems == []
         assert window.foreign == []
@@ -183,8 +190,7 @@ def test_frames__are_chosen_by_keyboard_as_well(with_windows: Path, helpers: Any
         page.wait_for_function("location.search.includes('page=player')", timeout=20_000)
         assert page.get_by_label("Session", exact=True).input_value() == "session_001"
         fps = helpers.study.fps
-        shown = [float(page.get_by_label(n).input_value()) for n in ("From (s)", "To (s)")]
-        assert shown == pytest.approx([120 / fps, 420 / fps])
+        assert shown_times(page) == pytest.approx([120 / fps, 420 / fps])
         assert window.problems == []
     finally:
         window.close()
@@ -209,13 +215,13 @@ def test_transitions__of_chosen_sessions_and_a_tap_chooses_a_syllable(
         box = figures.nth(0).bounding_box()
         page.mouse.click(box["x"] + 0.4 * box["width"], box["y"] + 0.3 * box["height"])
         page.get_by_text("comes mostly after").wait_for(timeout=20_000)
-        assert int(page.get_by_label("Syllable").first.input_value()) >= 0
+        assert int(page.get_by_label("Syllable", exact=True).input_value()) >= 0
         # The uppermost node of the graph is the most frequent syllable.
         box = figures.nth(1).bounding_box()
         page.mouse.click(box["x"] + 240, box["y"] + 50)
         first = count_transitions(OpenModel(store, "m"), sessions=["session_00[01]"]).used[0]
         page.get_by_text(f"Syllable {first} comes mostly after").wait_for(timeout=20_000)
-        assert page.get_by_label("Syllable").first.input_value() == str(first)
+        assert page.get_by_label("Syllable", exact=True).input_value() == str(first)
         window.picture("transitions_chosen")
         field.fill("nobody")
         field.press("Enter")

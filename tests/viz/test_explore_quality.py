@@ -18,6 +18,7 @@ from helpers.browser import SIZES, Server, Window, chromium
 from kpms_zarr.store.core import access
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.study.tracking import open_quality
+from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.pages import pose_space as pose_space_page
 from kpms_zarr.viz.explore.pages import quality as page
 from kpms_zarr.viz.explore.state import State
@@ -220,7 +221,7 @@ def test_choose__of_what_never_happens_shows_the_beginning(fresh: Path) -> None:
     ],
 )
 def test_shifted__stays_inside_the_session(given, by, zoom, expected) -> None:
-    assert page.shifted(*given, 100, by=by, zoom=zoom) == pytest.approx(expected)
+    assert parts.shifted(*given, 100, by=by, zoom=zoom) == pytest.approx(expected)
 
 
 def test_pages__say_what_to_run_first(fresh: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -253,6 +254,6 @@ def test_browser__compare_and_play(served, browser, size):
     group = page.get_by_role("group", name="Example bouts")
     group.get_by_role("button").first.click()
     page.wait_for_function("location.search.includes('page=player')", timeout=30_000)
-    assert float(page.get_by_label("To (s)").input_value()) > 0
+    assert re.match(r"\d\d:\d\d", page.get_by_label("To (mm:ss, or end)").input_value())
     assert window.problems == []
     window.close()

@@ -25,6 +25,7 @@ from kpms_zarr.viz.fit import views as fit_views
 from kpms_zarr.viz.fit.traces import traces
 from kpms_zarr.viz.shared.colors import palette
 from kpms_zarr.viz.shared.reading import MissingData
+from kpms_zarr.viz.shared.times import span_words
 
 N_STATES, N_PLANNED, WINDOW = 6, 60, 300
 START = {"session_000": 100, "session_002": 250}
@@ -273,7 +274,7 @@ def test_stability__is_that_of_the_labels_that_were_kept(published, helpers, win
     fps = helpers.study.fps
     assert found.seconds == (START[session] / fps, (START[session] + n) / fps)
     name = fit_views.window_names(course)[window]
-    assert name == f"{session}, {found.seconds[0]:.1f} to {found.seconds[1]:.1f} s"
+    assert name == f"{session}, {span_words(*found.seconds, 1)}"
 
 
 def test_stability__draws_the_last_sweep_at_the_bottom(published, helpers):

@@ -358,8 +358,10 @@ def test_application__puts_the_moment_into_the_address(screen, served):
 
 def test_application__follows_the_other_choices(screen, served):
     screen.open(served.url(page="player"))
-    screen.page.get_by_label("Session", exact=True).select_option(label="session_001")
-    screen.page.get_by_label("From (s)").fill("20")
+    screen.page.get_by_label("Session", exact=True).fill("001")
+    screen.page.keyboard.press("Enter")
+    screen.page.wait_for_url(re.compile(r"session=session_001"))
+    screen.page.get_by_label("From (mm:ss)").fill("0:20")
     screen.page.keyboard.press("Enter")
     screen.until("frame 600 ")
     screen.page.get_by_label("Last trace").select_option(label="point5")
@@ -405,7 +407,7 @@ def test_application__goes_where_the_animal_was(screen, served, two_stages):
     screen.picture("player_arena")
     # Where it was during one syllable, in the same arena.
     syllable = int(open_session(two_stages, model="two").syllables[0])
-    screen.page.get_by_label("Syllable, -1 = none").fill(str(syllable))
+    screen.page.get_by_label("Syllable", exact=True).fill(str(syllable))
     screen.page.keyboard.press("Enter")
     now = placed(screen, *wanted, f"s of syllable {syllable}")
     assert (now["low"], now["high"]) == pytest.approx((place["low"], place["high"]))

@@ -382,7 +382,7 @@ def test_keypoint_traces__draw_each_axis_over_seconds(store: Path) -> None:
     assert len(panels) == 2
     figure = hv.render(panels[1], backend="bokeh")
     assert (figure.x_range.start, figure.x_range.end) == (38, 52)
-    assert figure.xaxis.axis_label == "time (s)"
+    assert figure.xaxis.axis_label == "time (mm:ss)"
     assert figure.yaxis.axis_label == "point1 y"
     spans = next(part for part in panels[0] if isinstance(part, hv.VSpans))
     lengths = np.ptp([spans.dimension_values(0), spans.dimension_values(1)], axis=0)

@@ -195,7 +195,7 @@ def test_strip__frame_by_frame(levelled: Path, labels: list[np.ndarray]) -> None
     image, view = strip(Binned.of(OpenModel(levelled, "m")), "session_002", 1.0, 2.5)
     assert view.frames_per_bin == 1
     assert (decoded(image) == labels[2][30:75]).all()
-    assert hv.renderer("bokeh").get_plot(image).state.xaxis.axis_label == "time (s)"
+    assert hv.renderer("bokeh").get_plot(image).state.xaxis.axis_label == "time (mm:ss)"
 
 
 def test_ethogram__of_long_sessions_is_made_from_levels(

@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 import holoviews as hv
 import numpy as np
+import pandas as pd
 import param
 from bokeh.models import (
     BoxZoomTool,
@@ -24,11 +25,14 @@ from bokeh.models import (
 
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.model.syllable_names import SyllableNames
+from kpms_zarr.store.run_lengths import run_bounds
 from kpms_zarr.viz.ethograms.binning import AFTER_END, Binned, BinnedView
 from kpms_zarr.viz.ethograms.shading import code_image, code_text
 from kpms_zarr.viz.shared.bands import EpochBand
 from kpms_zarr.viz.shared.opened import OpenModel
+from kpms_zarr.viz.shared.picture_data import PictureTable, attach
 from kpms_zarr.viz.shared.style import INK, hover_tool, load, polish_figure, short, weakly
+from kpms_zarr.viz.shared.times import PLAIN, TIME_AXIS, SessionClock, clock_hover, time_axis_hook
 from kpms_zarr.viz.shared.views import view
 
 _ROW_HEIGHT = 30
@@ -191,7 +195,7 @@ class Raster:
             active_tools=["box_zoom"],
             responsive=True,
             height=self._height,
-            xlabel="time (s)",
+            xlabel=TIME_AXIS,
             ylabel="",
             title=described(view, self._n),
             hooks=[weakly(self._finish)],
@@ -212,6 +216,8 @@ class Raster:
         n_rows = len(view.shown) if len(view.shown) <= _MOST_EDGES and view.step == 1 else 0
         plot.handles["edges"].data = {"y": 0.5 - view.first - np.arange(1, max(1, n_rows))}
         polish_figure(figure, xgrid=False, ygrid=False)
+        shown = [self.binned.sessions[place].name for place in view.shown]
+        _tell(plot, None, view=view, names=self._names, rows=shown)
 
     def _begin(self, plot: Any) -> None:
         """Give a figure what it has from the beginning."""
@@ -296,7 +302,7 @@ class Raster:
             ("time", "$x{time}"),
             ("syllable", "@image{syllable}"),
             (self.binned.certainty_name, "@image{share}"),
-            formatters={"$y": session, "$x": _time_text(), "@image": code_text(self._names)},
+            formatters={"$y": session, "$x": clock_hover(), "@image": code_text(self._names)},
         )
 
     def _tapped(self, x: float | None, y: float | None) -> None:
@@ -322,8 +328,14 @@ def strip(
     highlight: int = -1,
     by_certainty: bool = True,
     height: int = 160,
+    clock_of: SessionClock = PLAIN,
 ) -> tuple[hv.Image, BinnedView]:
     """Some time of one session, a column for each frame (of 131,072 and more: finest bins).
+
+    Parameters
+    ----------
+    clock_of : SessionClock
+        Of the session, by which times are written.
 
     Returns
     -------
@@ -340,7 +352,7 @@ def strip(
         ("frame", "$x{frame}"),
         ("syllable", "@image{syllable}"),
         (one.certainty_name, "@image{share}"),
-        formatters={"$x": _time_text(fps), "@image": code_text(names)},
+        formatters={"$x": clock_hover(clock_of, fps=fps), "@image": code_text(names)},
     )
     return image.opts(
         responsive=True,
@@ -352,8 +364,12 @@ def strip(
         xlim=(start, stop),
         ylim=(0, 1),
         yaxis=None,
-        xlabel="time (s)",
-        hooks=[_polish],
+        xlabel=TIME_AXIS,
+        hooks=[
+            _polish,
+            time_axis_hook(clock_of),
+            partial(_tell, view=view, names=names, rows=[session]),
+        ],
     ), view
 
 
@@ -391,10 +407,54 @@ def _time(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-def _time_text(fps: float = 0.0) -> CustomJSHover:
-    """Hover text of a time in s, or of a frame."""
-    return CustomJSHover(
-        code=f"""
-        return format == "frame" ? String(Math.floor(value * {fps})) : value.toFixed(2) + " s";
-        """
-    )
+# ------------------------------------------------------------------ as a table
+
+
+def _tell(
+    plot: Any, _element: Any, *, view: BinnedView, names: SyllableNames | None, rows: Sequence[str]
+) -> None:
+    """Hook: a table of runs of syllables in place of the codes that are drawn."""
+    attach(plot.state, partial(runs_of_view, view, names, rows))
+
+
+def runs_of_view(
+    view: BinnedView, names: SyllableNames | None, sessions: Sequence[str]
+) -> PictureTable:
+    """Table of the columns of a view, those of one syllable after the other taken together.
+
+    Parameters
+    ----------
+    sessions : sequence of str
+        Of the rows of the view.
+
+    Returns
+    -------
+    PictureTable
+        ``session``, ``start_s``, ``stop_s``, ``syllable`` (-1 = none), ``name``, and the mean
+        ``certainty`` of the columns.
+    """
+    columns: list[pd.DataFrame] = []
+    for name, syllable, certainty in zip(sessions, view.syllable, view.certainty, strict=True):
+        start, stop = run_bounds(syllable)
+        known = np.isfinite(certainty)
+        total = np.append(0.0, np.cumsum(np.where(known, certainty, 0).astype(np.float64)))
+        number = np.append(0, np.cumsum(known))
+        n_known = number[stop] - number[start]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = (total[stop] - total[start]) / np.where(n_known, n_known, np.nan)
+        found = pd.DataFrame({
+            "session": name, "start_s": view.start + start * view.seconds,
+            "stop_s": view.start + stop * view.seconds, "syllable": syllable[start],
+            "certainty": mean,
+        })  # fmt: skip
+        columns.append(found[found["syllable"] != AFTER_END])
+    rows = pd.concat(columns, ignore_index=True)
+    if names is not None:
+        called = {
+            one: names.label(one) if one >= 0 else "none" for one in set(rows["syllable"].tolist())
+        }
+        rows.insert(4, "name", [called[one] for one in rows["syllable"].tolist()])
+    frames = view.frames_per_bin
+    fine = "single frames" if frames == 1 else f"the commonest syllable of each {frames:,} frames"
+    every = f"; every {view.step:,}th session" if view.step > 1 else ""
+    return PictureTable(rows, (f"runs of {fine}{every}; times count frames at the frame rate",))

@@ -19,6 +19,7 @@ from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import palette
 from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.style import frame, hover_tool, short, syllable_name
+from kpms_zarr.viz.shared.times import TIME_AXIS, clock_hover
 from kpms_zarr.viz.shared.views import view
 
 _MOST_FRAMES = 2**22
@@ -142,11 +143,11 @@ def bouts(
     is_known = "certainty" in labels
     hover = hover_tool(
         ("session", "@session"),
-        ("time", "@time{0.00} s to @end{0.00} s"),
+        ("time", "@time{custom} to @end{custom}"),
         ("syllable", "@syllable{custom}"),
         ("duration", "@duration{0} ms"),
         *([("certainty", "@certainty{0} %")] if is_known else []),
-        formatters={"@syllable": syllable_name()},
+        formatters={"@syllable": syllable_name(), "@time": clock_hover(), "@end": clock_hover()},
     )
     longest = max(session.n_frames / session.fps for session in rows)
     return _with_rows(rectangles, rows, hover, xlim=(0, min(seconds, longest)))
@@ -187,16 +188,16 @@ def _row_hover(rows: Sequence[Session], shaded_for: SyllableNames | None = None)
     if shaded_for is not None:
         return hover_tool(
             ("session", "$y{custom}"),
-            ("time", "$x{0.0} s"),
+            ("time", "$x{time}"),
             ("syllable", "@image{syllable}"),
             ("certainty", "@image{share}"),
-            formatters={"$y": name, "@image": code_text(shaded_for)},
+            formatters={"$y": name, "$x": clock_hover(), "@image": code_text(shaded_for)},
         )
     return hover_tool(
         ("session", "$y{custom}"),
-        ("time", "$x{0.0} s"),
+        ("time", "$x{time}"),
         ("syllable", "@image{custom}"),
-        formatters={"$y": name, "@image": syllable_name()},
+        formatters={"$y": name, "$x": clock_hover(), "@image": syllable_name()},
     )
 
 
@@ -210,7 +211,7 @@ def _with_rows(
             (len(rows) - row - 0.5, short(session.name)) for row, session in enumerate(rows)
         ],
         "ylim": (0, len(rows)),
-        "xlabel": "time (s)",
+        "xlabel": TIME_AXIS,
         "ylabel": "",
         **options,
     }

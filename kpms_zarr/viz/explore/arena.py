@@ -112,7 +112,9 @@ class Arena:
             on_tap=partial(self._tapped, places),
         )
         self._shown = wanted
-        return pn.pane.HoloViews(self.picture.plot, linked_axes=False)
+        return parts.plot(
+            self.picture.plot, "occupancy", session=opened.session.name, sizing_mode=None
+        )
 
     def _tapped(self, places: Places, x: float, y: float, side: float) -> None:
         frame = next_visit(places, x, y, radius=1.5 * side, after=self._last)

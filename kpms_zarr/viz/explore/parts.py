@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import holoviews as hv
+import numpy as np
 import panel as pn
 import param
 from panel.param import set_values
@@ -17,6 +19,7 @@ from kpms_zarr.store.core.access import is_remote
 from kpms_zarr.store.core.commands import command, for_shell
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.shared.picture_data import tag
 from kpms_zarr.viz.shared.reading import label_sessions
 
 _LOG = logging.getLogger(__name__)
@@ -35,13 +38,70 @@ def column(*views: Any) -> pn.Column:
     return pn.Column(*views, sizing_mode="stretch_width")
 
 
-def plot(view: Any, **options: Any) -> pn.pane.HoloViews:
+def plot(view: Any, called: str, *, session: str = "", **options: Any) -> pn.pane.HoloViews:
     """A plot as wide as its place, whose axes are its own.
 
     Else Panel gives one range to axes that share no more than a name, such as that of a share.
+
+    Parameters
+    ----------
+    called : str
+        Name of the picture, in the names of the files that are downloaded of it.
+    session : str
+        Name of the session that it shows; "" = not of one alone.
     """
     options = {"sizing_mode": "stretch_width", "linked_axes": False, **options}
-    return pn.pane.HoloViews(view, **options)
+    return pn.pane.HoloViews(view, tags=[tag(called, session)], **options)
+
+
+def figure(view: Any, called: str, *, session: str = "", **options: Any) -> pn.pane.Bokeh:
+    """A figure of Bokeh, or what holds several; see :func:`plot`."""
+    view.tags = [*view.tags, tag(called, session)]
+    return pn.pane.Bokeh(view, **options)
+
+
+def hooks_of(view: Any) -> list[Any]:
+    """Hooks that a plot has, to give it more of them."""
+    return list(hv.Store.lookup_options("bokeh", view, "plot").kwargs.get("hooks", []))
+
+
+def shifted(
+    start: float, stop: float, end: float, *, by: float, zoom: float
+) -> tuple[float, float]:
+    """A range of seconds moved by a share of its length, or zoomed, inside 0 to ``end``."""
+    length = min((stop - start) * zoom, end)
+    middle = (start + stop) / 2 + by * (stop - start)
+    start = float(np.clip(middle - length / 2, 0, end - length))
+    return round(start, 3), round(start + length, 3)
+
+
+def span_buttons(state: State, span: Callable[[], tuple[float, float]]) -> pn.viewable.Viewable:
+    """Buttons that do by keyboard what the mouse does on a plot of some time of the session.
+
+    Parameters
+    ----------
+    span : callable
+        What is shown, in s.
+    """
+
+    def move(by: float, zoom: float = 1.0) -> Callable[[Any], None]:
+        def moved(_: Any) -> None:
+            session = state.session_row
+            if session is not None:
+                end = session.n_frames / session.fps
+                state.show(state.session, *shifted(*span(), end, by=by, zoom=zoom))
+
+        return moved
+
+    def play(_: Any) -> None:
+        start, stop = span()
+        state.param.update(start=start, stop=stop, page="player")
+
+    acts = {
+        "Earlier": move(-1), "Later": move(1), "Closer": move(0, 0.5), "Wider": move(0, 2.0),
+        "Play": play,
+    }  # fmt: skip
+    return pn.Row(*(button(name, act, width=90) for name, act in acts.items()))
 
 
 def button(name: str, act: Callable[[Any], object], **options: Any) -> pn.widgets.Button:

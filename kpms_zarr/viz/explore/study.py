@@ -22,13 +22,15 @@ from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
 from kpms_zarr.store.study.epochs import SessionEpochs, current_epochs, stored_epochs
 from kpms_zarr.store.study.settings import StudySettings
 from kpms_zarr.store.study.signals import holding_versions, signal_names
-from kpms_zarr.store.study.timestamps import versions_in_force
+from kpms_zarr.store.study.timestamps import StudyTimes, versions_in_force
 from kpms_zarr.viz.shared.bands import EpochBand, epoch_bands, epoch_colors
+from kpms_zarr.viz.shared.grouping import said_of_sessions
 from kpms_zarr.viz.shared.guessing import drawn_settings
 from kpms_zarr.viz.shared.opened import OpenModel
+from kpms_zarr.viz.shared.times import PLAIN, SessionClock, session_clock
 
 _LOG = logging.getLogger(__name__)
-_MADE = (layout.QUALITY, layout.CALIBRATION, layout.PCA)
+_MADE = (layout.QUALITY, layout.CALIBRATION, layout.PCA, layout.CHANGEPOINTS)
 _GLANCE_SECONDS = (1.5, 4.0)
 """Between two looks at the fits alone, on a disk and elsewhere."""
 _REFRESH_SECONDS = (10.0, 30.0)
@@ -152,6 +154,18 @@ class Study:
         labels = self.opened(model).labels
         return int(labels.sizes.get("state", 0)) or 1 + np.iinfo(np.int16).max
 
+    def shares(self, model: str) -> dict[int, float]:
+        """Share of the frames of each syllable of a model; empty where that was not counted."""
+
+        def count() -> dict[int, float]:
+            labels = self.opened(model).labels
+            if "frequency" not in labels:
+                return {}
+            return dict(enumerate(np.nan_to_num(labels["frequency"].values).tolist()))
+
+        found: dict[int, float] = self.remember(("shares", model, self.version(model)), count)
+        return found
+
     def keypoints(self) -> xr.Dataset:
         """Tracked data and the table of sessions, lazily."""
         return self._open(("keypoints",), lambda: access.dataset(self.store, layout.KEYPOINTS))
@@ -189,6 +203,37 @@ class Study:
     def pca(self) -> xr.Dataset | None:
         """Principal components of the pose, in memory; None without."""
         return self._made_once(layout.PCA)
+
+    def changepoints(self) -> xr.Dataset | None:
+        """Change points, lazily; None without."""
+        made = self._made.get(layout.CHANGEPOINTS, "")
+        if not made:
+            return None
+        return self._open(
+            (layout.CHANGEPOINTS, made), lambda: access.dataset(self.store, layout.CHANGEPOINTS)
+        )
+
+    def clock(self, session: str) -> SessionClock:
+        """SessionClock of a session: by its timestamps where it has some that can be read."""
+        row = self.sessions.get(session)
+        if row is None or not self.timestamps:
+            return PLAIN
+
+        def make() -> SessionClock:
+            try:
+                return session_clock(StudyTimes(self._root).of(row))
+            except Exception as error:
+                _LOG.warning("the timestamps of %s cannot be read: %s", row.name, error)
+                return PLAIN
+
+        found: SessionClock = self.remember(("clock", row, self.timestamps), make)
+        return found
+
+    def said_of_sessions(self) -> dict[str, str]:
+        """What people said of each session, such as its group, in a line."""
+        key = ("said", self.table, tuple(self.sessions))
+        found: dict[str, str] = self.remember(key, lambda: said_of_sessions(self.keypoints()))
+        return found
 
     def _made_once(self, group: str) -> xr.Dataset | None:
         made = self._made.get(group, "")

@@ -96,8 +96,9 @@ def bout_cards(state: State, bouts: Sequence[PlayableBout], *, has_syllable: boo
     entries = []
     for key, one in enumerate(bouts):
         fps = one.session.fps
-        onset, length = one.onset / fps, 1000 * (one.stop - one.onset) / fps
-        where = f"{one.session.name} at {onset:.1f} s"
+        length = 1000 * (one.stop - one.onset) / fps
+        onset = state.study.clock(one.session.name).write(one.onset / fps, 1)
+        where = f"{one.session.name} at {onset}"
         of = f"syllable {one.syllable}, " if has_syllable else ""
         entries.append(
             {
@@ -105,7 +106,7 @@ def bout_cards(state: State, bouts: Sequence[PlayableBout], *, has_syllable: boo
                 "number": "\u25b6 Play",
                 "title": one.session.name,
                 "color": syllable_color(one.syllable),
-                "lines": [f"{of}at {onset:.1f} s, {length:.0f} ms"],
+                "lines": [f"{of}at {onset}, {length:.0f} ms"],
                 "hint": f"Play the bout in {where}, {of}{length:.0f} ms long",
                 "picture": picture(one.poses, half=half, label=f"Poses of the bout in {where}"),
             }

@@ -153,13 +153,15 @@ class Detail:
             f"it (dark): medians of {found.n_examples} bouts, turned so that the animal looks "
             "to the right at the onset."
         )
-        panes = [parts.plot(view, sizing_mode=None) for view in views]
+        called = f"poses of syllable {self.syllable}"
+        panes = [parts.plot(view, called, sizing_mode=None) for view in views]
         return pn.Column(parts.text(words), pn.Row(*panes), width=(width + 85) * len(views))
 
     @parts.guarded
     def _durations(self) -> Any:
         store = self.state.study.store
-        return parts.plot(syllables.durations(store, model=self.opened, syllable=self.syllable))
+        drawn = syllables.durations(store, model=self.opened, syllable=self.syllable)
+        return parts.plot(drawn, f"durations of syllable {self.syllable}")
 
     @parts.guarded
     def _groups(self) -> Any:
@@ -191,7 +193,8 @@ class Detail:
                 syllable=self.syllable,
                 coordinate=coordinate,
                 frames=frames,
-            )
+            ),
+            f"frequency of syllable {self.syllable}",
         )
 
     @parts.guarded
@@ -199,7 +202,11 @@ class Detail:
         views = syllables.neighbours(
             self.state.study.store, model=self.opened, syllable=self.syllable
         )
-        return pn.Row(*map(parts.plot, views), sizing_mode="stretch_width")
+        panes = (
+            parts.plot(view, f"{side} syllable {self.syllable}")
+            for view, side in zip(views, ("before", "after"), strict=True)
+        )
+        return pn.Row(*panes, sizing_mode="stretch_width")
 
     @parts.guarded
     def _bouts(self) -> Any:
@@ -226,12 +233,13 @@ class Detail:
             gallery=self.gallery,
             width=380,
         )
-        views = [parts.plot(view, sizing_mode=None) for view in drawn]
+        of = f"of syllables {both[0]} and {both[1]}"
+        views = [parts.plot(view, f"poses {of}", sizing_mode=None) for view in drawn]
         lengths = syllables.durations(store, model=self.opened, syllable=both)
         rows = [pn.Row(*views[i : i + 2]) for i in range(0, len(views), 2)]
         called = self.names.label
         words = f"Syllable {called(both[0])} and syllable {called(other)}, on the same axes."
-        return parts.column(parts.text(words), *rows, parts.plot(lengths))
+        return parts.column(parts.text(words), *rows, parts.plot(lengths, f"durations {of}"))
 
 
 class _Form:

@@ -14,6 +14,7 @@ from kpms_zarr.store.study.tracking import read_tracked
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.style import LINE, MUTED, frame, hover_tool
+from kpms_zarr.viz.shared.times import TIME_AXIS, clock_hover
 from kpms_zarr.viz.shared.views import view
 
 CONFIDENCE_THRESHOLD = 0.5
@@ -173,14 +174,15 @@ def _panel(stretch: DenoisedStretch, column: int) -> hv.Overlay:
     raw, smooth = stretch.tracked[:, column], stretch.denoised[:, column]
     poor, confidence = stretch.is_poor[:, column], stretch.confidence[:, column]
     hover = hover_tool(
-        ("time", "@time{0.00} s"), ("tracked x", "@x{0.0}"), ("confidence", "@confidence{0.00}")
-    )
+        ("time", "@time{custom}"), ("tracked x", "@x{0.0}"), ("confidence", "@confidence{0.00}"),
+        formatters={"@time": clock_hover()},
+    )  # fmt: skip
     style = {
         **frame(250),
         "title": f"{name}: missing or of low confidence in {100 * poor.mean():.0f} % of the frames",
         "xlim": (float(time[0]), float(time[-1])),
         "ylim": _limits(raw, smooth),
-        "xlabel": "time (s)",
+        "xlabel": TIME_AXIS,
         "ylabel": "x (tracking units)",
     }
     line = hv.Curve((time, smooth), kdims=["time"], vdims=["denoised"], label="denoised")

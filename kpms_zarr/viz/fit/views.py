@@ -28,6 +28,7 @@ from kpms_zarr.viz.shared.histograms import draw_durations
 from kpms_zarr.viz.shared.opened import ModelLike, OpenModel
 from kpms_zarr.viz.shared.reading import MissingData
 from kpms_zarr.viz.shared.style import LINE, frame, hover_tool, load, syllable_name
+from kpms_zarr.viz.shared.times import TIME_AXIS, clock_hover, span_words
 
 TARGET_COLOR = "#b45309"
 """Of the target of the median duration, line and words."""
@@ -365,8 +366,8 @@ def window_names(course: Course) -> list[str]:
     data = course.data
     parts = zip(*(data[f"window_{n}"].values for n in ("session", "start", "length")), strict=True)
     return [
-        f"{session}, {start / _fps(course, session):.1f} to "
-        f"{(start + length) / _fps(course, session):.1f} s"
+        f"{session}, "
+        + span_words(start / _fps(course, session), (start + length) / _fps(course, session), 1)
         for session, start, length in ((str(s), int(a), int(n)) for s, a, n in parts)
     ]
 
@@ -428,10 +429,10 @@ def draw_stability(stability: Stability) -> tuple[hv.Image, hv.Curve]:
     table = (time, 100 * stability.agreement, stability.syllable[-1])
     curve = hv.Curve(table, kdims=["time"], vdims=["agreement", "last"])
     hover = hover_tool(
-        ("time", "@time{0.00} s"),
+        ("time", "@time{custom}"),
         ("last label", "@last{custom}"),
         ("in so many of the sweeps", "@agreement{0} %"),
-        formatters={"@last": syllable_name()},
+        formatters={"@last": syllable_name(), "@time": clock_hover()},
         mode="vline",
     )
     curve = curve.opts(
@@ -448,7 +449,7 @@ def draw_stability(stability: Stability) -> tuple[hv.Image, hv.Curve]:
 
 def _window_frame(stability: Stability, height: int, hover: Any) -> dict[str, Any]:
     """Options of a view over the time of a window, from which frames can be chosen."""
-    options = frame(height, hover=hover, xlim=stability.seconds, xlabel="time in the session (s)")
+    options = frame(height, hover=hover, xlim=stability.seconds, xlabel=TIME_AXIS)
     options["tools"] = ["xbox_select", *options["tools"][1:]]
     options["active_tools"] = ["xbox_select"]
     options["hooks"] = [*options["hooks"], partial(_align, min_border=_LEFT)]
@@ -466,17 +467,12 @@ def _sweep_hover(stability: Stability) -> Any:
         args={"sweeps": sweeps},
         code="return sweeps[Math.max(0, Math.floor(sweeps.length - value))];",
     )
-    # One formatter for all that is said of the x axis.
-    frame_or_time = CustomJSHover(
-        args={"fps": stability.fps},
-        code='return format == "custom" ? String(Math.floor(value * fps)) : value.toFixed(2);',
-    )
     return hover_tool(
         ("sweep", "$y{custom}"),
-        ("time", "$x{0.00} s"),
-        ("frame", "$x{custom}"),
+        ("time", "$x{time}"),
+        ("frame", "$x{frame}"),
         ("syllable", "@image{custom}"),
-        formatters={"$y": sweep, "$x": frame_or_time, "@image": syllable_name()},
+        formatters={"$y": sweep, "$x": clock_hover(fps=stability.fps), "@image": syllable_name()},
     )
 
 

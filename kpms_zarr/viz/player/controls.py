@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from bokeh.models import Column, InlineStyleSheet, Row
+from bokeh.models import Column, ColumnDataSource, InlineStyleSheet, Row
 from bokeh.models.widgets import Button, CheckboxButtonGroup, Div, Select, Slider
 
+from kpms_zarr.viz.player.clocks import frame_clock
 from kpms_zarr.viz.player.data import OpenSession, PlayerWindow
 from kpms_zarr.viz.player.figures import DENOISED, OVERLAY, TRACKED
 from kpms_zarr.viz.shared.style import FONT, INK, MUTED
@@ -17,6 +18,13 @@ LATENT = "latent pose"
 SPEEDS = ("0.1", "0.25", "0.5", "1", "2", "4")
 VIEWS = ("Egocentric", "Centred", "Arena")
 
+KEYS = (
+    ("Space", "plays and pauses"),
+    ("\u2190 \u2192", "one frame back or on; with Shift ten"),
+    ("Home End", "first and last frame of the window"),
+)
+"""Keys of a player that has the focus, and what they do."""
+
 _KEYS = "Keys: space plays, arrows step (with shift: 10 frames), Home and End."
 _TIME = ("epochs", "strip", "certainty", "speed", "heading", "detail")
 
@@ -24,12 +32,19 @@ _TIME = ("epochs", "strip", "certainty", "speed", "heading", "detail")
 def controls(
     opened: OpenSession,
     window: PlayerWindow,
+    frames: ColumnDataSource,
     *,
     keypoint: str,
     with_video: bool,
     is_served: bool,
 ) -> dict[str, Any]:
-    """Widgets by name; all have a label and can be reached by keyboard."""
+    """Widgets by name; all have a label and can be reached by keyboard.
+
+    Parameters
+    ----------
+    frames : ColumnDataSource
+        Of the window: the slider writes times from it.
+    """
     first, last = int(window.frame[0]), int(window.frame[-1])
     speeds: list[Any] = [(one, f"{one}×") for one in SPEEDS]
     widgets: dict[str, Any] = {
@@ -43,7 +58,8 @@ def controls(
         "shown": _shown(window, with_video),
         "detail": _detail(window, keypoint),
         "frame": Slider(
-            title="Frame",
+            title="Time",
+            format=frame_clock(frames),
             start=first,
             end=max(last, first + 1),
             value=first,

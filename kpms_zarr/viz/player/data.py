@@ -20,6 +20,7 @@ from kpms_zarr.store.model.syllable_names import SyllableNames
 from kpms_zarr.store.run_lengths import run_bounds
 from kpms_zarr.store.study.epochs import stored_epochs
 from kpms_zarr.store.study.settings import StudySettings
+from kpms_zarr.store.study.timestamps import SessionTimes, StudyTimes
 from kpms_zarr.store.wording import call
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.bands import EpochBand, epoch_bands
@@ -53,6 +54,8 @@ class OpenSession:
         Of the session in the labels of the model.
     bands : tuple of EpochBand
         Epochs of the session.
+    times : SessionTimes or None
+        Timestamps of the session; None without.
     """
 
     session: Session
@@ -63,6 +66,7 @@ class OpenSession:
     labels: xr.Dataset | None = None
     row: int = -1
     bands: tuple[EpochBand, ...] = ()
+    times: SessionTimes | None = None
 
     @property
     def syllables(self) -> tuple[int, ...]:
@@ -97,7 +101,9 @@ class PlayerWindow:
     video_frame : ndarray, (frame,) int
         The frames of the video that they are.
     time : ndarray, (frame,)
-        Seconds of the session at which the frames begin.
+        Seconds of the session at which the frames begin, as frames count them.
+    clock : ndarray, (frame,)
+        Seconds since the first frame by the timestamps of the session; without any the same.
     keypoints : tuple of str
         Of ``observed``.
     observed : ndarray, (frame, keypoint, space) float32
@@ -124,6 +130,7 @@ class PlayerWindow:
     frame: np.ndarray
     video_frame: np.ndarray
     time: np.ndarray
+    clock: np.ndarray
     keypoints: tuple[str, ...]
     observed: np.ndarray
     confidence: np.ndarray
@@ -193,16 +200,17 @@ def open_session(
         float(data["fps"].values[row]),
     )
     settings, video = drawn_settings(store), video_of(data, row)
-    bands = epoch_bands(stored_epochs(store)[1], chosen)
+    bands, found = epoch_bands(stored_epochs(store)[1], chosen), StudyTimes(store).of(chosen)
+    times = found if found.is_given else None
     if not model:
-        return OpenSession(chosen, settings, data, video, bands=bands)
+        return OpenSession(chosen, settings, data, video, bands=bands, times=times)
     opened = OpenModel.of(store, model, version)
     labelled = [str(name) for name in opened.labels["session"].values]
     if chosen.name not in labelled:
-        return OpenSession(chosen, settings, data, video, opened, bands=bands)
+        return OpenSession(chosen, settings, data, video, opened, bands=bands, times=times)
     row = labelled.index(chosen.name)
     labels = opened.labels.isel(session=row)
-    return OpenSession(chosen, settings, data, video, opened, labels, row, bands)
+    return OpenSession(chosen, settings, data, video, opened, labels, row, bands, times)
 
 
 def read_window(opened: OpenSession, start: float, stop: float) -> PlayerWindow:
@@ -229,7 +237,7 @@ def read_window(opened: OpenSession, start: float, stop: float) -> PlayerWindow:
     found = _read(opened, first, last)
     position, confidence = found["position"], found.get("confidence")
     position = without_missing(position, confidence)
-    pose, denoised = opened.pose, None
+    pose, denoised, times = opened.pose, None, opened.times
     if pose is not None:
         by_frame = (found["latent"], found["centroid"], found["heading"])
         denoised = pose.place(*by_frame, opened.row)
@@ -243,6 +251,7 @@ def read_window(opened: OpenSession, start: float, stop: float) -> PlayerWindow:
         frame,
         video_frames(opened.data, session.index, frame),
         frame / session.fps,
+        frame / session.fps if times is None else times.at(first, last) - times.first,
         opened.settings.keypoints,
         position,
         np.full(position.shape[:2], np.nan, np.float32) if confidence is None else confidence,

@@ -14,8 +14,10 @@ from bokeh.models import ColumnDataSource, FixedTicker, Range1d
 from bokeh.models.annotations import Label
 from bokeh.plotting import figure
 
+from kpms_zarr.viz.player.clocks import axis_clock, hover_clock
 from kpms_zarr.viz.shared.skeletons import bones
 from kpms_zarr.viz.shared.style import FONT, INK, LINE, MUTED, UNIT, hover_tool, polish_figure
+from kpms_zarr.viz.shared.times import TIME_AXIS, clock_ticker
 
 TRACKED, DENOISED, OVERLAY = "Tracked (orange)", "Denoised (blue)", "Keypoints on the video"
 """What can be shown or not."""
@@ -29,7 +31,7 @@ AXIS_LABELS = {
 }
 """View -> labels of its axes, in two dimensions."""
 
-_LEFT, _RIGHT = 64, 12
+_LEFT, _RIGHT = 64, 26
 _TOP_HEIGHT = 290
 
 Joined = list[tuple[int, int]]
@@ -112,13 +114,14 @@ def time_figures(built: Figures, *, with_labels: bool, with_certainty: bool) -> 
         built.figures["certainty"] = certainty
     speed = _over_time(times, 86, "speed\n(units / s)", y_range=Range1d(start=0, end=1))
     speed.line("time", "speed", source=traces, color=LINE)
-    _hover(speed, [("time", "@time{0.00} s"), ("speed", "@speed{0.0}")])
+    frames = built.sources["frames"]
+    _hover(speed, [("time", "@time{custom}"), ("speed", "@speed{0.0}")], frames)
     heading = _over_time(times, 86, "heading\n(rad)", y_range=Range1d(start=-3.3, end=3.3))
     heading.line("time", "heading", source=traces, color=LINE)
     ticks = [-np.pi, 0, np.pi]
     heading.yaxis.ticker = FixedTicker(ticks=ticks)
     heading.yaxis.major_label_overrides = dict(zip(ticks, ("−π", "0", "π"), strict=True))
-    _hover(heading, [("time", "@time{0.00} s"), ("heading", "@heading{0.00} rad")])
+    _hover(heading, [("time", "@time{custom}"), ("heading", "@heading{0.00} rad")], frames)
     built.figures |= {"speed": speed, "heading": heading, "detail": _detail(built, times)}
 
 
@@ -228,10 +231,10 @@ def _strip(built: Figures, times: Range1d) -> Any:
     rows = [
         ("syllable", "@syllable"),
         ("name", "@name"),
-        ("from", "@left{0.00} s to @right{0.00} s"),
+        ("from", "@left{custom} to @right{custom}"),
         ("duration", "@duration"),
     ]
-    strip.add_tools(hover_tool(*rows, renderers=[quads], visible=False))
+    _hover_spans(strip, rows, quads, built.sources["frames"])
     return strip
 
 
@@ -245,8 +248,8 @@ def _epochs(built: Figures, times: Range1d) -> Any:
         left="left", right="right", bottom=0, top=1, source=source, color="color",
         line_color="white", alpha=0.55,
     )  # fmt: skip
-    rows = [("epoch", "@name"), ("from", "@left{0.00} s to @right{0.00} s")]
-    drawn.add_tools(hover_tool(*rows, renderers=[quads], visible=False))
+    rows = [("epoch", "@name"), ("from", "@left{custom} to @right{custom}")]
+    _hover_spans(drawn, rows, quads, built.sources["frames"])
     return drawn
 
 
@@ -265,7 +268,9 @@ def _detail(built: Figures, times: Range1d) -> Any:
     legend.update(label_text_font_size="12px")
     detail.add_layout(legend, "above")  # Inside it would cover the ends of the lines.
     detail.xaxis.visible = True
-    detail.xaxis.axis_label = "time (s)"
+    detail.xaxis.update(
+        axis_label=TIME_AXIS, ticker=clock_ticker(), formatter=axis_clock(built.sources["frames"])
+    )
     return detail
 
 
@@ -312,8 +317,16 @@ def _over_time(times: Range1d, height: int, label: str, **ranges: Any) -> Any:
     return plot
 
 
-def _hover(plot: Any, rows: list[tuple[str, str]]) -> None:
-    plot.add_tools(hover_tool(*rows, mode="vline", visible=False))
+def _hover(plot: Any, rows: list[tuple[str, str]], frames: ColumnDataSource) -> None:
+    formatters = {"@time": hover_clock(frames)}
+    plot.add_tools(hover_tool(*rows, mode="vline", visible=False, formatters=formatters))
+
+
+def _hover_spans(
+    plot: Any, rows: list[tuple[str, str]], quads: Any, frames: ColumnDataSource
+) -> None:
+    formatters = {name: hover_clock(frames) for name in ("@left", "@right")}
+    plot.add_tools(hover_tool(*rows, renderers=[quads], visible=False, formatters=formatters))
 
 
 def _dots(names: tuple[str, ...]) -> dict[str, Any]:

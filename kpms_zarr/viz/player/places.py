@@ -21,6 +21,7 @@ from kpms_zarr.viz.player.data import OpenSession, no_time, open_session, tracke
 from kpms_zarr.viz.shared.extra import require
 from kpms_zarr.viz.shared.reading import MissingData, sampled
 from kpms_zarr.viz.shared.style import UNIT, frame, hover_tool, load, size_from_frame, weakly
+from kpms_zarr.viz.shared.times import clock
 
 MAX_BLOCKS = 128
 """Blocks of 16,384 frames that are read; of longer times a regular sample."""
@@ -432,7 +433,9 @@ def _seconds_text() -> CustomJSHover:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.3g} s"
+    if seconds >= 60:
+        return clock(seconds)
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.3g} s"
 
 
 def _asked(wanted: Any, whole: tuple[float, float]) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 // whose handle(event) hears of everything. views finds what Bokeh has put on the page for a model
 // (Bokeh makes its elements when it likes, and anew); data are the sources, widgets and figures of
 // player.py by name. Nothing is sent to the server but what a person asks of it: {sync: false}
-// keeps the rest here.
+// keeps the rest here. clock(seconds, decimals) comes from times.py.
 
 export function mount(views, data) {
   const {
@@ -375,8 +375,8 @@ function make_drawing(now, views, data) {
     const at = view?.markup_el ?? view?.shadow_el;
     if (!at) return;
     const row = bout_at(i), certainty = frames.data.certainty[i];
-    const words = [`frame ${frames.data.frame[i].toLocaleString("en")}`,
-      `${frames.data.time[i].toFixed(2)} s`];
+    const words = [clock(frames.data.clock[i], 2),
+      `frame ${frames.data.frame[i].toLocaleString("en")}`];
     if (video_state.data.state[0] !== "none") words.push(
       `frame ${frames.data.video_frame[i].toLocaleString("en")} of the video`);
     if (row >= 0) {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -24,6 +24,7 @@ from kpms_zarr.viz.player.figures import (
 )
 from kpms_zarr.viz.shared.guessing import note_on
 from kpms_zarr.viz.shared.style import UNIT
+from kpms_zarr.viz.shared.times import CLOCK_JS
 from kpms_zarr.viz.video.pictures import picture_size, pictures
 from kpms_zarr.viz.video.video import VideoReader
 
@@ -53,12 +54,15 @@ class Player:
         ``previous_bout``, ``link``, and ``pictures`` of the video of this window), and at which
         frame of the session. And ``video``, with pictures as data URLs in the column ``url`` and
         the frames of the window that they show, which rise, in ``row``.
+    figures : dict of str to figure
+        See :class:`~kpms_zarr.viz.player.figures.Figures`.
     """
 
     layout: Column
     widgets: dict[str, Any]
     sources: dict[str, ColumnDataSource]
     is_y_down: bool
+    figures: dict[str, Any] = field(default_factory=dict)
 
     def load(
         self,
@@ -205,12 +209,13 @@ def build_player(
         with_labels=window.syllable is not None,
         with_certainty=window.certainty is not None,
     )
+    frames = built.sources["frames"]
     widgets = controls(
-        opened, window, keypoint=keypoint, with_video=with_video, is_served=is_served
+        opened, window, frames, keypoint=keypoint, with_video=with_video, is_served=is_served
     )
     root = layout(built.figures, widgets)
     _connect(built, widgets, root, window, is_served)
-    return Player(root, widgets, built.sources, down)
+    return Player(root, widgets, built.sources, down, built.figures)
 
 
 def require_video(opened: OpenSession) -> str:
@@ -306,7 +311,7 @@ def _connect(
     }
     module = resources.files("kpms_zarr.viz.player").joinpath("player.js").read_text("utf-8")
     # Not as a module: Bokeh would load it from a blob:, which the policy of a report forbids.
-    code = module.replace("export function", "function") + _ON_EVENT
+    code = CLOCK_JS + module.replace("export function", "function") + _ON_EVENT
     callback = CustomJS(args={"data": arguments}, code=code)
     # The first event of all: the browser knows how wide the figure is.
     for figure in built.figures.values():

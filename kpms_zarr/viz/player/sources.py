@@ -26,7 +26,7 @@ def frame_columns(window: PlayerWindow) -> Columns:
     Returns
     -------
     dict of str to ndarray, (frame,) or (frame, ...)
-        ``frame``, ``video_frame``, ``time``, ``syllable``, ``certainty``, ``heading``,
+        ``frame``, ``video_frame``, ``time``, ``clock``, ``syllable``, ``certainty``, ``heading``,
         ``centroid`` (frame, space), ``confidence`` (frame, keypoint), and ``observed``,
         ``denoised`` (frame, keypoint x space).
     """
@@ -37,6 +37,7 @@ def frame_columns(window: PlayerWindow) -> Columns:
         "frame": window.frame.astype(np.int32),
         "video_frame": window.video_frame.astype(np.int32),
         "time": window.time,
+        "clock": window.clock,
         "syllable": none if window.syllable is None else window.syllable.astype(np.int32),
         "certainty": unknown if window.certainty is None else window.certainty,
         "heading": unknown if window.heading is None else window.heading,

@@ -17,6 +17,7 @@ NOT_GIVEN = "not given"
 """Name of the group of the sessions for which nothing is said."""
 
 _MOST_GROUPS = 20
+_MOST_LETTERS = 40
 _OWN = {var.name for var in KEYPOINTS} - {"individual"}
 
 
@@ -41,6 +42,31 @@ def group_coordinates(table: xr.Dataset) -> tuple[str, ...]:
         if 2 <= n_values <= min(_MOST_GROUPS, table.sizes["session"] - 1):
             found.append(str(name))
     return tuple(sorted(found, key=lambda name: (name != "group", name)))
+
+
+def said_of_sessions(table: xr.Dataset) -> dict[str, str]:
+    """What people said of each session, in a line: its group first, then all else that is short.
+
+    Parameters
+    ----------
+    table : Dataset
+        ``keypoints`` of a store.
+    """
+    first = group_coordinates(table)
+    others = [
+        str(name)
+        for name, column in table.coords.items()
+        if column.dims == ("session",) and name not in {*_OWN, *first, "recording", "video"}
+    ]
+    columns = [[str(one) for one in table[name].values] for name in (*first, *others)]
+    return {
+        str(name): ", ".join(
+            one
+            for one in row
+            if one.strip() and one not in ("nan", str(name)) and len(one) <= _MOST_LETTERS
+        )
+        for name, *row in zip(table["session"].values, *columns, strict=True)
+    }
 
 
 def groups_of(names: Sequence[str], table: xr.Dataset, by: str) -> list[str]:

@@ -11,7 +11,7 @@
   // The words that stand beside a control in its widget.
   function beside(node) {
     const words = node.getRootNode().querySelector("label, .bk-slider-title, .bk-label");
-    return (words?.textContent ?? "").replace(/:[^:]*$/, "").trim();
+    return (words?.textContent ?? "").replace(/:.*$/s, "").trim();
   }
   function set(node, name, value) {
     if (value && node.getAttribute(name) !== value) node.setAttribute(name, value);

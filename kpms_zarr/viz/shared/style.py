@@ -13,11 +13,14 @@ from bokeh.models import (
     Axis,
     BoxZoomTool,
     CustomJSHover,
+    CustomJSTickFormatter,
     HoverTool,
     LinearAxis,
     LogAxis,
     Range1d,
 )
+
+from kpms_zarr.viz.shared.times import TIME_AXIS, on_time_axis
 
 INK = "#1f2933"
 LINE = "#0b5394"
@@ -157,6 +160,8 @@ def polish_figure(figure: Any, *, xgrid: bool = True, ygrid: bool = True) -> Non
 
 
 def _polish_axis(axis: Axis) -> None:
+    if axis.axis_label == TIME_AXIS and not isinstance(axis.formatter, CustomJSTickFormatter):
+        on_time_axis(axis)
     axis.axis_label_text_font = axis.major_label_text_font = FONT
     axis.axis_label_text_font_style = "normal"
     axis.axis_label_text_font_size = "13px"

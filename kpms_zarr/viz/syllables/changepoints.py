@@ -9,8 +9,10 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from kpms_zarr.viz.shared.decimation import extremes, thinned
 from kpms_zarr.viz.shared.sheets import PaperSheet
-from kpms_zarr.viz.shared.style import INK, MUTED, frame, load
+from kpms_zarr.viz.shared.style import INK, MUTED, frame, hover_tool, load
+from kpms_zarr.viz.shared.times import PLAIN, TIME_AXIS, SessionClock, clock_hover
 
 _BAND = "#dfe3e8"
 _BASELINE = "#7b8794"
@@ -18,6 +20,9 @@ _FOUND = "#2a78b5"
 _MOST_TIMES = 3.0
 """Times the upper quartile: longer intervals are not drawn."""
 _BARS = 40
+_MOST_READ = 2**22
+"""Frames of a session whose score is read at once."""
+_MOST_DRAWN = 6000
 
 
 class Drawing(NamedTuple):
@@ -92,10 +97,156 @@ def changepoints(points: xr.Dataset, *, height: int = 260) -> hv.Layout:
         words = "; ".join(text for _, text in curve.marks if text)
         style = {
             **frame(height), "responsive": False, "width": 360, "xlabel": x, "ylabel": y,
+            "tools": [], "active_tools": [], "toolbar": None,
             "title": f"{curve.title}{f' ({words})' if words else ''}",
         }  # fmt: skip
         views.append(hv.Overlay(parts).opts(**style, show_legend=False))
     return hv.Layout(views).cols(3)
+
+
+def session_rates(points: xr.Dataset, *, chosen: str = "", height: int = 230) -> hv.Overlay:
+    """Change points per minute of each session, in the order of the rates.
+
+    Parameters
+    ----------
+    points : xarray.Dataset
+        What ``kpms_zarr.changepoints`` returns.
+    chosen : str
+        Name of the session that is marked.
+    height : int
+        In px.
+
+    Returns
+    -------
+    holoviews.Overlay
+        Of Points with vdims session, points, interval (ms; NaN = fewer than two points).
+    """
+    load()
+    names = np.array([str(one) for one in points["session"].values], dtype=object)
+    n = points["n_changepoints"].values
+    minutes = points["n_frames"].values / points["fps"].values / 60
+    rate = n / np.maximum(minutes, 1e-9)
+    order = np.argsort(rate, kind="stable")
+    columns = (np.arange(1, len(order) + 1), rate[order], names[order], n[order],
+               points["median_interval"].values[order])  # fmt: skip
+    kdims, vdims = ["place", "rate"], ["session", "points", "interval"]
+    hover = hover_tool(
+        ("session", "@session"), ("change points", "@points{0,0}"),
+        ("per minute", "@rate{0.0}"), ("median interval", "@interval{0} ms"),
+    )  # fmt: skip
+    style = {
+        **frame(height, hover=hover), "xlabel": "session, by its rate",
+        "ylabel": "change points per minute", "ylim": (0, 1.08 * max(float(rate.max()), 1e-9)),
+        "xlim": (0.0, len(order) + 1.0), "title": "",
+    }  # fmt: skip
+    dots = hv.Points(columns, kdims=kdims, vdims=vdims).opts(
+        color=_FOUND, size=7, line_color="white", **style
+    )
+    parts: list[hv.Element] = [dots]
+    where = np.flatnonzero(names[order] == chosen)
+    if len(where):
+        mark = [(columns[0][where[0]], columns[1][where[0]])]
+        parts.append(hv.Points(mark, kdims=kdims).opts(
+            size=13, fill_alpha=0, line_color=INK, line_width=2, default_tools=[], tools=[]
+        ))  # fmt: skip
+    return hv.Overlay(parts).opts(**style, show_legend=False)
+
+
+class ScoreStrip(NamedTuple):
+    """Change score of some time of a session, and its change points.
+
+    Attributes
+    ----------
+    time, score : ndarray, (drawn,)
+        Of long times the lowest and the highest of equal stretches; s of the session.
+    point_time, point_score : ndarray, (point,)
+    n_points : int
+        Of them all, whether drawn or not.
+    start, stop : float
+        What was read, in s.
+    """
+
+    time: np.ndarray
+    score: np.ndarray
+    point_time: np.ndarray
+    point_score: np.ndarray
+    n_points: int
+    start: float
+    stop: float
+
+
+def read_strip(points: xr.Dataset, session: str, start: float, stop: float) -> ScoreStrip | None:
+    """Read the change score of some time of a session; None where it has none.
+
+    At most 4,194,304 frames are read, the first ones.
+
+    Parameters
+    ----------
+    points : xarray.Dataset
+        The group ``changepoints``, lazily.
+    start, stop : float
+        In s of the session.
+    """
+    names = [str(name) for name in points["session"].values]
+    if session not in names:
+        return None
+    row = names.index(session)
+    fps, n_frames = (float(points[name].values[row]) for name in ("fps", "n_frames"))
+    first = max(0, int(np.floor(start * fps + 1e-6)))
+    last = int(min(n_frames, np.ceil(stop * fps - 1e-6), first + _MOST_READ))
+    if first >= last:
+        return None
+    score = points["change_score"][row, first:last].values.astype(np.float64)
+    at = np.flatnonzero(points["changepoint"][row, first:last].values == 1)
+    drawn, marks = (
+        extremes(score, _MOST_DRAWN),
+        at[thinned(at, score[at], last - first, _MOST_DRAWN)],
+    )
+    return ScoreStrip(
+        (first + drawn) / fps, score[drawn], (first + marks) / fps, score[marks], len(at),
+        first / fps, last / fps,
+    )  # fmt: skip
+
+
+def score_strip(
+    found: ScoreStrip, threshold: float, *, height: int = 190, clock_of: SessionClock = PLAIN
+) -> hv.Overlay:
+    """Change score over time (Curve) with the threshold, and the change points (Points).
+
+    Parameters
+    ----------
+    threshold : float
+        NaN or infinite = none.
+    height : int
+        In px.
+    clock_of : SessionClock
+        Of the session, by which times are written.
+    """
+    load()
+    hover = hover_tool(
+        ("time", "@time{custom}"), ("change score", "@score{0.00}"),
+        formatters={"@time": clock_hover(clock_of)},
+    )  # fmt: skip
+    style = {
+        **frame(height), "xlabel": TIME_AXIS, "ylabel": "change score",
+        "xlim": (found.start, found.stop), "title": "",
+    }  # fmt: skip
+    parts: list[hv.Element] = [
+        hv.Curve((found.time, found.score), kdims=["time"], vdims=["score"]).opts(
+            color=_BASELINE, line_width=1, default_tools=[]
+        )
+    ]
+    if np.isfinite(threshold):
+        parts.append(
+            hv.HLine(threshold).opts(
+                color=INK, line_width=1, line_dash="dotted", default_tools=[]
+            )
+        )  # fmt: skip
+    dots = hv.Points((found.point_time, found.point_score), kdims=["time", "score"])
+    parts.append(
+        dots.opts(color=_FOUND, size=7, line_color="white", tools=[hover], default_tools=[])
+    )
+    return hv.Overlay(parts).opts(**style, show_legend=False)
 
 
 def curves_of(points: xr.Dataset) -> list[Drawing]:

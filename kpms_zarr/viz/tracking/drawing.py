@@ -10,6 +10,14 @@ import numpy as np
 from bokeh.models import CustomJSHover, CustomJSTickFormatter, FixedTicker, HoverTool
 
 from kpms_zarr.viz.shared.style import INK, LINE, MUTED, frame, hover_tool, short
+from kpms_zarr.viz.shared.times import (
+    CLOCK_JS,
+    PLAIN,
+    TIME_AXIS,
+    SessionClock,
+    clock_hover,
+    time_axis_hook,
+)
 from kpms_zarr.viz.tracking.data import Confidences, QualityTable
 from kpms_zarr.viz.tracking.frames import KeypointTrace, Marks, Traces
 
@@ -142,7 +150,10 @@ def _map_hover(table: QualityTable, words: str) -> HoverTool:
             **name,
             **{f"@{problem}": percent for problem in WORDS},
             "@gap": seconds,
-            "@worst": seconds,
+            "@worst": CustomJSHover(
+                code=f"{CLOCK_JS} return Number.isFinite(Number(value)) && value !== null ? "
+                "clock(Number(value), 1) : 'none'"
+            ),
         },
     )
 
@@ -197,13 +208,14 @@ def _histogram(one: Confidences, threshold: float, with_all: bool) -> hv.Overlay
 # ------------------------------------------------------------------ traces
 
 
-def draw_traces(traces: Traces) -> hv.Layout:
+def draw_traces(traces: Traces, clock_of: SessionClock = PLAIN) -> hv.Layout:
     """Draw the traces, one panel below the other, on one time axis."""
     above = [None, *traces.traces]
     panels = [
         _panel(
             traces,
             trace,
+            clock_of,
             with_title=before is None or before.keypoint != trace.keypoint,
             with_label=trace is traces.traces[-1],
         )
@@ -225,7 +237,12 @@ def what_was_read(traces: Traces) -> str:
 
 
 def _panel(
-    traces: Traces, trace: KeypointTrace, *, with_title: bool, with_label: bool
+    traces: Traces,
+    trace: KeypointTrace,
+    clock_of: SessionClock,
+    *,
+    with_title: bool,
+    with_label: bool,
 ) -> hv.Overlay:
     fps = traces.session.fps
     low, high = value_limits(trace)
@@ -236,16 +253,18 @@ def _panel(
         "fontsize": _FONT_SIZE,
         "xlim": (traces.start / fps, traces.stop / fps),
         "ylim": (low, high),
-        "xlabel": "time (s)" if with_label else "",
+        "xlabel": TIME_AXIS if with_label else "",
         "ylabel": f"{short(trace.keypoint, 12)} {trace.space}",
         "show_legend": False,
     }
+    style["hooks"] = [*style["hooks"], time_axis_hook(clock_of, with_label=with_label), _margin]
     hover = hover_tool(
-        ("time", "@time{0,0.00} s"),
+        ("time", "@time{custom}"),
         ("frame", "@frame{0}"),
         (f"{trace.keypoint} {trace.space}", "@value{0,0.0}"),
         ("confidence", "@confidence{0.00}"),
         ("", "@why"),
+        formatters={"@time": clock_hover(clock_of)},
     )
     # A name of its own: HoloViews links axes of the same quantity.
     axis = f"{trace.keypoint} {trace.space}"
@@ -260,6 +279,11 @@ def _panel(
         if len(marks.frame):
             parts.append(_marks(marks, fps, (low, high), why, axis, hover))
     return hv.Overlay(parts).opts(**style)
+
+
+def _margin(plot: Any, _element: Any) -> None:
+    """Hook: room on the right, where a page has a button below the last tick."""
+    plot.state.min_border_right = 30
 
 
 def _title(traces: Traces, trace: KeypointTrace) -> str:

@@ -37,6 +37,12 @@ from kpms_zarr.viz.video.sources import SessionVideos
 from kpms_zarr.viz.video.video import VideoReader
 
 TITLE = "Calibration"
+KEYS = (
+    ("\u2190 \u2192 \u2191 \u2193", "move the cross on the picture; faster with Shift"),
+    ("Enter", "marks the place of the cross"),
+    ("Esc", "takes the cross away"),
+)
+"""Of the picture, when it has the focus."""
 
 _LOG = logging.getLogger(__name__)
 _AT_ONCE = 40
@@ -93,7 +99,7 @@ def calibration_picture(state: State) -> Any:
     return parts.column(
         parts.heading("Noise calibration"),
         parts.text(_HOW_TO_READ.format(source=found.attrs["source_in_words"])),
-        parts.plot(draw_calibration(found)),
+        parts.plot(draw_calibration(found), "noise calibration"),
     )
 
 
@@ -355,9 +361,16 @@ class _Annotating:
         self._task[:] = [parts.heading(f"Where is {point.keypoint}?", 3)]
         points, lines = self._drawn(point, self._piece)
         self._picture.param.update(
-            label=f"Frame {point.frame} of {point.session}: mark {point.keypoint}",
+            label=f"{self._moment(point)} of {point.session}: mark {point.keypoint}",
             size=[width, height], url=url, points=points, lines=lines,
         )  # fmt: skip
+
+    def _moment(self, point: TrackedPoint) -> str:
+        session = self._state.study.sessions.get(point.session)
+        if session is None:
+            return f"Frame {point.frame}"
+        clock = self._state.study.clock(point.session)
+        return f"{clock.write(point.frame / session.fps, 2)} (frame {point.frame})"
 
     def _draw(self) -> None:
         if self._point is not None and self._piece is not None:

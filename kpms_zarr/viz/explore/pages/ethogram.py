@@ -22,8 +22,10 @@ from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.study import Study
 from kpms_zarr.viz.shared.bands import draw_bands
 from kpms_zarr.viz.shared.opened import OpenModel, certainty_words
+from kpms_zarr.viz.shared.times import span_words
 
 TITLE = "Ethogram"
+KEYS = (("Tab Enter", "Earlier, Later, Closer and Wider move and zoom the strip, Play shows it"),)
 
 _SECONDS = 30.0
 """Shown around a moment that was clicked, unless less is shown already."""
@@ -79,7 +81,7 @@ class _EthogramPage(param.Parameterized):
         controls = pn.Row(self._order, pn.Column(self._pale, self._alone))
         return parts.column(
             controls,
-            parts.plot(self.raster.plot),
+            parts.plot(self.raster.plot, "all sessions"),
             parts.text(
                 "Click to choose a session and a moment; drag a box to zoom in, as far as single "
                 f"frames; the circling arrow of the toolbar zooms out. {self._paleness(opened)}"
@@ -126,6 +128,7 @@ class _EthogramPage(param.Parameterized):
             names=self._names,
             highlight=self._highlight,
             by_certainty=self._pale.value,
+            clock_of=state.study.clock(state.session),
         )
         dragged = hv.streams.BoundsX(source=image)
         tapped = hv.streams.Tap(source=image)
@@ -147,10 +150,14 @@ class _EthogramPage(param.Parameterized):
             above = draw_bands(bands, start, stop, *_BANDS)
             drawn = (image * above).opts(ylim=(0, _BANDS[1]))
         return parts.column(
-            parts.heading(f"{state.session}, {start:.2f} to {stop:.2f} s", 3),
-            parts.plot(drawn),
+            parts.heading(f"{state.session}, {self._written(start, stop)}", 3),
+            parts.plot(drawn, "strip", session=state.session),
             parts.text("Drag to choose a time; click to choose the syllable."),
         )
+
+    def _written(self, start: float, stop: float) -> str:
+        shown = self.state.study.clock(self.state.session).shown
+        return span_words(shown(start), shown(stop), 2)
 
     @property
     def _highlight(self) -> int:

@@ -17,6 +17,7 @@ from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.model.settling import course_in_words
 from kpms_zarr.store.wording import counted
 from kpms_zarr.viz.explore import parts
+from kpms_zarr.viz.explore.chooser import TimeField
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.fit import views as fit_views
 from kpms_zarr.viz.fit.views import Course
@@ -121,13 +122,15 @@ class _FitPage:
 
     def _traces(self) -> pn.viewable.Viewable:
         assert self._course is not None
-        panes = [parts.plot(view) for view in fit_views.draw_course(self._course)]
+        views = fit_views.draw_course(self._course)
+        panes = [parts.plot(view, f"trace {n}") for n, view in enumerate(views, 1)]
         rows = [pn.Row(*panes[i : i + 2], sizing_mode="stretch_width") for i in (0, 2, 4, 6, 8)]
         return parts.column(*(row for row in rows if len(row)))
 
     def _durations(self) -> pn.viewable.Viewable:
         assert self._course is not None
-        return parts.plot(fit_views.draw_course_durations(self._course, self.state.study.store))
+        drawn = fit_views.draw_course_durations(self._course, self.state.study.store)
+        return parts.plot(drawn, "durations")
 
     def _draw_stability(self) -> None:
         if self._course is not None:
@@ -152,28 +155,29 @@ class _FitPage:
             hv.streams.BoundsX(source=view).add_subscriber(
                 lambda boundsx: self._show(found.session, *boundsx)
             )
-        panes = [parts.plot(view, linked_axes=True) for view in (image, share)]
+        panes = [
+            parts.plot(view, called, session=found.session, linked_axes=True)
+            for view, called in ((image, "label stability"), (share, "labels that stay"))
+        ]
         return parts.column(explanation, self.window, *panes, self._chooser(found))
 
     def _chooser(self, stability: fit_views.Stability) -> pn.viewable.Viewable:
         """Build what does the same as dragging, by keyboard."""
         begin, end = stability.seconds
+        clock = self.state.study.clock(stability.session)
         ends = [
-            pn.widgets.FloatInput(
-                name=name, value=round(value, 2), start=begin, end=end, step=0.5, width=180
-            )
-            for name, value in (
-                ("Begin of these frames (s)", begin),
-                ("End of these frames (s)", end),
-            )
+            TimeField(name, width=190)
+            for name in ("Begin of these frames (mm:ss)", "End of these frames (mm:ss)")
         ]
+        for field, value in zip(ends, (begin, end), strict=True):
+            field.show(round(value, 2), clock)
         button = parts.button(
             "Show them in the player",
-            lambda _: self._show(stability.session, *(one.value or 0.0 for one in ends)),
+            lambda _: self._show(stability.session, *(one.seconds for one in ends)),
             button_type="primary",
             align="end",
         )
-        return pn.Row(*ends, button)
+        return pn.Row(*(one.view for one in ends), button)
 
     def _show(self, session: str, begin: float, end: float) -> None:
         self.state.show(session, max(0.0, begin), end)

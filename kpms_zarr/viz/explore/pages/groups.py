@@ -218,7 +218,7 @@ class _GroupsPage:
             n_out = result.tests.sizes["state"] - len(self._order)
             left_out = f" {n_out} of larger p are not drawn." if n_out else ""
             return parts.column(
-                parts.plot(picture),
+                parts.plot(picture, f"{_words(statistic)} by group"),
                 parts.text(
                     f"A point is one {result.unit}; lines are means, and bootstrap intervals of "
                     "95 % of each mean by itself. A star: q < 0.05 (Benjamini and Hochberg, over "
@@ -247,7 +247,8 @@ class _GroupsPage:
             )
             tapped = hv.streams.Tap(source=picture.get(0))
             tapped.add_subscriber(self._tapped_change)
-            return parts.plot(picture, max_width=860)
+            called = f"transitions {second.value} less {first.value}"
+            return parts.plot(picture, called, max_width=860)
 
         p, share = float(table.attrs["p"]), 100 * float(table.attrs["r_squared"])
         said = (
@@ -275,7 +276,8 @@ class _GroupsPage:
         )
 
         def build() -> Any:
-            return parts.plot(fingerprint_map(result.fingerprints, statistic=chosen.value))
+            drawn = fingerprint_map(result.fingerprints, statistic=chosen.value)
+            return parts.plot(drawn, f"fingerprints of {_words(str(chosen.value))}")
 
         return [chosen, parts.follow(self.state, [chosen], build, page="groups")]
 

@@ -239,11 +239,12 @@ class _OnsetsPage:
         )
         view = triggered_average(found, syllables=[syllable], height=300, width=None)
         drawn = view.values()[0].opts(title="")
+        called_so = f"{self._key[2]} around syllable {syllable}"
         line = command(
             "triggered_average", state.study.store, model=state.model, signal=self._key[2]
         )
         return parts.column(
-            title, parts.text(facts), parts.plot(drawn, max_width=900), parts.code(line)
+            title, parts.text(facts), parts.plot(drawn, called_so, max_width=900), parts.code(line)
         )
 
     # -------------------------------------------------------------- trajectories
@@ -288,7 +289,8 @@ class _OnsetsPage:
             "they lie densest. Below: some of these; a click plays one."
         )
         (typical,) = typical_poses(found).values()
-        views = [parts.plot(one, sizing_mode=None) for one in draw(typical, width=400)]
+        called = f"trajectory of syllable {syllable}"
+        views = [parts.plot(one, called, sizing_mode=None) for one in draw(typical, width=400)]
         study, model = self.state.study, self.state.model
         rows = {one.name: one for one in label_sessions(study.opened(model).labels)}
         sessions, onsets = found["session"].values[0], found["onset_frame"].values[0]

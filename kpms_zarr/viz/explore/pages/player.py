@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import panel as pn
 
 from kpms_zarr.store.core.commands import command
@@ -15,6 +18,7 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.arena import Arena
 from kpms_zarr.viz.explore.state import State
+from kpms_zarr.viz.player.controls import KEYS as KEYS_OF_PLAYER
 from kpms_zarr.viz.player.data import (
     OpenSession,
     PlayerWindow,
@@ -30,11 +34,17 @@ from kpms_zarr.viz.player.player import (
     set_video_state,
 )
 from kpms_zarr.viz.player.sources import extent
+from kpms_zarr.viz.player.tables import window_table
 from kpms_zarr.viz.shared.guessing import note_on
+from kpms_zarr.viz.shared.picture_data import PictureTable, attach, tag
 from kpms_zarr.viz.video.pictures import pictures
 from kpms_zarr.viz.video.video import VideoReader
 
 TITLE = "Player"
+KEYS = (
+    *KEYS_OF_PLAYER,
+    ("Tab", "to the player, whose keys these are when it has the focus, as after a click on it"),
+)
 
 _LOG = logging.getLogger(__name__)
 _LONGEST = 60.0  # Seconds in a window; with a video its pictures have to come along.
@@ -108,8 +118,24 @@ class _SessionPlayer:
             pn.pane.Bokeh(self.player.layout, sizing_mode="stretch_width"),
             *_video_note(state, trouble),
         )
+        self._name_pictures()
         self._show(self._window)
         self._listen()
+
+    def _name_pictures(self) -> None:
+        """Give each picture a name for files, and the data of its window as a table."""
+        page = weakref.ref(self)  # figures are kept by whom they are shown to
+
+        def make(name: str) -> PictureTable:
+            found = page()
+            if found is None:
+                return PictureTable(pd.DataFrame())
+            detail = str(found.player.widgets["detail"].value)
+            return window_table(found._window, name, found.opened.names.label, detail)
+
+        for name, figure in self.player.figures.items():
+            figure.tags = [tag(name, self.opened.session.name)]
+            attach(figure, partial(make, name))
 
     def close(self) -> None:
         """Stop listening, and close the video."""

@@ -79,8 +79,9 @@ def _components(state: State) -> Any:
         return parts.empty(
             "No principal components yet:", command("pca", state.study.store, variance=0.9)
         )
-    scree = parts.plot(views.draw_scree(data))
+    scree = parts.plot(views.draw_scree(data), "variance of components")
     sliders, figures = draw_rotating(data, state.study.settings, max_components=_MAX_COMPONENTS)
+    panes = [parts.figure(one, f"component {n}") for n, one in enumerate(figures, 1)]
     turn = " The sliders turn all of them." if data.sizes["space"] == 3 else ""
     return parts.column(
         parts.heading("Principal components"),
@@ -89,10 +90,7 @@ def _components(state: State) -> Any:
         scree,
         parts.text(" ".join((_HOW_TO_READ_COMPONENTS + turn, note_on(state.study.settings)))),
         pn.Row(*map(pn.pane.Bokeh, sliders)),
-        *(
-            pn.Row(*map(pn.pane.Bokeh, figures[i : i + IN_A_ROW]))
-            for i in range(0, len(figures), IN_A_ROW)
-        ),
+        *(pn.Row(*panes[i : i + IN_A_ROW]) for i in range(0, len(panes), IN_A_ROW)),
     )
 
 
@@ -110,7 +108,8 @@ def _scores(state: State, by: str | None, dims: tuple[int | None, int | None]) -
     if found.left_out:
         words += f" {len(found.left_out)} smaller groups are left out."
     # Rows, not a Layout: that is not drawn inside of tabs before the window is resized.
-    panes: list[Any] = [parts.plot(panel) for panel in views.draw_scores(found)]
+    called = f"scores {across} and {upwards}"
+    panes: list[Any] = [parts.plot(panel, called) for panel in views.draw_scores(found)]
     panes += [pn.Spacer(sizing_mode="stretch_width") for _ in range(-len(panes) % _IN_A_ROW)]
     rows = [
         pn.Row(*panes[i : i + _IN_A_ROW], sizing_mode="stretch_width")

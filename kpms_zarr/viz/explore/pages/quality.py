@@ -18,6 +18,7 @@ from kpms_zarr.viz.tracking.data import QualityTable, confidences, table
 from kpms_zarr.viz.tracking.frames import read_traces, worst_stretch
 
 TITLE = "Quality"
+KEYS = (("Tab Enter", "Earlier, Later, Narrower, Wider and Worst 10 s move and zoom the traces"),)
 
 _MAX_ROWS = 24
 _MARGIN = 2.5  # s before and after the worst stretch.
@@ -125,7 +126,7 @@ def _map(state: State, what: str, first: pn.widgets.IntSlider) -> Any:
     tap = hv.streams.Tap(source=heat)
     tap.add_subscriber(_on_tap(state, found, what))
     words = parts.text(_in_words(found, what))
-    return parts.column(words, parts.plot(drawn))
+    return parts.column(words, parts.plot(drawn, f"{drawing.WORDS[what]} by keypoint"))
 
 
 def _in_words(table: QualityTable, what: str) -> str:
@@ -186,7 +187,7 @@ def _buttons(state: State, what: Callable[[], str]) -> pn.viewable.Viewable:
 
     def move(by: float, zoom: float = 1.0) -> Callable[[Any], None]:
         def moved(_: Any) -> None:
-            start, stop = shifted(*_span(state), _end(state), by=by, zoom=zoom)
+            start, stop = parts.shifted(*_span(state), _end(state), by=by, zoom=zoom)
             state.show(state.session, start, stop)
 
         return moved
@@ -210,16 +211,6 @@ def _buttons(state: State, what: Callable[[], str]) -> pn.viewable.Viewable:
     }
     buttons = (parts.button(name, act, align="end") for name, act in acts.items())
     return pn.FlexBox(keypoint, *buttons, align_items="flex-end", gap="6px")
-
-
-def shifted(
-    start: float, stop: float, end: float, *, by: float, zoom: float
-) -> tuple[float, float]:
-    """A range of seconds moved by a share of its length, or zoomed, inside 0 to ``end``."""
-    length = min((stop - start) * zoom, end)
-    middle = (start + stop) / 2 + by * (stop - start)
-    start = float(np.clip(middle - length / 2, 0, end - length))
-    return round(start, 3), round(start + length, 3)
 
 
 def _end(state: State) -> float:
@@ -256,16 +247,20 @@ def _traces(state: State) -> Any:
         stop=last,
         keypoints=[_keypoint(state)],
     )
-    panels = list(drawing.draw_traces(found))
+    panels = list(drawing.draw_traces(found, state.study.clock(session.name)))
     curve = next(iter(panels[0]))
     hv.streams.RangeX(source=curve).add_subscriber(
         _on_zoom(state, (found.start / session.fps, found.stop / session.fps))
     )
     words = parts.text(f"{_HOW_TO_READ_TRACES} {drawing.what_was_read(found)}")
-    return parts.column(words, *_panes(panels, on_one_axis=True))
+    return parts.column(
+        words, *_panes(panels, f"trace of {_keypoint(state)}", session.name, on_one_axis=True)
+    )
 
 
-def _panes(panels: Sequence[hv.Overlay], *, on_one_axis: bool) -> list[pn.viewable.Viewable]:
+def _panes(
+    panels: Sequence[hv.Overlay], called: str, session: str, *, on_one_axis: bool
+) -> list[pn.viewable.Viewable]:
     """Plots of their own: a Layout inside of tabs is not drawn before the window is resized."""
     shared: dict[str, Any] = {}
 
@@ -273,12 +268,8 @@ def _panes(panels: Sequence[hv.Overlay], *, on_one_axis: bool) -> list[pn.viewab
         plot.state.x_range = shared.setdefault("x", plot.state.x_range)
 
     if on_one_axis:
-        panels = [panel.opts(hooks=[*_hooks(panel), share]) for panel in panels]
-    return [parts.plot(panel) for panel in panels]
-
-
-def _hooks(panel: hv.Overlay) -> list[Any]:
-    return list(hv.Store.lookup_options("bokeh", panel, "plot").kwargs.get("hooks", []))
+        panels = [panel.opts(hooks=[*parts.hooks_of(panel), share]) for panel in panels]
+    return [parts.plot(panel, called, session=session) for panel in panels]
 
 
 def _on_zoom(state: State, shown: tuple[float, float]) -> Callable[..., None]:
@@ -310,5 +301,8 @@ def _histograms(state: State) -> Any:
     drawn = drawing.draw_confidences(found, threshold=threshold, with_all=True)
     return parts.column(
         parts.text(_HOW_TO_READ_HISTOGRAM),
-        pn.Row(*_panes(list(drawn), on_one_axis=False), sizing_mode="stretch_width"),
+        pn.Row(
+            *_panes(list(drawn), "confidences", session.name, on_one_axis=False),
+            sizing_mode="stretch_width",
+        ),
     )

@@ -200,7 +200,7 @@ class _SimilarityPage:
         )
         tapped = hv.streams.Tap(source=drawn.get(0))
         tapped.add_subscriber(self._tapped)
-        return parts.plot(drawn)
+        return parts.plot(drawn, f"tree by {self._measure.value}")
 
     def _tapped(self, x: float | None, y: float | None) -> None:
         if x is None or y is None or self._found is None or self._tree is None:

@@ -30,6 +30,7 @@ from kpms_zarr.viz.syllables.agreement import replicability_lines
 from kpms_zarr.viz.syllables.data import Gallery
 
 TITLE = "Syllables"
+KEYS = (("Tab Enter", "from card to card, and the syllable of a card"),)
 
 _PER_PAGE = 12
 _BY_REPLICABILITY = "most replicable first"
@@ -149,7 +150,8 @@ class _SyllablesPage:
         def build() -> Any:
             study = self.state.study
             opened = study.opened(self.state.model)
-            picture = parts.plot(agreement.replicability(study.store, model=opened))
+            drawn = agreement.replicability(study.store, model=opened)
+            picture = parts.plot(drawn, "replicability")
             return parts.column(_sentences(halves_in_words(opened.replicability)), picture)
 
         return [parts.heading("How far they replicate", 3), parts.guarded(build)()]

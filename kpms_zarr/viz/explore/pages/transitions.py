@@ -116,8 +116,10 @@ class _Column:
             parts.text(summary),
             parts.text(self._in_words(counts, naming)),
             pn.FlexBox(
-                parts.plot(matrix, min_width=440, max_width=760, styles={"flex": "1 1 440px"}),
-                pn.pane.HoloViews(drawn, linked_axes=False),
+                parts.plot(
+                    matrix, "matrix", min_width=440, max_width=760, styles={"flex": "1 1 440px"}
+                ),
+                parts.plot(drawn, "graph", sizing_mode=None),
                 sizing_mode="stretch_width",
                 align_items="flex-start",
             ),
