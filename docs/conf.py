@@ -44,7 +44,8 @@ TOPICS = {
     ],
     "Tracking and pose": ["quality", "calibrate", "pca", "changepoints"],
     "Fits": [
-        "fit", "FitConfig", "Budget", "Progress", "plan", "scan", "consensus", "consensus_of_labels", "apply",
+        "fit", "FitConfig", "Budget", "Progress", "plan", "scan", "consensus",
+        "consensus_of_labels", "apply",
     ],
     "What was found": [
         "summary", "report", "explore", "movies", "overlay_movie", "trajectories", "name_syllable",

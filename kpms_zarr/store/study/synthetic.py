@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -238,28 +239,34 @@ def write_dlc_csv(folder: str | Path, study: SyntheticStudy) -> list[Path]:
     """Write a 2-D study as DeepLabCut csv files, one a session; returns their paths."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    names = study.settings.keypoints
-    header = [
-        ["scorer"] + ["simulated"] * 3 * len(names),
-        ["bodyparts"] + [name for name in names for _ in range(3)],
-        ["coords"] + ["x", "y", "likelihood"] * len(names),
-    ]
     paths = []
     for index, name in enumerate(study.session_names):
         session = simulate_session(study, index)
-        table = np.concatenate([session.position, session.confidence[..., None]], -1)
         path = folder / f"{name}.csv"
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows(header)
-            frames = np.arange(len(table))[:, None]
-            np.savetxt(
-                file,
-                np.concatenate([frames, table.reshape(len(table), -1)], 1),
-                fmt=["%d"] + ["%.3f"] * 3 * len(names),
-                delimiter=",",
-            )
+        write_dlc_session(path, study.settings.keypoints, session.position, session.confidence)
         paths.append(path)
     return paths
+
+
+def write_dlc_session(
+    path: Path, keypoints: Sequence[str], position: np.ndarray, confidence: np.ndarray
+) -> None:
+    """Write (frame, keypoint, 2) positions and (frame, keypoint) confidences as DeepLabCut csv."""
+    header = [
+        ["scorer"] + ["simulated"] * 3 * len(keypoints),
+        ["bodyparts"] + [name for name in keypoints for _ in range(3)],
+        ["coords"] + ["x", "y", "likelihood"] * len(keypoints),
+    ]
+    table = np.concatenate([position, confidence[..., None]], -1)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(header)
+        frames = np.arange(len(table))[:, None]
+        np.savetxt(
+            file,
+            np.concatenate([frames, table.reshape(len(table), -1)], 1),
+            fmt=["%d"] + ["%.3f"] * 3 * len(keypoints),
+            delimiter=",",
+        )
 
 
 def _bouts(rng: np.random.Generator, n_frames: int, n: int, mean_duration: float) -> np.ndarray:
