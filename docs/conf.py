@@ -37,7 +37,7 @@ suppress_warnings = ["config.cache"]
 GENERATED = HERE / "_generated"
 
 TOPICS = {
-    "The whole job": ["run", "demo"],
+    "The whole job": ["run", "demo", "simulate"],
     "Data into a store": [
         "ingest", "annotate", "epochs", "timestamps", "signals", "remove", "verify", "info",
         "import_keypoint_moseq", "set_storage_options",

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from kpms_zarr.store.study.changepoints import open_changepoints
     from kpms_zarr.store.study.epochs import open_epochs
     from kpms_zarr.store.study.signals import open_signal
+    from kpms_zarr.store.study.simulate import simulate
     from kpms_zarr.store.study.timestamps import open_timestamps
     from kpms_zarr.viz.explore.server import explore
     from kpms_zarr.viz.movies.movies import movies
@@ -102,6 +103,7 @@ _HOME = {
     "overlay_movie": "kpms_zarr.viz.movies.overlays",
     "run": "kpms_zarr.workflow",
     "demo": "kpms_zarr.demonstration",
+    "simulate": "kpms_zarr.store.study.simulate",
     "doctor": "kpms_zarr.diagnosis",
     "Progress": "kpms_zarr.progress",
     "open_labels": "kpms_zarr.store.model.models",

@@ -1,8 +1,7 @@
 """Commands and code of README and site, executed as they stand on files of a small study.
 
-Every run of indented lines is executed in a folder of its own: those that begin with tracking
-files in one without a store, others in a copy of one with a store and the models ``first`` and
-``agreed``. What is named below as left out is executed elsewhere.
+Every run of indented lines is executed in a folder of its own, which has what the lines take for
+granted. What is named below as left out is executed elsewhere.
 """
 
 from __future__ import annotations
@@ -26,14 +25,17 @@ import kpms_zarr
 import kpms_zarr.viz
 from helpers.browser import Server
 from kpms_zarr import cli
+from kpms_zarr.compute.events import Committed
 from kpms_zarr.store.study.clicks import Click, keep_click
-from kpms_zarr.store.study.synthetic import SyntheticStudy, simulate_session, write_dlc_csv
+from kpms_zarr.store.study.mouse.study import MouseStudy
 
 HOME = Path(kpms_zarr.__file__).parents[1]
 PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]
-NAMES = ("tailbase", "spine", "neck", "ear", "nose")
-STUDY = SyntheticStudy(n_sessions=5, n_frames=600, n_keypoints=len(NAMES))
-MICE = tuple(f"mouse{i + 1}" for i in range(STUDY.n_sessions))
+# Called as the pages call them.
+NAMES = {"tail_base": "tailbase", "mid_back": "spine", "left_ear": "ear"}
+STUDY = MouseStudy(n_animals=3, n_frames=600)
+MICE = tuple(f"mouse{i + 1}" for i in range(5))
+KEYPOINTS = tuple(NAMES.get(name, name) for name in STUDY.settings.keypoints)
 PROJECT_MODEL = "2024_05_31-10_00_00"
 QUICK = ("--ar-sweeps", "3", "--sweeps", "3")
 
@@ -55,9 +57,12 @@ class Block(NamedTuple):
     commands: tuple[str, ...]
 
     @property
-    def is_from_files(self) -> bool:
-        """Whether it begins with tracking files, not with a store."""
-        return any("tracking/" in command for command in self.commands)
+    def begins_with(self) -> str:
+        """Fixture that it begins with: tracking files alone, a store without models, or with."""
+        text = "\n".join(self.commands)
+        if "tracking/" in text:
+            return "inputs"
+        return "bare" if re.search(r" fit .*--model (first|agreed|ours)\b", text) else "base"
 
 
 def blocks() -> Iterator[Block]:
@@ -101,15 +106,15 @@ def typed(command: str, *more: str) -> int:
     return cli.main([*expanded, *more])
 
 
-def write_tracking(folder: Path, names: tuple[str, ...], first: int = 0) -> None:
-    """Write files of mice, called as people call keypoints."""
-    made = folder / "made"
-    for path, mouse in zip(write_dlc_csv(made, STUDY)[first:], names, strict=False):
-        text = path.read_text("utf-8")
-        for i, name in enumerate(NAMES):
-            text = text.replace(f"point{i}", name)
-        (folder / f"{mouse}.csv").write_text(text, "utf-8")
-    shutil.rmtree(made)
+def write_tracking(folder: Path, numbers: range) -> None:
+    """Write files of mice, called as people call them."""
+    made = kpms_zarr.simulate(folder / "made", n_animals=3, n_frames=600)
+    for i in numbers:
+        text = made[i].read_text("utf-8")
+        for before, name in NAMES.items():
+            text = text.replace(before, name)
+        (folder / f"{MICE[i]}.csv").write_text(text, "utf-8")
+    shutil.rmtree(folder / "made")
 
 
 def write_labels(path: Path, seed: int) -> None:
@@ -117,7 +122,7 @@ def write_labels(path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels = {}
     for i, mouse in enumerate(MICE[:4]):
-        true = simulate_session(STUDY, i).syllable
+        true = STUDY.session(i).syllable
         labels[mouse] = np.where(rng.random(len(true)) < 0.1, rng.integers(0, 5, len(true)), true)
     if path.suffix == ".npz":
         np.savez(path, **labels)
@@ -134,7 +139,7 @@ def write_project(folder: Path) -> None:
 
     (folder / PROJECT_MODEL).mkdir(parents=True)
     settings = {
-        "bodyparts": NAMES, "use_bodyparts": NAMES, "anterior_bodyparts": ["nose"],
+        "bodyparts": KEYPOINTS, "use_bodyparts": KEYPOINTS, "anterior_bodyparts": ["nose"],
         "posterior_bodyparts": ["tailbase"], "skeleton": [], "fps": 30, "latent_dim": 3,
     }  # fmt: skip
     (folder / "config.yml").write_text(json.dumps(settings), "utf-8")
@@ -142,7 +147,7 @@ def write_project(folder: Path) -> None:
         for i, mouse in enumerate(MICE[:4]):
             one, n = file.create_group(mouse), STUDY.n_frames
             one.attrs["type"] = "dict"
-            one["syllable"] = simulate_session(STUDY, i).syllable.astype(np.int64)
+            one["syllable"] = STUDY.session(i).syllable.astype(np.int64)
             one["latent_state"] = np.zeros((n, 3))
             one["centroid"] = np.zeros((n, 2))
             one["heading"] = np.zeros(n)
@@ -150,8 +155,8 @@ def write_project(folder: Path) -> None:
 
 def write_inputs(folder: Path) -> None:
     """Write every file that a page names."""
-    write_tracking(folder / "tracking", MICE[:4])
-    write_tracking(folder / "new", MICE[4:], 4)
+    write_tracking(folder / "tracking", range(4))
+    write_tracking(folder / "new", range(4, 5))
     write_project(folder / "my_project")
     for i, name in enumerate(["fit1.csv", "fit2.csv", "fit3.npz", "A.csv", "B.csv"]):
         write_labels(folder / name, i)
@@ -161,7 +166,7 @@ def write_inputs(folder: Path) -> None:
         folder / "times.csv", index=False
     )
     pd.DataFrame(
-        {"session": "mouse1", "time": times[::2], "dFF": np.sin(times[::2])}
+        {"session": "mouse1", "time": times[::2] - 100, "dFF": np.sin(times[::2])}
     ).to_csv(folder / "photometry.csv", index=False)  # fmt: skip
     pd.DataFrame(
         {"session": ["mouse1"] * 2, "start_s": [0, 10], "stop_s": [10, None],
@@ -173,17 +178,16 @@ def write_inputs(folder: Path) -> None:
     pd.DataFrame({"session": MICE[:4], "video": [f"{m}.mp4" for m in MICE[:4]]}).to_csv(
         folder / "table.csv", index=False
     )
-    position = simulate_session(STUDY, 0).position
-    at = [(f, k) for f in range(0, 600, 20) for k in range(len(NAMES))]
-    rng = np.random.default_rng(0)
-    pd.DataFrame(
-        [
-            ("mouse1", f, NAMES[k], *(position[f, k] + rng.normal(size=2)))
-            for f, k in at
-            if np.isfinite(position[f, k]).all()
-        ],
-        columns=["session", "frame", "keypoint", "x", "y"],
-    ).to_csv(folder / "annotated.csv", index=False)
+    truth, rng = STUDY.session(0).position, np.random.default_rng(0)
+    rows = [
+        ("mouse1", frame, name, *(truth[frame, k] + rng.normal(size=2)))
+        for frame in range(0, 600, 5)
+        for k, name in enumerate(KEYPOINTS)
+        if np.isfinite(truth[frame, k]).all()
+    ]
+    pd.DataFrame(rows, columns=["session", "frame", "keypoint", "x", "y"]).to_csv(
+        folder / "annotated.csv", index=False
+    )
     (folder / "cluster.yaml").write_text(
         "jobs: 2\njobqueue:\n  local:\n    cores: 1\n    memory: 2GB\n"
         f"    log-directory: {folder}\n    local-directory: {folder}\n"
@@ -199,33 +203,61 @@ def inputs(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def base(inputs, tmp_path_factory) -> Path:
-    """A folder with all files and a store that has been fitted."""
-    folder = tmp_path_factory.mktemp("base") / "folder"
+def bare(inputs, tmp_path_factory) -> Path:
+    """A folder with all files and a store that is ready for fits."""
+    folder = tmp_path_factory.mktemp("bare") / "folder"
     shutil.copytree(inputs, folder)
     store = str(folder / "study.zarr")
-    files = str(folder / "tracking")
     heading = ("--anterior", "nose", "--posterior", "tailbase")
     for words in (
-        ("ingest", store, files, "--fps", "30", *heading),
+        ("ingest", store, str(folder / "tracking"), "--fps", "30", *heading),
         ("annotate", store, str(folder / "groups.csv")),
         ("quality", store),
         ("pca", store),
-        ("fit", store, "--model", "first", *QUICK),
-        ("fit", store, "--model", "agreed", "--chains", "2", *QUICK),
     ):
         assert cli.main(list(words)) == 0
-    for i in range(0, 600, 20):
-        keep_click(store, Click("mouse1", i, "nose", (100.0 + i % 7, 50.0)))
-    shutil.copytree(store, folder / "slow.zarr")
     return folder
 
 
-def forget_models(folder: Path, commands: tuple[str, ...]) -> None:
-    """Take out of the store the models that a block makes."""
-    for command in commands:
-        for name in re.findall(r"fit .*--model (\w+)", command):
-            shutil.rmtree(folder / "study.zarr" / "models" / name, ignore_errors=True)
+@pytest.fixture(scope="module")
+def base(bare, tmp_path_factory) -> Path:
+    """A folder with all files and a store with models, another one, and clicks."""
+    folder = Path(shutil.copytree(bare, tmp_path_factory.mktemp("base") / "folder"))
+    store = str(folder / "study.zarr")
+    for words in (
+        ("fit", store, "--model", "first", *QUICK),
+        ("fit", store, "--model", "agreed", "--chains", "2", *QUICK),
+        ("fit", store, "--model", "ours", "--stage", "ar", "--sweeps", "3"),
+    ):
+        assert cli.main(list(words)) == 0
+    shutil.copytree(store, folder / "slow.zarr")
+    session = STUDY.session(0)
+    for frame in range(0, 600, 2):
+        place = session.position[frame, -1]
+        if np.isfinite(place).all():
+            keep_click(store, Click("mouse1", frame, KEYPOINTS[-1], tuple(map(float, place + 1))))
+    return folder
+
+
+def interrupt(store: Path, model: str) -> None:
+    """Begin a fit that does not come to its end."""
+
+    def stop(event: object) -> None:
+        if isinstance(event, Committed):
+            raise ZeroDivisionError
+
+    config = kpms_zarr.FitConfig(stage="ar", sweeps=3)
+    with pytest.raises(ZeroDivisionError):
+        kpms_zarr.fit(store, model=model, config=config, save_every=1, callbacks=[stop])
+
+
+def prepare(block: Block, folder: Path) -> None:
+    """Do what a page takes for granted: a fit that was interrupted, sessions that came later."""
+    for command in block.commands:
+        if found := re.search(r" fit .*--model (\w+).*--resume", command):
+            interrupt(folder / "study.zarr", found[1])
+    if " apply " in block.commands[0]:
+        assert cli.main(["ingest", str(folder / "study.zarr"), str(folder / "new")]) == 0
 
 
 def visit(command: str) -> None:
@@ -281,9 +313,8 @@ QUICKLY = [b for b in BLOCKS if b.page == "README.md" and "kpms-zarr info study.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_commands__of_pages_do_what_they_say(block, tmp_path, monkeypatch, full, capsys, request):
-    start = request.getfixturevalue("inputs" if block.is_from_files else "base")
-    folder = Path(shutil.copytree(start, tmp_path / "folder"))
-    forget_models(folder, block.commands)
+    folder = Path(shutil.copytree(request.getfixturevalue(block.begins_with), tmp_path / "folder"))
+    prepare(block, folder)
     monkeypatch.chdir(folder)
     do(block, folder, full, capsys)
 
@@ -296,7 +327,7 @@ def test_commands__of_pages_do_what_they_say(block, tmp_path, monkeypatch, full,
 def test_code__of_pages_does_what_it_says(page, line, code, base, tmp_path, monkeypatch):
     folder = Path(shutil.copytree(base, tmp_path / "folder"))
     monkeypatch.chdir(folder)
-    session = simulate_session(STUDY, 0)
+    session = STUDY.session(0)
     given = {
         "kpms_zarr": kpms_zarr,
         "times": np.arange(STUDY.n_frames) / 30 + 100,

@@ -407,7 +407,7 @@ def test_notebook__explores_a_store_on_s3(fitted, reach, server, monkeypatch, tm
     nbformat = pytest.importorskip("nbformat")
     reach(server.port)
     monkeypatch.setenv("KPMS_ZARR_STORE", fitted)
-    path = Path(__file__).resolve().parents[2] / "notebooks" / "04_explore.ipynb"
+    path = Path(__file__).resolve().parents[2] / "notebooks" / "07_explore.ipynb"
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
