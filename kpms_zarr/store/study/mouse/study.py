@@ -52,7 +52,7 @@ class MouseStudy:
         Name of a group -> syllable -> how many times as often it is chosen.
     """
 
-    n_animals: int = 6
+    n_animals: int = 8
     n_frames: int = 3_600
     n_space: int = 2
     fps: float = 30.0
