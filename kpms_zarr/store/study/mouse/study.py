@@ -136,7 +136,7 @@ class MouseSession:
 
 def _photometry(rng: np.random.Generator, is_grooming: np.ndarray, fps: float) -> np.ndarray:
     """Transients at the onsets of grooming, and at any time; noise, and a slow drift."""
-    n = int(len(is_grooming) / fps * SIGNAL_RATE)
+    n = int(len(is_grooming) / fps * SIGNAL_RATE) + 1  # to the end
     onset = np.flatnonzero(np.diff(is_grooming.astype(int), prepend=0) == 1) / fps
     spike = np.zeros(n)
     at = (onset * SIGNAL_RATE).astype(int).clip(0, n - 1)
