@@ -19,13 +19,14 @@ import pytest
 import kpms_zarr
 from helpers.amount import some
 from helpers.labels import publish_labels
-from helpers.small import N_KEYPOINTS, SMALL
+from helpers.small import SMALL
 from kpms_zarr import cli, demonstration
 from kpms_zarr.cli import console, options
 from kpms_zarr.cli.settings import COMMON
 from kpms_zarr.compute.events import Noted, SweepEnded, SweepStarted, TileDone
 from kpms_zarr.store.core import access
 from kpms_zarr.store.model.models import list_models, open_labels
+from kpms_zarr.store.study.mouse.study import MouseStudy
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_dlc_csv, write_store
 
 STUDY = SyntheticStudy(n_sessions=3, n_frames=1500, n_keypoints=6, missing_fraction=0.01)
@@ -761,22 +762,42 @@ def test_progress__times_each_stage_by_itself_and_shows_tiles_of_long_sweeps(mon
     ]
 
 
-def test_demo__does_the_whole_job_and_can_be_repeated(tmp_path, run, monkeypatch):
-    small = SyntheticStudy(n_sessions=2, n_frames=600, n_keypoints=N_KEYPOINTS)
-    monkeypatch.setattr(demonstration, "STUDY", small)
-    monkeypatch.setattr(
-        demonstration,
-        "FitConfig",
-        lambda **_: replace(SMALL, stage="ar", sweeps=2),
-    )
+@pytest.mark.parametrize("n_space", [2, pytest.param(3, marks=pytest.mark.full)])
+def test_demo__does_the_whole_job_and_can_be_repeated(n_space, tmp_path, run, monkeypatch):
+    monkeypatch.setattr(demonstration, "STUDY", MouseStudy(n_animals=3, n_frames=450))
+    used = []
+
+    def small(*, use_keypoints, **_):
+        used.append(use_keypoints)
+        return replace(SMALL, stage="ar", sweeps=2, use_keypoints=use_keypoints)
+
+    monkeypatch.setattr(demonstration, "FitConfig", small)
     folder = tmp_path / "demo"
-    status, out, _ = run("demo", folder)
+    options = ["--3d"] if n_space == 3 else []
+    status, out, err = run("demo", folder, *options)
     assert status == 0
     assert "adjusted Rand index" in out
+    assert "planted: drug: groom is chosen 1.8 times as often" in out
+    assert "found:   " in out
+    assert f"next:    kpms-zarr explore {folder}/study.zarr --show" in out
+    assert "6 simulated mice of 15 s each, 3 in the group saline, 3 in the group drug" in err
+    assert "nose" in used[0]
+    assert "tail_tip" not in used[0]
+    # From above the forepaws are hidden.
+    assert ("left_forepaw" in used[0]) == (n_space == 3)
     assert (folder / "report.html").exists()
+    sessions = access.sessions(folder / "study.zarr")
+    assert len(sessions) == 6
     # The page is the same again.
     monkeypatch.setattr(demonstration, "report", lambda *_, **__: None)
-    status, out, _ = run("demo", folder, "--json")
+    status, out, _ = run("demo", folder, *options, "--json")
     assert status == 0
-    assert json.loads(out)["fit"]["version"] == "v2"
-    assert len(access.sessions(folder / "study.zarr")) == 2
+    again = json.loads(out)
+    assert again["fit"]["version"] == "v2"
+    assert len(again["planted"]) == 2
+    assert access.sessions(folder / "study.zarr") == sessions
+    assert kpms_zarr.open_epochs(folder / "study.zarr").attrs["version"] == "v1"
+    # In the other number of dimensions it needs a folder of its own.
+    status, _, err = run("demo", folder, *([] if options else ["--3d"]))
+    assert status == 2
+    assert "another folder" in err

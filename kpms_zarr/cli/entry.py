@@ -342,26 +342,35 @@ def _demo(commands: Any) -> None:
         commands,
         "demo",
         _run_demo,
-        "the whole job on simulated tracking files, in about a minute",
+        "the whole job on simulated mice in two groups, in a minute or two",
         has_store=False,
     )
     command.add_argument(
         "folder", nargs="?", default="kpms-zarr-demo", metavar="DIR", help="where to put it"
     )
+    command.add_argument(
+        "--3d", dest="n_space", action="store_const", const=3, default=2,
+        help="mice triangulated in 3-D, in place of a camera above",
+    )  # fmt: skip
 
 
 def _run_demo(options: argparse.Namespace) -> tuple[object, str]:
     with closing(Progress(sys.stderr, words=for_shell)) as progress:
-        result = kpms_zarr.demo(options.folder, callbacks=(progress,))
+        result = call(kpms_zarr.demo, options, callbacks=(progress,))
     table = kpms_zarr.summary(result.store, model=result.model)
-    text = (
-        f"{cli_summaries.syllable_table(table)}\n"
+    found = result.found or ("no difference between the groups",)
+    lines = [
+        cli_summaries.syllable_table(table),
         f"agreement with the {result.n_true_syllables} simulated syllables: adjusted Rand index "
-        f"{result.adjusted_rand_index:.3f} (1 = the same)\n"
-        f"store:   {result.store}\n"
-        f"report:  {result.report}"
-    )
-    return result, text
+        f"{result.adjusted_rand_index:.3f} (1 = the same)",
+        f"what the mice mostly do in each: {', '.join(result.matches)}",
+        *(f"planted: {one}" for one in result.planted),
+        *(f"found:   {one}" for one in found),
+        f"store:   {result.store}",
+        f"report:  {result.report}",
+        *(f"next:    {for_shell(one)}" for one in result.next_steps),
+    ]
+    return result, "\n".join(lines)
 
 
 def _doctor(commands: Any) -> None:

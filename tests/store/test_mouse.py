@@ -195,6 +195,28 @@ def test_bouts__follow_each_other_and_last_as_long_as_they_may(all_sessions):
     assert 0.3 < np.median(lengths) < 0.8
 
 
+def test_bouts__are_what_they_are_called(all_sessions):
+    """Also at the wall, where there is no room for every turn and every walk."""
+    turned, walked, stayed = [], [], []
+    for one in all_sessions:
+        root, heading = one.motion.root, one.motion.heading
+        for start, stop in bouts(one.syllable):
+            name, last = NAMES[one.syllable[start]], stop - 1
+            if stop - start < 8:
+                continue
+            way = np.linalg.norm(root[last] - root[start])
+            angle = heading[last] - heading[start]
+            if name.startswith("turn"):
+                turned.append(angle if name == "turn left" else -angle)
+            elif name in ("walk", "run"):
+                walked.append(way)
+            elif name in ("pause", "groom", "rear"):
+                stayed.append(way - 0.12 * one.motion.speed[start])  # it comes to a stop
+    assert np.mean(np.array(turned) > 0.3) > 0.97
+    assert np.mean(np.array(walked) > 15) > 0.95
+    assert np.mean(np.array(stayed) < 10) > 0.97
+
+
 def grooms(study):
     """Of each group: bouts of grooming, those expected of each animal's own weights, variance."""
     found = {}

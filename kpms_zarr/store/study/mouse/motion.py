@@ -35,6 +35,8 @@ _LAG = np.full(len(_CHANNELS), 0.055)
 _LAG[_PITCH] = 0.09
 _LAG[[_AT["height"], _AT["rearing"]]] = 0.09
 _SCAN_RATE = 1.7  # Hz
+_SLOWNESS = (0.25, 0.4, 0.3, 0.2)
+"""Of the irregularities of speed, turning, bend and head, in s."""
 _CLEARANCE = 18.0
 """Between the wall and the points of the midline, in mm: half of a head, and some noise."""
 
@@ -46,6 +48,8 @@ _WAYS = np.array(
         key=lambda way: abs(way[0]) + 3 * (1 - way[1]) + 2 * (1 - way[2]) + 4 * way[3],
     )
 )
+_TURNS = (NAMES.index("turn left"), NAMES.index("turn right"))
+_STAYS = (NAMES.index("pause"), NAMES.index("sniff"))
 _LAST_WAY = int(np.flatnonzero((np.array([0, 0, 0, 1]) == _WAYS).all(1))[0])
 """Nothing moves; possible wherever the animal is."""
 
@@ -113,11 +117,10 @@ def move(
     epoch : ndarray, (frame,) int
         Row of ``temper.weight`` that holds in each frame.
     """
-    noise = _Noise(
-        *(smooth_noise(rng, (n_frames,), s, fps) for s in (0.25, 0.4, 0.3, 0.2)),
-        np.sin(2 * np.pi * _SCAN_RATE * np.arange(n_frames) / fps
-               + 2 * smooth_noise(rng, (n_frames,), 0.5, fps)),
-    )  # fmt: skip
+    speed, turning, bend, head = (smooth_noise(rng, (n_frames,), s, fps) for s in _SLOWNESS)
+    phase = 2 * np.pi * _SCAN_RATE * np.arange(n_frames) / fps
+    scan = np.sin(phase + 2 * smooth_noise(rng, (n_frames,), 0.5, fps))
+    noise = _Noise(speed, turning, bend, head, scan)
     mover = _Mover(rng, temper, fps, noise)
     syllable, start = int(rng.integers(len(SYLLABLES))), 0
     while start < n_frames:
@@ -142,18 +145,18 @@ class _Mover:
         self.parts: list[tuple[np.ndarray, ...]] = []
 
     def bout(self, syllable: int, frames: slice) -> None:
-        """Add a bout; one that lacks the room for its gait becomes a turn."""
+        """Add a bout: what lacks the room becomes a turn, and what cannot turn stays there."""
         amounts = self.rng.normal(size=len(_CHANNELS))
-        ways = self._ways(SYLLABLES[syllable], amounts, frames)
-        if SYLLABLES[syllable].is_locomotion and not ways.is_gentle:
-            turns = {
-                one: self._ways(SYLLABLES[one], amounts, frames)
-                for one in (NAMES.index("turn left"), NAMES.index("turn right"))
-                if one != self.last
-            }
-            syllable = min(turns, key=lambda one: (turns[one].first, turns[one].end_radius))
-            ways = turns[syllable]
-        self._take(syllable, ways)
+        tried = {syllable: self._ways(SYLLABLES[syllable], amounts, frames)}
+        for others in (_TURNS, _STAYS):
+            if any(ways.is_faithful for ways in tried.values()):
+                break
+            for one in others:
+                if one not in (syllable, self.last):
+                    tried[one] = self._ways(SYLLABLES[one], amounts, frames)
+        faithful = [one for one, ways in tried.items() if ways.is_faithful]
+        syllable = min(faithful, key=lambda one: (tried[one].first, tried[one].end_radius))
+        self._take(syllable, tried[syllable])
 
     def _ways(self, programme: Programme, amounts: np.ndarray, frames: slice) -> _Ways:
         aims = _varied(programme, amounts, self.temper.pace)
@@ -195,8 +198,11 @@ class _Ways:
         The mildest that keeps the animal inside.
     is_possible : bool
         Whether it does.
-    is_gentle : bool
-        Whether it leaves the gait as it is.
+    is_faithful : bool
+        Whether the bout is still what it is called: it gets ahead, or turns. What happens on the
+        spot always is.
+    end_radius : float
+        Distance of the animal from the middle at the end.
     """
 
     def __init__(
@@ -228,14 +234,20 @@ class _Ways:
         self.heading = mover.heading + np.cumsum(self.turning, 1) / mover.fps
         step = np.stack([np.cos(self.heading), np.sin(self.heading)], -1) * self.speed[..., None]
         self.root = mover.root + np.cumsum(step, 1) / mover.fps
-        is_inside = self._midline_radius(mover.temper.size) < ARENA_RADIUS - _CLEARANCE
-        allowed = is_inside.all(1)
+        radius = self._midline_radius(mover.temper.size)
+        # A head that swings may have come nearer: it may leave from there.
+        most = ARENA_RADIUS - _CLEARANCE
+        allowed = (radius <= np.clip(radius[:, :1] + 0.5, most, most + 7.0)).all(1)
         if not programme.is_locomotion:
             allowed &= ways[:, 0] == 0
         self.is_possible = bool(allowed.any())
         self.first = int(np.argmax(allowed)) if self.is_possible or len(ways) == 1 else _LAST_WAY
         self.way = ways[self.first]
-        self.is_gentle = bool(self.way[1] >= 0.6 and self.way[2] == 1 and not self.way[3])
+        _, share, gain, hold = self.way
+        self.is_faithful = bool(
+            (not programme.is_locomotion or (share >= 0.6 and gain == 1 and not hold))
+            and (not programme.turning or (gain >= 0.6 and not hold))
+        )
         self.end_radius = float(np.linalg.norm(self.root[self.first, -1]))
 
     def _midline_radius(self, size: float) -> np.ndarray:

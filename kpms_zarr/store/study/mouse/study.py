@@ -52,7 +52,7 @@ class MouseStudy:
         Name of a group -> syllable -> how many times as often it is chosen.
     """
 
-    n_animals: int = 6
+    n_animals: int = 8
     n_frames: int = 3_600
     n_space: int = 2
     fps: float = 30.0
@@ -136,7 +136,7 @@ class MouseSession:
 
 def _photometry(rng: np.random.Generator, is_grooming: np.ndarray, fps: float) -> np.ndarray:
     """Transients at the onsets of grooming, and at any time; noise, and a slow drift."""
-    n = int(len(is_grooming) / fps * SIGNAL_RATE)
+    n = int(len(is_grooming) / fps * SIGNAL_RATE) + 1  # to the end
     onset = np.flatnonzero(np.diff(is_grooming.astype(int), prepend=0) == 1) / fps
     spike = np.zeros(n)
     at = (onset * SIGNAL_RATE).astype(int).clip(0, n - 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -71,15 +72,16 @@ def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) 
         csv.writer(file).writerows([header, *rows])
 
 
-def _epochs(study: MouseStudy) -> list[tuple[str, float, float | str, str]]:
+def _epochs(study: MouseStudy) -> list[tuple[str, str, str, str]]:
     """Intervals of each session; the last is open, to its end."""
-    first = [int(np.searchsorted(study.epoch, i)) / study.fps for i in range(len(EPOCHS))]
+    first = [np.searchsorted(study.epoch, i) / study.fps for i in range(len(EPOCHS))]
+    edges = [*(f"{one:.3f}" for one in first), ""]
     return [
-        (name, round(start, 3), stop if stop == "" else round(float(stop), 3), epoch)
+        (name, edges[i], edges[i + 1], epoch)
         for name in study.session_names
-        for start, stop, epoch in zip(first, [*first[1:], ""], EPOCHS, strict=True)
+        for i, epoch in enumerate(EPOCHS)
     ]
 
 
-def _append(file: object, session: str, table: np.ndarray, formats: list[str]) -> None:
-    np.savetxt(file, table, fmt=[f"{session},{formats[0]}", *formats[1:]], delimiter=",")  # type: ignore[call-overload]
+def _append(file: TextIO, session: str, table: np.ndarray, formats: list[str]) -> None:
+    np.savetxt(file, table, fmt=[f"{session},{formats[0]}", *formats[1:]], delimiter=",")
