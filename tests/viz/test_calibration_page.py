@@ -84,7 +84,7 @@ def failures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def true_place(label: str) -> np.ndarray:
     """Where the keypoint that a label asks for is, in px of the video."""
-    frame, keypoint = re.match(r"Frame (\d+) of film: mark (\w+)", label).groups()
+    frame, keypoint = re.match(r".*\(frame (\d+)\) of film: mark (\w+)", label).groups()
     return TRUE[20 + int(frame), NAMES.index(keypoint)]
 
 

@@ -129,6 +129,7 @@ def test_page__of_sessions_that_came_later(whole: Path, tmp_path: Path) -> None:
     assert "are not in the store" not in words(view)
 
 
+@pytest.mark.full
 def test_page__of_a_study_without_points(tmp_path: Path, failures: list[Any]) -> None:
     """Keypoints that never change together: the page says so, and draws what there is."""
     path = tmp_path / "still.zarr"

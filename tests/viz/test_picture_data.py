@@ -15,6 +15,7 @@ from bokeh.plotting import figure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.amount import examples
 from kpms_zarr.viz.shared.picture_data import (
     PictureTable,
     attach,
@@ -42,7 +43,7 @@ def drawn(view: Any) -> Any:
     return found
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=examples(100))
 @given(rows=st.lists(st.tuples(NUMBER, NUMBER), min_size=1, max_size=20))
 def test_table__is_what_is_drawn(rows: list[tuple[float, float]]) -> None:
     x, y = (np.array(column) for column in zip(*rows, strict=True))
@@ -56,7 +57,7 @@ def test_table__is_what_is_drawn(rows: list[tuple[float, float]]) -> None:
     np.testing.assert_array_equal(again["score"].astype(float), y)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=examples(100))
 @given(names=st.lists(NAME, min_size=1, max_size=6))
 def test_csv__gives_any_name_back(names: list[str]) -> None:
     names = [name.replace("\r", "").replace("\0", "") for name in names]

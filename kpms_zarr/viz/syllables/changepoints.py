@@ -233,7 +233,7 @@ def score_strip(
     }  # fmt: skip
     parts: list[hv.Element] = [
         hv.Curve((found.time, found.score), kdims=["time"], vdims=["score"]).opts(
-            color=_BASELINE, line_width=1, default_tools=[]
+            color=_BASELINE, line_width=1, **style
         )
     ]
     if np.isfinite(threshold):
