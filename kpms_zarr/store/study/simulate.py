@@ -25,8 +25,8 @@ def simulate(
     Parameters
     ----------
     folder : path
-        Gets ``tracking/*.csv``, and beside it ``groups.csv``, ``epochs.csv``, ``photometry.csv``
-        (for :func:`kpms_zarr.annotate`, ``epochs`` and ``signals``) and ``truth.csv``, the simulated
+        Gets ``tracking/*.csv``; beside it ``groups.csv``, ``epochs.csv``, ``photometry.csv``
+        (for :func:`kpms_zarr.annotate`, ``epochs``, ``signals``) and ``truth.csv``, the simulated
         syllable of each frame.
     n_animals : int
         Of each group, one session each.
