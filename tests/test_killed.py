@@ -133,20 +133,12 @@ COMMANDS = {
         lambda store, _: [["changepoints", store, *FAST]],
         _KINEMATICS,
     ),
-    "changepoints, the first": Command(
-        lambda store, _: ["changepoints", store, *FAST], modules=_KINEMATICS
-    ),
     "merge": Command(
         lambda store, _: ["merge", store, "--model", "m", "--groups", "0,1"],
         lambda store, _: [["name", store, "--model", "m", "1", "rear"]],
         _HIERARCHY,
         ("levels",),
         lambda store: kpms_zarr.build_levels(store, "m"),
-    ),
-    "versions": Command(
-        lambda store, _: ["versions", store, "--model", "m", "--use", "v1"],
-        lambda store, _: [["merge", store, "--model", "m", "--groups", "0,1"]],
-        _HIERARCHY,
     ),
     "name": Command(
         lambda store, _: ["name", store, "--model", "m", "1", "rear"],
@@ -157,23 +149,7 @@ COMMANDS = {
         modules=_CALIBRATE,
         may_lack=("calibration",),
     ),
-    "quality": Command(
-        lambda store, _: ["quality", store, "--confidence-threshold", "0.7"],
-        lambda store, _: [["quality", store]],
-        ("kpms_zarr.compute.tracking.quality",),
-        ("quality",),
-    ),
-    "pca": Command(
-        lambda store, _: ["pca", store, *FAST, "--confidence-threshold", "0.7"],
-        lambda store, _: [["pca", store, *FAST]],
-        ("kpms_zarr.compute.pose.pca",),
-        ("pca",),
-    ),
-    "annotate": Command(lambda store, tables: ["annotate", store, tables.groups]),
     "epochs": Command(lambda store, tables: ["epochs", store, tables.epochs]),
-    "timestamps": Command(lambda store, tables: ["timestamps", store, tables.times]),
-    "signals": Command(lambda store, tables: ["signals", store, tables.signal]),
-    "remove": Command(lambda store, _: ["remove", store, "s1"]),
 }  # fmt: skip
 IN_CI = ("changepoints",)
 
