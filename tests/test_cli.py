@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import re
 import shutil
@@ -23,7 +22,6 @@ from helpers.small import SMALL
 from kpms_zarr import cli, demonstration
 from kpms_zarr.cli import console, options
 from kpms_zarr.cli.settings import COMMON
-from kpms_zarr.compute.events import Noted, SweepEnded, SweepStarted, TileDone
 from kpms_zarr.store.core import access
 from kpms_zarr.store.model.models import list_models, open_labels
 from kpms_zarr.store.study.mouse.study import MouseStudy
@@ -564,7 +562,7 @@ def test_fit_options__reach_the_configuration(run, monkeypatch):
     def fit(store, *, model, config, budget, callbacks, resume, overwrite, save_every):
         seen.update(store=store, model=model, config=config, budget=budget)
         seen.update(resume=resume, overwrite=overwrite, save_every=save_every)
-        seen["is_quiet"] = not any(isinstance(call, console.Progress) for call in callbacks)
+        seen["is_quiet"] = not any(isinstance(call, kpms_zarr.Progress) for call in callbacks)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("kpms_zarr.compute.runs.fit.fit", fit)
@@ -717,49 +715,6 @@ def test_progress__is_plain_lines_on_a_pipe(store):
 
 
 _MAIN = "import sys; from kpms_zarr.cli import main; sys.exit(main())"
-
-
-def test_progress__clears_its_bar_on_a_terminal():
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    stream = Terminal()
-    show = console.Progress(stream)
-    show(SweepEnded(1, 2, 0.1, -1.0, 400.0, 5, 1e4))
-    show(Noted("something"))
-    show(SweepEnded(2, 2, 0.1, -1.0, 400.0, 5, 1e4))
-    shown = stream.getvalue()
-    assert shown.startswith(
-        "\r[#####.....] ar sweep 1/2, ? left, median 400 ms, 5 syllables in use"
-    )
-    assert "\r \r" in re.sub(" +", " ", shown[: shown.index("note: something\n")])
-    assert re.search(r"\r\[#{10}\] ar sweep 2/2, 00:00 left, .*-1\.000 nat/frame *\n$", shown)
-    assert stream.getvalue().count("\n") == 2
-
-
-def test_progress__times_each_stage_by_itself_and_shows_tiles_of_long_sweeps(monkeypatch):
-    now = 1e9
-    monkeypatch.setattr(console.time, "monotonic", lambda: now)
-    monkeypatch.setattr("tqdm.std.time", lambda: now)
-    stream = io.StringIO()
-    show = console.Progress(stream)
-    for sweep, stage in [(1, "ar"), (2, "ar"), (3, "full"), (4, "full")]:
-        show(SweepStarted(sweep, 4, stage))
-        for tile in (1, 2, 3, 4):
-            now += 1 if stage == "ar" else 40
-            show(TileDone(sweep, tile, 4))
-        show(SweepEnded(sweep, 4, 1.0, -1.0, 400.0, 5, 1e4, stage))
-    assert [line.split(", median")[0] for line in stream.getvalue().splitlines()] == [
-        "ar sweep 1/4, ? left",
-        # Not the second, which is quick.
-        "full sweep 3/4, tile 1 of 4, ? left",
-        "full sweep 3/4, tile 3 of 4, 04:40 left",
-        "full sweep 3/4, 02:21 left",
-        "full sweep 4/4, tile 2 of 4, 01:40 left",
-        "full sweep 4/4, tile 4 of 4, 00:36 left",
-        "full sweep 4/4, 00:00 left",
-    ]
 
 
 @pytest.mark.parametrize("n_space", [2, pytest.param(3, marks=pytest.mark.full)])
