@@ -394,8 +394,8 @@ def test_pages__are_drawn_from_a_store_on_s3(fitted, reach, server, monkeypatch)
     monkeypatch.setattr(parts, "empty", lambda *words: told.append(words) or parts.text("-"))
     for page in PAGES:
         page_module(page).page(State(Study(fitted), page=page, syllable=0)).get_root()
-    # What is not there: videos, groups of sessions, and five onsets of one syllable.
-    assert {words[0][:8] for words in told} == {"No video", "Sessions", "Expected"}
+    # What is not there: videos, groups, change points, and five onsets of one syllable.
+    assert {words[0][:8] for words in told} == {"No video", "Sessions", "Change p", "Expected"}
     assert any("5 onsets of a syllable" in words[0] for words in told)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import kpms_zarr
-from kpms_zarr.store.core import access, layout
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.pages import changepoints as page_module
@@ -77,7 +76,7 @@ def test_target__is_from_half_to_the_whole() -> None:
 
 
 def test_strip__is_what_is_in_the_store(whole: Path) -> None:
-    points = access.dataset(whole, layout.CHANGEPOINTS)
+    points = kpms_zarr.open_changepoints(whole)
     found = read_strip(points, "session_002", 2.0, 12.0)
     assert found is not None
     score = points["change_score"].values[2, 60:360]
@@ -94,7 +93,7 @@ def test_strip__of_a_long_time_keeps_its_peaks(whole: Path, monkeypatch: Any) ->
     from kpms_zarr.viz.syllables import changepoints as views
 
     monkeypatch.setattr(views, "_MOST_DRAWN", 40)
-    points = access.dataset(whole, layout.CHANGEPOINTS)
+    points = kpms_zarr.open_changepoints(whole)
     found = read_strip(points, "session_000", 0.0, 30.0)
     assert found is not None
     score = points["change_score"].values[0, :900]
@@ -104,7 +103,7 @@ def test_strip__of_a_long_time_keeps_its_peaks(whole: Path, monkeypatch: Any) ->
 
 
 def test_rates__are_in_order_and_of_all_sessions(whole: Path) -> None:
-    points = access.dataset(whole, layout.CHANGEPOINTS)
+    points = kpms_zarr.open_changepoints(whole)
     dots = next(iter(session_rates(points, chosen="session_001")))
     rates, names = (dots.dimension_values(name) for name in ("rate", "session"))
     assert (np.diff(rates) >= 0).all()

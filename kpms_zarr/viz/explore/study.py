@@ -19,6 +19,7 @@ from kpms_zarr.store.ingest.annotate import table_stamp
 from kpms_zarr.store.model import models
 from kpms_zarr.store.model.checkpoints import open_progress, pulse, unfinished
 from kpms_zarr.store.model.syllable_names import SyllableNames, read_names
+from kpms_zarr.store.study.changepoints import changepoints_path, current_changepoints
 from kpms_zarr.store.study.epochs import SessionEpochs, current_epochs, stored_epochs
 from kpms_zarr.store.study.settings import StudySettings
 from kpms_zarr.store.study.signals import holding_versions, signal_names
@@ -30,7 +31,7 @@ from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.shared.times import PLAIN, SessionClock, session_clock
 
 _LOG = logging.getLogger(__name__)
-_MADE = (layout.QUALITY, layout.CALIBRATION, layout.PCA, layout.CHANGEPOINTS)
+_MADE = (layout.QUALITY, layout.CALIBRATION, layout.PCA)
 _GLANCE_SECONDS = (1.5, 4.0)
 """Between two looks at the fits alone, on a disk and elsewhere."""
 _REFRESH_SECONDS = (10.0, 30.0)
@@ -93,6 +94,7 @@ class Study:
         running = self._running(begun)
         settings = drawn_settings(self.store, root)
         made = {name: access.made(root, name) for name in _MADE}
+        made[layout.CHANGEPOINTS] = current_changepoints(root)
         renamed = self._renamed(found)
         epochs, times, table = current_epochs(root), versions_in_force(root), table_stamp(root)
         signals = {name: tuple(holding_versions(root, name)) for name in signal_names(root)}
@@ -210,7 +212,8 @@ class Study:
         if not made:
             return None
         return self._open(
-            (layout.CHANGEPOINTS, made), lambda: access.dataset(self.store, layout.CHANGEPOINTS)
+            (layout.CHANGEPOINTS, made),
+            lambda: access.dataset(self.store, changepoints_path(made)),
         )
 
     def clock(self, session: str) -> SessionClock:
