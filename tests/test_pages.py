@@ -24,7 +24,7 @@ import pytest
 import kpms_zarr
 import kpms_zarr.viz
 from helpers.browser import Server
-from kpms_zarr import cli
+from kpms_zarr import cli, demonstration
 from kpms_zarr.compute.events import Committed
 from kpms_zarr.store.study.clicks import Click, keep_click
 from kpms_zarr.store.study.mouse.study import MouseStudy
@@ -33,7 +33,7 @@ HOME = Path(kpms_zarr.__file__).parents[1]
 PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]
 # Called as the pages call them.
 NAMES = {"tail_base": "tailbase", "mid_back": "spine", "left_ear": "ear"}
-STUDY = MouseStudy(n_animals=3, n_frames=600)
+STUDY = MouseStudy(n_animals=3, n_frames=900)
 MICE = tuple(f"mouse{i + 1}" for i in range(5))
 KEYPOINTS = tuple(NAMES.get(name, name) for name in STUDY.settings.keypoints)
 PROJECT_MODEL = "2024_05_31-10_00_00"
@@ -58,8 +58,10 @@ class Block(NamedTuple):
 
     @property
     def begins_with(self) -> str:
-        """Fixture that it begins with: tracking files alone, a store without models, or with."""
+        """Fixture that it begins with: tracking files, a store without or with models, a demo."""
         text = "\n".join(self.commands)
+        if "kpms-zarr-demo/" in text:
+            return "simulated"
         if "tracking/" in text or "study.zarr" not in text:
             return "inputs"
         return "bare" if re.search(r" fit .*--model (first|agreed|ours)\b", text) else "base"
@@ -108,7 +110,7 @@ def typed(command: str, *more: str) -> int:
 
 def write_tracking(folder: Path, numbers: range) -> None:
     """Write files of mice, called as people call them."""
-    made = kpms_zarr.simulate(folder / "made", n_animals=3, n_frames=600)
+    made = kpms_zarr.simulate(folder / "made", n_animals=3, n_frames=STUDY.n_frames)
     for i in numbers:
         text = made[i].read_text("utf-8")
         for before, name in NAMES.items():
@@ -165,9 +167,10 @@ def write_inputs(folder: Path) -> None:
     pd.DataFrame({"session": "mouse1", "frame": np.arange(len(times)), "time_s": times}).to_csv(
         folder / "times.csv", index=False
     )
-    pd.DataFrame(
-        {"session": "mouse1", "time": times[::2] - 100, "dFF": np.sin(times[::2])}
-    ).to_csv(folder / "photometry.csv", index=False)  # fmt: skip
+    pd.concat(
+        pd.DataFrame({"session": mouse, "time": times[::2] - 100, "dFF": np.sin(times[::2] + i)})
+        for i, mouse in enumerate(MICE[:4])
+    ).to_csv(folder / "photometry.csv", index=False)
     pd.DataFrame(
         {"session": ["mouse1"] * 2, "start_s": [0, 10], "stop_s": [10, None],
          "condition": ["saline", "drug"]}
@@ -181,7 +184,7 @@ def write_inputs(folder: Path) -> None:
     truth, rng = STUDY.session(0).position, np.random.default_rng(0)
     rows = [
         ("mouse1", frame, name, *(truth[frame, k] + rng.normal(size=2)))
-        for frame in range(0, 600, 5)
+        for frame in range(0, STUDY.n_frames, 5)
         for k, name in enumerate(KEYPOINTS)
         if np.isfinite(truth[frame, k]).all()
     ]
@@ -232,10 +235,21 @@ def base(bare, tmp_path_factory) -> Path:
         assert cli.main(list(words)) == 0
     shutil.copytree(store, folder / "slow.zarr")
     session = STUDY.session(0)
-    for frame in range(0, 600, 2):
+    for frame in range(0, STUDY.n_frames, 2):
         place = session.position[frame, -1]
         if np.isfinite(place).all():
             keep_click(store, Click("mouse1", frame, KEYPOINTS[-1], tuple(map(float, place + 1))))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory) -> Path:
+    """A folder with the demonstration, made of fewer and shorter sessions."""
+    folder = tmp_path_factory.mktemp("simulated") / "folder"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demonstration, "STUDY", MouseStudy(n_animals=6, n_frames=600))
+        patch.setattr(demonstration, "SWEEPS", 3)
+        kpms_zarr.demo(folder / "kpms-zarr-demo")
     return folder
 
 

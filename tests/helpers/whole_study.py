@@ -22,6 +22,7 @@ class Tables(NamedTuple):
     """Files that commands read."""
 
     groups: Path
+    regrouped: Path
     epochs: Path
     times: Path
     signal: Path
@@ -50,6 +51,8 @@ def write_tables(folder: Path) -> Tables:
     found = Tables(*(folder / f"{name}.csv" for name in Tables._fields))
     rows = [f"{name},{'ab'[row % 2]},mouse{row}" for row, name in enumerate(NAMES)]
     found.groups.write_text("\n".join(["session,group,animal", *rows]) + "\n")
+    rows = [f"{name},{row},mouse{row % 2}" for row, name in enumerate(NAMES)]
+    found.regrouped.write_text("\n".join(["session,group,animal", *rows]) + "\n")
     rows = [f"{name},{10 * i},{10 * i + 9},{'xy'[i]}" for name in NAMES for i in (0, 1)]
     found.epochs.write_text("\n".join(["session,start_s,stop_s,condition", *rows]) + "\n")
     rows = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import pytest
 import kpms_zarr
 from helpers.labels import publish_labels
 from kpms_zarr.store.core import access, layout
+from kpms_zarr.store.core.consolidation import update_attributes
+from kpms_zarr.store.ingest.rows import UNFINISHED
 from kpms_zarr.store.model import models
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 
@@ -68,3 +71,24 @@ def test_published_version_without_its_attributes__is_damage(store, which):
     assert [
         damage for damage in found.damages if damage.where.startswith(f"models/m/labels/{which}")
     ]
+
+
+@pytest.mark.parametrize("goes_on", ["repair", "ingest"])
+def test_killed_removal__leaves_no_trace_of_the_sessions(tmp_path, goes_on):
+    study, store = replace(STUDY, n_sessions=3), tmp_path / "study.zarr"
+    write_store(store, study)
+    root = access.open_group(store, "r+")
+    update_attributes(root, layout.KEYPOINTS, {UNFINISHED: True})
+    lengths = access.keypoints_group(root)["n_frames"]
+    lengths[:2] = 0  # and nothing after it
+    if goes_on == "repair":
+        kpms_zarr.verify(store, repair=True)
+    else:  # of one session, which takes one of the two empty rows
+        names = study.settings.keypoints
+        position = {"new": np.zeros((3, len(names), 2), np.float32)}
+        kpms_zarr.ingest(store, arrays=position, keypoint_names=list(names), fps=30)
+    found = kpms_zarr.verify(store)
+    assert found.is_sound, found.damages
+    names = access.keypoints_group(access.open_group(store))["session"][:]
+    new = ["new"] if goes_on == "ingest" else []
+    assert sorted(filter(None, names)) == [*new, study.session_names[2]]

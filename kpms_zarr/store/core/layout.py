@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.storage import MemoryStore
 
 from kpms_zarr.store.core import attributes
 from kpms_zarr.store.core.schema import (
@@ -24,6 +25,7 @@ from kpms_zarr.store.core.schema import (
     Variable,
     variable,
 )
+from kpms_zarr.store.core.zarr_internals import default_buffer_prototype, sync
 from kpms_zarr.store.errors import InputError
 
 KEYPOINTS = "keypoints"
@@ -43,6 +45,7 @@ _SWEEPS_PER_CHUNK = 1024
 _BINS_PER_CHUNK = 4096
 _LEVEL_SESSIONS, _LEVEL_FRAMES = 256, 2**27
 """Sessions that chunks of levels of detail have at most, and their frames, about."""
+_METADATA = "zarr.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -124,6 +127,27 @@ def create_array(group: zarr.Group, var: Variable, shape: tuple[int, ...]) -> za
         config={"write_empty_chunks": False},
         overwrite=True,
     )
+
+
+def write_array(group: zarr.Group, var: Variable, values: np.ndarray) -> None:
+    """Write a small declared array so that it is there with its values or not at all.
+
+    Its metadata come last. One of another type that has its name is deleted first.
+    """
+    place = MemoryStore()
+    create_array(zarr.open_group(place, mode="w"), var, values.shape)[...] = values
+    if var.name in group:
+        del group[var.name]
+    target = group.store_path
+
+    async def copy() -> None:
+        names = [name async for name in place.list_prefix(f"{var.name}/")]
+        for name in sorted(names, key=lambda name: name.endswith(_METADATA)):
+            content = await place.get(name, default_buffer_prototype())
+            if content is not None:
+                await target.store.set("/".join(filter(None, (target.path, name))), content)
+
+    sync(copy())
 
 
 def create_arrays(

@@ -19,7 +19,7 @@ from kpms_zarr.store.core.consolidation import consolidate
 from kpms_zarr.store.core.locking import sessions_lock
 from kpms_zarr.store.core.schema import KEYPOINTS, Variable
 from kpms_zarr.store.errors import InputError, Problem
-from kpms_zarr.store.ingest.rows import TABLE
+from kpms_zarr.store.ingest.rows import TABLE, is_same
 from kpms_zarr.store.model.models import labelled_sessions, list_models
 from kpms_zarr.store.shown import ShownAsTable
 from kpms_zarr.store.study.matching import Named
@@ -347,7 +347,7 @@ def _refuse_conversion(
     others = [
         row
         for row in range(min(len(before), len(lengths)))
-        if lengths[row] and row not in rows and not _is_same(before[row], fill)
+        if lengths[row] and row not in rows and not is_same(before[row], fill)
     ]
     if others:
         raise InputError(
@@ -359,19 +359,16 @@ def _refuse_conversion(
         )
 
 
-def _is_same(value: Any, fill: Any) -> bool:
-    return bool(value == fill or (value != value and fill != fill))
-
-
 def _write_column(
     group: zarr.Group, name: str, variable: Variable | None, values: np.ndarray
 ) -> None:
-    if variable is not None:
-        layout.create_array(group, variable, values.shape)
-        known = str(group.attrs.get("coordinates", "")).split()
-        if name not in known:
-            attributes.write(group, {"coordinates": " ".join([*known, name])})
-    group[name][:] = values  # type: ignore[index]
+    if variable is None:
+        group[name][:] = values  # type: ignore[index]
+        return
+    layout.write_array(group, variable, values)
+    known = str(group.attrs.get("coordinates", "")).split()
+    if name not in known:
+        attributes.write(group, {"coordinates": " ".join([*known, name])})
 
 
 def _declared(name: str, kind: str) -> Variable:

@@ -91,6 +91,8 @@ class RowAllocator:
         self._waiting: list[NewSession] = []
         self._has_added = False
         self._since = time.monotonic()
+        if was_unfinished:
+            self._forget(self._free)
         self._publish()
 
     def take(self, n: int) -> list[int]:
@@ -144,14 +146,21 @@ class RowAllocator:
         if there and self._has_added:
             # First they cease to exist, then what is known of them goes.
             self._write_column("n_frames", self._lengths, there, n_rows)
-            for name, column in self._columns.items():
-                for row in there:
-                    column[row : row + 1] = [_fill(name)] * len(column[row : row + 1])
-                self._write_column(name, column, there, n_rows)
+            self._forget(there)
         for row in self._taken:
             self._delete(row)
         set_session_count(self.group, self._before, self._longest_before)
         self._end({})
+
+    def _forget(self, rows: list[int]) -> None:
+        """Empty what the table says of rows that are no sessions (any more)."""
+        n_rows = self.group["n_frames"].shape[0]  # type: ignore[union-attr]
+        for name, column in self._columns.items():
+            fill = _fill(name)
+            held = [r for r in rows if r < len(column) and not is_same(column[r], fill)]
+            for row in held:
+                column[row] = fill
+            self._write_column(name, column, held, n_rows)
 
     def _end(self, attrs: dict[str, Any]) -> None:
         self._publish()
@@ -195,6 +204,11 @@ class RowAllocator:
 
 def _fill(name: str) -> Any:
     return 0 if name == "n_frames" else _VARIABLES[name].fill
+
+
+def is_same(value: Any, fill: Any) -> bool:
+    """Whether an entry of the table is the one of an empty row."""
+    return bool(value == fill or (value != value and fill != fill))
 
 
 _VARIABLES: dict[str, Variable] = {var.name: var for var in TABLE}

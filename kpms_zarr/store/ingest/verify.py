@@ -25,10 +25,10 @@ from kpms_zarr.store.wording import call, counted
 _COPY = "restore it from a copy of the store, or ingest the files into a new store"
 _PIECE_CHUNKS = 256
 _HARMLESS = (
-    "names", "epochs", "timestamps", "signals", "calibration", "annotations", "changepoints",
-    "scans", "scan_chains",
+    "quality", "pca", "names", "epochs", "timestamps", "signals", "calibration", "annotations",
+    "changepoints", "scans", "scan_chains",
 )  # fmt: skip
-"""Kinds of groups of which an unfinished one is of no use to anybody."""
+"""Kinds of groups of which an unfinished one hides nothing: it is made again, or of no use."""
 
 
 @dataclass(frozen=True)
