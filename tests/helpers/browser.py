@@ -140,3 +140,26 @@ class Window:
 
     def close(self) -> None:
         self.page.close()
+
+
+def download(page: Any, name: str, kind: str) -> tuple[str, bytes]:
+    """Choose a kind of file of a picture in its menu, by keyboard; its name and content."""
+    button = page.get_by_role("button", name=name).first
+    button.scroll_into_view_if_needed()
+    button.focus()
+    page.keyboard.press("Enter")
+    item = page.locator(f'[role=menuitem][data-kind="{kind}"]')
+    item.wait_for()
+    with page.expect_download() as waiting:
+        while page.evaluate(_FOCUSED) != kind:
+            page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+    found = waiting.value
+    return found.suggested_filename, Path(found.path()).read_bytes()
+
+
+_FOCUSED = """() => {
+  let one = document.activeElement;
+  while (one?.shadowRoot?.activeElement) one = one.shadowRoot.activeElement;
+  return one?.dataset?.kind ?? "";
+}"""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
-from helpers.browser import SIZES, Server, Window, chromium
+from helpers.browser import SIZES, Server, Window, chromium, download
 from kpms_zarr.store.model.syllable_names import name_syllable, read_names
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.pages import syllables as page_module
@@ -221,6 +225,14 @@ def test_browser__choose_name_save_reload_and_find(served, own, browser):
     page.get_by_role("heading", name="Syllable 1 rear & <turn>").wait_for()
     card(page, "Syllable 1 rear & <turn>:").wait_for()
     window.picture("syllables_named")
+    name, content = download(page, "Download: 0", "csv")
+    assert name == "syllables_two_typical-poses-of-syllable-0.csv"
+    rows = pd.read_csv(io.BytesIO(content), comment="#")
+    assert {"syllable", "after_onset_s", "keypoint", "ahead", "across"} <= set(rows)
+    name, content = download(page, "Download: 1 rear & <turn>", "png")
+    picture = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    assert (picture.shape[1], (picture[0, 0] == 255).all()) == (1200, True)
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
     page.reload()
     window.settle()
     page.get_by_role("heading", name="Syllable 1 rear & <turn>").wait_for(timeout=30_000)

@@ -19,12 +19,13 @@ from panel.io.state import set_curdoc
 from PIL import Image
 
 import kpms_zarr
-from helpers.browser import Server, Window, chromium
+from helpers.browser import Server, Window, chromium, download
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 from kpms_zarr.viz.ethograms.binning import AFTER_END, Binned
 from kpms_zarr.viz.ethograms.raster import runs_of_view
 from kpms_zarr.viz.explore import app, page_frame, parts
 from kpms_zarr.viz.explore.app import PAGES, page_module, session_options, syllable_options
+from kpms_zarr.viz.explore.cards import Cards
 from kpms_zarr.viz.explore.chooser import TimeField
 from kpms_zarr.viz.explore.page_frame import KINDS, file_name, picture_file
 from kpms_zarr.viz.explore.state import State
@@ -95,6 +96,36 @@ def test_pages__give_every_picture_and_its_data(
             if again[column].dtype.kind in "iuf" and rows[column].dtype.kind in "iuf":
                 np.testing.assert_allclose(again[column], rows[column], rtol=1e-6)
     assert any(len(table_of(figure).rows) for figure, _ in found.values())
+
+
+WITH_CARDS = ("syllables", "onsets", "similarity", "groups")
+
+
+@pytest.mark.parametrize("name", WITH_CARDS)
+def test_cards__give_their_pictures_and_data(whole: Path, name: str, failures: list[Any]) -> None:
+    state = State(Study(whole), page=name, syllable=1)
+    view = page_module(name).page(state)
+    view.get_root()
+    n_files = 0
+    for cards in view.select(Cards):
+        for entry in cards.cards:
+            if not entry["picture"]:
+                continue
+            for kind in KINDS:
+                n_files += 1
+                cards.asked = [n_files, entry["key"], kind]
+                made = cards.answer
+                assert made["number"] == n_files
+                assert "error" not in made, made
+                assert made["name"].startswith(f"{name}_two_")
+                assert made["name"].endswith(f".{kind}")
+                assert bool(made["text"]) == (kind == "csv")
+            rows = read(made["text"])
+            assert len(rows) > 3
+            assert rows.select_dtypes("number").notna().any().all()
+    assert not failures
+    assert n_files or name in ("similarity", "groups")  # which may show none
+    assert len(list(view.select(Cards))) >= (name != "similarity")
 
 
 def test_unnamed_picture__would_be_found() -> None:
@@ -294,29 +325,6 @@ def browser() -> Iterator[Any]:
         yield one
 
 
-def download(page: Any, name: str, kind: str) -> tuple[str, bytes]:
-    """Choose a kind of file of a picture in its menu, by keyboard; its name and content."""
-    button = page.get_by_role("button", name=name).first
-    button.scroll_into_view_if_needed()
-    button.focus()
-    page.keyboard.press("Enter")
-    item = page.locator(f'[role=menuitem][data-kind="{kind}"]')
-    item.wait_for()
-    with page.expect_download() as waiting:
-        while page.evaluate(FOCUSED) != kind:
-            page.keyboard.press("ArrowDown")
-        page.keyboard.press("Enter")
-    found = waiting.value
-    return found.suggested_filename, Path(found.path()).read_bytes()
-
-
-FOCUSED = """() => {
-  let one = document.activeElement;
-  while (one?.shadowRoot?.activeElement) one = one.shadowRoot.activeElement;
-  return one?.dataset?.kind ?? "";
-}"""
-
-
 @pytest.mark.slow
 def test_downloads__arrive_as_files(served: Server, browser: Any) -> None:
     window = Window(browser)
@@ -333,8 +341,6 @@ def test_downloads__arrive_as_files(served: Server, browser: Any) -> None:
     assert name == "ethogram_m_all-sessions.png"
     picture = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     assert picture.shape[1] > 1200
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
-    assert (picture[0, 0] == 255).all()
     assert window.problems == []
     window.close()
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import panel as pn
 import param
+
+from kpms_zarr.viz.explore.chooser import script
+from kpms_zarr.viz.explore.page_frame import PictureFile, answered
+
+FileOf = Callable[[int, str], PictureFile | None]
 
 
 class Cards(pn.custom.JSComponent):
@@ -19,71 +25,22 @@ class Cards(pn.custom.JSComponent):
     chosen = param.Integer(-1, doc="Key of the card that is marked; -1 = none")
     clicks = param.List([0, -1], doc="Number of clicks so far, and key of the last card")
     width_of_card = param.Integer(152, doc="At least, in px")
+    has_files = param.Boolean(False, doc="Whether pictures can be downloaded")
+    asked = param.List([0, -1, ""], doc="Number of the request, key of the card, kind of file")
+    answer = param.Dict({}, doc="number, name, text, error")
 
-    _esm = """
-export function render({ model }) {
-  const box = document.createElement("div");
-  box.className = "cards";
-  box.setAttribute("role", "group");
-  function card(entry) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "card";
-    button.dataset.key = entry.key;
-    button.setAttribute("aria-label", entry.hint);
-    button.title = entry.hint;
-    const picture = document.createElement("div");
-    picture.className = "picture";
-    picture.innerHTML = entry.picture;
-    const title = document.createElement("div");
-    title.className = "title";
-    const number = document.createElement("span");
-    number.className = "number";
-    number.style.borderColor = entry.color;
-    number.textContent = entry.number;
-    const name = document.createElement("span");
-    name.className = "name";
-    name.textContent = entry.title;
-    title.append(number, name);
-    button.append(title, picture);
-    for (const words of entry.lines) {
-      const line = document.createElement("div");
-      line.className = "line";
-      line.textContent = words;
-      button.append(line);
-    }
-    button.addEventListener("click", () => {
-      model.clicks = [model.clicks[0] + 1, entry.key];
-    });
-    return button;
-  }
-  function mark() {
-    for (const button of box.children) {
-      button.setAttribute("aria-pressed", String(Number(button.dataset.key) === model.chosen));
-    }
-  }
-  function draw() {
-    const focused = box.getRootNode().activeElement?.dataset?.key;
-    box.setAttribute("aria-label", model.label);
-    box.style.setProperty("--least", model.width_of_card + "px");
-    box.replaceChildren(...model.cards.map(card));
-    mark();
-    if (focused !== undefined) {
-      box.querySelector(`[data-key="${focused}"]`)?.focus();
-    }
-  }
-  draw();
-  model.on("cards", draw);
-  model.on("chosen", mark);
-  return box;
-}
-"""
+    _esm = script("cards.js")
 
     _stylesheets: ClassVar = [
         """
 .cards { display: grid; gap: 8px; width: 100%;
   grid-template-columns: repeat(auto-fill, minmax(var(--least), 1fr)); }
-.card { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif;
+.holder { position: relative; display: flex; min-width: 0; }
+.download { position: absolute; right: 4px; top: 4px; width: 22px; height: 20px; padding: 0;
+  display: flex; align-items: center; justify-content: center; border: 1px solid #9aa5b1;
+  border-radius: 4px; background: #ffffffe0; color: #1f2933; cursor: pointer; }
+.download:focus-visible { outline: 3px solid #0b5394; outline-offset: 1px; }
+.card { width: 100%; font: 13px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif;
   color: #1f2933; background: #fff; border: 1px solid #d5dbe1; border-radius: 6px; padding: 6px;
   text-align: left; cursor: pointer; min-width: 0;
   display: flex; flex-direction: column; justify-content: flex-start; }
@@ -91,6 +48,7 @@ export function render({ model }) {
 .card:focus-visible { outline: 3px solid #0b5394; outline-offset: 1px; }
 .card[aria-pressed="true"] { border-color: #0b5394; box-shadow: 0 0 0 2px #0b5394;
   background: #f0f6fc; }
+.card:not(:only-child) .title { padding-right: 22px; }
 .title { display: flex; gap: 6px; align-items: baseline; min-height: 1.4em; }
 .number { font-weight: 700; border-left: 10px solid; padding-left: 6px; white-space: nowrap; }
 .name { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; min-width: 0; }
@@ -102,3 +60,22 @@ export function render({ model }) {
     def __init__(self, **params: Any) -> None:
         params.setdefault("sizing_mode", "stretch_width")
         super().__init__(**params)
+        self._file: FileOf | None = None
+        self.param.watch(self._asked, "asked")
+
+    def offer(self, file: FileOf) -> None:
+        """Let pictures be downloaded.
+
+        Parameters
+        ----------
+        file : callable
+            Gives the file of a card, by its key and one of ``page_frame.KINDS``.
+        """
+        self._file = file
+        self.has_files = True
+
+    def _asked(self, event: Any) -> None:
+        number, key, kind = event.new
+        if self._file is not None:
+            made = answered(lambda: self._file(int(key), str(kind)))  # type: ignore[misc]
+            self.answer = {"number": number, **made}

@@ -1,6 +1,7 @@
 // What every page has: a button that copies its address, the keys that it knows (?), and for every
 // figure of Bokeh a button that downloads the picture, or its data. Figures come and go, so that
-// they are looked for again and again: a page has to do nothing for it.
+// they are looked for again and again: a page has to do nothing for it. Cards have buttons of their
+// own, which ask for the menu by an event "kpms-download" at the document.
 
 const LOOK_EVERY = 700; // ms
 const SCALE = 2; // px of a PNG by px of the page
@@ -74,10 +75,11 @@ async function svg_of(view) {
   return new XMLSerializer().serializeToString(root);
 }
 
-async function png_of(view) {
-  const { width, height } = view.bbox, image = new Image();
-  const svg = new Blob([await svg_of(view)], { type: "image/svg+xml" });
-  const url = URL.createObjectURL(svg);
+async function png_of(text) {
+  const root = new DOMParser().parseFromString(text, "image/svg+xml").documentElement;
+  const [width, height] = ["width", "height"].map((name) => Number(root.getAttribute(name)));
+  const image = new Image();
+  const url = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
   try {
     image.src = url;
     await image.decode();
@@ -184,9 +186,10 @@ export function render({ model }) {
     owner?.button.setAttribute("aria-expanded", "false");
     if (back) owner?.button.focus();
   }
-  function open_menu(view, button) {
+  // A source gives its picture, svg(), and of a kind of file, file(kind), the name and data.
+  function open_menu(source, button) {
     shut_menu();
-    owner = { view, button };
+    owner = { source, button };
     menu.hidden = false;
     button.setAttribute("aria-expanded", "true");
     const at = button.getBoundingClientRect(), { width, height } = menu.getBoundingClientRect();
@@ -200,9 +203,9 @@ export function render({ model }) {
     item.setAttribute("role", "menuitem");
     item.dataset.kind = kind;
     item.addEventListener("click", () => {
-      const { view } = owner;
+      const { source } = owner;
       shut_menu(true);
-      ask(view, kind);
+      download(source, kind);
     });
     menu.append(item);
   }
@@ -222,27 +225,38 @@ export function render({ model }) {
   addEventListener("scroll", () => shut_menu(), { passive: true });
 
   // The server gives the name of the file, and the data; the picture is made here.
-  function ask(view, kind) {
+  async function download(source, kind) {
     say("Preparing the file ...");
-    asked += 1;
-    waiting.set(asked, { view, kind });
-    model.asked = [asked, view.model.id, kind];
-  }
-  model.on("answer", async () => {
-    const { number, name, text, error } = model.answer, wanted = waiting.get(number);
-    waiting.delete(number);
-    if (!wanted) return;
+    const { name, text, error } = await source.file(kind);
     if (error) { say(error); return; }
     try {
-      const blob = wanted.kind === "csv" ? new Blob([text], { type: "text/csv;charset=utf-8" })
-        : wanted.kind === "png" ? await png_of(wanted.view)
-          : new Blob([await svg_of(wanted.view)], { type: "image/svg+xml" });
+      const blob = kind === "csv" ? new Blob([text], { type: "text/csv;charset=utf-8" })
+        : kind === "png" ? await png_of(await source.svg())
+          : new Blob([await source.svg()], { type: "image/svg+xml" });
       save(name, blob);
       say(`Downloaded ${name}`);
     } catch (problem) {
       say(`The browser could not make the file: ${problem.message ?? problem}`);
     }
+  }
+  const source_of = (view) => ({
+    svg: () => svg_of(view),
+    file: (kind) => new Promise((done) => {
+      asked += 1;
+      waiting.set(asked, done);
+      model.asked = [asked, view.model.id, kind];
+    }),
   });
+  model.on("answer", () => {
+    const { number } = model.answer;
+    waiting.get(number)?.(model.answer);
+    waiting.delete(number);
+  });
+  function from_card({ detail }) {
+    if (box.isConnected) open_menu(detail.source, detail.button);
+    else document.removeEventListener("kpms-download", from_card);
+  }
+  document.addEventListener("kpms-download", from_card);
 
   function decorate() {
     if (!box.isConnected) return;
@@ -262,7 +276,7 @@ export function render({ model }) {
       }
       button.addEventListener("click", (event) => {
         event.stopPropagation();
-        open_menu(view, button);
+        open_menu(source_of(view), button);
       });
       root.append(button);
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import panel as pn
@@ -13,7 +13,7 @@ import param
 from kpms_zarr.store.core.commands import command
 from kpms_zarr.viz.explore.chooser import script
 from kpms_zarr.viz.explore.state import State
-from kpms_zarr.viz.shared.picture_data import csv_of, figures_in, table_of
+from kpms_zarr.viz.shared.picture_data import PictureTable, csv_of, figures_in, table_of
 from kpms_zarr.viz.shared.reading import store_name
 
 _LOG = logging.getLogger(__name__)
@@ -110,7 +110,8 @@ def frame_tools(state: State, page_of: Any) -> FrameTools:
         number, figure, kind = event.new
         document = pn.state.curdoc
         roots = list(document.roots) if document is not None else []
-        tools.answer = {"number": number, **_answer(state, roots, str(figure), str(kind))}
+        made = answered(lambda: picture_file(state, roots, str(figure), str(kind)))
+        tools.answer = {"number": number, **made}
 
     turned()
     state.param.watch(turned, "page")
@@ -118,9 +119,10 @@ def frame_tools(state: State, page_of: Any) -> FrameTools:
     return tools
 
 
-def _answer(state: State, roots: Sequence[Any], figure: str, kind: str) -> dict[str, str]:
+def answered(make: Callable[[], PictureFile | None]) -> dict[str, str]:
+    """Make a file, as what the browser is told: ``name`` and ``text``, or the ``error``."""
     try:
-        made = picture_file(state, roots, figure, kind)
+        made = make()
     except Exception as error:  # said to the person, and in the log for us
         _LOG.exception("a picture could not be downloaded")
         return {"error": f"This could not be downloaded ({type(error).__name__}: {error})."}
@@ -152,7 +154,25 @@ def picture_file(
     name = file_name(state.page, state.model, session, called, kind)
     if kind != "csv":
         return PictureFile(name)
-    return PictureFile(name, csv_of(table_of(figure), _head(state, figure, called, session)))
+    return PictureFile(name, csv_of(table_of(figure), _head(state, called, session, figure)))
+
+
+def card_file(
+    state: State, called: str, kind: str, make: Callable[[], PictureTable], session: str = ""
+) -> PictureFile:
+    """File of a small picture that is no figure.
+
+    Parameters
+    ----------
+    called, session : str
+        As of :func:`kpms_zarr.viz.explore.parts.plot`.
+    kind : str
+        One of :data:`KINDS`.
+    make : callable
+        Gives its data.
+    """
+    name = file_name(state.page, state.model, session, called, kind)
+    return PictureFile(name, csv_of(make(), _head(state, called, session)) if kind == "csv" else "")
 
 
 def file_name(page: str, model: str, session: str, called: str, kind: str) -> str:
@@ -166,20 +186,21 @@ def _title(figure: Any) -> str:
     return " ".join(str(getattr(figure.title, "text", "") or "").split())
 
 
-def _head(state: State, figure: Any, called: str, session: str) -> list[str]:
+def _head(state: State, called: str, session: str, figure: Any = None) -> list[str]:
     """What a table is of, and which command writes all that there is."""
     study = state.study
     of = f", model {state.model} (labels {study.version(state.model)})" if state.has_model else ""
     of += f", session {session}" if session else ""
-    axes = [
-        f"{name}: {' '.join(str(axis.axis_label).split())}"
-        for name, all_axes in (("x", figure.xaxis), ("y", figure.yaxis))
-        for axis in list(all_axes)[:1]
-        if axis.axis_label
-    ]
-    title = _title(figure)
     lines = [f"{called}, page {state.page} of {store_name(str(study.store))}{of}"]
-    lines += ["; ".join([*([title] if title else []), *axes])] if title or axes else []
+    if figure is not None:
+        title = _title(figure)
+        axes = [
+            f"{name}: {' '.join(str(axis.axis_label).split())}"
+            for name, all_axes in (("x", figure.xaxis), ("y", figure.yaxis))
+            for axis in list(all_axes)[:1]
+            if axis.axis_label
+        ]
+        lines += ["; ".join([*([title] if title else []), *axes])] if title or axes else []
     more = ""
     if state.has_model:
         more = f"; all of it: {command('tables', study.store, model=state.model, out='tables')}"

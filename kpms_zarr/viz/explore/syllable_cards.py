@@ -9,11 +9,12 @@ from typing import Any
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.cards import Cards
+from kpms_zarr.viz.explore.page_frame import PictureFile, card_file
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.reading import MissingData
 from kpms_zarr.viz.syllables.data import Gallery, Trajectory
-from kpms_zarr.viz.syllables.drawing import extent, picture
+from kpms_zarr.viz.syllables.drawing import extent, picture, poses_table
 
 _ASPECT = 0.55
 """Height of the pictures by their width."""
@@ -52,6 +53,18 @@ def pictures_of(state: State, shown: Sequence[int]) -> dict[int, str]:
         return pictures(gallery, [one for one in shown if one in gallery.used])[0]
     except MissingData:
         return {}
+
+
+def offer_poses(cards: Cards, state: State) -> None:
+    """Let the typical poses on cards of syllables be downloaded."""
+
+    def file(syllable: int, kind: str) -> PictureFile:
+        called = f"typical poses of syllable {syllable}"
+        return card_file(
+            state, called, kind, lambda: poses_table(gallery_of(state).trajectory(syllable))
+        )
+
+    cards.offer(file)
 
 
 @dataclass(frozen=True)
@@ -112,6 +125,13 @@ def bout_cards(state: State, bouts: Sequence[PlayableBout], *, has_syllable: boo
             }
         )
     cards = Cards(label="Example bouts", cards=entries, width_of_card=200)
+
+    def file(key: int, kind: str) -> PictureFile:
+        one = bouts[key]
+        called = f"bout of syllable {one.syllable} from frame {one.onset}"
+        return card_file(state, called, kind, lambda: poses_table(one.poses), one.session.name)
+
+    cards.offer(file)
 
     def play(event: Any) -> None:
         one = bouts[event.new[1]]

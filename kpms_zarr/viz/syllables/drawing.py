@@ -9,14 +9,17 @@ from typing import Any
 
 import holoviews as hv
 import numpy as np
+import pandas as pd
 
 from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.picture_data import PictureTable
 from kpms_zarr.viz.shared.style import INK, UNIT, hover_tool, polish_figure
 from kpms_zarr.viz.syllables.data import Trajectory
 
 AXES = (f"ahead ({UNIT})", f"across ({UNIT})", f"up ({UNIT})")
 """Labels of the axes of poses as the animal sees them at the onset of a bout."""
 
+_COLUMNS = ("ahead", "across", "up")
 _FIRST_SHARE = 0.4
 """Of its colour that the pose at the onset has; the last one has all of it."""
 
@@ -164,6 +167,21 @@ def picture(trajectory: Trajectory, *, half: np.ndarray, label: str) -> str:
         f'<svg viewBox="{box}" role="img" aria-label="{html.escape(label)}" '
         f'xmlns="http://www.w3.org/2000/svg">{"".join(views)}</svg>'
     )
+
+
+def poses_table(trajectory: Trajectory) -> PictureTable:
+    """Poses as a table: a row for each moment and keypoint."""
+    n_moments, n_keypoints, n_space = trajectory.pose.shape
+    columns = {
+        "syllable": np.full(n_moments * n_keypoints, trajectory.syllable),
+        "after_onset_s": np.repeat(trajectory.seconds, n_keypoints),
+        "keypoint": list(trajectory.keypoints) * n_moments,
+    }
+    flat = trajectory.pose.reshape(-1, n_space)
+    columns |= {name: flat[:, axis] for axis, name in enumerate(_COLUMNS[:n_space])}
+    bouts = f", median of {trajectory.n_examples:,} bouts" if trajectory.n_examples > 1 else ""
+    note = f"seen from the animal at the onset, in {UNIT}{bouts}"
+    return PictureTable(pd.DataFrame(columns), (note,))
 
 
 def _marks(trajectory: Trajectory, half: np.ndarray, axis: int, scale: float, left: float) -> str:

@@ -16,7 +16,7 @@ from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.cards import Cards
 from kpms_zarr.viz.explore.pages.ethogram import orders
 from kpms_zarr.viz.explore.state import State
-from kpms_zarr.viz.explore.syllable_cards import pictures_of
+from kpms_zarr.viz.explore.syllable_cards import offer_poses, pictures_of
 from kpms_zarr.viz.groups import drawing
 from kpms_zarr.viz.groups.fingerprints import fingerprint_map
 from kpms_zarr.viz.shared.colors import group_color, syllable_color
@@ -53,6 +53,7 @@ class _GroupsPage:
         self._result: GroupComparison | None = None
         self._order: list[int] = []
         self._cards = Cards(label="Syllables that differ")
+        offer_poses(self._cards, state)
         self._cards.param.watch(self._clicked, "clicks")
         self._place = parts.column()
         self._picture = parts.column()

@@ -14,9 +14,11 @@ from kpms_zarr.store.model.syllable_names import SyllableNames
 from kpms_zarr.store.wording import counted
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.cards import Cards
+from kpms_zarr.viz.explore.page_frame import PictureFile, card_file
 from kpms_zarr.viz.explore.state import State
 from kpms_zarr.viz.explore.syllable_cards import PlayableBout, bout_cards
 from kpms_zarr.viz.shared.colors import syllable_color
+from kpms_zarr.viz.shared.picture_data import PictureTable
 from kpms_zarr.viz.shared.reading import label_sessions
 from kpms_zarr.viz.syllables.drawing import draw
 from kpms_zarr.viz.syllables.triggered import small_curve, triggered_average
@@ -53,6 +55,7 @@ class _OnsetsPage:
         self._names: SyllableNames | None = None
         self._is_asked = False
         self._cards = Cards(label="Averages around the onsets of syllables")
+        self._cards.offer(self._file)
         self._cards.param.watch(self._clicked, "clicks")
         self._all = parts.column()
         self._one = parts.column()
@@ -202,6 +205,17 @@ class _OnsetsPage:
                 }
             )
         self._cards.cards = entries
+
+    def _file(self, syllable: int, kind: str) -> PictureFile | None:
+        """File of the small picture of a syllable."""
+        from kpms_zarr.compute.analysis.onsets.triggered_table import triggered_table
+
+        found = self._found
+        if found is None or self._key is None:
+            return None
+        one = found.isel(syllable=found["syllable"].values == syllable)
+        called = f"{self._key[2]} around syllable {syllable}"
+        return card_file(self.state, called, kind, lambda: PictureTable(triggered_table(one)))
 
     def _syllable(self) -> int:
         """The chosen syllable, or the first of the cards; -1 = none."""

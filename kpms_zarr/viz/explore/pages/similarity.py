@@ -18,7 +18,13 @@ from kpms_zarr.store.wording import counted, listed
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.cards import Cards
 from kpms_zarr.viz.explore.state import State
-from kpms_zarr.viz.explore.syllable_cards import bout_cards, bouts_of, gallery_of, pictures_of
+from kpms_zarr.viz.explore.syllable_cards import (
+    bout_cards,
+    bouts_of,
+    gallery_of,
+    offer_poses,
+    pictures_of,
+)
 from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.reading import MissingData
 from kpms_zarr.viz.syllables.dendrogram import dendrogram, nearest_node
@@ -261,6 +267,7 @@ class _SimilarityPage:
                 }
             )
         cards = Cards(label="Syllables of the branch", cards=entries, chosen=self.state.syllable)
+        offer_poses(cards, self.state)
         cards.param.watch(self._clicked, "clicks")
         return cards
 

@@ -20,7 +20,7 @@ from kpms_zarr.store.model.syllable_names import SyllableNames
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.cards import Cards
 from kpms_zarr.viz.explore.state import State
-from kpms_zarr.viz.explore.syllable_cards import gallery_of
+from kpms_zarr.viz.explore.syllable_cards import gallery_of, offer_poses
 from kpms_zarr.viz.explore.syllable_cards import pictures as syllable_pictures
 from kpms_zarr.viz.explore.syllable_detail import Detail
 from kpms_zarr.viz.shared.colors import syllable_color
@@ -60,6 +60,7 @@ class _SyllablesPage:
         self._names: SyllableNames | None = None
         self._first = 0
         self._cards = Cards(label="Syllables in use")
+        offer_poses(self._cards, state)
         self._order = pn.widgets.Select(name="Order", options=list(_ORDERS), width=180)
         self._find = pn.widgets.TextInput(name="Find by number or name", width=180)
         self._before, self._after = (
