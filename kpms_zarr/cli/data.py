@@ -145,6 +145,12 @@ def ingest(commands: Any) -> None:
         help="what is known of the sessions, a row for each: becomes coordinates, see annotate",
     )
     command.add_argument(
+        "--timestamps",
+        action="append",
+        metavar="FILE",
+        help="time of each frame, see timestamps; can be repeated, for files of one session each",
+    )
+    command.add_argument(
         "--skip-bad",
         action="store_true",
         help="leave files out that cannot be used, list them at the end, and exit with code 3",

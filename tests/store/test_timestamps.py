@@ -462,3 +462,57 @@ def test_windows__are_kept_in_bounds(store, monkeypatch):
         )
         assert times.at(0, session.n_frames).tolist() == times_of(session.name).tolist()
     assert len(every._windows) <= module._WINDOWS_KEPT
+
+
+# --- while files are added ---------------------------------------------------------------
+
+
+ARRAYS = {name: np.random.default_rng(0).normal(size=(n, 3, 2)) for name, n in LENGTHS.items()}
+
+
+@pytest.mark.parametrize("kind", ["table", "files", "arrays"])
+def test_ingest__takes_timestamps_along(tmp_path, kind):
+    given, folder = {name: times_of(name) for name in LENGTHS}, tmp_path / "files"
+    folder.mkdir()
+    for name, position in ARRAYS.items():
+        columns = {
+            f"p{k}_{axis}": position[:, k, i] for k in range(3) for i, axis in enumerate("xy")
+        }
+        pd.DataFrame(columns).to_csv(folder / f"{name}.csv", index=False)
+    if kind == "table":
+        times = folder / "times.csv"  # among the tracking files
+        pd.concat(
+            pd.DataFrame({"session": name, "time_s": values}) for name, values in given.items()
+        ).to_csv(times, index=False)
+    elif kind == "files":
+        times = [folder / f"{name}_timestamps.npy" for name in given]
+        for path, values in zip(times, given.values(), strict=True):
+            np.save(path, values)
+    else:
+        times = given
+    store = tmp_path / "s.zarr"
+    done = kpms_zarr.ingest(store, folder, fps=10, timestamps=times)
+    assert done.added == (ONE, TWO)
+    assert any("timestamps v1 of 2 sessions" in note for note in done.notes)
+    for name, values in given.items():
+        np.testing.assert_allclose(stored(store, name), values)
+    assert is_current(access.open_group(store))
+
+
+def test_ingest__with_wrong_timestamps_leaves_the_store_as_it_was(store, tmp_path):
+    before = kpms_zarr.info(store)
+    new = {"new": np.zeros((100, 3, 2), np.float32)}
+    names = list(STUDY.settings.keypoints)
+    for times, words in (
+        ({"new": np.arange(7.0)}, "`timestamps=`.*|a time for each of the 100 frames"),
+        ({"nobody": np.arange(100.0)}, "a session, such as"),
+        ({"new": np.zeros((2, 2))}, "an array .frame,. of numbers"),
+    ):
+        with pytest.raises(InputError, match=words) as caught:
+            kpms_zarr.ingest(store, arrays=new, keypoint_names=names, fps=10, timestamps=times)
+        assert "`table=`" not in str(caught.value)
+        assert kpms_zarr.info(store).sessions == before.sessions
+        assert verify(store).is_sound
+        with pytest.raises(InputError, match=words):
+            kpms_zarr.ingest(tmp_path / "new.zarr", arrays=new, fps=10, timestamps=times)
+        assert not (tmp_path / "new.zarr").exists()

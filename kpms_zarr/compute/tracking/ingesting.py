@@ -13,6 +13,7 @@ from kpms_zarr.store.core.access import StoreLike
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.ingest import ingest as of_files
 from kpms_zarr.store.ingest.ingest import IngestProgress, IngestSummary
+from kpms_zarr.store.ingest.time_tables import TimesLike
 from kpms_zarr.store.ingest.timeline import DEFAULT_MAX_GAP
 from kpms_zarr.store.study.calibration import stored_calibration
 
@@ -45,6 +46,7 @@ def ingest(
     confidence_scale: float | str = 1.0,
     missing_value: float | None = None,
     metadata: str | Path | None = None,
+    timestamps: TimesLike | None = None,
     skip_bad: bool = False,
     dry_run: bool = False,
     calibrate: bool = False,
@@ -125,6 +127,9 @@ def ingest(
         A position with this number in all coordinates, such as 0, is stored as missing.
     metadata : path, optional
         Table of the sessions, as for :func:`annotate`.
+    timestamps : path, sequence of path, DataFrame or mapping of str to array, optional
+        Times of the frames, as for :func:`kpms_zarr.timestamps`. Where they are wrong the new
+        sessions are taken back.
     skip_bad : bool
         Leave files out that cannot be used, instead of taking everything back. They are in ``bad``
         and ``reasons`` of the summary, and the command ends with exit code 3.
@@ -175,6 +180,7 @@ def ingest(
         confidence_scale=confidence_scale,
         missing_value=missing_value,
         metadata=metadata,
+        timestamps=timestamps,
         skip_bad=skip_bad,
         dry_run=dry_run,
         workers=workers,

@@ -41,13 +41,16 @@ from kpms_zarr.store.ingest.planning import (
     plan_files,
     raise_all,
 )
+from kpms_zarr.store.ingest.remove import remove
 from kpms_zarr.store.ingest.rows import NewSession, RowAllocator, is_unfinished
+from kpms_zarr.store.ingest.time_tables import TimesLike, sources_of
 from kpms_zarr.store.ingest.timeline import (
     DEFAULT_MAX_GAP,
     check_time_unit,
     parse_max_gap,
 )
 from kpms_zarr.store.ingest.timestamp_versions import TimestampWriter
+from kpms_zarr.store.ingest.timestamps import timestamps as write_timestamps
 from kpms_zarr.store.ingest.trimming import check_downsample, parse_trim
 from kpms_zarr.store.ingest.twins import check_preferred
 from kpms_zarr.store.ingest.workers import WorkerLost, Workers, seconds_for
@@ -63,6 +66,7 @@ from kpms_zarr.store.study.settings import (
     write_settings,
 )
 from kpms_zarr.store.study.tables import SessionTable, frame_rates, read_mapping
+from kpms_zarr.store.wording import counted
 
 _BYTES_PER_WORKER = 30_000_000
 """A process takes a second to start; below so many bytes another one is not worth it."""
@@ -159,6 +163,7 @@ def ingest(
     confidence_scale: float | str = 1.0,
     missing_value: float | None = None,
     metadata: str | Path | None = None,
+    timestamps: TimesLike | None = None,
     skip_bad: bool = False,
     dry_run: bool = False,
     workers: int | None = None,
@@ -171,6 +176,8 @@ def ingest(
     memory = tracks_in_memory(arrays, confidences, names, unit)
     read = ReadOptions(names, read_mapping(mapping), memory, unit)
     table = None if metadata is None else read_metadata(metadata, "`metadata=`")
+    if timestamps is not None:
+        _check_times(timestamps)
     run = _Ingest(
         os.fspath(store),
         read,
@@ -180,7 +187,10 @@ def ingest(
             min_visible, Correction.of(confidence_scale, missing_value), anterior, posterior,
             skeleton, parse_max_gap(max_gap), ignore_case,
         ),
-        excluded=[option for option in (fps, mapping, metadata) if isinstance(option, str | Path)],
+        excluded=[
+            option for option in (fps, mapping, metadata, *_files_of(timestamps))
+            if isinstance(option, str | Path)
+        ],
         skip_bad=skip_bad,
         workers=workers,
         on_progress=on_progress or (lambda progress: None),
@@ -192,11 +202,49 @@ def ingest(
         if dry_run:
             plan, settings = run.plan()
             return run.summary(plan, settings, run.read_files(plan), is_dry=True)
-        return _carried_out(run, store, table)
+        is_new = not access.exists(store)
+        done = _carried_out(run, store, table)
+    return done if timestamps is None else _timed(done, store, timestamps, is_new)
 
 
 def _names(names: str | Sequence[str] | None) -> Sequence[str] | None:
     return [names] if isinstance(names, str) else names or None
+
+
+def _files_of(timestamps: TimesLike | None) -> list[str | Path]:
+    if isinstance(timestamps, str | os.PathLike):
+        return [Path(timestamps)]
+    return [Path(one) for one in timestamps] if isinstance(timestamps, list | tuple) else []
+
+
+def _check_times(timestamps: TimesLike) -> None:
+    """Refuse what are no tables of times, before anything is done."""
+    try:
+        sources_of(timestamps)
+    except InputError as error:
+        raise _of_timestamps(error) from error
+
+
+def _of_timestamps(error: InputError) -> InputError:
+    """The error of :func:`kpms_zarr.timestamps` in the words of who called an ingest."""
+    ours = [(one, one.where.replace("`table=`", "`timestamps=`")) for one in error.problems]
+    return InputError.of([replace(one, where=where) for one, where in ours])
+
+
+def _timed(
+    done: IngestSummary, store: StoreLike, timestamps: TimesLike, is_new: bool
+) -> IngestSummary:
+    """Write the times of frames, or take the new sessions back."""
+    try:
+        found = write_timestamps(store, timestamps)
+    except InputError as error:
+        if done.added:
+            remove(store, done.added)
+        if is_new:
+            access.remove(store)
+        raise _of_timestamps(error) from error
+    said = f"timestamps {found.version} of {counted(len(found.sessions), 'session')}"
+    return replace(done, notes=(*done.notes, said, *found.notes))
 
 
 def _carried_out(run: _Ingest, store: StoreLike, table: SessionTable | None) -> IngestSummary:
