@@ -307,3 +307,25 @@ def test_times__are_the_timestamps(store: Path, model: Model, tmp_path: Path, to
         found = kpms_zarr.open_timestamps(again).timestamp.values[0]
         # Too irregular for frames to be counted as lost: row by row they are as they were.
         np.testing.assert_array_equal(found, times)
+
+
+def test_nwb__of_timestamps_of_a_regular_clock_has_a_rate(
+    store: Path, model: Model, tmp_path: Path
+) -> None:
+    """As NWB's inspector asks for; by the same rate they come back."""
+    pynwb, name = pytest.importorskip("pynwb"), "session_000"
+    times = 12.25 + np.arange(90) / 29.97
+    kpms_zarr.timestamps(store, {name: times})
+    try:
+        export(store, model="m", to="nwb", out=tmp_path, sessions=[name])
+    finally:
+        kpms_zarr.timestamps(store, "none")
+    with pynwb.NWBHDF5IO(str(tmp_path / f"{name}.nwb"), "r") as io:
+        labels = io.read().processing["behavior"]["syllable"]
+        assert labels.timestamps is None
+        assert labels.starting_time == 12.25
+        assert labels.rate == pytest.approx(29.97)
+    again = tmp_path / "again.zarr"
+    kpms_zarr.ingest(again, tmp_path / f"{name}.nwb", workers=1, individuals=["*tracked*"])
+    found = kpms_zarr.open_timestamps(again).timestamp.values[0]
+    np.testing.assert_allclose(found, times, rtol=0, atol=1e-6)

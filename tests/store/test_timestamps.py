@@ -98,6 +98,20 @@ def test_frame_times__equal_a_loop_whatever_the_windows(case, data):
     assert found.frame_after(seconds) == (after[0] if after else beyond)
 
 
+@pytest.mark.parametrize("window", [7, 1000])
+def test_steady_rate__is_that_of_a_regular_clock_alone(window):
+    regular = 5 + np.arange(100) / 29.97
+    for fps in (30, 29.97):
+        found = SessionTimes.of_array(regular, fps, window).steady_rate
+        assert found == pytest.approx(29.97, rel=1e-9)
+    assert SessionTimes.of_array(regular, 29.97, window).steady_rate == 29.97
+    for place in (0, 50, 99):
+        late = regular.copy()
+        late[place] += 3e-6
+        assert SessionTimes.of_array(late, 29.97, window).steady_rate is None
+    assert SessionTimes(100, 30).steady_rate is None
+
+
 def test_frame_times__without_timestamps_are_frame_by_fps():
     found = SessionTimes(7, 30.0)
     assert not found.is_given

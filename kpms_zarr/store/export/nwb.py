@@ -275,6 +275,9 @@ class _Late:
         def make(**content: Any) -> Any:
             if not self._times.is_given:
                 return kind(rate=self._fps, starting_time=0.0, **content)
+            if self._times.steady_rate is not None:
+                rate, start = self._times.steady_rate, self._times.first
+                return kind(rate=rate, starting_time=start, **content)
             if self._timed is not None:
                 return kind(timestamps=self._timed, **content)
             times = self.column("timestamps", None, dtype=np.float64)

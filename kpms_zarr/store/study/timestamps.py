@@ -20,6 +20,7 @@ from kpms_zarr.store.wording import listed
 _WINDOW = 16 * FRAMES_PER_CHUNK
 """Frames whose times are read at once."""
 _WINDOWS_KEPT = 4
+_STEADY = 1e-6
 _LAST_INTERVALS = 1000
 """Intervals whose median stands for the duration of the last frame of a session."""
 _TICKS_PER_SECOND = 1_000_000
@@ -86,6 +87,21 @@ class SessionTimes:
         last = self.at(max(0, self.n_frames - 1 - _LAST_INTERVALS), self.n_frames)
         interval = np.median(np.diff(last)) if len(last) > 1 else 1 / self.fps
         return float(last[-1] + interval)
+
+    @cached_property
+    def steady_rate(self) -> float | None:
+        """Frames per second by which timestamps lie within 1 us of a regular clock; None = none."""
+        if self._read is None or self.n_frames < 2:
+            return None
+        first, last = self.first, float(self.at(self.n_frames - 1, self.n_frames)[0])
+        rates = [self.fps, (self.n_frames - 1) / (last - first)]
+        for start in range(0, self.n_frames, self._window):
+            times = self.at(start, min(start + self._window, self.n_frames))
+            frames = np.arange(start, start + len(times))
+            rates = [
+                rate for rate in rates if (np.abs(times - first - frames / rate) < _STEADY).all()
+            ]
+        return rates[0] if rates else None
 
     def at(self, start: int, stop: int) -> np.ndarray:
         """Times of consecutive frames, (frame,) float64 in s."""
