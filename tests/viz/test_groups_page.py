@@ -194,5 +194,10 @@ def test_bands__are_where_epochs_are(labelled, tmp_path, failures):
     ethogram.page(state).get_root()
     opened = open_session(labelled, model="m", session=name)
     player = build_player(opened, read_window(opened, 0.0, 5.0))
-    assert player.sources["epochs"].data["right"] == [10.0, 20.0]
+    drawn = player.sources["epochs"].data
+    assert drawn["right"] == [10.0, 20.0]
+    assert (drawn["text"], drawn["middle"][0]) == (["dark", ""], 2.5)  # what the window shows of it
+    player.load(read_window(opened, 8.0, 16.0), opened.names.name)
+    drawn = player.sources["epochs"].data
+    assert (drawn["text"], drawn["middle"]) == (["dark", "light"], [9.0, 13.0])
     assert not failures

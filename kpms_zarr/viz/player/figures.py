@@ -248,6 +248,10 @@ def _epochs(built: Figures, times: Range1d) -> Any:
         left="left", right="right", bottom=0, top=1, source=source, color="color",
         line_color="white", alpha=0.55,
     )  # fmt: skip
+    drawn.text(
+        x="middle", y=0.5, text="text", source=source, text_align="center",
+        text_baseline="middle", text_color=INK, text_font=value(FONT), text_font_size="12px",
+    )  # fmt: skip
     rows = [("epoch", "@name"), ("from", "@left{custom} to @right{custom}")]
     _hover_spans(drawn, rows, quads, built.sources["frames"])
     return drawn

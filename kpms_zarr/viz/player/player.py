@@ -22,6 +22,7 @@ from kpms_zarr.viz.player.figures import (
     space_figures,
     time_figures,
 )
+from kpms_zarr.viz.shared.bands import EpochBand
 from kpms_zarr.viz.shared.guessing import note_on
 from kpms_zarr.viz.shared.style import UNIT
 from kpms_zarr.viz.shared.times import CLOCK_JS
@@ -56,6 +57,8 @@ class Player:
         the frames of the window that they show, which rise, in ``row``.
     figures : dict of str to figure
         See :class:`~kpms_zarr.viz.player.figures.Figures`.
+    bands : tuple of EpochBand
+        Of the session.
     """
 
     layout: Column
@@ -63,6 +66,7 @@ class Player:
     sources: dict[str, ColumnDataSource]
     is_y_down: bool
     figures: dict[str, Any] = field(default_factory=dict)
+    bands: tuple[EpochBand, ...] = ()
 
     def load(
         self,
@@ -93,6 +97,8 @@ class Player:
         columns = _columns(window, name, sizes, self.is_y_down)
         columns["meta"] |= {"seek": [seek], "note": [note], "has_next": [has_next]}
         columns["video"] = {"row": [], "url": []}
+        if self.bands:
+            self.sources["epochs"].data = player_sources.band_columns(self.bands, window)
         for key in ("video", "bouts", "path", "traces", "meta", "frames"):
             # The browser begins with the new window when the last of them is there.
             self.sources[key].data = columns[key]
@@ -193,7 +199,7 @@ def build_player(
     name, down = opened.names.name, window.n_space == 2 if is_y_down is None else is_y_down
     columns = _columns(window, name, player_sources.extent(window), down)
     if opened.bands:
-        columns["epochs"] = player_sources.band_columns(opened.bands)
+        columns["epochs"] = player_sources.band_columns(opened.bands, window)
     built = Figures(sources={key: ColumnDataSource(value) for key, value in columns.items()})
     space_figures(
         built,
@@ -215,7 +221,7 @@ def build_player(
     )
     root = layout(built.figures, widgets)
     _connect(built, widgets, root, window, is_served)
-    return Player(root, widgets, built.sources, down, built.figures)
+    return Player(root, widgets, built.sources, down, built.figures, opened.bands)
 
 
 def require_video(opened: OpenSession) -> str:

@@ -96,13 +96,27 @@ def bout_columns(window: PlayerWindow, name: Callable[[int], str]) -> Columns:
     }
 
 
-def band_columns(bands: tuple[EpochBand, ...]) -> Columns:
-    """Epochs of a session, one row an interval: ``left``, ``right`` in s, ``name``, ``color``."""
+def band_columns(bands: tuple[EpochBand, ...], window: PlayerWindow) -> Columns:
+    """Epochs of a session, one row an interval.
+
+    Returns
+    -------
+    dict of str to list
+        ``left``, ``right`` in s; ``name``, ``color``; ``text``, the name where it fits into what
+        the window shows of the interval, and the ``middle`` of that in s.
+    """
+    first = float(window.time[0])
+    length = window.n_frames / window.session.fps
+    shown = [np.clip([one.start, one.stop], first, first + length).tolist() for one in bands]
+    fits = [_TEXT_SHARE * len(one.name) < (b - a) / length
+            for one, (a, b) in zip(bands, shown, strict=True)]  # fmt: skip
     return {
         "left": [one.start for one in bands],
         "right": [one.stop for one in bands],
         "name": [one.name for one in bands],
         "color": [one.color for one in bands],
+        "text": [one.name if fit else "" for one, fit in zip(bands, fits, strict=True)],
+        "middle": [sum(ends) / 2 for ends in shown],
     }
 
 
