@@ -33,7 +33,10 @@ NAME = st.text(max_size=8) | st.sampled_from(["#1", 'a"b', "a,b", "a\nb", "#c4c4
 
 def read(text: str) -> pd.DataFrame:
     """What a person's program reads."""
-    return pd.read_csv(io.StringIO(text), comment="#", keep_default_na=False, na_values=[""])
+    return pd.read_csv(
+        io.StringIO(text), comment="#", keep_default_na=False, na_values=[""],
+        float_precision="round_trip",
+    )  # fmt: skip
 
 
 def drawn(view: Any) -> Any:

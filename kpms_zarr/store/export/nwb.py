@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,9 +107,14 @@ class Writer:
             module.add(one)
         for table in self._tables(source, session, series[0], poses[-1] if poses else None):
             module.add(table)
-        with h5py.File(path, "w") as handle, self._nwb.NWBHDF5IO(file=handle, mode="w") as io:
-            io.write(file)
-            frames.fill(source, session)
+        with h5py.File(path, "w") as handle:
+            with warnings.catch_warnings():
+                # It gets its name when it is whole.
+                warnings.filterwarnings("ignore", "The file path provided: None does not end")
+                io = self._nwb.NWBHDF5IO(file=handle, mode="w")
+            with io:
+                io.write(file)
+                frames.fill(source, session)
 
     def _subject(self, session: ExportedSession) -> Any:
         found = {name: text for name, of in _SUBJECT.items() if (text := session.text(*of))}
