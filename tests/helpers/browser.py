@@ -33,6 +33,9 @@ PICTURES = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 SIZES = [(1280, 800), pytest.param((1920, 1080), marks=pytest.mark.full)]
 """Of windows in which pages are looked at."""
 
+PATIENCE = 240_000
+"""Milliseconds after which a page is taken to hang: other tests may have all cores meanwhile."""
+
 MAIN = "import sys; from kpms_zarr.cli import main; sys.exit(main())"
 _IDLE = "window.Bokeh && Bokeh.documents.length && Bokeh.documents.every(d => d.is_idle)"
 
@@ -94,6 +97,7 @@ class Window:
 
     def __init__(self, browser: Any, *, size: tuple[int, int] = (1280, 800)) -> None:
         self.page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+        self.page.set_default_timeout(PATIENCE)
         self.problems: list[str] = []
         self.foreign: list[str] = []
         self.page.on("console", self._said)
@@ -116,7 +120,7 @@ class Window:
 
     def settle(self, milliseconds: int = 600) -> None:
         """Wait until the documents are idle, and a little more."""
-        self.page.wait_for_function(_IDLE, timeout=60_000)
+        self.page.wait_for_function(_IDLE)
         self.page.wait_for_timeout(milliseconds)
 
     def unnamed(self) -> list[str]:

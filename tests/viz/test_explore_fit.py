@@ -84,9 +84,7 @@ def n_sweeps(page: Any) -> int:
 
 
 def wait_for_sweeps(page: Any, n: int) -> None:
-    page.wait_for_function(
-        f"(n) => Math.max(0, ...({COLUMNS})('trace_kappa')) >= n", arg=n, timeout=120_000
-    )
+    page.wait_for_function(f"(n) => Math.max(0, ...({COLUMNS})('trace_kappa')) >= n", arg=n)
 
 
 def drag(page: Any, figure: Any, begin: float, end: float) -> None:
@@ -107,7 +105,7 @@ def drag_to_the_player(page: Any, figure: Any) -> None:
     for last in (False, False, True):
         drag(page, figure, 0.4, 0.6)
         try:
-            page.wait_for_function("location.search.includes('page=player')", timeout=20_000)
+            page.wait_for_function("location.search.includes('page=player')")
         except TimeoutError:
             if last:
                 raise
@@ -124,7 +122,7 @@ def test_fit__is_followed_while_it_runs_and_after_it_was_killed(prepared: Path, 
         page = window.open(server.url(page="fit"))
         assert page.get_by_text("No model yet").count() == 1
         process = command("fit", prepared, "--model", "live", *FIT)
-        page.get_by_text("live: running").wait_for(timeout=200_000)
+        page.get_by_text("live: running").wait_for()
         wait_for_sweeps(page, 5)
         first = n_sweeps(page)
         window.picture("fit_running")
@@ -135,12 +133,12 @@ def test_fit__is_followed_while_it_runs_and_after_it_was_killed(prepared: Path, 
         assert page.get_by_text(f"of {N_SWEEPS} sweeps are committed").count() == 1
         process.kill()
         process.communicate()
-        page.get_by_text("live: interrupted").wait_for(timeout=60_000)
+        page.get_by_text("live: interrupted").wait_for()
         resume = page.locator("pre").filter(has_text="--resume").first.inner_text()
         assert resume == f"kpms-zarr fit {prepared} --model live --resume"
         window.picture("fit_interrupted")
         finish(command(*resume.split()[1:]))
-        page.get_by_text("live: finished").wait_for(timeout=60_000)
+        page.get_by_text("live: finished").wait_for()
         wait_for_sweeps(page, N_SWEEPS)
         window.settle()
         assert n_sweeps(page) == N_SWEEPS
@@ -187,7 +185,7 @@ def test_frames__are_chosen_by_keyboard_as_well(with_windows: Path, helpers: Any
         page = window.open(server.url(page="fit"))
         page.get_by_role("button", name="Show them in the player").focus()
         page.keyboard.press("Enter")
-        page.wait_for_function("location.search.includes('page=player')", timeout=20_000)
+        page.wait_for_function("location.search.includes('page=player')")
         assert page.get_by_label("Session", exact=True).input_value() == "session_001"
         fps = helpers.study.fps
         assert shown_times(page) == pytest.approx([120 / fps, 420 / fps])
@@ -208,24 +206,24 @@ def test_transitions__of_chosen_sessions_and_a_tap_chooses_a_syllable(
         field = page.get_by_label("Sessions", exact=True)
         field.fill("session_00[01]")
         field.press("Enter")
-        page.get_by_text("2 sessions,").wait_for(timeout=30_000)
+        page.get_by_text("2 sessions,").wait_for()
         window.settle()
         assert page.get_by_text("No syllable is chosen").count() == 1
         figures = page.locator(".bk-Figure")
         box = figures.nth(0).bounding_box()
         page.mouse.click(box["x"] + 0.4 * box["width"], box["y"] + 0.3 * box["height"])
-        page.get_by_text("comes mostly after").wait_for(timeout=20_000)
+        page.get_by_text("comes mostly after").wait_for()
         assert int(page.get_by_label("Syllable", exact=True).input_value()) >= 0
         # The uppermost node of the graph is the most frequent syllable.
         box = figures.nth(1).bounding_box()
         page.mouse.click(box["x"] + 240, box["y"] + 50)
         first = count_transitions(OpenModel(store, "m"), sessions=["session_00[01]"]).used[0]
-        page.get_by_text(f"Syllable {first} comes mostly after").wait_for(timeout=20_000)
+        page.get_by_text(f"Syllable {first} comes mostly after").wait_for()
         assert page.get_by_label("Syllable", exact=True).input_value() == str(first)
         window.picture("transitions_chosen")
         field.fill("nobody")
         field.press("Enter")
-        page.get_by_text("matches none of them").wait_for(timeout=20_000)
+        page.get_by_text("matches none of them").wait_for()
         assert window.problems == []
     finally:
         window.close()

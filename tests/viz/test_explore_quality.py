@@ -87,7 +87,7 @@ def wait_for(window: Window, **expected: str | float) -> None:
       const same = (text, value) => typeof value === "number" ? +text === value : text === value;
       return Object.entries(expected).every(([name, value]) => same(found.get(name), value));
     }"""
-    window.page.wait_for_function(script, arg=expected, timeout=30_000)
+    window.page.wait_for_function(script, arg=expected)
 
 
 @pytest.mark.slow
@@ -145,7 +145,7 @@ def test_quality_page__zooming_in_reads_again(server: Server, window: Window) ->
     window.page.mouse.down()
     window.page.mouse.move(canvas["x"] + 0.6 * canvas["width"], y, steps=5)
     window.page.mouse.up()
-    window.page.wait_for_function("location.search.includes('stop=')", timeout=30_000)
+    window.page.wait_for_function("location.search.includes('stop=')")
     window.settle()
     chosen = choices(window)
     times = window.page.evaluate(TIMES)
@@ -171,7 +171,7 @@ def test_pose_space_page__draws_everything(
     page.get_by_label("Latent dimension across").select_option("2")
     window.settle()
     labels = "[...Bokeh.documents[0]._all_models.values()].map((m) => m.axis_label)"
-    page.wait_for_function(f"{labels}.includes('latent 2')", timeout=30_000)
+    page.wait_for_function(f"{labels}.includes('latent 2')")
     window.picture(f"pose_space_{size[0]}")
     assert window.problems == []
     window.close()

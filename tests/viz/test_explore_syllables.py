@@ -213,15 +213,15 @@ def test_browser__choose_name_save_reload_and_find(served, own, browser):
     card(page, "Syllable 0:").wait_for()
     card(page, "Syllable 1:").focus()
     page.keyboard.press("Enter")
-    page.get_by_role("heading", name="Syllable 1").wait_for(timeout=30_000)
+    page.get_by_role("heading", name="Syllable 1").wait_for()
     page.wait_for_function("location.search.includes('syllable=1')")
     assert card(page, "Syllable 1:").get_attribute("aria-pressed") == "true"
     window.settle(1500)
-    page.locator("canvas:visible").nth(4).wait_for(timeout=30_000)
+    page.locator("canvas:visible").nth(4).wait_for()
     page.get_by_label("Name", exact=True).fill("rear & <turn>")
     page.get_by_label("Description").fill("stands up, then turns")
     page.get_by_role("button", name="Save", exact=True).click()
-    page.get_by_text("Saved as version 1").wait_for(timeout=30_000)
+    page.get_by_text("Saved as version 1").wait_for()
     page.get_by_role("heading", name="Syllable 1 rear & <turn>").wait_for()
     card(page, "Syllable 1 rear & <turn>:").wait_for()
     window.picture("syllables_named")
@@ -235,11 +235,11 @@ def test_browser__choose_name_save_reload_and_find(served, own, browser):
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
     page.reload()
     window.settle()
-    page.get_by_role("heading", name="Syllable 1 rear & <turn>").wait_for(timeout=30_000)
+    page.get_by_role("heading", name="Syllable 1 rear & <turn>").wait_for()
     assert page.get_by_label("Description").input_value() == "stands up, then turns"
     page.get_by_label("Find by number or name").fill("TURN")
     page.keyboard.press("Enter")
-    page.get_by_text("1 to 1 of 1").wait_for(timeout=30_000)
+    page.get_by_text("1 to 1 of 1").wait_for()
     assert card(page, "Syllable").count() == 1
     assert read_names(own, "two").label(1) == "1 rear & <turn>"
     assert window.problems == []
@@ -253,19 +253,19 @@ def test_browser__choose_name_save_reload_and_find(served, own, browser):
 def test_browser__compare_and_play(served, browser, size):
     window = Window(browser, size=size)
     page = window.open(served.url(page="syllables", syllable=2))
-    page.get_by_role("heading", name="Syllable 2").wait_for(timeout=30_000)
-    page.locator("canvas:visible").nth(4).wait_for(timeout=30_000)
+    page.get_by_role("heading", name="Syllable 2").wait_for()
+    page.locator("canvas:visible").nth(4).wait_for()
     window.settle(1500)
     before = page.locator("canvas:visible").count()
     page.get_by_label("Compare with").select_option("0")
-    page.get_by_text("Syllable 2 and syllable 0").wait_for(timeout=60_000)
+    page.get_by_text("Syllable 2 and syllable 0").wait_for()
     window.settle(1500)
-    page.locator("canvas:visible").nth(before).wait_for(timeout=30_000)
+    page.locator("canvas:visible").nth(before).wait_for()
     window.picture(f"syllables_compared_{size[0]}")
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
     group = page.get_by_role("group", name="Example bouts")
     group.get_by_role("button").first.click()
-    page.wait_for_function("location.search.includes('page=player')", timeout=30_000)
+    page.wait_for_function("location.search.includes('page=player')")
     assert re.match(r"\d\d:\d\d", page.get_by_label("To (mm:ss, or end)").input_value())
     assert window.problems == []
     window.close()

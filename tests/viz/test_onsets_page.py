@@ -173,13 +173,11 @@ def test_browser__signal_syllable_and_bouts(made, size):
             window = Window(browser, size=size)
             page = window.open(server.url(page="onsets", signal="dFF"))
             group = page.get_by_role("group", name="Averages around the onsets of syllables")
-            group.wait_for(timeout=60_000)
+            group.wait_for()
             group.get_by_role("button", name="Syllable 3").click()
-            page.get_by_role("heading", name="Syllable 3: average").wait_for(timeout=60_000)
-            page.get_by_role("heading", name="Syllable 3: typical trajectory").wait_for(
-                timeout=60_000
-            )
-            page.get_by_role("group", name="Example bouts").wait_for(timeout=60_000)
+            page.get_by_role("heading", name="Syllable 3: average").wait_for()
+            page.get_by_role("heading", name="Syllable 3: typical trajectory").wait_for()
+            page.get_by_role("group", name="Example bouts").wait_for()
             window.settle(1500)
             window.picture(f"onsets_dff_{size[0]}")
             assert "syllable=3" in page.url

@@ -63,7 +63,7 @@ class Screen(Window):
     def until(self, words: str) -> None:
         """Wait until it says something about the frame."""
         pattern = re.compile(words)
-        self.page.locator(".readout").filter(has_text=pattern).wait_for(timeout=30_000)
+        self.page.locator(".readout").filter(has_text=pattern).wait_for()
 
 
 @pytest.fixture(scope="module")
@@ -387,7 +387,7 @@ _PLACE = """([x, y, words]) => {
 
 def placed(screen: Screen, x: float, y: float, words: str = "") -> Any:
     """Where a place of the arena is on the screen, once the title of its picture has words."""
-    found = screen.page.wait_for_function(_PLACE, arg=[x, y, words], timeout=60_000)
+    found = screen.page.wait_for_function(_PLACE, arg=[x, y, words])
     return found.json_value()
 
 

@@ -310,7 +310,7 @@ def test_browser__click_zoom_and_choose(window: Any) -> None:
         return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
     page.mouse.click(*at(0.5, 0.4))
-    page.wait_for_url(re.compile("session=session_001"), timeout=60_000)
+    page.wait_for_url(re.compile("session=session_001"))
     assert "start=" in page.url
     page.get_by_role("heading", name=re.compile("^session_001, ")).wait_for()
     one.settle()
@@ -322,12 +322,12 @@ def test_browser__click_zoom_and_choose(window: Any) -> None:
     page.mouse.up()
     shown = """() => [...Bokeh.documents[0]._all_models.values()]
       .some(m => m.type == "Title" && /^[12] sessions?, single frames/.test(m.text))"""
-    page.wait_for_function(shown, timeout=60_000)
+    page.wait_for_function(shown)
 
     # A click on the strip beneath chooses the syllable.
     strip_box = page.locator("canvas").nth(2).bounding_box()
     page.mouse.click(strip_box["x"] + 0.5 * strip_box["width"], strip_box["y"] + 30)
-    page.wait_for_url(re.compile(r"syllable=\d"), timeout=60_000)
+    page.wait_for_url(re.compile(r"syllable=\d"))
     one.settle()
     one.picture("ethogram_1280")
     assert one.problems == []

@@ -251,7 +251,7 @@ def test_browser__slider_click_and_link(made, size):
         with chromium() as browser:
             window = Window(browser, size=size)
             page = window.open(server.url(page="similarity", n_left=4))
-            page.get_by_text("--groups 1,4").wait_for(timeout=60_000)
+            page.get_by_text("--groups 1,4").wait_for()
             window.settle(1500)
             canvas = page.locator("canvas:visible").first
             canvas.wait_for()
@@ -260,12 +260,12 @@ def test_browser__slider_click_and_link(made, size):
             page.goto(server.url(page="similarity", node=5))
             window.settle(1500)
             group = page.get_by_role("group", name="Syllables of the branch")
-            group.wait_for(timeout=60_000)
+            group.wait_for()
             window.picture(f"similarity_branch_{size[0]}")
             assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
             assert window.unnamed() == []
             group.get_by_role("button").first.click()
-            page.wait_for_function("location.search.includes('page=syllables')", timeout=30_000)
+            page.wait_for_function("location.search.includes('page=syllables')")
             assert window.problems == []
             window.close()
     finally:
