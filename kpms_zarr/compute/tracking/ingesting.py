@@ -129,7 +129,7 @@ def ingest(
         Table of the sessions, as for :func:`annotate`.
     timestamps : path, sequence of path, DataFrame or mapping of str to array, optional
         Times of the frames, as for :func:`kpms_zarr.timestamps`. Where they are wrong the new
-        sessions are taken back.
+        sessions are taken back. A dry run looks at their headers alone.
     skip_bad : bool
         Leave files out that cannot be used, instead of taking everything back. They are in ``bad``
         and ``reasons`` of the summary, and the command ends with exit code 3.

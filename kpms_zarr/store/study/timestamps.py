@@ -21,6 +21,7 @@ _WINDOW = 16 * FRAMES_PER_CHUNK
 """Frames whose times are read at once."""
 _WINDOWS_KEPT = 4
 _STEADY = 1e-6
+"""Seconds by which frames of a regular clock may be off."""
 _LAST_INTERVALS = 1000
 """Intervals whose median stands for the duration of the last frame of a session."""
 _TICKS_PER_SECOND = 1_000_000

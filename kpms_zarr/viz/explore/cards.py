@@ -12,6 +12,7 @@ from kpms_zarr.viz.explore.chooser import script
 from kpms_zarr.viz.explore.page_frame import PictureFile, answered
 
 FileOf = Callable[[int, str], PictureFile | None]
+"""Gives the file of a card by its key and the kind of file; None = not shown any more."""
 
 
 class Cards(pn.custom.JSComponent):
