@@ -257,7 +257,10 @@ def is_much(state: State, at_once: tuple[float, float]) -> bool:
 
 
 def beside(make: Callable[[], Any], take: Callable[[Any], None], *, is_short: bool) -> None:
-    """Make something without keeping the other windows waiting, then hand it over."""
+    """Make something without keeping the other windows waiting, then hand it over.
+
+    It begins when the browser has the page: what is handed over while that is sent can be lost.
+    """
     document = pn.state.curdoc
     if is_short or document is None:
         take(make())
@@ -267,7 +270,7 @@ def beside(make: Callable[[], Any], take: Callable[[Any], None], *, is_short: bo
         found = make()
         document.add_next_tick_callback(lambda: take(found))
 
-    threading.Thread(target=work, name="count", daemon=True).start()
+    pn.state.onload(threading.Thread(target=work, name="count", daemon=True).start)
 
 
 _CODE = """
