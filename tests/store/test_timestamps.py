@@ -206,8 +206,9 @@ def test_timestamps__come_back_as_they_were_given(store, tmp_path, kind):
         if kind == "milliseconds":
             np.testing.assert_allclose(found, times_of(name), rtol=1e-15)
         else:
-            # pandas 2 reads some numbers to the one beside.
-            np.testing.assert_array_max_ulp(found, times_of(name), maxulp=1)
+            # pandas 2 reads some numbers in text to the one beside.
+            is_text = kind in ("txt", "csv header")
+            np.testing.assert_array_max_ulp(found, times_of(name), maxulp=int(is_text))
     assert verify(store).is_sound
     assert is_current(access.open_group(store))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,10 +99,7 @@ def test_pages__give_every_picture_and_its_data(
     assert any(len(table_of(figure).rows) for figure, _ in found.values())
 
 
-WITH_CARDS = ("syllables", "onsets", "similarity", "groups")
-
-
-@pytest.mark.parametrize("name", WITH_CARDS)
+@pytest.mark.parametrize("name", ["syllables", "onsets"])
 def test_cards__give_their_pictures_and_data(whole: Path, name: str, failures: list[Any]) -> None:
     state = State(Study(whole), page=name, syllable=1)
     view = page_module(name).page(state)
@@ -124,8 +122,7 @@ def test_cards__give_their_pictures_and_data(whole: Path, name: str, failures: l
             assert len(rows) > 3
             assert rows.select_dtypes("number").notna().any().all()
     assert not failures
-    assert n_files or name in ("similarity", "groups")  # which may show none
-    assert len(list(view.select(Cards))) >= (name != "similarity")
+    assert n_files
 
 
 def test_unnamed_picture__would_be_found() -> None:
@@ -314,6 +311,20 @@ def test_time_field__goes_by_timestamps(tmp_path: Path) -> None:
     made = picture_file(state, roots, keys["speed"], "csv")
     assert made is not None
     assert read(made.text)["time_s"].iloc[0] == pytest.approx(10.0)
+
+
+def test_beside__begins_when_the_browser_has_the_page() -> None:
+    """What was handed over while the page was being sent could be lost."""
+    document, made = Document(), threading.Event()
+    document._session_context = object  # a page of a server
+    with set_curdoc(document):
+        parts.beside(made.set, lambda _: None, is_short=False)
+        assert not made.wait(0.3)
+        pn.state._on_load(document)
+        assert made.wait(60)
+        made.clear()
+        parts.beside(made.set, lambda _: None, is_short=False)  # now at once
+        assert made.wait(60)
 
 
 # ------------------------------------------------------------------ in a browser

@@ -240,7 +240,7 @@ def _timed(
     except InputError as error:
         if done.added:
             remove(store, done.added)
-        if is_new:
+        if is_new and not access.sessions(store):  # of somebody else
             access.remove(store)
         raise _of_timestamps(error) from error
     said = f"timestamps {found.version} of {counted(len(found.sessions), 'session')}"
