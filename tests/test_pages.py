@@ -39,8 +39,6 @@ KEYPOINTS = tuple(NAMES.get(name, name) for name in STUDY.settings.keypoints)
 PROJECT_MODEL = "2024_05_31-10_00_00"
 QUICK = ("--ar-sweeps", "3", "--sweeps", "3")
 
-# Options that make a fit short, but in README where a run is full.
-SHORTENED = {"fit": QUICK, "run": QUICK}
 # Places that no test has, and what stands for them.
 ELSEWHERE = {"/shared/": "", "s3://lab/": ""}
 # Commands that do not end by themselves: begun, asked for their page, ended.
@@ -285,6 +283,12 @@ def visit(command: str) -> None:
         server.stop()
 
 
+def is_shortened(command: str, page: str, full: bool) -> bool:
+    """Whether a fit is made short: all but those of README where a run is full."""
+    begins_anew = command.split()[1] == "fit" and "--resume" not in command
+    return begins_anew and not (full and page == "README.md")
+
+
 def do(block: Block, folder: Path, full: bool, capsys: pytest.CaptureFixture[str]) -> None:
     for command in block.commands:
         name = command.split()[1]
@@ -293,8 +297,7 @@ def do(block: Block, folder: Path, full: bool, capsys: pytest.CaptureFixture[str
         if name in SERVERS:
             visit(command)
             continue
-        as_it_stands = full and block.page == "README.md"
-        code = typed(command, *(() if as_it_stands else SHORTENED.get(name, ())))
+        code = typed(command, *(QUICK if is_shortened(command, block.page, full) else ()))
         assert code == 0, f"{block.page}:{block.line}: {command}\n{capsys.readouterr().err}"
 
 

@@ -16,6 +16,7 @@ from kpms_zarr.compute.cluster.connect import HELP as _CLUSTER
 from kpms_zarr.store.core.names import parse_names, parse_selectors
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.ingest.label_tables import by_name
+from kpms_zarr.store.wording import sentence
 
 T = TypeVar("T")
 
@@ -202,7 +203,7 @@ def add_command(
     command: OptionParser = commands.add_parser(
         name,
         help=about,
-        description=about[0].upper() + about[1:] + ".",
+        description=sentence(about),
         formatter_class=_Formatter,
     )
     command.general.add_argument("--json", action="store_true", help="print JSON instead of text")

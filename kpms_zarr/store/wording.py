@@ -40,6 +40,24 @@ def listed(texts: Iterable[str], max_shown: int = 5, between: str = ", ") -> str
     return between.join(texts[:max_shown]) + more
 
 
+def sentence(words: str, names: Iterable[str] = ()) -> str:
+    """Form a sentence: a full stop, and a capital unless it begins with one of ``names``.
+
+    What somebody calls a column or a signal stays as it is spelt.
+    """
+    begins = (words[len(name) :] for name in names if name and words.startswith(name))
+    if not any(rest == "" or not (rest[0].isalnum() or rest[0] == "_") for rest in begins):
+        words = words[:1].upper() + words[1:]
+    return f"{words}."
+
+
+def as_typed(value: object) -> str:
+    """Format a value of a setting as a person types it."""
+    if value is None:
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def option(name: str, value: object) -> str:
     """Format an argument and its value as in Python: `` `keypoints=['a b', 'c']` ``."""
     return f"`{name}={_literal(value)}`"

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import kpms_zarr
@@ -34,6 +34,7 @@ def study(tmp_path_factory):
 
 @settings(max_examples=examples(15), deadline=None)
 @given(seed=st.integers(0, 2**31), number=st.integers(1, 60))
+@example(seed=0, number=6)
 def test_points__are_of_all_confidences_and_sessions(study, seed, number):
     store, sessions, arrays, confidences = study
     names = [f"keypoint_{i}" for i in range(4)]
@@ -52,6 +53,9 @@ def test_points__are_of_all_confidences_and_sessions(study, seed, number):
         if number >= n_kinds * 2:
             assert len(kind) == n_kinds
             assert min(kind.values()) >= number / n_kinds / 3
+    by_bin = Counter((p.session, min(LEVELS, key=lambda x: abs(x - p.confidence))) for p in found)
+    if number >= 2 * len(LEVELS) * len(sessions):
+        assert len(by_bin) == len(LEVELS) * len(sessions)
     # Taken at random from all, nearly all would be confident: the wrong twin.
     high = np.mean([point.confidence > 0.9 for point in found])
     assert number < 8 or high <= 0.5

@@ -472,7 +472,8 @@ def test_units__what_is_left_out_is_said():
     blocked = simulate_table(RNG, list("ababaa"), animal=["m1"] * 2 + ["m2"] * 2 + ["m3"] * 2)
     found = units_of(blocked, by="group", block="animal")
     assert found.sizes == (2, 2)
-    assert "m3 has one value of group only" in " ".join(found.notes)
+    assert "one value of group only" in " ".join(found.notes)
+    assert ": m3, left out" in " ".join(found.notes)
 
 
 @pytest.mark.parametrize(

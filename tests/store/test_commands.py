@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import kpms_zarr
 from kpms_zarr.cli.options import names as names_option
 from kpms_zarr.store.core.commands import command, for_shell
-from kpms_zarr.store.wording import STORE, Stand, call, counted, option
+from kpms_zarr.store.wording import STORE, Stand, call, counted, option, sentence
 
 ROOT = Path(kpms_zarr.__file__).parent
 INNER = sorted(path for part in ("store", "compute", "viz") for path in (ROOT / part).rglob("*.py"))
@@ -110,3 +110,20 @@ def test_inner_rooms__know_no_option():
 )
 def test_counted__is_one_or_many(number, text):
     assert counted(number, "session") == text
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("no p is below it", "No p is below it."),
+        ("strain differs between mice", "strain differs between mice."),
+        ("strain: a, b", "strain: a, b."),
+        ("strain", "strain."),
+        ("strains are no name", "Strains are no name."),
+        ("strain_b is another", "Strain_b is another."),
+        ("+lem and -lem", "+lem and -lem."),
+        ("", "."),
+    ],
+)
+def test_sentence__leaves_names_as_they_are_spelt(words: str, expected: str) -> None:
+    assert sentence(words, ["strain", ""]) == expected

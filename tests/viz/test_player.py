@@ -378,3 +378,12 @@ def test_video__that_is_no_video_is_reported(trimmed, tmp_path):
     annotate(path, table)
     with pytest.raises(InputError, match="no such file"):
         player(path, with_video=True)
+
+
+def test_extent__of_positions_as_large_as_files_may_hold(two_stages):
+    window = player_window(two_stages, session=SESSION, start=0, stop=4)
+    observed = window.observed.copy()
+    observed[3, 0] = 3e38
+    with np.errstate(over="raise"):
+        found = player_sources.extent(replace(window, observed=observed))
+    assert np.isfinite(found["radius"][0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -30,6 +29,7 @@ from kpms_zarr.store.core.schema import LABEL_FRAMES_PER_CHUNK
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.model.checkpoints import Checkpoint, Checkpoints, write_rows
 from kpms_zarr.store.study.settings import keypoint_columns, read_settings, subset_keypoints
+from kpms_zarr.store.wording import as_typed
 
 MINUTES = 5.0
 """A commit is made after so long at the latest."""
@@ -375,8 +375,8 @@ def check_same(config: FitConfig, requested: FitConfig | None) -> None:
     before, now = config.to_dict(), (requested or FitConfig()).to_dict()
     problems = [
         Problem(
-            f"{json.dumps(before[name])}, as in the fit that is resumed",
-            json.dumps(now[name]),
+            f"{as_typed(before[name])}, as in the fit that is resumed",
+            as_typed(now[name]),
             f"`{name}=`",
             "leave it out, or begin again with `overwrite=True`",
         )

@@ -20,6 +20,7 @@ from kpms_zarr.store.core.access import Session, StoreLike
 from kpms_zarr.store.core.provenance import provenance_of
 from kpms_zarr.store.errors import InputError, Problem
 from kpms_zarr.store.model.models import open_labels, require_model, require_parameters
+from kpms_zarr.store.wording import as_typed
 
 _SETTLED = ("n_states", "lags", "scale")
 
@@ -243,13 +244,6 @@ class StartModel:
             option,
             f"leave {option} out, or fit with `stage='both'`",
         )
-
-
-def as_typed(value: object) -> str:
-    """Format a value of a setting as a person types it."""
-    if value is None:
-        return "none"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def with_start(config: FitConfig, start: StartModel, notify: Callback) -> FitConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -148,27 +149,38 @@ def _in_turn(
         frames.setdefault((session, keypoint), []).append(frame)
     taken: list[TrackedPoint] = []
     waiting = {one: [list(reversed(points)) for points in pool[one]] for one in sorted(pool)}
+    of_bin: dict[int, Counter[str]] = {one: Counter() for one in waiting}
+    of_session: Counter[str] = Counter()
     while waiting and len(taken) < number:
         for one in list(waiting):
+            # Bins take turns apart, or a short choice would be of the first session alone.
+            waiting[one].sort(key=lambda queue: _taken(queue, of_bin[one], of_session))
             point = _next(waiting[one], frames)
             if point is None:
                 del waiting[one]
             elif len(taken) < number:
                 taken.append(point)
+                of_bin[one][point.session] += 1
+                of_session[point.session] += 1
     return taken
+
+
+def _taken(queue: list[TrackedPoint], *counts: Counter[str]) -> tuple[int, ...]:
+    """How many are taken of the session of a queue, by each count; nothing is first of all."""
+    return tuple(count[queue[-1].session] for count in counts) if queue else ()
 
 
 def _next(
     queues: list[list[TrackedPoint]], frames: dict[tuple[str, str], list[int]]
 ) -> TrackedPoint | None:
-    """The next point of the first queue that has one; this queue becomes the last."""
+    """The next point of the first queue that has one."""
     while queues:
-        queue = queues.pop(0)
+        queue = queues[0]
         while queue:
             point = queue.pop()
             near = frames.setdefault((point.session, point.keypoint), [])
             if all(abs(point.frame - other) > _APART for other in near):
                 near.append(point.frame)
-                queues.append(queue)
                 return point
+        queues.pop(0)
     return None

@@ -159,7 +159,8 @@ def extent(window: PlayerWindow) -> dict[str, list[float]]:
         number for each axis of space, in which it moves in this window.
     """
     pose = window.observed if window.denoised is None else window.denoised
-    gap = np.sqrt(((pose - window.centroid[:, None]) ** 2).sum(-1))
+    # In float64: the square of what a file may hold is not one of float32.
+    gap = np.linalg.norm(pose.astype(np.float64) - window.centroid[:, None], axis=-1)
     gap = gap[np.isfinite(gap)]
     radius = float(np.percentile(gap, _ROBUST[1])) if len(gap) else 1.0
     radius = _MARGIN * radius if radius > 0 else 1.0

@@ -17,7 +17,7 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.models import open_parameters
 from kpms_zarr.store.model.replicability import INTERPRETED, Halves, Replicability, percent
 from kpms_zarr.store.model.settling import words_of
-from kpms_zarr.store.wording import counted
+from kpms_zarr.store.wording import counted, sentence
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.opened import OpenModel
 
@@ -195,7 +195,7 @@ def _settled(parameters: xr.Dataset) -> str:
     words = words_of(parameters.attrs)
     if not words:
         return ""
-    said = "".join(f" {text[0].upper()}{text[1:]}." for text in words)
+    said = "".join(f" {sentence(text)}" for text in words)
     return (
         f"{said} Joint log density, number of syllables in use and share of changing labels were "
         "compared between two windows of sweeps for that (Geweke, 1992)."

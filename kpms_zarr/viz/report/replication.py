@@ -9,6 +9,7 @@ import numpy as np
 
 from kpms_zarr.store.model import replicability
 from kpms_zarr.store.model.replicability import Replicability
+from kpms_zarr.store.wording import sentence
 from kpms_zarr.viz.report.cells import Cells
 from kpms_zarr.viz.shared.opened import OpenModel
 from kpms_zarr.viz.syllables import agreement
@@ -40,7 +41,7 @@ def replication(opened: OpenModel) -> Replication:
     """
     picture = agreement.replicability(opened.store, model=opened)
     found = opened.replicability
-    words = [f"{line[0].upper()}{line[1:]}." for line in replicability.in_words(found)]
+    words = [sentence(line) for line in replicability.in_words(found)]
     return Replication(picture, (*words, *_listed(opened, found)), _table(opened, found))
 
 

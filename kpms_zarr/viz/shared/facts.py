@@ -21,7 +21,7 @@ from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model import replicability, settling
 from kpms_zarr.store.model.replicability import Replicability
 from kpms_zarr.store.study.settings import read_settings
-from kpms_zarr.store.wording import counted, listed
+from kpms_zarr.store.wording import counted, listed, sentence
 from kpms_zarr.viz.shared import reading
 from kpms_zarr.viz.shared.colors import syllable_color
 from kpms_zarr.viz.shared.opened import OpenModel
@@ -206,7 +206,7 @@ def _replicates(found: Replicability) -> str:
         if found.is_known
         else f"which of them may be interpreted is not known ({_members(found.n_members)})"
     )
-    return f"{words[0].upper()}{words[1:]}. "
+    return f"{sentence(words)} "
 
 
 def _members(n_members: int) -> str:
@@ -236,12 +236,12 @@ def _fitted(parameters: xr.Dataset, settings: Mapping[str, Any]) -> str:
         parts.append(text)
     if not parts:
         return ""
-    sentence = f"It was fitted in {', then '.join(parts)}. "
+    said = f"It was fitted in {', then '.join(parts)}. "
     for words in settling.words_of(parameters.attrs):
-        sentence += f"{words[0].upper()}{words[1:]}. "
+        said += f"{sentence(words)} "
     if any(stage.name == "full" for stage in stages):
-        sentence += _full_stage(settings, parameters.attrs)
-    return sentence
+        said += _full_stage(settings, parameters.attrs)
+    return said
 
 
 def _full_stage(settings: Mapping[str, Any], found_in_data: Mapping[str, Any]) -> str:

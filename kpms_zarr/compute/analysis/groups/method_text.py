@@ -8,7 +8,7 @@ import numpy as np
 
 from kpms_zarr.compute.analysis.groups.statistics import STATISTICS
 from kpms_zarr.store.core.provenance import package_version
-from kpms_zarr.store.wording import counted, plural
+from kpms_zarr.store.wording import counted, plural, sentence
 
 if TYPE_CHECKING:
     from kpms_zarr.compute.analysis.groups.comparison import GroupComparison
@@ -109,10 +109,8 @@ def _permutations(result: GroupComparison) -> str:
         if (result.tests["n_units"].values < result.groups["n_units"].values.sum()).any()
         else ""
     )
-    return (
-        f"{how[0].upper()}{how[1:]}; the smallest p that the design allows is "
-        f"{result.smallest_p:.2g}.{missing}"
-    )
+    least = f"the smallest p that the design allows is {result.smallest_p:.2g}"
+    return sentence(f"{how}; {least}") + missing
 
 
 def _corrected(result: GroupComparison) -> str:

@@ -114,8 +114,8 @@ def units_of(
         if is_alone.any() and not is_alone.all():
             alone = sorted(set(within[is_alone]))
             notes.append(
-                f"{listed(alone)} {'has' if len(alone) == 1 else 'have'} one value of {by} only, "
-                f"which says nothing of a difference within {blocked_by}: left out"
+                f"one value of {by} only, which says nothing of a difference within {blocked_by}: "
+                f"{listed(alone)}, left out"
             )
             kept = np.flatnonzero(~is_alone)
             table, value, names = table.isel(row=kept), value[kept], names[kept]

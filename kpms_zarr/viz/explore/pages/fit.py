@@ -15,7 +15,7 @@ import panel as pn
 
 from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.model.settling import course_in_words
-from kpms_zarr.store.wording import counted
+from kpms_zarr.store.wording import counted, sentence
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.chooser import TimeField
 from kpms_zarr.viz.explore.state import State
@@ -91,7 +91,7 @@ class _FitPage:
             self._course = course
             text = f"{course.n_sweeps} sweeps; labels {course.version} of {_when(course)}."
             for line in course_in_words(course.data):
-                text += f" {line[0].upper()}{line[1:]}."
+                text += f" {sentence(line)}"
             words = _status_html(f"{model}: finished", text)
         else:
             return parts.no_model(state)

@@ -11,7 +11,7 @@ import numpy as np
 import panel as pn
 
 from kpms_zarr.store.core.commands import command
-from kpms_zarr.store.wording import counted, plural
+from kpms_zarr.store.wording import counted, plural, sentence
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.cards import Cards
 from kpms_zarr.viz.explore.pages.ethogram import orders
@@ -184,9 +184,9 @@ class _GroupsPage:
             "the groups)."
         )
         return parts.column(
-            parts.text(f"{result.design[0].upper()}{result.design[1:]}. {least}"),
+            parts.text(f"{sentence(result.design, [result.by])} {least}"),
             _table_of_groups(result),
-            *(parts.text(f"{note[0].upper()}{note[1:]}.") for note in result.notes),
+            *(parts.text(sentence(note, [result.by])) for note in result.notes),
             parts.heading(f"Syllables that differ: {n_differ}", 3),
             self._cards,
             self._picture,

@@ -11,7 +11,7 @@ import panel as pn
 from kpms_zarr.store.core.commands import command
 from kpms_zarr.store.errors import InputError
 from kpms_zarr.store.model.syllable_names import SyllableNames
-from kpms_zarr.store.wording import counted
+from kpms_zarr.store.wording import counted, sentence
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.cards import Cards
 from kpms_zarr.viz.explore.page_frame import PictureFile, card_file
@@ -163,8 +163,9 @@ class _OnsetsPage:
         self._fill_cards()
         unit = str(result.attrs["units"])
         over = str(result.attrs["sem_over"])
+        signal = result.attrs["signal"].replace("_", " ")
         words = (
-            f"{result.attrs['signal'].replace('_', ' ')}{f' ({unit})' if unit else ''} from "
+            f"Means of {signal}{f' ({unit})' if unit else ''} from "
             f"{_PRE:g} s before to {_POST:g} s after the onset, all on one scale; grey: 95 % of "
             f"{int(result.attrs['shuffles']):,} shuffles at each time. Units are "
             f"{counted(int(result.attrs['n_sessions']), 'session')}"
@@ -172,8 +173,8 @@ class _OnsetsPage:
             "deviation over all times, for the number of syllables. A click chooses a syllable."
         )
         self._all[:] = [
-            parts.text(words[0].upper() + words[1:]),
-            *(parts.text(f"{note[0].upper()}{note[1:]}.") for note in result.attrs["notes"]),
+            parts.text(words),
+            *(parts.text(sentence(note)) for note in result.attrs["notes"]),
             self._cards,
         ]
         self._draw_one()

@@ -17,6 +17,7 @@ from kpms_zarr.store.model.replicability import (
     interpreted_in_words,
 )
 from kpms_zarr.store.model.syllable_names import SyllableNames
+from kpms_zarr.store.wording import sentence
 from kpms_zarr.viz.explore import parts
 from kpms_zarr.viz.explore.cards import Cards
 from kpms_zarr.viz.explore.state import State
@@ -230,4 +231,4 @@ class _SyllablesPage:
 
 
 def _sentences(lines: Sequence[str]) -> pn.viewable.Viewable:
-    return parts.text(" ".join(f"{line[0].upper()}{line[1:]}." for line in lines))
+    return parts.text(" ".join(map(sentence, lines)))
