@@ -339,6 +339,7 @@ def test_every_verb_and_view__of_each_kind(tmp_path: Path, kind: str, is_alone: 
 )
 @given(st.lists(st.sampled_from([*KINDS]), min_size=2, max_size=4))
 @example(["far_away", "nothing_wrong", "nothing_wrong", "huge"])
+@example(["confidence_zero_of_one", "front_missing", "nothing_wrong", "impossible_value"])
 def test_every_verb_and_view__of_any_mixture(
     tmp_path_factory: pytest.TempPathFactory, kinds: list[str]
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 from contextlib import suppress
@@ -266,3 +268,38 @@ def raises():
 def test_device_memory__of_each_backend(stats, limit, free):
     device = SimpleNamespace(platform="gpu", device_kind="Some GPU", memory_stats=stats)
     assert memory._describe(device) == memory.DeviceMemory("gpu", "Some GPU", limit, free)
+
+
+_FAULTS = """
+import resource, sys
+import numpy as np
+from kpms_zarr.compute.memory import keep_freed_memory
+if sys.argv[1] == "kept":
+    print(keep_freed_memory())
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(100):
+    np.empty(2**20, np.uint8).fill(1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str, **variables: str) -> list[str]:
+    """What a process says that frees a megabyte a hundred times: page faults, last."""
+    line = [sys.executable, "-c", _FAULTS, how]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    environment["GLIBC_TUNABLES"] = ""
+    return subprocess.run(
+        line, env=environment | variables, capture_output=True, text=True, check=True
+    ).stdout.split()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of the allocator of glibc")
+def test_freed_memory__is_kept_where_dask_hinders_it():
+    as_dask = {"MALLOC_TRIM_THRESHOLD_": "65536"}
+    said, kept = faults("kept", **as_dask)
+    assert said == "True"
+    assert int(kept) < 3000
+    # 256 pages each time: what it is there for.
+    assert int(faults("as it is", **as_dask)[0]) > 20_000
+    assert faults("kept")[0] == "False"
+    assert faults("kept", MALLOC_MMAP_THRESHOLD_="131072", **as_dask)[0] == "False"

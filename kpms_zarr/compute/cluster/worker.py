@@ -78,8 +78,10 @@ def prepared(client: Any, *, is_own: bool = False) -> Iterator[None]:
             import signal
             import threading
 
+            from kpms_zarr.compute.memory import keep_freed_memory
             from kpms_zarr.store.core.access import use_storage_options
 
+            keep_freed_memory()
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
             self.before = use_storage_options(given)
             is_main = threading.current_thread() is threading.main_thread()
