@@ -4,6 +4,8 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,6 +28,7 @@ from kpms_zarr.compute.kernels.ar import feature_pairs
 from kpms_zarr.compute.kernels.dynamics import DynamicsPrior, prior_mean
 from kpms_zarr.compute.kernels.evidence import log_evidence
 from kpms_zarr.compute.kernels.transitions import TransitionPrior
+from kpms_zarr.compute.runs import fit as fit_run
 from kpms_zarr.compute.sampler import initialize
 from kpms_zarr.compute.sampler.bouts import LabelCounts
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
@@ -307,6 +310,40 @@ def test_fit__reaches_the_target_duration(store):
         kappa = models.open_parameters(store, f"t{target:.0f}")["trace_kappa"].values
         assert len(set(kappa[36:])) == 1  # frozen after 60 %
         assert len(set(kappa[:36])) > 30
+
+
+@pytest.mark.parametrize(
+    ("frames", "median", "said"),
+    [
+        ([900, 96, 4], 4.0, "24% of the bouts"),  # 133 ms
+        ([500, 496, 4], 4.0, "24% of the bouts"),
+        ([900, 60, 40], 4.0, "give more sweeps"),  # none is rare
+        ([900, 96, 4], 40.0, "give more sweeps"),  # too long, not too short
+        ([900, 96, 4], 12.0, ""),
+    ],
+)
+def test_target__that_is_missed_is_explained(monkeypatch, frames, median, said):
+    monkeypatch.setattr(fit_run, "_MANY_RARE", 0.2)
+    transitions = np.array([[880, 10, 10], [15, 80, 1], [4, 6, 0]])
+    counts = LabelCounts(np.array(frames), transitions, np.array([0, 5, 1]), 30.0)
+    progress: Any = SimpleNamespace(
+        trace=SimpleNamespace(median_duration=[median]), result=SimpleNamespace(counts=counts)
+    )
+    index = ChainIndex.of([Session("a", 0, 1000, 30.0)], 3)
+    found: list[str] = []
+    config = FitConfig(stage="ar", target_duration=400.0)
+    fit_run._check_target(config, progress, index, lambda event: found.append(event.text))
+    assert len(found) == bool(said)
+    assert said in "".join(found)
+    assert ("kpms_zarr.quality" in "".join(found)) == ("bouts" in said)
+
+
+def test_counts__share_of_bouts_of_rare_syllables():
+    frames = np.array([900, 96, 4])
+    transitions = np.array([[880, 10, 10], [15, 80, 1], [4, 6, 0]])
+    found = LabelCounts(frames, transitions, np.array([0, 5, 1]), 30.0)
+    assert found.rare_share == pytest.approx(11 / 46)
+    assert LabelCounts(frames, np.diag([900, 96, 4]), np.zeros(2), 30.0).rare_share == 0
 
 
 def test_kappa__fixed_stays_fixed():

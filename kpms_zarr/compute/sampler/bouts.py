@@ -52,6 +52,13 @@ class LabelCounts:
         return int((self.frames >= USED_FRACTION * max(1, self.frames.sum())).sum())
 
     @property
+    def rare_share(self) -> float:
+        """Share of the changes of label that lead to a syllable with less than 0.5 % of frames."""
+        changes = self.transitions.sum(0) - np.diagonal(self.transitions)
+        is_rare = self.frames < USED_FRACTION * max(1, self.frames.sum())
+        return float(changes[is_rare].sum() / max(1, changes.sum()))
+
+    @property
     def median_duration(self) -> float:
         """Median bout length, in frames of the fastest video."""
         return weighted_median(np.arange(len(self.durations)), self.durations)
