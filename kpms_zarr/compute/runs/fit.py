@@ -728,7 +728,7 @@ def _check_target(
             f", as {rare:.0%} of the bouts are of syllables with less than {USED_FRACTION:.1%} of "
             "the frames, which is what tracking that jumps makes, and the others are longer than "
             f"was asked for; look at {call('quality', STORE)}, leave such keypoints or sessions "
-            f"out, or choose the stickiness itself ({option('kappa', 1e6)} and the like)"
+            f"out, or choose the stickiness itself ({option('kappa', Stand('1e6'))} and the like)"
         )
     else:
         text += "; give more sweeps, or a target that the sessions and frame rate allow"
