@@ -60,7 +60,7 @@ export function render({ model }) {
 .pages button { font: 14px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif;
   color: #1f2933; background: none; border: 0; border-bottom: 3px solid transparent;
   padding: .45rem .55rem; cursor: pointer; }
-@media (max-width: 1200px) { .pages button { font-size: 13px; padding: .45rem .33rem; } }
+@media (max-width: 1200px) { .pages button { font-size: 12.5px; padding: .45rem .25rem; } }
 .pages button:hover { background: #f5f7fa; }
 .pages button[aria-selected="true"] { border-bottom-color: #0b5394; font-weight: 650; }
 .pages button:focus-visible { outline: 3px solid #0b5394; outline-offset: -3px; }
