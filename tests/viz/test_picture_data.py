@@ -55,7 +55,7 @@ def test_table__is_what_is_drawn(rows: list[tuple[float, float]]) -> None:
     np.testing.assert_array_equal(found["score"], y)
     text = csv_of(PictureTable(found), ["a # line"])
     lines = [line for line in text.splitlines() if not line.startswith("#")]
-    exact = [float(line.split(",")[1] or "nan") for line in lines[1:]]
+    exact = [float(line.split(",")[1].strip(chr(34)) or "nan") for line in lines[1:]]
     np.testing.assert_array_equal(exact, y)
     # pandas 2 reads a number to one that is near.
     np.testing.assert_allclose(read(text)["score"].to_numpy(np.float64), y, rtol=1e-14)
