@@ -718,17 +718,18 @@ def _check_target(
     found = progress.trace.median_duration[-1] * 1000 / fps
     if abs(found / config.target_duration - 1) <= _TARGET_TOLERANCE:
         return
-    rare = 0.0 if progress.result is None else progress.result.counts.rare_share
+    rare, others = (0.0, 0.0) if progress.result is None else progress.result.counts.of_rare()
     text = (
         f"the target duration of {config.target_duration:g} ms was not reached: the median is "
         f"{found:.0f} ms"
     )
     if found < config.target_duration and rare > _MANY_RARE:
         text += (
-            f", as {rare:.0%} of the bouts are of syllables with less than {USED_FRACTION:.1%} of "
-            "the frames, which is what tracking that jumps makes, and the others are longer than "
-            f"was asked for; look at {call('quality', STORE)}, leave such keypoints or sessions "
-            f"out, or choose the stickiness itself ({option('kappa', Stand('1e6'))} and the like)"
+            f"; {rare:.0%} of the bouts are of syllables with less than {USED_FRACTION:.1%} of the "
+            f"frames, as jumps of the tracking make them, while the others last about "
+            f"{others * 1000 / fps:,.0f} ms on average; look at {call('quality', STORE)}, leave "
+            "keypoints or sessions that jump out, or choose the stickiness itself "
+            f"({option('kappa', Stand('1e6'))} and the like)"
         )
     else:
         text += "; give more sweeps, or a target that the sessions and frame rate allow"

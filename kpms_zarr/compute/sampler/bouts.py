@@ -51,12 +51,20 @@ class LabelCounts:
         """Syllables with at least 0.5 % of the frames."""
         return int((self.frames >= USED_FRACTION * max(1, self.frames.sum())).sum())
 
-    @property
-    def rare_share(self) -> float:
-        """Share of the changes of label that lead to a syllable with less than 0.5 % of frames."""
+    def of_rare(self) -> tuple[float, float]:
+        """Share of the bouts that are of syllables with less than 0.5 % of the frames.
+
+        Returns
+        -------
+        share : float
+            Of all bouts but the first of each session.
+        others : float
+            Mean length of the other bouts, in frames; those of each session at its own rate.
+        """
         changes = self.transitions.sum(0) - np.diagonal(self.transitions)
         is_rare = self.frames < USED_FRACTION * max(1, self.frames.sum())
-        return float(changes[is_rare].sum() / max(1, changes.sum()))
+        others = self.frames[~is_rare].sum() / max(1, changes[~is_rare].sum())
+        return float(changes[is_rare].sum() / max(1, changes.sum())), float(others)
 
     @property
     def median_duration(self) -> float:
