@@ -83,7 +83,7 @@ from kpms_zarr.store.model.models import (
 )
 from kpms_zarr.store.model.settling import in_words
 from kpms_zarr.store.shown import ShownAsTable
-from kpms_zarr.store.wording import STORE, Stand, call, counted, option
+from kpms_zarr.store.wording import STORE, Stand, call, counted
 
 if TYPE_CHECKING:
     from kpms_zarr.compute.cluster.crew import Crew
@@ -728,8 +728,7 @@ def _check_target(
             f"; {rare:.0%} of the bouts are of syllables with less than {USED_FRACTION:.1%} of the "
             f"frames, as jumps of the tracking make them, while the others last about "
             f"{others * 1000 / fps:,.0f} ms on average; look at {call('quality', STORE)}, leave "
-            "keypoints or sessions that jump out, or choose the stickiness itself "
-            f"({option('kappa', Stand('1e6'))} and the like)"
+            "keypoints or sessions that jump out, or choose the stickiness itself with `kappa=`"
         )
     else:
         text += "; give more sweeps, or a target that the sessions and frame rate allow"
