@@ -93,14 +93,16 @@ def overhead(options: argparse.Namespace, folder: Path) -> None:
 
 def canned(number: int, n_pairs: int, fps: float) -> Any:
     """Answer of a worker, with one shard."""
+    from kpms_zarr.compute.mapreduce import Histogram
     from kpms_zarr.compute.runs.bundle import BundleResult
     from kpms_zarr.compute.sampler.bouts import LabelCounts
     from kpms_zarr.compute.sampler.tile_model import SweepSums
 
     rng = np.random.default_rng(number)
+    bouts = rng.integers(0, N_STATES, 50_000) << 40 | rng.geometric(0.05, 50_000)
     counts = LabelCounts(
         rng.integers(0, 9, N_STATES), rng.integers(0, 9, (N_STATES, N_STATES)),
-        rng.integers(0, 9, 300), fps,
+        Histogram.of_block(bouts), fps,
     )  # fmt: skip
     sums = SweepSums(rng.normal(size=(N_STATES, n_pairs)), np.zeros(4), np.zeros(8), np.zeros(8))
     return BundleResult({number: sums}, counts, np.full((8, 600), -1, np.int16), 10)

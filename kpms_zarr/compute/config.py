@@ -104,9 +104,9 @@ class FitConfig:
     target_duration: float | None = setting(
         None,
         POSITIVE,
-        "median syllable duration to reach: kappa is adapted during the first 60 % of the sweeps "
-        "of each stage, with until_settled at most 30 of the AR and 120 of the full stage, and "
-        "fixed afterwards",
+        "median duration of the syllables in use to reach: kappa is adapted during the first 60 % "
+        "of the sweeps of each stage, with until_settled at most 30 of the AR and 120 of the full "
+        "stage, and fixed afterwards",
         unit="ms",
         open="kappa is fixed",
     )

@@ -28,6 +28,7 @@ from kpms_zarr.compute.kernels.ar import feature_pairs
 from kpms_zarr.compute.kernels.dynamics import DynamicsPrior, prior_mean
 from kpms_zarr.compute.kernels.evidence import log_evidence
 from kpms_zarr.compute.kernels.transitions import TransitionPrior
+from kpms_zarr.compute.mapreduce import Histogram
 from kpms_zarr.compute.runs import fit as fit_run
 from kpms_zarr.compute.sampler import initialize
 from kpms_zarr.compute.sampler.bouts import LabelCounts
@@ -312,20 +313,30 @@ def test_fit__reaches_the_target_duration(store):
         assert len(set(kappa[:36])) > 30
 
 
+def bouts_of(*bouts: tuple[int, int]) -> Histogram:
+    """Bouts by syllable and length, as :class:`LabelCounts` has them."""
+    keys = [state << 40 | length for state, length in bouts]
+    return Histogram.of_block(np.array(keys, dtype=np.int64))
+
+
+FEW = bouts_of(*[(0, 12)] * 8, *[(1, 10)] * 2, (2, 1))
+MANY = bouts_of(*[(0, 12)] * 2, (1, 10), *[(2, 1)] * 4)
+
+
 @pytest.mark.parametrize(
-    ("frames", "median", "said"),
+    ("bouts", "median", "missed", "jumps"),
     [
-        ([900, 96, 4], 4.0, "24% of the bouts"),  # 133 ms
-        ([500, 496, 4], 4.0, "the others last about 949 ms"),
-        ([900, 60, 40], 4.0, "give more sweeps"),  # none is rare
-        ([900, 96, 4], 40.0, "give more sweeps"),  # too long, not too short
-        ([900, 96, 4], 12.0, ""),
+        (FEW, 12.0, False, False),
+        (FEW, 4.0, True, False),
+        (FEW, 40.0, True, False),
+        (MANY, 12.0, False, True),
+        (MANY, 4.0, True, True),
     ],
 )
-def test_target__that_is_missed_is_explained(monkeypatch, frames, median, said):
-    monkeypatch.setattr(fit_run, "_MANY_RARE", 0.2)
-    transitions = np.array([[880, 10, 10], [15, 80, 1], [4, 6, 0]])
-    counts = LabelCounts(np.array(frames), transitions, np.array([0, 5, 1]), 30.0)
+def test_target__that_is_missed_is_said_and_bouts_that_it_is_not_about(
+    bouts, median, missed, jumps
+):
+    counts = LabelCounts(np.array([900, 96, 4]), np.eye(3, dtype=int), bouts, 30.0)
     progress: Any = SimpleNamespace(
         trace=SimpleNamespace(median_duration=[median]), result=SimpleNamespace(counts=counts)
     )
@@ -333,22 +344,45 @@ def test_target__that_is_missed_is_explained(monkeypatch, frames, median, said):
     found: list[str] = []
     config = FitConfig(stage="ar", target_duration=400.0)
     fit_run._check_target(config, progress, index, lambda event: found.append(event.text))
-    assert len(found) == bool(said)
-    assert said in "".join(found)
-    assert ("kpms_zarr.quality" in "".join(found)) == (said not in ("", "give more sweeps"))
+    text = "\n".join(found)
+    assert ("was not reached" in text) == missed
+    assert ("57% of the bouts" in text and "kpms_zarr.quality" in text) == jumps
+    assert len(found) == missed + jumps
 
 
-def test_counts__share_of_bouts_of_rare_syllables():
-    frames = np.array([900, 96, 4])
-    transitions = np.array([[880, 10, 10], [15, 80, 1], [4, 6, 0]])
-    found = LabelCounts(frames, transitions, np.array([0, 5, 1]), 30.0)
-    assert found.of_rare() == pytest.approx((11 / 46, 996 / 35))
-    assert LabelCounts(frames, np.diag([900, 96, 4]), np.zeros(2), 30.0).of_rare()[0] == 0
+def test_counts__medians_are_those_of_syllables_in_use():
+    def of(*frames: int, bouts: Histogram = MANY) -> LabelCounts:
+        return LabelCounts(np.array(frames), np.eye(3, dtype=int), bouts, 30.0)
+
+    assert of(900, 96, 4).median_duration == 12  # of 10, 12, 12; wrong twin: 1 over all seven
+    assert of(900, 96, 4).smooth_median_duration == pytest.approx(11.75)
+    assert of(900, 96, 4).rare_share == pytest.approx(4 / 7)
+    assert of(900, 60, 40).median_duration == 1
+    assert of(900, 60, 40).rare_share == 0
+    both = of(450, 48, 2).plus(of(450, 48, 2, bouts=bouts_of((0, 40), (0, 41), (2, 1), (1, 12))))
+    assert both.median_duration == 12  # of 10, 12, 12, 12, 40, 41
+    assert both.rare_share == pytest.approx(5 / 11)
+    none = LabelCounts(np.full(300, 7), np.eye(300), bouts_of((3, 7), (4, 9), (5, 9)), 30.0)
+    assert (none.n_used, none.median_duration) == (0, 9)  # then all count
+    empty = LabelCounts(np.zeros(3), np.eye(3), bouts_of(), 30.0)
+    assert np.isnan(empty.median_duration)
+    assert (empty.smooth_median_duration, empty.rare_share) == (0, 0)
+
+
+def test_kappa__jumps_of_the_tracking_do_not_drive_it():
+    """Half of the bouts last one frame, those of the syllables as long as they should."""
+    frames, target = np.array([900, 96, 4]), 1000 * 11.75 / 30
+    schedule = KappaSchedule(1e4, 50, target)
+    schedule.update(LabelCounts(frames, np.eye(3), MANY, 30.0))
+    assert schedule.value == pytest.approx(1e4)
+    # Wrong twin: the median over all bouts.
+    schedule.update(LabelCounts(np.array([900, 60, 40]), np.eye(3), MANY, 30.0))
+    assert schedule.value > 1e8
 
 
 def test_kappa__fixed_stays_fixed():
     schedule = KappaSchedule(123.0, 50, None)
-    schedule.update(LabelCounts(np.ones(3), np.eye(3), np.array([0, 5, 1]), 30.0))
+    schedule.update(LabelCounts(np.ones(3), np.eye(3), FEW, 30.0))
     assert schedule.value == 123.0
 
 

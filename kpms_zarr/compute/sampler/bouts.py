@@ -8,15 +8,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from kpms_zarr.compute.mapreduce import weighted_median
+from kpms_zarr.compute.mapreduce import Histogram, weighted_median
 from kpms_zarr.compute.sampler.chain import ChainIndex
 from kpms_zarr.store.core.schema import USED_FRACTION
 from kpms_zarr.store.run_lengths import run_starts
 
 _MAX_DURATION_BINS = 300
-
-
 _CHUNK_FRAMES = 2_000_000
+_LENGTH_BITS = 40
 
 
 @dataclass(frozen=True)
@@ -28,58 +27,70 @@ class LabelCounts:
     frames : ndarray, (state,) int64
     transitions : ndarray, (state, state) int64
         Between consecutive frames of a session, stays included.
-    durations : ndarray, (frame,) int64
-        Bouts by length, in frames of the fastest video; index 0 is unused.
+    bouts : Histogram
+        By syllable and length, in frames of the fastest video, in one number.
     fps : float
         Frame rate of the fastest video, frames per second.
     """
 
     frames: np.ndarray
     transitions: np.ndarray
-    durations: np.ndarray
+    bouts: Histogram
     fps: float
 
     def plus(self, other: LabelCounts) -> LabelCounts:
         """Add the counts of other sessions."""
         return LabelCounts(
             self.frames + other.frames, self.transitions + other.transitions,
-            _longer_sum(self.durations, other.durations), self.fps,
+            self.bouts.add(other.bouts), self.fps,
         )  # fmt: skip
+
+    @property
+    def is_used(self) -> np.ndarray:
+        """(state,) bool: which syllables have at least 0.5 % of the frames."""
+        return self.frames >= USED_FRACTION * max(1, self.frames.sum())
 
     @property
     def n_used(self) -> int:
         """Syllables with at least 0.5 % of the frames."""
-        return int((self.frames >= USED_FRACTION * max(1, self.frames.sum())).sum())
+        return int(self.is_used.sum())
 
-    def of_rare(self) -> tuple[float, float]:
-        """Share of the bouts that are of syllables with less than 0.5 % of the frames.
-
-        Returns
-        -------
-        share : float
-            Of all bouts but the first of each session.
-        others : float
-            Mean length of the other bouts, in frames; those of each session at its own rate.
-        """
-        changes = self.transitions.sum(0) - np.diagonal(self.transitions)
-        is_rare = self.frames < USED_FRACTION * max(1, self.frames.sum())
-        others = self.frames[~is_rare].sum() / max(1, changes[~is_rare].sum())
-        return float(changes[is_rare].sum() / max(1, changes.sum())), float(others)
+    @property
+    def rare_share(self) -> float:
+        """Share of the bouts that are of syllables with less than 0.5 % of the frames."""
+        number = self.bouts.number
+        rare = number[~self.is_used[self.bouts.key >> _LENGTH_BITS]].sum()
+        return float(rare / max(1, number.sum()))
 
     @property
     def median_duration(self) -> float:
-        """Median bout length, in frames of the fastest video."""
-        return weighted_median(np.arange(len(self.durations)), self.durations)
+        """Median length of the bouts of syllables in use, in frames of the fastest video.
+
+        Rare syllables are left out, for a jump of the tracking makes one bout of its own and two of
+        the syllable that it cuts: where there are many, the median over all bouts says how long
+        jumps last. Where no syllable is in use, all count.
+        """
+        return weighted_median(*self._lengths_in_use())
 
     @property
     def smooth_median_duration(self) -> float:
-        """Median of bout lengths spread evenly over +-0.5 frames: moves without steps."""
-        total = np.cumsum(self.durations)
-        if not len(total) or total[-1] == 0:
+        """The same of lengths spread evenly over +-0.5 frames: moves without steps."""
+        length, number = self._lengths_in_use()
+        if not number.size:
             return 0.0
-        bin_index = int(np.searchsorted(total, total[-1] / 2))
-        before = total[bin_index] - self.durations[bin_index]
-        return bin_index - 0.5 + (total[-1] / 2 - before) / self.durations[bin_index]
+        total = np.cumsum(number)
+        middle = int(np.searchsorted(total, total[-1] / 2))
+        before = total[middle] - number[middle]
+        return float(length[middle] - 0.5 + (total[-1] / 2 - before) / number[middle])
+
+    def _lengths_in_use(self) -> tuple[np.ndarray, np.ndarray]:
+        """Distinct lengths, increasing, and how many bouts of syllables in use have each."""
+        key, number = self.bouts
+        is_used = self.is_used[key >> _LENGTH_BITS]
+        if is_used.any():
+            key, number = key[is_used], number[is_used]
+        length, entry = np.unique(key & ((1 << _LENGTH_BITS) - 1), return_inverse=True)
+        return length, np.bincount(entry, number, minlength=len(length)).astype(np.int64)
 
 
 class BoutBatch(NamedTuple):
@@ -157,20 +168,12 @@ def count_labels(chain: Labelled, n_states: int, fps_of_all: float | None = None
     fastest = float(fps.max()) if fps_of_all is None else fps_of_all
     frames = np.zeros(n_states, np.int64)
     transitions = np.zeros((n_states, n_states), np.int64)
-    durations = np.zeros(1, np.int64)
+    bouts = Histogram(np.zeros(0, np.int64), np.zeros(0, np.int64))
     for part in iter_bouts(chain):
         np.add.at(frames, part.syllable, part.length)
         np.add.at(transitions, (part.syllable, part.syllable), part.length - 1)
         has_previous = part.previous >= 0
         np.add.at(transitions, (part.previous[has_previous], part.syllable[has_previous]), 1)
         ticks = np.rint(part.length * (fastest / fps[part.session])).astype(np.int64)
-        durations = _longer_sum(np.bincount(ticks), durations)
-    return LabelCounts(frames, transitions, durations, fastest)
-
-
-def _longer_sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Sum of two histograms, as long as the longer one."""
-    found = np.zeros(max(len(a), len(b)), np.int64)
-    found[: len(a)] += a
-    found[: len(b)] += b
-    return found
+        bouts = bouts.add(Histogram.of_block(part.syllable << _LENGTH_BITS | ticks))
+    return LabelCounts(frames, transitions, bouts, fastest)

@@ -1,4 +1,4 @@
-"""Stickiness: fixed, or adapted until the median duration of syllables is the target."""
+"""Stickiness: fixed, or adapted until the median duration of syllables in use is the target."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _RANGE = (1e-2, 1e15)
 class KappaSchedule:
     """Robbins-Monro on log kappa for the first 60 % of the sweeps, then constant.
 
-    log kappa grows by gain * log(target / median duration). The gain falls off as 1 / (1 + c),
+    log kappa grows by gain * log(target / median duration), the median over the bouts of syllables
+    in use (:attr:`LabelCounts.median_duration` says why). The gain falls off as 1 / (1 + c),
     c = how often the error has changed its sign (Kesten, Ann. Math. Stat. 29:41, 1958), so that
     far targets are reached with large steps: durations answer slowly, by a few per cent per
     doubling of kappa.

@@ -309,7 +309,8 @@ optional float64 trace_log_evidence(sweep): log density of all that the chain ho
 optional float64 trace_label_change(sweep): share of the modelled frames whose label is not that of
     the sweep before
 float64 trace_kappa(sweep): stickiness of the transitions
-float64 trace_median_duration(sweep): median duration, frames of the fastest video [frames]
+float64 trace_median_duration(sweep): median duration of the bouts of syllables in use, frames of
+    the fastest video [frames]
 int64 trace_n_used(sweep): syllables holding 0.5 % of the frames or more
 float64 trace_usage(sweep, state): share of the frames in each state
 float64 trace_seconds(sweep): wall time of the sweep [s]
