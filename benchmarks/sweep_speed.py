@@ -41,6 +41,7 @@ from kpms_zarr.compute.sampler.full_tile import (
 from kpms_zarr.compute.sampler.segments import Tile, TileShape
 from kpms_zarr.compute.sampler.stream import Pipeline, gather, gather_labels, in_flight, scatter_all
 from kpms_zarr.compute.sampler.sweep import Sweeper
+from kpms_zarr.compute.sampler.tile_model import on_device
 from kpms_zarr.store.core import access
 from kpms_zarr.store.core.access import Session
 from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
@@ -120,7 +121,7 @@ def blocks(n_segments: int, n_frames: int) -> list[Block]:
     tables = hmm_tables(
         weight_bias[..., :-1], weight_bias[..., -1], np.tile(0.1 * np.eye(M), (N, 1, 1)), pi
     )
-    tables = jax.tree.map(lambda a: np.asarray(a, np.float32), tables)
+    tables = on_device(tables, np.dtype(np.float32))
     lane = np.full(n_segments, N, np.int32)
     length = np.full(n_segments, n_frames, np.int32)
     first = np.zeros(n_segments, np.int32)
@@ -227,9 +228,14 @@ def memory(n_segments: int, n_frames: int) -> dict[str, float]:
         np.full((N, N), 1 / N),
     )  # fmt: skip
     full = FullTables(
-        tables, weight_bias, PoseMap(np.zeros((K, D, M)), np.zeros((K, D))), np.ones(K), np.ones(())
+        tables,
+        tables,
+        weight_bias,
+        PoseMap(np.zeros((K, D, M)), np.zeros((K, D))),
+        np.ones(K),
+        np.ones(()),
     )
-    full = jax.tree.map(lambda a: np.asarray(a, np.float32), full)
+    full = on_device(full, np.dtype(np.float32))
     lane = np.zeros(n_segments, np.int32)
     tile = TileInput(
         np.zeros((n_segments, n_frames + 2 * LAGS, M + D + 1 + K), np.float32),

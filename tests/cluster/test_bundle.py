@@ -90,7 +90,8 @@ def orders_of(progress: Any, n: int) -> list[Order]:
     found: list[Order] = []
     for number in range(n):
         noise = np.asarray(progress.noise_variance)
-        found.append(SweepOrder("full", 3 + number, progress.parameters, noise, False))
+        states = np.array([0, 1, 2, 5, 7]) if number == 1 else None
+        found.append(SweepOrder("full", 3 + number, progress.parameters, noise, False, states))
         found += [KeepOrder(0)] if number == 1 else []
         found += [RelabelOrder(target)] if number == 2 else []
     return [*found, CountOrder()]
@@ -102,7 +103,7 @@ def of_all(store: Path, orders: list[Order]) -> tuple[list[SweepSums], LabelCoun
     sums = []
     for order in orders:
         if isinstance(order, SweepOrder):
-            model = model_of("full", preparation, config, order.noise_variance)
+            model = model_of("full", preparation, config, order.noise_variance, states=order.states)
             sums.append(sweeper.draw(model, order.parameters, order.number))
         elif isinstance(order, RelabelOrder):
             sweeper.relabel(order.target)

@@ -1,5 +1,6 @@
 """The AR stage as a whole: segments are exact, the joint distribution is right, truth is found."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -45,6 +46,21 @@ def without_right(chain, tile, n_states, *, right_one):
     return left, np.full(len(tile.session), n_states, np.int32)
 
 
+def overwriting(tables, before, drawn, is_own):
+    """Wrong twin: labels that are not drawn this time are taken away and cannot come back."""
+    return drawn
+
+
+def anew(*args, lags, n_frames):
+    """The tile traced again, with what is patched."""
+    return ar_model.sample_tile.__wrapped__(*args, lags=lags, n_frames=n_frames)
+
+
+ALL = ArModel()
+SOME = ArModel(np.array([0, 2]))
+"""Two of the three states."""
+
+
 def exact_marginals(x: np.ndarray, parameters: Parameters) -> np.ndarray:
     """P(z_t | all x) of one session by forward-backward over the uncut session, (frame, state)."""
     dynamics, _, pi = parameters
@@ -68,8 +84,11 @@ def exact_marginals(x: np.ndarray, parameters: Parameters) -> np.ndarray:
     return marginal / marginal.sum(-1, keepdims=True)
 
 
-def segment_error(n_sweeps: int) -> float:
-    """Largest |z| of label frequencies of a chain of short segments against the exact marginals."""
+def segment_error(n_sweeps: int, models: Sequence[ArModel] = (ALL,)) -> float:
+    """Largest |z| of label frequencies of a chain of short segments against the exact marginals.
+
+    ``models``: of the sweeps, in turn.
+    """
     rng = np.random.default_rng(3)
     pi = 0.8 * np.eye(N_STATES) + 0.2 / N_STATES
     weight_bias = np.zeros((N_STATES, 1, LAGS + 1))
@@ -96,7 +115,7 @@ def segment_error(n_sweeps: int) -> float:
         )
         seen = np.empty((n_sweeps, index.n_frames), np.int8)
         for i in range(n_sweeps):
-            sweeper.sweep(ArModel(), parameters, i)
+            sweeper.sweep(models[i % len(models)], parameters, i)
             seen[i] = chain.syllable
     is_real = ~np.isnan(exact[:, 0])
     worst = 0.0
@@ -115,6 +134,15 @@ def test_segments__have_the_posterior_of_the_uncut_session(full, monkeypatch):
     assert segment_error(n_sweeps) < 5.5
     monkeypatch.setattr(ar_model, "neighbours", independent)
     assert segment_error(n_sweeps) > 10
+
+
+@pytest.mark.slow
+def test_segments__have_it_too_when_some_states_rest_most_of_the_time(full, monkeypatch):
+    n_sweeps = 8000 if full else 1600
+    assert segment_error(n_sweeps, [ALL, SOME, SOME]) < 5.5
+    monkeypatch.setattr(ar_model, "holding", overwriting)
+    monkeypatch.setattr(ar_model, "sample_tile", anew)
+    assert segment_error(n_sweeps // 16, [ALL, SOME, SOME]) > 10
 
 
 N_LATENT, LENGTHS = 2, (11, 17)
@@ -157,7 +185,7 @@ def forward(n: int, seed: int) -> np.ndarray:
     return np.array([functions(p, draw_labels(rng, p.transition)) for p in drawn])
 
 
-def successive(n: int, seed: int) -> np.ndarray:
+def successive(n: int, seed: int, models: Sequence[ArModel] = (ALL,)) -> np.ndarray:
     """Functions of a chain that draws data given all else, and all else given the data."""
     index = ChainIndex.of([Session(f"g{i}", i, n, 30.0) for i, n in enumerate(LENGTHS)], LAGS)
     rng = np.random.default_rng(seed)
@@ -189,7 +217,7 @@ def successive(n: int, seed: int) -> np.ndarray:
             chain.syllable[place] = z
         for i in range(n):
             simulate_data(chain, p.dynamics)
-            result = sweeper.sweep(ArModel(), p, i)
+            result = sweeper.sweep(models[i % len(models)], p, i)
             dynamics = draw_dynamics(rng, result.sums.moments, p.dynamics.weight_bias, PRIOR)
             p = Parameters(
                 dynamics, *draw_transitions(rng, result.counts.transitions, p.usage, STICKY)
@@ -210,6 +238,7 @@ def test_ar_sweep__joint_distribution_test(full, monkeypatch):
     n = 12_000 if full else 1200
     drawn = forward(4 * n, 1)
     assert geweke(drawn, successive(n, 2)) < 4.5
+    assert geweke(drawn, successive(n, 3, [ALL, SOME])) < 4.5
     twin = partial(without_right, right_one=ar_model.neighbours)
     monkeypatch.setattr(ar_model, "neighbours", twin)
     assert geweke(drawn, successive(n, 2)) > 6

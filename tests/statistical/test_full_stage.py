@@ -378,7 +378,9 @@ class Toy:
         return [np.array(values) for values in views]
 
 
-def simulate_successively(g: Study, start: State, n_sweeps: int, seed: int) -> State:
+def simulate_successively(
+    g: Study, start: State, n_sweeps: int, seed: int, rests: bool = False
+) -> State:
     """Geweke's successive-conditional simulator (a sweep, the parameters, the data, and again).
 
     Begun anew from every draw of ``start``, which is exact: so nothing hangs on how fast it mixes.
@@ -395,6 +397,8 @@ def simulate_successively(g: Study, start: State, n_sweeps: int, seed: int) -> S
             else:
                 y = draw_positions(rng, g, *(np.asarray(values) for values in local), sigma)
                 toy.put_positions(y)
+            if rests:
+                toy.model = replace(toy.model, states=np.array([0, 2]) if done % 2 else None)
             result = toy.sweep(p, i)
             dynamics = draw_dynamics(rng, result.sums.moments, p.dynamics.weight_bias, DYNAMICS)
             usage, pi = draw_transitions(rng, result.counts.transitions, p.usage, STICKY)
@@ -416,16 +420,19 @@ def simulate_marginally(n_space: int, n: int, seed: int) -> tuple[State, dict[st
     return State(*(values[: n // 10].copy() for values in draws)), functions(g, draws)
 
 
-def geweke(n_space: int, n_starts: int, seed: int = 1, n_sweeps: int = 5) -> dict[str, float]:
+def geweke(
+    n_space: int, n_starts: int, seed: int = 1, n_sweeps: int = 5, rests: bool = False
+) -> dict[str, float]:
     """z of each function: marginal-conditional against successive-conditional simulation.
 
     Each run of the latter is independent of the others, and where it began tells of where it
-    ends: regressed on that, its mean is the sharper.
+    ends: regressed on that, its mean is the sharper. ``rests``: every other sweep draws labels
+    among two of the three states.
     """
     g = study(n_space, TINY)
     draws, a = simulate_marginally(n_space, max(20_000, 10 * n_starts), seed)
     start = State(*(values[:n_starts] for values in draws))
-    b = functions(g, simulate_successively(g, start, n_sweeps, seed))
+    b = functions(g, simulate_successively(g, start, n_sweeps, seed, rests))
     found = {}
     for name, values in a.items():
         begin = values[:n_starts] - values.mean()
@@ -730,6 +737,15 @@ def test_full_sweep__joint_distribution_test(full, n_space, capsys):
     with capsys.disabled():
         print(f"\n{n_space}-D, {len(z)} functions: {most(z)}")
     assert worst(z) < 5
+
+
+def test_full_sweep__joint_distribution_test_when_a_state_rests(full, capsys):
+    z = geweke(2, 2000 if full else 200, rests=True)
+    with capsys.disabled():
+        print(f"\n{len(z)} functions: {most(z)}")
+    assert worst(z) < 5
+    with traced_with(full_tile, holding=lambda tables, before, drawn, is_own: drawn):
+        assert worst(geweke(2, 200 if full else 40, rests=True)) > 6
 
 
 def test_full_sweep__joint_distribution_test_rejects_wrong_twins(full, monkeypatch, capsys):

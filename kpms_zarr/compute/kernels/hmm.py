@@ -14,20 +14,22 @@ TRANSITION_FLOOR = 1e-30
 
 
 class HmmTables(NamedTuple):
-    """Parameters as the syllable kernel takes them.
+    """Parameters as the syllable kernel takes them: of all states, or of those that are drawn.
 
     Attributes
     ----------
-    whiten : (latent * state, (lag + 1) * latent)
+    whiten : (latent * drawn, (lag + 1) * latent)
         F_i [-A_i, I], rows latent-major; F_i = inv(chol(Q_i)), so that F_i' F_i = inv(Q_i).
-    shift : (latent * state, 1)
+    shift : (latent * drawn, 1)
         F_i b_i.
-    log_norm : (state, 1)
+    log_norm : (drawn, 1)
         log det F_i - M/2 log 2 pi.
-    into : (state, state + 1)
+    into : (drawn, state + 1)
         Column j = pi[j, :]; the last column is uniform: no left neighbour.
-    out_of : (state, state + 1)
+    out_of : (drawn, state + 1)
         Column j = pi[:, j]; the last column is 1: no right neighbour.
+    state : (drawn,) int32
+        Which states these are, increasing.
     """
 
     whiten: jax.Array | np.ndarray
@@ -35,6 +37,25 @@ class HmmTables(NamedTuple):
     log_norm: jax.Array | np.ndarray
     into: jax.Array | np.ndarray
     out_of: jax.Array | np.ndarray
+    state: jax.Array | np.ndarray
+
+    @property
+    def are_all(self) -> bool:
+        """Whether these are all states."""
+        return len(self.into) == self.into.shape[1] - 1
+
+    def of(self, states: np.ndarray) -> HmmTables:
+        """Tables of some of the states, (drawn,) int increasing, from those of all, on the host."""
+        n_states = len(self.state)
+
+        def some(values: jax.Array | np.ndarray) -> np.ndarray:
+            by_state = np.asarray(values).reshape(-1, n_states, values.shape[-1])[:, states]
+            return by_state.reshape(-1, values.shape[-1])
+
+        return HmmTables(
+            some(self.whiten), some(self.shift), some(self.log_norm), some(self.into),
+            some(self.out_of), np.asarray(states, np.int32),
+        )  # fmt: skip
 
 
 def hmm_tables(
@@ -63,6 +84,7 @@ def hmm_tables(
         log_norm[:, None],
         np.concatenate([floored.T, np.full((n_states, 1), 1 / n_states)], 1),
         np.concatenate([floored, np.ones((n_states, 1))], 1),
+        np.arange(n_states, dtype=np.int32),
     )
 
 
@@ -106,7 +128,7 @@ def scaled_likelihood(tables: HmmTables, w: jax.Array) -> jax.Array:
 
 
 def filter_forward(tables: HmmTables, windows: jax.Array, left: jax.Array) -> jax.Array:
-    """Filtered state probabilities p(z_t | x_0..x_t, z_left).
+    """Filtered state probabilities p(z_t | x_0..x_t, z_left, every z one of those drawn).
 
     The likelihood of a frame is one matrix product inside the scan, so the (frame, state)
     likelihoods of a tile never exist.
@@ -119,16 +141,17 @@ def filter_forward(tables: HmmTables, windows: jax.Array, left: jax.Array) -> ja
 
     Returns
     -------
-    (frame, state, segment)
+    (frame, drawn, segment)
     """
-    step_matrix = tables.into[:, : tables.log_norm.shape[0]]
+    into = jnp.asarray(tables.into)
+    step_matrix = into[:, :-1] if tables.are_all else into[:, tables.state]
 
     def step(predicted: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
         joint = predicted * scaled_likelihood(tables, w)
         filtered = joint / jnp.sum(joint, axis=0)
         return jnp.matmul(step_matrix, filtered, precision=_HIGHEST), filtered
 
-    return jax.lax.scan(step, jnp.asarray(tables.into)[:, left], windows)[1]
+    return jax.lax.scan(step, into[:, left], windows)[1]
 
 
 def sample_backward(
@@ -138,7 +161,7 @@ def sample_backward(
 
     Parameters
     ----------
-    filtered : (frame, state, segment)
+    filtered : (frame, drawn, segment)
     right : (segment,) int32
         State of the frame after the segment; n_states = none.
     length : (segment,) int32
@@ -156,11 +179,35 @@ def sample_backward(
     ) -> tuple[jax.Array, jax.Array]:
         probability, number, t = inputs
         weight = probability * jnp.asarray(tables.out_of)[:, following]
-        drawn = jnp.where(t < length, inverse_cdf(weight, number), following)
+        state = inverse_cdf(weight, number)
+        if not tables.are_all:
+            state = jnp.asarray(tables.state)[state]
+        drawn = jnp.where(t < length, state, following)
         return drawn, drawn
 
     frames = jnp.arange(filtered.shape[0], dtype=jnp.int32)
     return jax.lax.scan(step, right, (filtered, u, frames), reverse=True)[1]
+
+
+def holding(tables: HmmTables, before: jax.Array, drawn: jax.Array, is_own: jax.Array) -> jax.Array:
+    """Labels drawn, but as they were in the segments that have others than those drawn (3.12).
+
+    Parameters
+    ----------
+    before, drawn : (frame, segment) int32
+        Labels before and after.
+    is_own : (frame, segment) bool
+        Frames of the segment.
+
+    Returns
+    -------
+    (frame, segment) int32
+    """
+    if tables.are_all:
+        return drawn
+    rests = jnp.ones(tables.into.shape[1] - 1, bool).at[tables.state].set(False)
+    is_held = jnp.any(rests[before] & is_own, axis=0)
+    return jnp.where(is_held & is_own, before, drawn)
 
 
 def inverse_cdf(weight: jax.Array, u: jax.Array) -> jax.Array:

@@ -130,8 +130,10 @@ def synthetic_tables(sizes: TileSizes) -> FullTables:
     weight_bias[:, :, -m - 1 : -1] = np.eye(m)
     dynamics = Dynamics(weight_bias, np.tile(0.1 * np.eye(m), (n, 1, 1)))
     even = np.full(n, 1 / n)
+    hmm = tables_of(Parameters(dynamics, even, np.tile(even, (n, 1))))
     tables = FullTables(
-        tables_of(Parameters(dynamics, even, np.tile(even, (n, 1)))),
+        hmm,
+        hmm,
         weight_bias,
         PoseMap(np.zeros((k, sizes.n_space, m)), np.zeros((k, sizes.n_space))),
         np.ones(k),
@@ -165,6 +167,7 @@ def _synthetic_ar_tile(sizes: TileSizes) -> tuple[Any, ...]:
     b, t = sizes.shape.n_segments, sizes.shape.n_frames
     return (
         np.zeros((b, sizes.lags + t, sizes.n_latent), sizes.precision),
+        np.zeros((b, t), np.int32),
         np.zeros(b, np.int32),
         np.zeros(b, np.int32),
         np.full(b, t, np.int32),

@@ -38,6 +38,8 @@ class SweepOrder:
         Of the sweep, for random numbers.
     noise_variance : ndarray or None, (keypoint,)
         Of the full stage.
+    states : ndarray or None, (drawn,)
+        Among which labels are drawn; None = all.
     """
 
     stage: str
@@ -45,6 +47,7 @@ class SweepOrder:
     parameters: Parameters
     noise_variance: np.ndarray | None
     holds_labels: bool
+    states: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,7 @@ class _Bundle:
         if isinstance(order, SweepOrder):
             model = model_of(
                 order.stage, self.preparation, self.config, order.noise_variance,
-                holds_labels=order.holds_labels,
+                holds_labels=order.holds_labels, states=order.states,
             )  # fmt: skip
             sums = dict(self.sweeper.draw_by_shard(
                 model, order.parameters, order.number, on_tile=on_tile

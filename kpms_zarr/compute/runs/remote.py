@@ -121,6 +121,7 @@ class RemoteSweeper:
             "full" if is_full else "ar", number, parameters,
             model.observation.noise_variance if isinstance(model, FullModel) else None,
             model.settings.holds_labels if isinstance(model, FullModel) else False,
+            model.states,
         )  # fmt: skip
         assert is_full or isinstance(model, ArModel)
         index = self.sizes.index

@@ -32,10 +32,11 @@ from kpms_zarr.compute.runs.plan import fixed_settings, tile_shape
 from kpms_zarr.compute.runs.preparation import Preparation, first_noise_variance
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.sampler.ar_model import ArModel
-from kpms_zarr.compute.sampler.chain import Chain, Sized
+from kpms_zarr.compute.sampler.chain import Chain, ChainIndex, Sized
 from kpms_zarr.compute.sampler.full_model import FullModel, Observation
 from kpms_zarr.compute.sampler.initialize import label_by_clusters
 from kpms_zarr.compute.sampler.prior import NoisePrior, ParameterPrior
+from kpms_zarr.compute.sampler.resting import FEWEST_FRAMES, states_drawn
 from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.stream import Pipeline
 from kpms_zarr.compute.sampler.sweep import Sweeper, SweepResult, Sweeps, n_modelled_of
@@ -125,13 +126,14 @@ def model_of(
     *,
     keeps_sound_segments: bool = False,
     holds_labels: bool = False,
+    states: np.ndarray | None = None,
 ) -> TileModel:
     """Make the tile model of a stage; ``noise_variance``: (keypoint,), of the full stage.
 
-    ``holds_labels``: the full stage draws all but the labels.
+    ``holds_labels``: the full stage draws all but the labels; ``states``: see :class:`TileModel`.
     """
     if stage == "ar":
-        return ArModel()
+        return ArModel(states)
     assert noise_variance is not None
     pose = PoseMap(preparation.loading.transpose(1, 2, 0), preparation.mean)
     return FullModel(
@@ -140,6 +142,7 @@ def model_of(
             config, fix_heading=preparation.fix_heading, holds_labels=holds_labels
         ),
         keeps_sound_segments=keeps_sound_segments,
+        states=states,
     )
 
 
@@ -191,9 +194,11 @@ def run(
         notify(SweepStarted(progress.done + 1, n_sweeps, stage.name))
         sweeper.pipeline.meter.restart()
         _draw_parameters(prior, config.seed, progress, number)
+        states = None if holds_labels else _states_drawn(index, step, progress)
         model = model_of(
-            stage.name, preparation, config, progress.noise_variance, holds_labels=holds_labels
-        )
+            stage.name, preparation, config, progress.noise_variance, holds_labels=holds_labels,
+            states=states,
+        )  # fmt: skip
         on_tile = _tile_reporter(stage.name, progress.done, sweeper.pipeline.n, timed, notify)
         result = sweeper.sweep(model, progress.parameters, number, on_tile)
         result.terms["parameters"] = prior.log_density(
@@ -248,6 +253,21 @@ def _place(sweeps: Mapping[str, int], done: int) -> tuple[str, int]:
             return stage, done
         done -= n_sweeps
     raise ValueError("all sweeps are done")
+
+
+def _states_drawn(index: ChainIndex, step: int, progress: ChainProgress) -> np.ndarray | None:
+    """States among which sweep ``step`` of a stage draws labels; None = all.
+
+    In burn-in those that have frames, later those that had some at its end (model.md 3.12).
+    """
+    schedule, result = progress.kappa, progress.result
+    if result is None or schedule is None or n_modelled_of(index) < FEWEST_FRAMES:
+        return None
+    n_burn_in = max(1, schedule.n_burn_in)
+    has_frames = result.counts.frames > 0
+    if step >= n_burn_in:
+        has_frames = progress.trace.usage[n_burn_in - 1 - step] > 0
+    return states_drawn(has_frames, step)
 
 
 def _draw_parameters(

@@ -12,11 +12,17 @@ import numpy as np
 
 from kpms_zarr.compute.kernels import rng
 from kpms_zarr.compute.kernels.ar import feature_pairs, tile_moments
-from kpms_zarr.compute.kernels.hmm import HmmTables, filter_forward, sample_backward, window
+from kpms_zarr.compute.kernels.hmm import (
+    HmmTables,
+    filter_forward,
+    holding,
+    sample_backward,
+    window,
+)
 from kpms_zarr.compute.kernels.pose import AnyArray
 from kpms_zarr.compute.sampler.chain import Chain, Sized
 from kpms_zarr.compute.sampler.segments import Task, Tile, TileShape
-from kpms_zarr.compute.sampler.stream import gather_latent, neighbours, pad
+from kpms_zarr.compute.sampler.stream import gather_labels, gather_latent, neighbours, pad
 from kpms_zarr.compute.sampler.tile_model import (
     Parameters,
     SweepAddress,
@@ -31,6 +37,8 @@ class ArTables(NamedTuple):
 
     Attributes
     ----------
+    hmm : HmmTables
+        Of the states that are drawn.
     weight_bias : (state, latent, lag * latent + 1)
     """
 
@@ -44,6 +52,8 @@ class ArInput(NamedTuple):
     Attributes
     ----------
     x : (segment, lag + frame, latent)
+    z : (segment, frame) int32
+        Labels as they are.
     left, right : (segment,) int32
         Labels around the segment; n_states = there is none.
     length : (segment,) int32
@@ -52,6 +62,7 @@ class ArInput(NamedTuple):
     """
 
     x: AnyArray
+    z: AnyArray
     left: AnyArray
     right: AnyArray
     length: AnyArray
@@ -64,6 +75,7 @@ def sample_tile(
     tables: HmmTables,
     weight_bias: jax.Array,
     x: jax.Array,
+    z: jax.Array,
     left: jax.Array,
     right: jax.Array,
     length: jax.Array,
@@ -80,6 +92,8 @@ def sample_tile(
     Parameters
     ----------
     x : (segment, lag + frame, latent)
+    z : (segment, frame) int32
+        Labels before.
 
     Returns
     -------
@@ -90,8 +104,8 @@ def sample_tile(
     keys = rng.stream_keys(seed_words, sweep, rng.SYLLABLE, words)
     u = rng.frame_uniforms(keys, first_frame, n_frames, x.dtype)
     filtered = filter_forward(tables, window(x, lags), left)
-    z = sample_backward(tables, filtered, right, length, u)
     is_real = jnp.arange(n_frames)[:, None] < length
+    z = holding(tables, z.T, sample_backward(tables, filtered, right, length, u), is_real)
     return z.astype(jnp.int16).T, tile_moments(x, z, is_real, weight_bias, lags)
 
 
@@ -114,11 +128,12 @@ def no_moments(chain: Sized, n_states: int) -> np.ndarray:
 class ArModel:
     """Labels given the latent pose; see :class:`TileModel`."""
 
+    states: np.ndarray | None = None
     terms: tuple[str, ...] = ()
 
     def tables(self, parameters: Parameters) -> ArTables:
         """See :class:`TileModel`."""
-        return ArTables(tables_of(parameters), parameters.dynamics.weight_bias)
+        return ArTables(tables_of(parameters, self.states), parameters.dynamics.weight_bias)
 
     def no_sums(self, chain: Sized, n_states: int) -> SweepSums:
         """See :class:`TileModel`."""
@@ -132,6 +147,7 @@ class ArModel:
         left, right = neighbours(chain, tile, n_states)
         return ArInput(
             gather_latent(chain, tile, shape),
+            gather_labels(chain, tile, shape),
             pad(left, shape, n_states),
             pad(right, shape, n_states),
             pad(tile.length.astype(np.int32), shape, 0),

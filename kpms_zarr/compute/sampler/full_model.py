@@ -68,13 +68,16 @@ class FullModel:
     observation: Observation
     settings: FixedSettings
     keeps_sound_segments: bool = False
+    states: np.ndarray | None = None
     terms: tuple[str, ...] = ("position", "noise_scale", "centroid", "latent")
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def tables(self, parameters: Parameters) -> FullTables:
         """See :class:`TileModel`."""
+        of_all = tables_of(parameters)
         return FullTables(
-            tables_of(parameters),
+            of_all,
+            of_all if self.states is None else of_all.of(self.states),
             parameters.dynamics.weight_bias,
             self.observation.pose,
             self.observation.noise_variance,

@@ -13,7 +13,13 @@ from kpms_zarr.compute.kernels import rng
 from kpms_zarr.compute.kernels.ar import tile_moments
 from kpms_zarr.compute.kernels.centroid import centroid_evidence, draw_centroid
 from kpms_zarr.compute.kernels.heading import draw_heading, heading_evidence
-from kpms_zarr.compute.kernels.hmm import HmmTables, filter_forward, sample_backward, window
+from kpms_zarr.compute.kernels.hmm import (
+    HmmTables,
+    filter_forward,
+    holding,
+    sample_backward,
+    window,
+)
 from kpms_zarr.compute.kernels.latent import eliminate_forward, factor_table, substitute_backward
 from kpms_zarr.compute.kernels.noise import draw_noise_scale, log_density_noise_scale
 from kpms_zarr.compute.kernels.pose import AnyArray, PoseMap, latent_evidence, pose_of, rotate
@@ -24,6 +30,10 @@ class FullTables(NamedTuple):
 
     Attributes
     ----------
+    hmm : HmmTables
+        Of all states.
+    drawn : HmmTables
+        Of the states that are drawn.
     weight_bias : (state, latent, lag * latent + 1)
     noise_variance : (keypoint,)
         sigma2.
@@ -32,6 +42,7 @@ class FullTables(NamedTuple):
     """
 
     hmm: HmmTables
+    drawn: HmmTables
     weight_bias: AnyArray
     pose: PoseMap
     noise_variance: AnyArray
@@ -161,7 +172,7 @@ def sample_full_tile(
     if not settings.holds_labels:
         keys = _keys(seed_words, sweep, rng.SYLLABLE, tile)
         u = rng.frame_uniforms(keys, tile.first_frame, n_frames, dtype)
-        z = _draw_states(tables.hmm, x[:n_rows], tile, u, lags)
+        z = _draw_states(tables.drawn, x[:n_rows], tile, u, lags)
 
     # The barriers keep the compiler from preparing one block while another needs the memory.
     z, seed_words, tile = jax.lax.optimization_barrier((z, seed_words, tile))
@@ -251,7 +262,8 @@ def _draw_states(
     filtered = filter_forward(hmm, window(x, lags), tile.left)
     z = sample_backward(hmm, filtered, right, tile.length, u)
     own = jnp.arange(n_frames)[:, None] < tile.length
-    return jnp.concatenate([jnp.where(own, z, around[:n_frames]), around[n_frames:]])
+    z = jnp.where(own, holding(hmm, around[:n_frames], z, own), around[:n_frames])
+    return jnp.concatenate([z, around[n_frames:]])
 
 
 def _draw_latent(

@@ -126,9 +126,14 @@ class TileModel(Protocol):
 
     Attributes
     ----------
+    states : ndarray or None, (drawn,) int, increasing
+        States among which labels are drawn (model.md 3.12); None = all.
     terms : tuple of str
         Parts of the log probability that the tiles add up.
     """
+
+    @property
+    def states(self) -> np.ndarray | None: ...
 
     @property
     def terms(self) -> tuple[str, ...]: ...
@@ -177,17 +182,23 @@ class TileModel(Protocol):
         ...
 
 
-def tables_of(parameters: Parameters) -> HmmTables:
-    """Tables of the syllable kernel."""
-    return hmm_tables(
+def tables_of(parameters: Parameters, states: np.ndarray | None = None) -> HmmTables:
+    """Tables of the syllable kernel: of all states, or of ``states``, (drawn,) int increasing."""
+    tables = hmm_tables(
         parameters.dynamics.weight_bias[..., :-1],
         parameters.dynamics.weight_bias[..., -1],
         parameters.dynamics.covariance,
         parameters.transition,
     )
+    return tables if states is None else tables.of(states)
 
 
 def on_device(values: Any, dtype: np.dtype) -> Any:
-    """Arrays in one precision on the device."""
+    """Numbers in one precision on the device; whole numbers as they are."""
+
+    def of_type(a: Any) -> np.ndarray:
+        found = np.asarray(a)
+        return found if found.dtype == np.int32 else np.asarray(found, dtype)
+
     with jax.enable_x64(dtype == np.float64):
-        return jax.device_put(jax.tree.map(lambda a: np.asarray(a, dtype), values))
+        return jax.device_put(jax.tree.map(of_type, values))

@@ -14,6 +14,7 @@ from kpms_zarr.compute.kernels.hmm import (
     TRANSITION_FLOOR,
     filter_forward,
     hmm_tables,
+    holding,
     inverse_cdf,
     sample_backward,
     window,
@@ -61,10 +62,14 @@ def path_probabilities(model, left: int, right: int) -> np.ndarray:
     return weights / weights.sum()
 
 
-def draw_paths(model, left: int, right: int, n: int, *, length: int = T) -> np.ndarray:
+def draw_paths(
+    model, left: int, right: int, n: int, *, length: int = T, states: list[int] | None = None
+) -> np.ndarray:
     """(n, T) draws of the kernel."""
     weight, bias, covariance, transition, x = model
     tables = hmm_tables(weight, bias, covariance, transition)
+    if states is not None:
+        tables = tables.of(np.array(states))
     with jax.enable_x64(True):
         tiled = np.repeat(x[:, :, None], n, -1)
         filtered = filter_forward(tables, window(tiled, LAGS), np.full(n, left, np.int32))
@@ -97,6 +102,30 @@ def test_syllables__draws_follow_the_enumeration_of_all_paths(left, right):
     # Wrong twin: the same draws against the posterior without the neighbour on the right or left.
     wrong = path_probabilities(model, left, (right + 1) % (N_STATES + 1))
     assert chi_square_excess(draws, wrong) > 20
+
+
+@pytest.mark.parametrize(("left", "right"), [(3, 3), (1, 1), (0, 2)])
+def test_syllables__draws_of_some_states_follow_the_enumeration_of_their_paths(left, right):
+    """Also where the labels around have a state that is not drawn."""
+    model = small_model()
+    among = np.array([1 not in path for path in itertools.product(range(N_STATES), repeat=T)])
+    exact = np.where(among, path_probabilities(model, left, right), 0)
+    draws = draw_paths(model, left, right, 60_000, states=[0, 2])
+    assert chi_square_excess(draws, exact / exact.sum()) < 5
+    # Wrong twin: as if another state were on the right.
+    wrong = np.where(among, path_probabilities(model, left, (right + 1) % (N_STATES + 1)), 0)
+    assert chi_square_excess(draws, wrong / wrong.sum()) > 20
+
+
+def test_holding__keeps_segments_with_labels_that_are_not_drawn():
+    weight, bias, covariance, transition, _ = small_model()
+    of_all = hmm_tables(weight, bias, covariance, transition)
+    before = np.array([[0, 2, 2], [0, 1, 2], [2, 0, 1]])  # (frame, segment)
+    drawn = np.full((3, 3), 2)
+    is_own = np.array([[True, True, True], [True, True, True], [True, True, False]])
+    found = np.asarray(holding(of_all.of(np.array([0, 2])), before, drawn, is_own))
+    np.testing.assert_array_equal(found, [[2, 2, 2], [2, 1, 2], [2, 0, 2]])
+    np.testing.assert_array_equal(holding(of_all, before, drawn, is_own), drawn)
 
 
 def test_filter__equals_the_exact_marginals_at_float64():

@@ -1,0 +1,104 @@
+"""States that rest: which, in which sweeps, and the same bits however a fit is interrupted."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kpms_zarr
+from helpers.amount import examples
+from helpers.small import N_KEYPOINTS, SMALL
+from kpms_zarr.compute.events import SweepEnded
+from kpms_zarr.compute.runs import stages
+from kpms_zarr.compute.sampler.resting import ALL_EVERY, states_drawn
+from kpms_zarr.store.study import synthetic
+
+STUDY = synthetic.SyntheticStudy(
+    n_keypoints=N_KEYPOINTS, n_latent=3, seed=4, missing_fraction=0.05, lengths=(700, 260, 410)
+)
+CONFIG = replace(SMALL, n_states=20, ar_sweeps=10, merge_sweeps=4, sweeps=5)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    store = tmp_path_factory.mktemp("resting") / "study.zarr"
+    synthetic.write_store(store, STUDY)
+    kpms_zarr.pca(store)
+    return store
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[tuple[int, np.ndarray, np.ndarray | None]]:
+    """For each sweep: its number in the stage, states that shall not rest, states drawn."""
+    found: list[tuple[int, np.ndarray, np.ndarray | None]] = []
+
+    def noted(has_frames: np.ndarray, step: int) -> np.ndarray | None:
+        states = states_drawn(has_frames, step)
+        found.append((step, has_frames, states))
+        return states
+
+    monkeypatch.setattr(stages, "states_drawn", noted)
+    monkeypatch.setattr(stages, "FEWEST_FRAMES", 0)
+    return found
+
+
+@settings(deadline=None, max_examples=examples(60))
+@given(st.lists(st.booleans(), min_size=1, max_size=300), st.integers(0, 30))
+def test_states__all_that_may_not_rest_and_half_at_most(has_frames, step):
+    used = np.array(has_frames)
+    found = states_drawn(used, step)
+    if found is None:
+        assert step % ALL_EVERY == 0 or used.sum() > len(used) / 4 or len(used) < 16
+        return
+    assert step % ALL_EVERY
+    assert (np.diff(found) > 0).all()
+    assert set(np.flatnonzero(used)) <= set(found)
+    assert found.max() < len(used)
+    assert len(found) in (8, 12, 16, 24, 32, 48, 64, 96, 128)
+    assert len(found) <= len(used) / 2
+
+
+def test_fit__draws_among_the_states_with_frames_until_burn_in_ends(original, tmp_path, asked):
+    store = Path(shutil.copytree(original, tmp_path / "s.zarr"))
+    kpms_zarr.fit(store, model="m", config=CONFIG)
+    usage = kpms_zarr.open_parameters(store, "m")["trace_usage"].values
+    steps = [step for step, *_ in asked]
+    assert steps == [*range(1, 10), *range(5)]  # nothing is known before the first sweep
+    n_burn_in = {"ar": 6, "full": 3}
+    for i, (step, has_frames, states) in enumerate(asked, 1):
+        stage, first = ("ar", 0) if i < 10 else ("full", 10)
+        at = first + min(step, n_burn_in[stage]) - 1  # the sweep after which these had frames
+        if step and not (stage == "ar" and step == 4):  # not right after a merge
+            assert has_frames.sum() == (usage[at] > 0).sum()
+        if states is not None and step <= n_burn_in[stage]:
+            assert (usage[i] > 0).sum() <= len(states)  # none comes that was not drawn
+    assert sum(states is not None for *_, states in asked) >= 5
+
+
+@pytest.mark.slow
+def test_fit__in_which_states_rest_has_the_same_bits_when_interrupted(original, tmp_path, asked):
+    def fitted(name: str, *stops: int) -> tuple[np.ndarray, np.ndarray]:
+        store = Path(shutil.copytree(original, tmp_path / name))
+
+        for number, stop in enumerate([*stops, 0]):
+
+            def at(event: object, stop: int = stop) -> None:
+                if isinstance(event, SweepEnded) and event.sweep == stop:
+                    raise ZeroDivisionError
+
+            try:
+                kpms_zarr.fit(
+                    store, model="m", config=CONFIG, callbacks=[at], resume=number > 0, save_every=1
+                )
+            except ZeroDivisionError:
+                continue
+        labels = kpms_zarr.open_labels(store, "m")["syllable"].values
+        return labels, kpms_zarr.open_parameters(store, "m")["trace_usage"].values
+
+    quiet = fitted("quiet")
+    for a, b in zip(quiet, fitted("stopped", 2, 7, 9, 13), strict=True):
+        np.testing.assert_array_equal(a, b)
