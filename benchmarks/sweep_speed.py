@@ -12,6 +12,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,12 @@ from kpms_zarr.compute.kernels.hmm import filter_forward, hmm_tables, sample_bac
 from kpms_zarr.compute.kernels.latent import eliminate_forward, factor_table, substitute_backward
 from kpms_zarr.compute.kernels.noise import draw_noise_scale
 from kpms_zarr.compute.kernels.pose import PoseMap, latent_evidence, pose_of, rotate
+from kpms_zarr.compute.runs.budget import (
+    TileCall,
+    TileSizes,
+    synthetic_call,
+    synthetic_tables,
+)
 from kpms_zarr.compute.runs.start_model import StartModel
 from kpms_zarr.compute.sampler.certainty import LabelCertainty
 from kpms_zarr.compute.sampler.chain import Chain, ChainIndex
@@ -38,6 +45,7 @@ from kpms_zarr.compute.sampler.full_tile import (
     TileInput,
     sample_full_tile,
 )
+from kpms_zarr.compute.sampler.resting import ALL_EVERY
 from kpms_zarr.compute.sampler.segments import Tile, TileShape
 from kpms_zarr.compute.sampler.stream import Pipeline, gather, gather_labels, in_flight, scatter_all
 from kpms_zarr.compute.sampler.sweep import Sweeper
@@ -263,7 +271,10 @@ def memory(n_segments: int, n_frames: int) -> dict[str, float]:
 def whole(
     study: SyntheticStudy, n_sweeps: int, folder: Path
 ) -> tuple[dict[str, float], ResourcePlan]:
-    """us per frame and sweep of a fit by stage (median of its sweeps), and its plan."""
+    """us per frame and sweep of a fit by stage (median of rounds of sweeps), and its plan.
+
+    A round has one sweep that draws among all states (model.md 3.12).
+    """
     store = folder / "study.zarr"
     write_store(store, study)
     kpms_zarr.pca(store)
@@ -276,7 +287,10 @@ def whole(
     speed = {}
     for stage in ("ar", "full"):
         ended = [e for e in events if isinstance(e, SweepEnded) and e.stage == stage]
-        speed[stage] = float(np.median([e.seconds for e in ended[2:]])) / plan.n_frames * 1e6
+        n_rounds = (n_sweeps - 2) // ALL_EVERY
+        seconds = np.array([e.seconds for e in ended[n_sweeps - n_rounds * ALL_EVERY :]])
+        rounds = seconds.reshape(n_rounds, ALL_EVERY).mean(1)
+        speed[stage] = float(np.median(rounds)) / plan.n_frames * 1e6
         speed[f"{stage} waiting"] = float(np.median([e.waiting for e in ended[2:]]))
     speed["certainty"] = certainty(store, plan) / plan.n_frames * 1e6
     return speed, plan
@@ -298,6 +312,35 @@ def certainty(store: Path, plan: ResourcePlan) -> float:
             shape=TileShape(plan.n_segments, plan.n_segment_frames),
         )  # fmt: skip
         return best_of(lambda: list(LabelCertainty(sweeper, start.parameters)), 3)
+
+
+def of_some_states(n_segments: int, n_frames: int) -> list[tuple[str, int, float, float]]:
+    """Tiles that draw labels among some of the states: stage, how many, us a frame, compilation s.
+
+    As many tiles at once as there are threads.
+    """
+    found = []
+    for stage, n_keypoints in (("ar", 0), ("full", K)):
+        sizes = TileSizes(TileShape(n_segments, n_frames), N, M, LAGS, n_keypoints, D, "float32")
+        tables = synthetic_tables(sizes)
+        for n_drawn in (N, 48, 32, 24, 16, 8):
+            some = tables.hmm if n_drawn == N else tables.hmm.of(np.arange(n_drawn))
+            given = tables._replace(drawn=on_device(some, np.dtype(np.float32)))
+            if not n_keypoints:
+                given = given._replace(hmm=given.drawn)
+            calls = [synthetic_call(sizes, given, number=i) for i in range(THREADS)]
+            began = time.perf_counter()
+            jax.block_until_ready(calls[0]())
+            compiled = time.perf_counter() - began
+            with ThreadPoolExecutor(THREADS) as pool:
+
+                def tiles(calls: list[TileCall] = calls, pool: Executor = pool) -> None:
+                    list(pool.map(lambda call: jax.block_until_ready(call()), calls))
+
+                seconds = best_of(tiles)
+            each = seconds / (THREADS * n_segments * n_frames) * 1e6
+            found.append((stage, n_drawn, each, compiled - seconds))
+    return found
 
 
 def machine_limits() -> tuple[float, float]:
@@ -350,6 +393,10 @@ def main() -> None:
         f"  {'gather and scatter on the host':<32}{moved:6.2f}{'':8}  copies by segment, one thread"
     )
     print(f"  {'sum':<32}{total + moved:6.2f}{limits:8.2f}")
+    print("\ntile that draws labels among so many states")
+    for stage, n_drawn, each, compiled in of_some_states(plan.n_segments, plan.n_segment_frames):
+        print(f"  {stage:<6}{n_drawn:>4}{each:30.2f}{compiled:8.1f} s to compile", flush=True)
+    print()
     for name, value in memory(plan.n_segments, plan.n_segment_frames).items():
         print(f"{name:<40}{value:8.1f}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
