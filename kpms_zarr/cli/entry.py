@@ -317,7 +317,7 @@ def _run_fit(options: argparse.Namespace) -> tuple[object, str]:
         return result, cli_ensembles.consensus_text(result)
     text = (
         f"{counted(result.n_used, 'syllable')} in use, median duration "
-        f"{result.median_duration:.0f} ms, {counted(result.n_sweeps, 'sweep')} in "
+        f"{result.median_duration:.0f} ms over all bouts, {counted(result.n_sweeps, 'sweep')} in "
         f"{result.seconds:.0f} s (kappa {result.kappa:.3g})\n"
         "next: " + command("report", options.store, model=options.model, out="report.html")
     )
