@@ -1,6 +1,6 @@
 """Microseconds per frame and sweep of both stages, and where they go.
 
-    python benchmarks/sweep_speed.py [--sessions 10] [--frames 10000] [--sweeps 20]
+    python benchmarks/sweep_speed.py [--sessions 10] [--frames 10000] [--sweeps 40]
 
 Prints the whole sweep as `fit` runs it for each stage, then every block alone on as many tiles as
 there are threads, best of the repeats, with what bounds it. The limits are measured in the same
@@ -56,6 +56,7 @@ from kpms_zarr.store.study.synthetic import SyntheticStudy, write_store
 
 N, M, LAGS, K, D, DOF = 100, 4, 3, 8, 2, 5
 THREADS = 2
+ROUNDS = 3
 REPEATS = 7
 
 
@@ -287,9 +288,8 @@ def whole(
     speed = {}
     for stage in ("ar", "full"):
         ended = [e for e in events if isinstance(e, SweepEnded) and e.stage == stage]
-        n_rounds = (n_sweeps - 2) // ALL_EVERY
-        seconds = np.array([e.seconds for e in ended[n_sweeps - n_rounds * ALL_EVERY :]])
-        rounds = seconds.reshape(n_rounds, ALL_EVERY).mean(1)
+        seconds = np.array([e.seconds for e in ended[-ROUNDS * ALL_EVERY :]])
+        rounds = seconds.reshape(ROUNDS, ALL_EVERY).mean(1)
         speed[stage] = float(np.median(rounds)) / plan.n_frames * 1e6
         speed[f"{stage} waiting"] = float(np.median([e.waiting for e in ended[2:]]))
     speed["certainty"] = certainty(store, plan) / plan.n_frames * 1e6
@@ -361,7 +361,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sessions", type=int, default=10)
     parser.add_argument("--frames", type=int, default=10_000)
-    parser.add_argument("--sweeps", type=int, default=20)
+    parser.add_argument("--sweeps", type=int, default=40, help="of a stage, at least 17")
     options = parser.parse_args()
     print(
         f"jax {jax.__version__}, {jax.devices()[0]}, {N} states, {M} latent dims, {LAGS} lags, "

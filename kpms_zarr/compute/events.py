@@ -204,7 +204,7 @@ class SweepEnded(Event):
         Of all that the stage samples, given the parameters, nat per frame; different quantities in
         the two stages.
     median_duration : float
-        In ms.
+        Of the syllables in use, in ms.
     n_used : int
         Syllables with at least 0.5 % of the frames.
     stage : str
@@ -296,7 +296,7 @@ class ChainEnded(Event):
     number, n_chains, label, seed
         As in :class:`ChainStarted`.
     median_duration : float
-        In ms.
+        Of the syllables in use, in ms.
     n_used : int
         Syllables with at least 0.5 % of the frames.
     held_out_log_likelihood : float

@@ -347,6 +347,7 @@ def test_target__that_is_missed_is_said_and_bouts_that_it_is_not_about(
     text = "\n".join(found)
     assert ("was not reached" in text) == missed
     assert ("57% of the bouts" in text and "kpms_zarr.quality" in text) == jumps
+    assert ("over all bouts it is 33 ms" in text) == jumps
     assert len(found) == missed + jumps
 
 
@@ -356,6 +357,7 @@ def test_counts__medians_are_those_of_syllables_in_use():
 
     assert of(900, 96, 4).median_duration == 12  # of 10, 12, 12; wrong twin: 1 over all seven
     assert of(900, 96, 4).smooth_median_duration == pytest.approx(11.75)
+    assert of(900, 96, 4).median_of_all == 1
     assert of(900, 96, 4).rare_share == pytest.approx(4 / 7)
     assert of(900, 60, 40).median_duration == 1
     assert of(900, 60, 40).rare_share == 0

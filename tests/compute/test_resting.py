@@ -14,7 +14,7 @@ from helpers.amount import examples
 from helpers.small import N_KEYPOINTS, SMALL
 from kpms_zarr.compute.events import SweepEnded
 from kpms_zarr.compute.runs import stages
-from kpms_zarr.compute.sampler.resting import ALL_EVERY, states_drawn
+from kpms_zarr.compute.sampler.resting import ALL_EVERY, choosing_sweeps, states_drawn
 from kpms_zarr.store.study import synthetic
 
 STUDY = synthetic.SyntheticStudy(
@@ -62,19 +62,28 @@ def test_states__all_that_may_not_rest_and_half_at_most(has_frames, step):
     assert len(found) <= len(used) / 2
 
 
+@given(st.integers(0, 1000), st.integers(0, 1000))
+def test_choosing__ends_with_a_sweep_among_all_after_the_last_merge(n_sweeps, merge_sweeps):
+    found = choosing_sweeps(n_sweeps, merge_sweeps)
+    assert (found - 1) % ALL_EVERY == 0
+    assert merge_sweeps < found
+    assert found <= max(n_sweeps // 5, merge_sweeps) + ALL_EVERY
+
+
 def test_fit__draws_among_the_states_with_frames_until_burn_in_ends(original, tmp_path, asked):
     store = Path(shutil.copytree(original, tmp_path / "s.zarr"))
     kpms_zarr.fit(store, model="m", config=CONFIG)
     usage = kpms_zarr.open_parameters(store, "m")["trace_usage"].values
     steps = [step for step, *_ in asked]
     assert steps == [*range(1, 10), *range(5)]  # nothing is known before the first sweep
-    n_burn_in = {"ar": 6, "full": 3}
+    n_choosing = {"ar": choosing_sweeps(10, 4), "full": choosing_sweeps(5, 0)}
+    assert n_choosing == {"ar": 6, "full": 6}
     for i, (step, has_frames, states) in enumerate(asked, 1):
         stage, first = ("ar", 0) if i < 10 else ("full", 10)
-        at = first + min(step, n_burn_in[stage]) - 1  # the sweep after which these had frames
+        at = first + min(step, n_choosing[stage]) - 1  # the sweep after which these had frames
         if step and not (stage == "ar" and step == 4):  # not right after a merge
             assert has_frames.sum() == (usage[at] > 0).sum()
-        if states is not None and step <= n_burn_in[stage]:
+        if states is not None and step <= n_choosing[stage]:
             assert (usage[i] > 0).sum() <= len(states)  # none comes that was not drawn
     assert sum(states is not None for *_, states in asked) >= 5
 

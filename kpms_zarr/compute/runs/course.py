@@ -44,9 +44,18 @@ def kappa_schedule(config: FitConfig, stage: str, n_sweeps: int, kappa: float) -
 
     Where it is not known how many there will be, as in a stage of the usual length.
     """
-    if config.until_settled:
-        n_sweeps = min(n_sweeps, AR_SWEEPS if stage == "ar" else FULL_SWEEPS)
-    return KappaSchedule(kappa, n_sweeps, config.target_duration)
+    return KappaSchedule(kappa, _usual(config, stage, n_sweeps), config.target_duration)
+
+
+def burn_in_of(config: FitConfig, stage: str) -> tuple[int, int]:
+    """Sweeps of a stage, where it is not known at most the usual ones; those that merge states."""
+    merges = config.merge_sweeps if stage == "ar" and config.from_model is None else 0
+    return _usual(config, stage, sweeps_by_stage(config)[stage]), merges
+
+
+def _usual(config: FitConfig, stage: str, n_sweeps: int) -> int:
+    usual = AR_SWEEPS if stage == "ar" else FULL_SWEEPS
+    return min(n_sweeps, usual) if config.until_settled else n_sweeps
 
 
 def judged(
@@ -94,7 +103,7 @@ def looked_at_again(
 def _look(
     config: FitConfig, stage: str, n_done: int, schedule: KappaSchedule, trace: FitTrace
 ) -> StageSettling:
-    merges = config.merge_sweeps if stage == "ar" and config.from_model is None else 0
+    _, merges = burn_in_of(config, stage)
     n_same = max(0, n_done - max(schedule.n_adaptive, merges))
     traces = {name: np.asarray(getattr(trace, name)[-n_same:]) for name in TOLERANCES}
     return StageSettling(n_done, n_same, drifts_of(traces) if n_same else {})

@@ -91,7 +91,7 @@ if TYPE_CHECKING:
 
 _TARGET_TOLERANCE = 0.15
 _MANY_RARE = 0.3
-"""Share of the bouts from which on those of rare syllables lead the median."""
+"""Share of the bouts from which on it is said that they are of rare syllables."""
 
 R = TypeVar("R")
 
@@ -724,13 +724,14 @@ def _check_target(
                 "rate allow"
             )
         )
-    rare = 0.0 if progress.result is None else progress.result.counts.rare_share
-    if rare > _MANY_RARE:
+    counts = None if progress.result is None else progress.result.counts
+    if counts is not None and counts.n_used and counts.rare_share > _MANY_RARE:
         notify(
             Noted(
-                f"{rare:.0%} of the bouts are of syllables with less than {USED_FRACTION:.1%} of "
-                "the frames, as jumps of the tracking make them; the target duration is that of "
-                f"the others, whose median is {found:.0f} ms, while over all bouts it is shorter; "
-                f"look at {call('quality', STORE)}, and leave keypoints or sessions that jump out"
+                f"{counts.rare_share:.0%} of the bouts are of syllables with less than "
+                f"{USED_FRACTION:.1%} of the frames, as jumps of the tracking make them; the "
+                f"target duration is that of the others, whose median is {found:.0f} ms, while "
+                f"over all bouts it is {counts.median_of_all * 1000 / fps:.0f} ms; look at "
+                f"{call('quality', STORE)}, and leave keypoints or sessions that jump out"
             )
         )

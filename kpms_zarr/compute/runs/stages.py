@@ -22,6 +22,7 @@ from kpms_zarr.compute.kernels.evidence import pooled
 from kpms_zarr.compute.kernels.pose import PoseMap
 from kpms_zarr.compute.kernels.transitions import TransitionPrior
 from kpms_zarr.compute.runs.course import (
+    burn_in_of,
     draw_schedule,
     judged,
     kappa_schedule,
@@ -36,7 +37,7 @@ from kpms_zarr.compute.sampler.chain import Chain, ChainIndex, Sized
 from kpms_zarr.compute.sampler.full_model import FullModel, Observation
 from kpms_zarr.compute.sampler.initialize import label_by_clusters
 from kpms_zarr.compute.sampler.prior import NoisePrior, ParameterPrior
-from kpms_zarr.compute.sampler.resting import FEWEST_FRAMES, states_drawn
+from kpms_zarr.compute.sampler.resting import FEWEST_FRAMES, choosing_sweeps, states_drawn
 from kpms_zarr.compute.sampler.segments import TileShape
 from kpms_zarr.compute.sampler.stream import Pipeline
 from kpms_zarr.compute.sampler.sweep import Sweeper, SweepResult, Sweeps, n_modelled_of
@@ -194,7 +195,7 @@ def run(
         notify(SweepStarted(progress.done + 1, n_sweeps, stage.name))
         sweeper.pipeline.meter.restart()
         _draw_parameters(prior, config.seed, progress, number)
-        states = None if holds_labels else _states_drawn(index, step, progress)
+        states = None if holds_labels else _states_drawn(config, index, name, step, progress)
         model = model_of(
             stage.name, preparation, config, progress.noise_variance, holds_labels=holds_labels,
             states=states,
@@ -208,8 +209,8 @@ def run(
         progress.result = result
         progress.done += 1
         log_evidence = _log_evidence(sweeper, prior, progress, result)
-        may_merge = stage.name == "ar" and config.from_model is None
-        if may_merge and _merges_after(step + 1, stage, config.merge_sweeps):
+        _, merge_sweeps = burn_in_of(config, name)
+        if _merges_after(step + 1, stage, merge_sweeps):
             progress.result = _merged(sweeper, prior, progress.parameters, result)
         seconds = time.perf_counter() - began
         progress.trace.append(stage.name, result, kappa, seconds, log_evidence)
@@ -255,18 +256,20 @@ def _place(sweeps: Mapping[str, int], done: int) -> tuple[str, int]:
     raise ValueError("all sweeps are done")
 
 
-def _states_drawn(index: ChainIndex, step: int, progress: ChainProgress) -> np.ndarray | None:
+def _states_drawn(
+    config: FitConfig, index: ChainIndex, stage: str, step: int, progress: ChainProgress
+) -> np.ndarray | None:
     """States among which sweep ``step`` of a stage draws labels; None = all.
 
-    In burn-in those that have frames, later those that had some at its end (model.md 3.12).
+    At first those that have frames, later those that had some at the end of that (model.md 3.12).
     """
-    schedule, result = progress.kappa, progress.result
-    if result is None or schedule is None or n_modelled_of(index) < FEWEST_FRAMES:
+    result = progress.result
+    if result is None or n_modelled_of(index) < FEWEST_FRAMES:
         return None
-    n_burn_in = max(1, schedule.n_burn_in)
+    n_choosing = choosing_sweeps(*burn_in_of(config, stage))
     has_frames = result.counts.frames > 0
-    if step >= n_burn_in:
-        has_frames = progress.trace.usage[n_burn_in - 1 - step] > 0
+    if step >= n_choosing:
+        has_frames = progress.trace.usage[n_choosing - 1 - step] > 0
     return states_drawn(has_frames, step)
 
 

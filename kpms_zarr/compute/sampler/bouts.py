@@ -70,12 +70,17 @@ class LabelCounts:
         the syllable that it cuts: where there are many, the median over all bouts says how long
         jumps last. Where no syllable is in use, all count.
         """
-        return weighted_median(*self._lengths_in_use())
+        return weighted_median(*self._lengths(self.is_used))
+
+    @property
+    def median_of_all(self) -> float:
+        """Median length of all bouts, in frames of the fastest video."""
+        return weighted_median(*self._lengths(np.ones_like(self.is_used)))
 
     @property
     def smooth_median_duration(self) -> float:
         """The same of lengths spread evenly over +-0.5 frames: moves without steps."""
-        length, number = self._lengths_in_use()
+        length, number = self._lengths(self.is_used)
         if not number.size:
             return 0.0
         total = np.cumsum(number)
@@ -83,12 +88,12 @@ class LabelCounts:
         before = total[middle] - number[middle]
         return float(length[middle] - 0.5 + (total[-1] / 2 - before) / number[middle])
 
-    def _lengths_in_use(self) -> tuple[np.ndarray, np.ndarray]:
-        """Distinct lengths, increasing, and how many bouts of syllables in use have each."""
+    def _lengths(self, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distinct lengths, increasing, and how many bouts of these syllables have each."""
         key, number = self.bouts
-        is_used = self.is_used[key >> _LENGTH_BITS]
-        if is_used.any():
-            key, number = key[is_used], number[is_used]
+        is_wanted = which[key >> _LENGTH_BITS]
+        if is_wanted.any():
+            key, number = key[is_wanted], number[is_wanted]
         length, entry = np.unique(key & ((1 << _LENGTH_BITS) - 1), return_inverse=True)
         return length, np.bincount(entry, number, minlength=len(length)).astype(np.int64)
 

@@ -8,7 +8,17 @@ FEWEST_FRAMES = 20_000
 """Of a study, for which it is worth compiling a tile more."""
 ALL_EVERY = 5
 """Sweeps of which one draws among all states."""
+_CHOOSING_SHARE = 0.2
 _SIZES = (8, 12, 16, 24, 32, 48, 64, 96, 128)
+
+
+def choosing_sweeps(n_sweeps: int, merge_sweeps: int) -> int:
+    """First sweeps of a stage, in which it is chosen again each time which states rest.
+
+    A fifth of the stage, and those in which states are merged; the last of them draws among all.
+    """
+    least = max(int(_CHOOSING_SHARE * n_sweeps), merge_sweeps)
+    return least + (-least) % ALL_EVERY + 1
 
 
 def states_drawn(has_frames: np.ndarray, step: int) -> np.ndarray | None:

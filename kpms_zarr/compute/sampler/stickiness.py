@@ -47,11 +47,6 @@ class KappaSchedule:
         return 0 if self._target is None else self._n_adaptive
 
     @property
-    def n_burn_in(self) -> int:
-        """Sweeps of the stage in which the sampler may still be changed, by what it has drawn."""
-        return self._n_adaptive
-
-    @property
     def state(self) -> dict[str, Any]:
         """State of the schedule, JSON-compatible."""
         return {

@@ -28,7 +28,7 @@ class FitTrace:
     log_likelihood : list of float
         nat per frame.
     median_duration : list of float
-        In frames of the fastest video.
+        Of the syllables in use, in frames of the fastest video.
     usage : list of ndarray, (state,)
     terms : list of dict
         Parts of the log likelihood by name.

@@ -514,7 +514,8 @@ optional coordinate int64 innovation_dof(point): degrees of freedom of that prio
     latent dims
 coordinate int64 seed(chain): seed of the chain
 optional coordinate str held_out(held_out): session that is kept from the chains
-float64 median_duration(point, chain): median bout of the labels that a fit would publish [ms]
+float64 median_duration(point, chain): median bout of the syllables in use, of the labels that a
+    fit would publish [ms]
 int64 n_used(point, chain): syllables holding 0.5 % of the frames or more
 float64 effective_number(point, chain): exp of the entropy of the usage of the syllables
 float64 final_kappa(point, chain): stickiness at the last sweep
