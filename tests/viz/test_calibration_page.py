@@ -236,6 +236,14 @@ def browser():
         yield one
 
 
+def asked_of(page: Any, box: Any) -> str:
+    """What the picture asks for, once it is there."""
+    page.wait_for_function(
+        "(box) => /: mark /.test(box.getAttribute('aria-label') ?? '')", arg=box.element_handle()
+    )
+    return str(box.get_attribute("aria-label"))
+
+
 @pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
@@ -258,7 +266,7 @@ def test_window__takes_clicks_by_mouse_and_keys_and_calibrates(store, browser, s
         window.settle()
         labels = []
         for by_key in (False, True):
-            labels.append(box.get_attribute("aria-label"))
+            labels.append(asked_of(page, box))
             x, y = true_place(labels[-1]) + 0.5
             if by_key:
                 box.focus()

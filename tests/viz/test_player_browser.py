@@ -60,6 +60,16 @@ class Screen(Window):
     def wait(self, milliseconds: int = 300) -> None:
         self.page.wait_for_timeout(milliseconds)
 
+    def rate(self, milliseconds: int) -> float:
+        """Play for so long on a clock that only the test moves; frames a second."""
+        self.page.clock.install()
+        self.page.clock.pause_at(self.page.evaluate("Date.now()") + 1000)
+        self.press("Play")
+        self.page.clock.run_for(300)
+        before = self.now["frame"]
+        self.page.clock.run_for(milliseconds)
+        return float(self.now["frame"] - before) / milliseconds * 1000
+
     def until(self, words: str) -> None:
         """Wait until it says something about the frame."""
         pattern = re.compile(words)
@@ -104,20 +114,18 @@ def page(two_stages, tmp_path_factory):
 def test_page__plays_at_the_pace_of_the_video(screen, page):
     screen.open(page)
     assert screen.now["frame"] == 0
-    screen.press("Play")
-    screen.wait(500)
-    before, places = screen.now, screen.cursors
-    screen.wait(3000)
-    after, later = screen.now, screen.cursors
-    rate = (after["frame"] - before["frame"]) / (after["ms"] - before["ms"]) * 1000
-    assert rate == pytest.approx(FPS, rel=0.2)
-    assert after["shown"] - before["shown"] > 15
+    rate = screen.rate(3000)
+    places = screen.cursors
+    assert rate == pytest.approx(FPS, rel=0.05)
+    assert screen.now["shown"] > 15
+    screen.page.clock.run_for(2000)
+    later = screen.cursors
     assert len(places) == 4  # labels, speed, heading, the chosen trace
     assert min(np.subtract(later, places)) > 30
     screen.picture("player_playing")
     screen.press("Pause")
     stopped = screen.now["frame"]
-    screen.wait(400)
+    screen.page.clock.run_for(400)
     assert screen.now["frame"] == stopped
     assert np.ptp(screen.cursors) < 1
     assert f"frame {150 + stopped}" in screen.words
@@ -127,13 +135,7 @@ def test_page__plays_at_the_pace_of_the_video(screen, page):
 def test_page__plays_slower_and_faster(screen, page, speed, factor):
     screen.open(page)
     screen.page.get_by_label("Speed").select_option(label=speed)
-    screen.press("Play")
-    screen.wait(300)
-    before = screen.now
-    screen.wait(1500)
-    after = screen.now
-    rate = (after["frame"] - before["frame"]) / (after["ms"] - before["ms"]) * 1000
-    assert rate == pytest.approx(factor * FPS, rel=0.3)
+    assert screen.rate(1500) == pytest.approx(factor * FPS, rel=0.1)
 
 
 def test_page__stops_at_the_end_and_begins_again(screen, page):
