@@ -42,7 +42,7 @@ def asked(monkeypatch) -> list[tuple[int, np.ndarray, np.ndarray | None]]:
         return states
 
     monkeypatch.setattr(stages, "states_drawn", noted)
-    monkeypatch.setattr(stages, "FEWEST_FRAMES", 0)
+    monkeypatch.setattr(stages, "FEWEST_FRAMES", {"ar": 0, "full": 0})
     return found
 
 

@@ -13,6 +13,11 @@ TRANSITION_FLOOR = 1e-30
 """Smallest transition probability on the device: no filtered vector can sum to zero."""
 
 
+_FUSED_FROM = 80
+"""States from which on XLA keeps running sums by itself on a CPU; of 32 to 64 it is ten times as
+slow without a barrier (`benchmarks/sweep_speed.py`)."""
+
+
 class HmmTables(NamedTuple):
     """Parameters as the syllable kernel takes them: of all states, or of those that are drawn.
 
@@ -174,19 +179,23 @@ def sample_backward(
     (frame, segment) int32
     """
 
+    n_segments = len(right)
+    out_of = jnp.asarray(tables.out_of)
+    # Columns: the states that are drawn, then what is on the right of each segment.
+    before = jnp.concatenate([out_of[:, tables.state], out_of[:, right]], axis=1)
+    none = out_of.shape[0] + jnp.arange(n_segments, dtype=jnp.int32)
+
     def step(
         following: jax.Array, inputs: tuple[jax.Array, jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
         probability, number, t = inputs
-        weight = probability * jnp.asarray(tables.out_of)[:, following]
-        state = inverse_cdf(weight, number)
-        if not tables.are_all:
-            state = jnp.asarray(tables.state)[state]
-        drawn = jnp.where(t < length, state, following)
+        weight = probability * before[:, following]
+        drawn = jnp.where(t < length, inverse_cdf(weight, number), following)
         return drawn, drawn
 
     frames = jnp.arange(filtered.shape[0], dtype=jnp.int32)
-    return jax.lax.scan(step, right, (filtered, u, frames), reverse=True)[1]
+    drawn = jax.lax.scan(step, none, (filtered, u, frames), reverse=True)[1]
+    return jnp.where(frames[:, None] < length, jnp.asarray(tables.state)[drawn], right)
 
 
 def holding(tables: HmmTables, before: jax.Array, drawn: jax.Array, is_own: jax.Array) -> jax.Array:
@@ -236,9 +245,15 @@ def inverse_cdf(weight: jax.Array, u: jax.Array) -> jax.Array:
     within = [grid[:, 0]]
     for i in range(1, size):
         within.append(within[-1] + grid[:, i])
+    sums = _kept(jnp.stack(within, 1), n_states)
     before = [jnp.zeros_like(u)]
     for i in range(n_groups):
-        before.append(before[-1] + within[-1][i])
-    threshold = u * before[-1]
-    below = (jnp.stack(within, 1) + jnp.stack(before[:-1])[:, None]) < threshold
+        before.append(before[-1] + sums[i, -1])
+    starts = _kept(jnp.stack(before), n_states)
+    below = (sums + starts[:-1, None]) < u * starts[-1]
     return jnp.sum(below.reshape(n_groups * size, n_segments), axis=0, dtype=jnp.int32)
+
+
+def _kept(sums: jax.Array, n_states: int) -> jax.Array:
+    """Running sums that the compiler keeps: of few, it computes each anew for all behind it."""
+    return jax.lax.optimization_barrier(sums) if n_states < _FUSED_FROM else sums

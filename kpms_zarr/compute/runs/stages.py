@@ -264,7 +264,7 @@ def _states_drawn(
     At first those that have frames, later those that had some at the end of that (model.md 3.12).
     """
     result = progress.result
-    if result is None or n_modelled_of(index) < FEWEST_FRAMES:
+    if result is None or n_modelled_of(index) < FEWEST_FRAMES[stage]:
         return None
     n_choosing = choosing_sweeps(*burn_in_of(config, stage))
     has_frames = result.counts.frames > 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-FEWEST_FRAMES = 20_000
-"""Of a study, for which it is worth compiling a tile more."""
+FEWEST_FRAMES = {"ar": 20_000, "full": 200_000}
+"""Of a study, for which it is worth compiling a tile of the stage more."""
 ALL_EVERY = 5
 """Sweeps of which one draws among all states."""
 _CHOOSING_SHARE = 0.2
