@@ -336,9 +336,8 @@ def of_some_states(n_segments: int, n_frames: int) -> list[tuple[str, int, float
             jax.block_until_ready(tiles[key][0]())
             compilation[key] = time.perf_counter() - began
     with ThreadPoolExecutor(THREADS) as pool:
-        for _ in range(
-            2 * REPEATS
-        ):  # in turn, as the machine is faster at one time than at another
+        # In turn, as the machine is faster at one time than at another.
+        for _ in range(2 * REPEATS):
             for key, calls in tiles.items():
                 began = time.perf_counter()
                 list(pool.map(lambda call: jax.block_until_ready(call()), calls))
