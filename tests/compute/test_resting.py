@@ -70,10 +70,30 @@ def test_choosing__ends_with_a_sweep_among_all_after_the_last_merge(n_sweeps, me
     assert found <= max(n_sweeps // 5, merge_sweeps) + ALL_EVERY
 
 
-def test_fit__draws_among_the_states_with_frames_until_burn_in_ends(original, tmp_path, asked):
-    store = Path(shutil.copytree(original, tmp_path / "s.zarr"))
-    kpms_zarr.fit(store, model="m", config=CONFIG)
-    usage = kpms_zarr.open_parameters(store, "m")["trace_usage"].values
+def fitted(original: Path, store: Path, *stops: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and usage after each sweep of a fit that is interrupted after some sweeps."""
+    shutil.copytree(original, store)
+    for number, stop in enumerate([*stops, 0]):
+
+        def at(event: object, stop: int = stop) -> None:
+            if isinstance(event, SweepEnded) and event.sweep == stop:
+                raise ZeroDivisionError
+
+        try:
+            kpms_zarr.fit(
+                store, model="m", config=CONFIG, callbacks=[at], resume=number > 0, save_every=1
+            )
+        except ZeroDivisionError:
+            continue
+    labels = kpms_zarr.open_labels(store, "m")["syllable"].values
+    return labels, kpms_zarr.open_parameters(store, "m")["trace_usage"].values
+
+
+@pytest.mark.slow
+def test_fit__draws_among_states_with_frames_and_has_the_same_bits_when_interrupted(
+    original, tmp_path, asked
+):
+    labels, usage = fitted(original, tmp_path / "quiet.zarr")
     steps = [step for step, *_ in asked]
     assert steps == [*range(1, 10), *range(5)]  # nothing is known before the first sweep
     n_choosing = {"ar": choosing_sweeps(10, 4), "full": choosing_sweeps(5, 0)}
@@ -86,28 +106,6 @@ def test_fit__draws_among_the_states_with_frames_until_burn_in_ends(original, tm
         if states is not None and step <= n_choosing[stage]:
             assert (usage[i] > 0).sum() <= len(states)  # none comes that was not drawn
     assert sum(states is not None for *_, states in asked) >= 5
-
-
-@pytest.mark.slow
-def test_fit__in_which_states_rest_has_the_same_bits_when_interrupted(original, tmp_path, asked):
-    def fitted(name: str, *stops: int) -> tuple[np.ndarray, np.ndarray]:
-        store = Path(shutil.copytree(original, tmp_path / name))
-
-        for number, stop in enumerate([*stops, 0]):
-
-            def at(event: object, stop: int = stop) -> None:
-                if isinstance(event, SweepEnded) and event.sweep == stop:
-                    raise ZeroDivisionError
-
-            try:
-                kpms_zarr.fit(
-                    store, model="m", config=CONFIG, callbacks=[at], resume=number > 0, save_every=1
-                )
-            except ZeroDivisionError:
-                continue
-        labels = kpms_zarr.open_labels(store, "m")["syllable"].values
-        return labels, kpms_zarr.open_parameters(store, "m")["trace_usage"].values
-
-    quiet = fitted("quiet")
-    for a, b in zip(quiet, fitted("stopped", 2, 7, 9, 13), strict=True):
-        np.testing.assert_array_equal(a, b)
+    again = fitted(original, tmp_path / "stopped.zarr", 2, 7, 9, 13)
+    np.testing.assert_array_equal(again[0], labels)
+    np.testing.assert_array_equal(again[1], usage)

@@ -134,7 +134,7 @@ def test_segments__have_the_posterior_of_the_uncut_session(full, monkeypatch):
 
 @pytest.mark.slow
 def test_segments__have_it_too_when_some_states_rest_most_of_the_time(full, monkeypatch):
-    n_sweeps = 8000 if full else 1600
+    n_sweeps = 8000 if full else 800
     assert segment_error(n_sweeps, [ALL, SOME, SOME]) < 5.5
     monkeypatch.setattr(ar_model, "holding", overwriting)
     plain, names = ar_model.sample_tile.__wrapped__, ("lags", "n_frames")

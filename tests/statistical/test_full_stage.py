@@ -740,12 +740,13 @@ def test_full_sweep__joint_distribution_test(full, n_space, capsys):
 
 
 def test_full_sweep__joint_distribution_test_when_a_state_rests(full, capsys):
-    z = geweke(2, 2000 if full else 200, rests=True)
+    z = geweke(2, 2000 if full else 120, rests=True)
     with capsys.disabled():
         print(f"\n{len(z)} functions: {most(z)}")
     assert worst(z) < 5
-    with traced_with(full_tile, holding=lambda tables, before, drawn, is_own: drawn):
-        assert worst(geweke(2, 200 if full else 40, rests=True)) > 6
+    if full:  # twice the compilation; otherwise the AR stage alone has this twin
+        with traced_with(full_tile, holding=lambda tables, before, drawn, is_own: drawn):
+            assert worst(geweke(2, 200, rests=True)) > 6
 
 
 def test_full_sweep__joint_distribution_test_rejects_wrong_twins(full, monkeypatch, capsys):
